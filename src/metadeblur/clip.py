@@ -1,0 +1,149 @@
+"""The frames that everything else works on: one shot of video, with or without its sharp truth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from metadeblur.errors import MetadeblurError
+
+
+class FrameSource(Protocol):
+    """Anything that gives frames by number, read when asked for."""
+
+    def __len__(self) -> int:
+        """Number of frames."""
+        ...
+
+    def __getitem__(self, index: int, /) -> Tensor:
+        """Frame ``index`` as (3, H, W), float32, RGB in [0, 1]; all frames have one size."""
+        ...
+
+
+class Clip:
+    """The T frames of one shot, (T, 3, H, W), RGB in [0, 1]; read lazily where the source is lazy.
+
+    Args:
+        frames: a tensor (T, 3, H, W), float in [0, 1] or uint8 in 0..255 (kept as uint8, so that a long clip costs
+            a quarter of the memory), or any :class:`FrameSource`.
+        fps: frames a second; only the writer of a new file uses it.
+        name: how records and tables call the clip.
+        bit_depth: bits a channel of the source, 8 to 16; the writer keeps it.
+
+    Raises:
+        MetadeblurError: no frames, or not (T, 3, H, W).
+
+    >>> clip = Clip(torch.zeros(7, 3, 32, 48))
+    >>> len(clip), clip.height, clip.width, tuple(clip.window(0, 5).shape)
+    (7, 32, 48, (5, 3, 32, 48))
+    """
+
+    def __init__(
+        self,
+        frames: Tensor | FrameSource,
+        *,
+        fps: Fraction | float = 30.0,
+        name: str = "clip",
+        bit_depth: int = 8,
+    ) -> None:
+        if isinstance(frames, Tensor) and (frames.ndim != 4 or frames.shape[1] != 3):
+            raise MetadeblurError(f"a clip needs frames shaped (T, 3, H, W), not {tuple(frames.shape)}")
+        if len(frames) == 0:
+            raise MetadeblurError(f"{name}: no frames; a clip needs at least one")
+        self._source = frames
+        self.fps = Fraction(fps).limit_denominator(1_000_000)
+        self.name = name
+        self.bit_depth = bit_depth
+        first = frames[0]
+        self.height, self.width = int(first.shape[-2]), int(first.shape[-1])
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> Tensor:
+        """Frame ``index`` (negative counts from the end) as (3, H, W), float32 in [0, 1]."""
+        count = len(self)
+        if not -count <= index < count:
+            raise IndexError(f"frame {index} of a clip of {count} frames")
+        frame = self._source[index % count]
+        return frame.float() / 255 if frame.dtype == torch.uint8 else frame.float()
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[index] for index in range(len(self)))
+
+    @property
+    def frames(self) -> Tensor:
+        """All frames as one tensor (T, 3, H, W), float32 in [0, 1]: the whole clip in memory."""
+        return torch.stack(list(self))
+
+    def window(self, index: int, size: int) -> Tensor:
+        """The ``size`` frames (odd) around frame ``index`` as (size, 3, H, W); clip ends repeat the end frame."""
+        if size < 1 or size % 2 == 0:
+            raise MetadeblurError(f"a window has an odd number of frames, not {size}")
+        return torch.stack([self[self.clamp(index + offset)] for offset in range(-(size // 2), size // 2 + 1)])
+
+    def clamp(self, index: int) -> int:
+        """The nearest frame number that exists."""
+        return min(max(index, 0), len(self) - 1)
+
+    def part(self, start: int, stop: int) -> Clip:
+        """Frames start..stop-1 as a clip that reads from this one."""
+        return Clip(_Part(self, start, min(stop, len(self))), fps=self.fps, name=self.name, bit_depth=self.bit_depth)
+
+    def in_memory(self) -> Clip:
+        """The same clip with its frames decoded once and kept (8-bit sources as uint8, deeper ones as float16)."""
+        if isinstance(self._source, Tensor):
+            return self
+        if self.bit_depth <= 8:
+            frames = torch.stack([(frame * 255).round().to(torch.uint8) for frame in self])
+        else:
+            frames = torch.stack([frame.half() for frame in self])
+        return Clip(frames, fps=self.fps, name=self.name, bit_depth=self.bit_depth)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Some consecutive frames of another clip."""
+
+    clip: Clip
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return max(0, self.stop - self.start)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.clip[self.start + index]
+
+
+@dataclass(frozen=True)
+class PairedClip:
+    """A blurred clip and its sharp truth, frame by frame; only training and evaluation ever see one.
+
+    Raises:
+        MetadeblurError: the two differ in number or size of frames.
+    """
+
+    blurred: Clip
+    sharp: Clip
+
+    def __post_init__(self) -> None:
+        blurred, sharp = ((len(c), c.height, c.width) for c in (self.blurred, self.sharp))
+        if blurred != sharp:
+            raise MetadeblurError(
+                f"{self.blurred.name}: blurred is {blurred} and sharp is {sharp} (frames, height, width); "
+                "they must be equal"
+            )
+
+    def __len__(self) -> int:
+        return len(self.blurred)
+
+    @property
+    def name(self) -> str:
+        """The clip's name in records and tables."""
+        return self.blurred.name
