@@ -1,0 +1,364 @@
+"""Make blurred and sharp clips from sharp photographs and videos (``metadeblur synth``).
+
+A photograph becomes a scene: a camera path moves over it, and layers cut from other photographs move before it, each
+with a motion of its own. A blurred frame is the mean of many renderings during the exposure, taken in linear light,
+with lights that clip before they are averaged; its truth is the rendering in the middle of the exposure. Noise and
+compression come after, as in a camera. Frames of a fast video are averaged as they are (``average``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from metadeblur.data.trajectory import Trajectory, random_trajectory
+from metadeblur.errors import MetadeblurError
+
+Picture = NDArray[np.float32]  # (H, W, 3) RGB, linear light, 0..1 and above where a light would clip
+
+
+@dataclass(frozen=True)
+class SynthSettings:
+    """How ``synth`` makes its clips; ranges are (lowest, highest)."""
+
+    clips: int = 100  # clips to make
+    frames: int = 6  # frames a clip
+    width: int = 640  # frame width in px
+    height: int = 360  # frame height in px
+    seed: int = 0  # the same seed and inputs give the same clips
+    speed_px: tuple[float, float] = (1.5, 40.0)  # camera speed in px a frame interval, drawn logarithmically
+    exposure: tuple[float, float] = (0.2, 1.5)  # share of the frame interval that the shutter is open
+    angle_degrees: float | None = None  # one fixed direction of all motion; none: any direction
+    layers: int = 5  # at most this many moving layers before the scene
+    still: float = 0.08  # share of clips without any motion (sharp stays sharp)
+    noise: float = 0.012  # highest standard deviation of the noise, of full scale
+    compression: tuple[int, int] = (70, 98)  # JPEG quality of the blurred frames; half of the clips are not compressed
+    average: int = 0  # for videos: average this many consecutive frames instead of moving a camera (0: do not)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Something with a shape that moves: colour (linear light) and coverage on a canvas, and where it goes."""
+
+    colour: Picture
+    coverage: NDArray[np.float32]  # (H, W, 1), 0..1
+    path: Trajectory
+    start: tuple[float, float]  # top left corner on the frame at time 0, px
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What the camera sees: a background larger than the frame, layers before it, and the camera's response."""
+
+    background: Picture
+    camera: Trajectory
+    layers: tuple[Layer, ...]
+    gamma: float  # display = linear ** (1 / gamma); 0 stands for the sRGB curve
+    width: int
+    height: int
+
+    def render(self, time: float, interpolation: int) -> Picture:
+        """The frame (H, W, 3) in linear light at ``time`` in frame intervals, lights clipped at 1."""
+        rows, columns = self.background.shape[:2]
+        view = _placement(self.camera.at(time), ((columns - self.width) / 2, (rows - self.height) / 2), self)
+        frame = cv2.warpAffine(
+            self.background, view, (self.width, self.height), flags=interpolation, borderMode=cv2.BORDER_REFLECT_101
+        )
+        for layer in self.layers:
+            pose = layer.path.at(time)
+            matrix = _layer_placement(pose, layer)
+            warped = [
+                cv2.warpAffine(part, matrix, (self.width, self.height), flags=cv2.INTER_LINEAR)
+                for part in (layer.colour, layer.coverage)
+            ]
+            frame = frame * (1 - warped[1][..., None]) + warped[0] * warped[1][..., None]
+        return np.clip(frame, 0, 1)
+
+    def speed(self, time: float) -> float:
+        """The fastest motion in px a frame interval around ``time``: decides how many renderings a frame needs."""
+        paths = [self.camera, *(layer.path for layer in self.layers)]
+        reach = np.hypot(self.width, self.height) / 2
+        fastest = 0.0
+        for path in paths:
+            change = path.at(time + 0.25) - path.at(time - 0.25)
+            fastest = max(fastest, 2 * float(np.hypot(change[0], change[1]) + reach * np.abs(change[2:]).sum()))
+        return fastest
+
+    def expose(self, time: float, exposure: float) -> tuple[Picture, Picture]:
+        """(blurred, sharp) in display values (H, W, 3), RGB 0..1: mean over the exposure, and its middle."""
+        samples = int(np.clip(np.ceil(self.speed(time) * exposure), 1, 60)) | 1
+        kernel = cv2.INTER_CUBIC if samples < 8 else cv2.INTER_LINEAR
+        sharp = self.render(time, cv2.INTER_CUBIC)
+        if samples == 1:
+            return self.display(sharp), self.display(sharp)
+        total = np.zeros_like(sharp)
+        for step in range(samples):
+            total += self.render(time + exposure * ((step + 0.5) / samples - 0.5), kernel)
+        return self.display(total / samples), self.display(sharp)
+
+    def display(self, linear: Picture) -> Picture:
+        """Linear light to display values by the camera's response."""
+        return from_linear(linear, self.gamma)
+
+
+def to_linear(display: NDArray[Any], gamma: float = 0.0) -> Picture:
+    """Display values 0..1 to linear light; ``gamma`` 0 is the sRGB curve."""
+    if gamma:
+        return np.power(np.clip(display, 0, 1), gamma, dtype=np.float32)
+    low = display / 12.92
+    return np.where(display <= 0.04045, low, ((display + 0.055) / 1.055) ** 2.4).astype(np.float32)
+
+
+def from_linear(linear: NDArray[Any], gamma: float = 0.0) -> Picture:
+    """Linear light 0..1 to display values; ``gamma`` 0 is the sRGB curve."""
+    linear = np.clip(linear, 0, 1)
+    if gamma:
+        return np.power(linear, 1 / gamma, dtype=np.float32)
+    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055).astype(np.float32)
+
+
+def _placement(pose: NDArray[np.float64], origin: tuple[float, float], scene: Scene) -> NDArray[np.float64]:
+    """Matrix that takes canvas pixels to frame pixels for a camera at ``pose`` over a canvas."""
+    x, y, angle, zoom = pose
+    scale, centre = np.exp(zoom), np.array([scene.width / 2, scene.height / 2])
+    turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    shift = turn @ (-np.array(origin) - np.array([x, y]) - centre) + centre
+    return np.column_stack([turn, shift])
+
+
+def _layer_placement(pose: NDArray[np.float64], layer: Layer) -> NDArray[np.float64]:
+    """Matrix that takes a layer's own pixels to frame pixels at ``pose``."""
+    x, y, angle, zoom = pose
+    size = np.array([layer.colour.shape[1] / 2, layer.colour.shape[0] / 2])
+    turn = np.exp(zoom) * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    return np.column_stack([turn, -turn @ size + size + np.array(layer.start) - np.array([x, y])])
+
+
+def _blob(height: int, width: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """A random closed shape (H, W) with soft edges, zero at the border."""
+    angles = np.sort(rng.uniform(0, 2 * np.pi, int(rng.integers(5, 14))))
+    radii = rng.uniform(0.45, 0.95, len(angles))
+    points = np.stack(
+        [width / 2 * (1 + radii * np.cos(angles)), height / 2 * (1 + radii * np.sin(angles))], axis=1
+    ).astype(np.int32)
+    mask = np.zeros((height, width), np.float32)
+    cv2.fillPoly(mask, [points], 1.0, lineType=cv2.LINE_AA)
+    if rng.random() < 0.5:
+        soft = cv2.GaussianBlur(mask, (0, 0), float(rng.uniform(4, 12)))
+        mask = np.clip((soft - 0.4) * 5, 0, 1).astype(np.float32)
+    return cv2.GaussianBlur(mask, (0, 0), float(rng.uniform(0.5, 1.2)))
+
+
+def _canvas(
+    photographs: Sequence[NDArray[np.uint8]], width: int, height: int, rng: np.random.Generator, tries: int = 5
+) -> NDArray[np.float32]:
+    """The most textured of a few random pieces of the photographs, (height, width, 3), display values.
+
+    Pieces are scaled down as far as the photograph allows, within a factor of two: reduced photographs have the dense
+    fine detail that frames of a video have, and blur can only be learnt where there is detail.
+    """
+    pieces = [_piece(photographs[int(rng.integers(len(photographs)))], width, height, rng) for _ in range(tries)]
+    best = pieces[int(np.argmax([_texture(piece) for piece in pieces]))]
+    return (best[:, ::-1] if rng.random() < 0.5 else best).astype(np.float32) / 255
+
+
+def _piece(photograph: NDArray[np.uint8], width: int, height: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+    rows, columns = photograph.shape[:2]
+    smallest = max(width / columns, height / rows)
+    scale = max(smallest, min(1.0, smallest * float(np.exp(rng.uniform(0, np.log(2.2))))))
+    cut_rows, cut_columns = min(rows, int(np.ceil(height / scale))), min(columns, int(np.ceil(width / scale)))
+    top, left = int(rng.integers(0, rows - cut_rows + 1)), int(rng.integers(0, columns - cut_columns + 1))
+    piece = photograph[top : top + cut_rows, left : left + cut_columns]
+    resized: NDArray[np.uint8] = cv2.resize(
+        piece, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    )
+    return resized
+
+
+def _texture(piece: NDArray[np.uint8]) -> float:
+    """Mean absolute difference of neighbouring pixels, in 8-bit levels."""
+    green = piece[::2, ::2, 1].astype(np.int16)
+    return float(np.abs(np.diff(green, axis=1)).mean() + np.abs(np.diff(green, axis=0)).mean())
+
+
+def random_scene(photographs: Sequence[NDArray[np.uint8]], settings: SynthSettings, rng: np.random.Generator) -> Scene:
+    """One scene with its camera path, drawn from photographs (H, W, 3) RGB uint8."""
+    frames = settings.frames
+    moving = rng.random() >= settings.still
+    speed = float(np.exp(rng.uniform(*np.log(settings.speed_px)))) if moving else 0.0
+    direction = None if settings.angle_degrees is None else float(np.deg2rad(settings.angle_degrees))
+    free = direction is None
+    margin = int(min(48 + 3 * speed, 220))
+    width, height = settings.width + 2 * margin, settings.height + 2 * margin
+    smoothness, intermittency = float(rng.uniform(0.0, 0.95)), float(rng.uniform(0, 1))
+    camera = random_trajectory(
+        frames,
+        speed,
+        rng,
+        smoothness=smoothness,
+        intermittency=intermittency,
+        direction=direction,
+        turn=float(rng.choice([0.0, 1.0])) * speed * 6e-4 if free else 0.0,
+        zoom=float(rng.choice([0.0, 1.0])) * speed * 6e-4 if free else 0.0,
+    )
+    gamma = float(rng.choice([0.0, 2.2, 1.0], p=[0.7, 0.2, 0.1]))
+
+    def light(canvas: NDArray[np.float32], boost: float) -> Picture:
+        linear = to_linear(canvas, gamma)
+        return linear + boost * np.maximum(linear - 0.8, 0)
+
+    boost = float(rng.choice([0.0, rng.uniform(0, 12)]))
+    soft = float(max(0.0, rng.uniform(-0.6, 1.1)))
+
+    def soften(canvas: NDArray[np.float32]) -> NDArray[np.float32]:
+        return cv2.GaussianBlur(canvas, (0, 0), soft) if soft > 0.2 else canvas
+
+    dim = float(rng.choice([1.0, rng.uniform(0.25, 1.0)], p=[0.7, 0.3]))
+    background = dim * light(soften(_canvas(photographs, width, height, rng)), boost)
+    layers = []
+    for _ in range(int(rng.integers(0, settings.layers + 1)) if moving else 0):
+        side = int(rng.uniform(0.2, 0.9) * settings.height), int(rng.uniform(0.2, 0.9) * settings.height)
+        # Half of the layers keep nearly still in the scene (parallax), the rest go their own way.
+        own = float(np.exp(rng.uniform(*np.log(settings.speed_px)))) * float(rng.choice([0.1, 1.0]))
+        path = random_trajectory(
+            frames,
+            own,
+            rng,
+            smoothness=float(rng.uniform(0.3, 0.98)),
+            intermittency=float(rng.uniform(0, 1)),
+            direction=direction,
+            turn=float(rng.choice([0.0, 1.0])) * min(own, 12) * 4e-3 if free else 0.0,
+            zoom=float(rng.choice([0.0, 1.0])) * min(own, 12) * 2e-3 if free else 0.0,
+        )
+        with_camera = Trajectory(path.knots + camera.knots * np.array([1.0, 1.0, 0.0, 0.0]))
+        layers.append(
+            Layer(
+                colour=dim * light(soften(_canvas(photographs, side[1], side[0], rng)), boost),
+                coverage=_blob(side[0], side[1], rng),
+                path=with_camera,
+                start=(
+                    float(rng.uniform(-side[1] / 3, settings.width - side[1] * 2 / 3)),
+                    float(rng.uniform(-side[0] / 3, settings.height - side[0] * 2 / 3)),
+                ),
+            )
+        )
+    return Scene(background, camera, tuple(layers), gamma, settings.width, settings.height)
+
+
+def degrade(blurred: Picture, noise: float, quality: int | None, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Noise that grows with brightness, then JPEG at ``quality`` (None: none); (H, W, 3) uint8."""
+    if noise > 0:
+        grain = rng.standard_normal(blurred.shape, dtype=np.float32)
+        blurred = blurred + noise * np.sqrt(0.3 + 0.7 * blurred) * grain
+    picture = to_bytes(blurred)
+    if quality is None:
+        return picture
+    _, data = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+    decoded: NDArray[np.uint8] = cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1]
+    return decoded
+
+
+def to_bytes(picture: Picture) -> NDArray[np.uint8]:
+    """Display values 0..1 to uint8, rounded."""
+    return np.clip(np.rint(picture * 255), 0, 255).astype(np.uint8)
+
+
+def make_clip(
+    photographs: Sequence[NDArray[np.uint8]], settings: SynthSettings, rng: np.random.Generator
+) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
+    """The (blurred, sharp) frames of one random clip, (H, W, 3) RGB uint8 each."""
+    scene = random_scene(photographs, settings, rng)
+    exposure = float(rng.uniform(*settings.exposure))
+    noise = float(rng.choice([0.0, rng.uniform(0, settings.noise)]))
+    quality = int(rng.integers(*settings.compression)) if rng.random() < 0.5 else None
+    for index in range(settings.frames):
+        blurred, sharp = scene.expose(float(index), exposure)
+        yield degrade(blurred, noise, quality, rng), to_bytes(sharp)
+
+
+def average_clip(
+    frames: Sequence[NDArray[np.uint8]], count: int, settings: SynthSettings
+) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
+    """Blurred frames as means, in linear light, of ``count`` consecutive frames of a fast video; truth: the middle."""
+    for start in range(0, min(len(frames) - count + 1, settings.frames * count), count):
+        group = frames[start : start + count]
+        mean = np.mean([to_linear(frame.astype(np.float32) / 255) for frame in group], axis=0)
+        yield to_bytes(from_linear(mean)), group[count // 2]
+
+
+def synthesize(
+    inputs: Sequence[Path],
+    out: Path,
+    settings: SynthSettings | None = None,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Path]:
+    """Make paired clips ``out/<clip>/{blur,sharp}/000000.png`` and ``out/synth.json``, which names every source.
+
+    Args:
+        inputs: photographs, videos, or folders of them (searched deeply).
+        out: folder to make; clips that are already there whole are kept, so that a stopped run goes on.
+        settings: see :class:`SynthSettings`.
+        progress: called with (clips done, clips in all).
+
+    Returns:
+        The clips' folders.
+
+    Raises:
+        MetadeblurError: nothing usable among the inputs, or ``out`` holds clips made with other settings.
+    """
+    settings = settings or SynthSettings()
+    from metadeblur.data.sources import load_sources
+
+    sources = load_sources(inputs)
+    photographs = [source.photograph for source in sources if source.photograph is not None]
+    videos = [source for source in sources if source.frames]
+    if settings.average and not videos:
+        raise MetadeblurError(f"--average {settings.average} needs a video among the inputs; there are only photographs")
+    photographs += [frame for source in videos for frame in source.frames[:: max(1, len(source.frames) // 4)]]
+    out.mkdir(parents=True, exist_ok=True)
+    manifest = {
+        "settings": asdict(settings),
+        "sources": [{"name": source.path.name, "sha256": source.sha256} for source in sources],
+    }
+    text = json.dumps(manifest, indent=1)
+    record = out / "synth.json"
+    if record.exists() and record.read_text() != text:
+        raise MetadeblurError(f"{out} holds clips made with other settings or sources; give another folder with -o")
+    record.write_text(text)
+    folders = []
+    for number in range(settings.clips):
+        folder = out / f"clip_{number:05d}"
+        folders.append(folder)
+        if not folder.exists():
+            seed = int.from_bytes(hashlib.sha256(f"{settings.seed}/{number}".encode()).digest()[:8], "big")
+            rng = np.random.default_rng(seed)
+            if settings.average:
+                video = videos[number % len(videos)]
+                first = int(rng.integers(0, max(1, len(video.frames) - settings.average * settings.frames)))
+                pairs = average_clip(video.frames[first:], settings.average, settings)
+            else:
+                pairs = make_clip(photographs, settings, rng)
+            _write_clip(folder, pairs)
+        if progress:
+            progress(number + 1, settings.clips)
+    return folders
+
+
+def _write_clip(folder: Path, pairs: Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]) -> None:
+    """Write the frames under a temporary name; the folder appears when it is whole."""
+    partial = folder.with_name(f".{folder.name}.part")
+    for side in ("blur", "sharp"):
+        (partial / side).mkdir(parents=True, exist_ok=True)
+    for index, pair in enumerate(pairs):
+        for side, frame in zip(("blur", "sharp"), pair, strict=True):
+            cv2.imwrite(str(partial / side / f"{index:06d}.png"), frame[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    partial.rename(folder)
