@@ -1,0 +1,125 @@
+"use strict";
+document.documentElement.classList.remove("plain");
+
+function startViewer(viewer) {
+  const stage = viewer.querySelector(".stage");
+  const slider = stage.querySelector("input");
+  const [left, right] = ["left", "right"].map((side) => {
+    const layer = stage.querySelector(".layer." + side);
+    return { picture: layer.querySelector("img"), tag: layer.querySelector(".tag") };
+  });
+  const frames = [...viewer.querySelectorAll(".strip button")];
+  const zooms = [...viewer.querySelectorAll("[data-zoom]")];
+  const choices = [...viewer.querySelectorAll(".choice input")];
+  const frameName = viewer.querySelector(".frame-name");
+  const names = JSON.parse(viewer.dataset.names);
+  let shown = frames.find((frame) => frame.getAttribute("aria-pressed") === "true") || frames[0];
+  let compared = viewer.dataset.compared.split(" ");
+  let zoom = 1, shiftX = 0, shiftY = 0, held = null;
+  // The first frame's pictures are on the stage already; the others wait in their buttons until they are asked for.
+  shown.dataset[compared[0]] = left.picture.src;
+  shown.dataset[compared[1]] = right.picture.src;
+
+  function split(percent) {
+    const at = Math.min(100, Math.max(0, percent));
+    slider.value = at;
+    stage.style.setProperty("--at", at + "%");
+    slider.setAttribute("aria-valuetext", Math.round(at) + " % " + left.tag.textContent + ", " + Math.round(100 - at) + " % " + right.tag.textContent);
+    left.tag.style.opacity = at < 12 ? 0 : 1;
+    right.tag.style.opacity = at > 88 ? 0 : 1;
+  }
+  function place() {
+    const box = stage.getBoundingClientRect();
+    shiftX = Math.min(0, Math.max(box.width * (1 - zoom), shiftX));
+    shiftY = Math.min(0, Math.max(box.height * (1 - zoom), shiftY));
+    for (const side of [left, right]) side.picture.style.transform = zoom === 1 ? "" : `translate(${shiftX}px, ${shiftY}px) scale(${zoom})`;
+  }
+  function magnify(to, x, y) {
+    const box = stage.getBoundingClientRect();
+    const [aboutX, aboutY] = [x ?? box.width / 2, y ?? box.height / 2];
+    shiftX = aboutX - ((aboutX - shiftX) * to) / zoom;
+    shiftY = aboutY - ((aboutY - shiftY) * to) / zoom;
+    zoom = to;
+    place();
+    stage.classList.toggle("near", zoom > 1);
+    for (const button of zooms) button.setAttribute("aria-pressed", String(Number(button.dataset.zoom) === zoom));
+  }
+  function show() {
+    [left, right].forEach((side, number) => {
+      const kind = compared[number];
+      side.picture.src = shown.dataset[kind];
+      side.picture.alt = `Frame ${shown.dataset.frame}, ${names[kind].toLowerCase()}`;
+      side.tag.textContent = names[kind];
+    });
+    for (const frame of frames) frame.setAttribute("aria-pressed", String(frame === shown));
+    frameName.textContent = shown.dataset.frame;
+    split(Number(slider.value));
+  }
+
+  for (const frame of frames) frame.addEventListener("click", () => { shown = frame; show(); });
+  for (const choice of choices) choice.addEventListener("change", () => { compared = choice.value.split(" "); show(); });
+  for (const button of zooms) button.addEventListener("click", () => magnify(Number(button.dataset.zoom)));
+  slider.addEventListener("input", () => split(Number(slider.value)));
+  slider.addEventListener("keydown", (event) => {
+    const step = { ArrowLeft: [60, 0], ArrowRight: [-60, 0], ArrowUp: [0, 60], ArrowDown: [0, -60] }[event.key];
+    if (!step || !event.shiftKey || zoom === 1) return;
+    event.preventDefault();
+    shiftX += step[0];
+    shiftY += step[1];
+    place();
+  });
+  stage.addEventListener("pointerdown", (event) => {
+    if (event.button !== 0) return;
+    const box = stage.getBoundingClientRect();
+    const line = box.left + (box.width * Number(slider.value)) / 100;
+    held = zoom === 1 || Math.abs(event.clientX - line) < 30 ? "line" : "picture";
+    stage.setPointerCapture(event.pointerId);
+    stage.classList.add("held");
+    if (held === "line" && zoom === 1) split((100 * (event.clientX - box.left)) / box.width);
+    slider.focus({ preventScroll: true, focusVisible: false });
+    event.preventDefault();
+  });
+  stage.addEventListener("pointermove", (event) => {
+    if (held === "line") {
+      const box = stage.getBoundingClientRect();
+      split((100 * (event.clientX - box.left)) / box.width);
+    } else if (held === "picture") {
+      shiftX += event.movementX;
+      shiftY += event.movementY;
+      place();
+    }
+  });
+  for (const end of ["pointerup", "pointercancel"]) stage.addEventListener(end, () => { held = null; stage.classList.remove("held"); });
+  stage.addEventListener("dblclick", (event) => {
+    const box = stage.getBoundingClientRect();
+    magnify(zoom === 1 ? 2 : 1, event.clientX - box.left, event.clientY - box.top);
+  });
+  addEventListener("resize", place);
+  split(50);
+}
+
+function startPlot(area) {
+  const values = area.dataset.values.split(",").map((text) => (text === "" ? NaN : Number(text)));
+  if (values.length < 2) return;
+  const reading = document.createElement("div");
+  reading.className = "reading";
+  reading.hidden = true;
+  reading.append(document.createElement("span"));
+  area.append(reading);
+  function read(event) {
+    const box = area.getBoundingClientRect();
+    const index = Math.round(((event.clientX - box.left) / box.width) * (values.length - 1));
+    const value = values[index];
+    reading.hidden = !Number.isFinite(value);
+    if (reading.hidden) return;
+    reading.style.left = (100 * index) / (values.length - 1) + "%";
+    reading.classList.toggle("flip", index > values.length / 2);
+    reading.firstChild.textContent = `${index + Number(area.dataset.start)}: ${value.toPrecision(4)}`;
+  }
+  area.addEventListener("pointermove", read);
+  area.addEventListener("pointerdown", read);
+  area.addEventListener("pointerleave", () => { reading.hidden = true; });
+}
+
+document.querySelectorAll(".viewer").forEach(startViewer);
+document.querySelectorAll(".plot-area[data-values]:not([data-values=''])").forEach(startPlot);
