@@ -1,0 +1,1 @@
+"""Training material: made by synthesis, read from benchmark folders, drawn as patches."""

@@ -322,7 +322,9 @@ def synthesize(
     photographs = [source.photograph for source in sources if source.photograph is not None]
     videos = [source for source in sources if source.frames]
     if settings.average and not videos:
-        raise MetadeblurError(f"--average {settings.average} needs a video among the inputs; there are only photographs")
+        raise MetadeblurError(
+            f"--average {settings.average} needs a video among the inputs; there are only photographs"
+        )
     photographs += [frame for source in videos for frame in source.frames[:: max(1, len(source.frames) // 4)]]
     out.mkdir(parents=True, exist_ok=True)
     manifest = {

@@ -26,9 +26,7 @@ class Trajectory:
         index = int(position)
         u = position - index
         a, b, c, d = self.knots[index - 1 : index + 3]
-        pose: Array = 0.5 * (
-            2 * b + (c - a) * u + (2 * a - 5 * b + 4 * c - d) * u**2 + (3 * (b - c) + d - a) * u**3
-        )
+        pose: Array = 0.5 * (2 * b + (c - a) * u + (2 * a - 5 * b + 4 * c - d) * u**2 + (3 * (b - c) + d - a) * u**3)
         return pose
 
     def plus(self, other: Trajectory) -> Trajectory:

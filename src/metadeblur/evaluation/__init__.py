@@ -1,0 +1,1 @@
+"""Measuring against the truth, on clips that have one."""

@@ -10,6 +10,7 @@ Shi et al., CVPR 2016 (the inverse of the sub-pixel convolution).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +47,7 @@ class Lite(nn.Module):
 
     def __init__(
         self,
-        channels: Sequence[int] = (32, 64, 128, 160),
+        channels: Sequence[int] = (32, 64, 128, 144),
         encoder: Sequence[int] = (2, 4, 2, 2),
         decoder: Sequence[int] = (3, 5, 2),
         fold: int = 2,
@@ -59,12 +60,8 @@ class Lite(nn.Module):
             nn.Sequential(*(ResidualBlock(width) for _ in range(depth)))
             for width, depth in zip(channels, encoder, strict=True)
         )
-        self.down = nn.ModuleList(
-            nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in zip(channels, channels[1:], strict=False)
-        )
-        self.up = nn.ModuleList(
-            nn.Conv2d(coarse, 4 * fine, 1) for fine, coarse in zip(channels, channels[1:], strict=False)
-        )
+        self.down = nn.ModuleList(nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in pairwise(channels))
+        self.up = nn.ModuleList(nn.Conv2d(coarse, 4 * fine, 1) for fine, coarse in pairwise(channels))
         self.decoder = nn.ModuleList(
             nn.Sequential(*(ResidualBlock(width) for _ in range(depth)))
             for width, depth in zip(channels[:-1], decoder, strict=True)

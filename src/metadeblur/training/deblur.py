@@ -1,0 +1,140 @@
+"""Train a deblurrer on paired clips (``metadeblur train deblur``)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from metadeblur.data.layouts import plain_clips
+from metadeblur.data.pairs import PairSampler
+from metadeblur.errors import MetadeblurError
+from metadeblur.losses import charbonnier, psnr_loss
+from metadeblur.networks import final
+from metadeblur.networks.lite import Lite
+from metadeblur.training.loop import LoopSettings, run
+
+LOSSES = {"psnr": psnr_loss, "charbonnier": charbonnier}
+
+
+@dataclass(frozen=True)
+class DeblurTraining:
+    """Settings of ``train deblur``."""
+
+    clips: tuple[str, ...] = ()  # folders with paired clips, <clip>/{blur,sharp}
+    validation: tuple[str, ...] = ()  # folders with paired clips that are never trained on
+    batch: int = 8  # patches a step
+    patch: int = 224  # side of a patch in px
+    learning_rate: float = 4e-4  # of AdamW, at its highest
+    loss: str = "psnr"  # psnr or charbonnier
+    identity: float = 0.06  # share of patches that are sharp on both sides
+    ema: float = 0.999  # weight of the past in the running mean of the weights, which is what is kept
+    clip_gradient: float = 0.5  # longest gradient (2-norm)
+    precision: str = "bf16"  # bf16 (mixed) or fp32
+    start: str = ""  # weights to start from (safetensors); empty: from nothing
+    loop: LoopSettings = field(default_factory=LoopSettings)
+
+
+class DeblurTrainee:
+    """A deblurrer, the running mean of its weights, its optimiser and its data."""
+
+    def __init__(self, net: nn.Module, settings: DeblurTraining, device: torch.device) -> None:
+        self.settings, self.device = settings, device
+        self.net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.mean = copy.deepcopy(self.net).eval().requires_grad_(False)
+        self.optimizer = torch.optim.AdamW(
+            self.net.parameters(), lr=settings.learning_rate, betas=(0.9, 0.99), weight_decay=0.0
+        )
+        loop = settings.loop
+        self.data = PairSampler(
+            [clip for root in settings.clips for clip in plain_clips(Path(root))],
+            patch=settings.patch,
+            batch=settings.batch,
+            seed=loop.seed,
+            identity=settings.identity,
+        )
+        held_out = [clip for root in settings.validation for clip in plain_clips(Path(root))]
+        self.held_out = PairSampler(held_out, patch=settings.patch, batch=8, seed=1) if held_out else None
+
+    def step(self, number: int, rate: float) -> dict[str, float]:
+        """One gradient step of AdamW on a batch of patches."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.settings.learning_rate * rate
+        blurred, sharp = (part.to(self.device) for part in self.data(number))
+        output = self._forward(self.net, blurred)
+        loss = LOSSES[self.settings.loss](output, sharp)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        length = nn.utils.clip_grad_norm_(self.net.parameters(), self.settings.clip_gradient)
+        self.optimizer.step()
+        # A short run's mean must not remember the first weights for long.
+        decay = min(self.settings.ema, (1 + number) / (10 + number))
+        with torch.no_grad():
+            for mean, weight in zip(self.mean.parameters(), self.net.parameters(), strict=True):
+                mean.lerp_(weight, 1 - decay)
+        return {"loss": loss.item(), "gradient": float(length)}
+
+    def validate(self, number: int) -> dict[str, float]:
+        """Mean PSNR in dB over held-out patches: of the blurred input, and of the mean weights' output."""
+        del number
+        if self.held_out is None:
+            return {}
+        scores: dict[str, list[Tensor]] = {"blurred": [], "base": []}
+        for index in range(8):
+            blurred, sharp = (part.to(self.device) for part in self.held_out(index))
+            with torch.inference_mode():
+                restored = self._forward(self.mean, blurred).clamp(0, 1)
+            for name, picture in (("blurred", blurred), ("base", restored)):
+                error = (picture - sharp).square().flatten(1).mean(1)
+                scores[name].append(-10 * torch.log10(error + 1e-5))
+        return {name: float(torch.cat(values).mean()) for name, values in scores.items()}
+
+    def _forward(self, net: nn.Module, blurred: Tensor) -> Tensor:
+        blurred = blurred.contiguous(memory_format=torch.channels_last)
+        enabled = self.settings.precision == "bf16"
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled):
+            return final(net(blurred)).float()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights, their mean and the optimiser."""
+        parts = {"net": self.net, "mean": self.mean, "optimizer": self.optimizer}
+        return {name: part.state_dict() for name, part in parts.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from :meth:`state_dict`."""
+        self.net.load_state_dict(state["net"])
+        self.mean.load_state_dict(state["mean"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+
+def train_deblur(
+    settings: DeblurTraining, out: Path, *, resume: bool = False, device: str = "cpu", quiet: bool = False
+) -> Path:
+    """Train ``lite`` and write ``out/weights.safetensors`` (the running mean, half precision).
+
+    Raises:
+        MetadeblurError: no clips, an unknown loss or precision, or see :func:`metadeblur.training.loop.run`.
+    """
+    from metadeblur.weights import load_deblurrer, save_deblurrer
+
+    _check(settings.loss, LOSSES, "loss")
+    _check(settings.precision, ("bf16", "fp32"), "precision")
+    if not settings.clips:
+        raise MetadeblurError("no training clips; give a folder of paired clips, for instance one that synth made")
+    torch.manual_seed(settings.loop.seed)
+    net = load_deblurrer(settings.start) if settings.start else Lite()
+    trainee = DeblurTrainee(net, settings, torch.device(device))
+    steps = run(trainee, settings.loop, out, resume=resume, quiet=quiet)
+    target = out / "weights.safetensors"
+    save_deblurrer(trainee.mean, target, {"architecture": "lite", "steps": str(steps)}, half=True)
+    return target
+
+
+def _check(value: str, allowed: Sequence[str] | dict[str, Any], what: str) -> None:
+    if value not in allowed:
+        raise MetadeblurError(f"{what} {value!r} is not known; allowed: {', '.join(allowed)}")
