@@ -1,0 +1,33 @@
+"""Files in and out: frames with time stamps; sound, subtitles and everything else carried over.
+
+Reading: :func:`probe`, :class:`VideoReader`, :func:`read_clip`. Writing: :class:`SegmentWriter` encodes the shots of a
+video one by one, :func:`assemble` joins them and adds the rest of the source; :func:`write_clip` does both at once.
+"""
+
+from metadeblur.video.assembly import assemble, check_output, write_clip
+from metadeblur.video.colour import ColourTags
+from metadeblur.video.encoding import EncodeSettings, SegmentWriter, default_suffix, output_kind
+from metadeblur.video.info import TimeTable, TimeTableBuilder, VideoInfo, probe
+from metadeblur.video.output import check_writable, whole
+from metadeblur.video.reading import Decoded, VideoReader, read_clip, reader_clip
+
+__all__ = [
+    "ColourTags",
+    "Decoded",
+    "EncodeSettings",
+    "SegmentWriter",
+    "TimeTable",
+    "TimeTableBuilder",
+    "VideoInfo",
+    "VideoReader",
+    "assemble",
+    "check_output",
+    "check_writable",
+    "default_suffix",
+    "output_kind",
+    "probe",
+    "read_clip",
+    "reader_clip",
+    "whole",
+    "write_clip",
+]

@@ -1,0 +1,386 @@
+"""Restored frames into encoded segments: which encoder, which pixel format, which settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, cast
+
+import av
+import cv2
+import numpy as np
+from torch import Tensor
+
+from metadeblur.errors import MetadeblurError
+from metadeblur.video.colour import (
+    FULL,
+    LIMITED,
+    SRGB_AS_VIDEO,
+    ColourTags,
+    assumed_matrix,
+    subsampling,
+    to_frame,
+)
+from metadeblur.video.info import IMAGE_SUFFIXES, VideoInfo
+from metadeblur.video.output import Unfinished, refusals
+
+Codec = Literal["auto", "h264", "h265", "av1", "vp9", "ffv1"]
+
+CONTAINERS: dict[str, tuple[str, ...]] = {
+    ".mp4": ("h264", "h265", "av1", "vp9"),
+    ".m4v": ("h264", "h265"),
+    ".mov": ("h264", "h265"),
+    ".mkv": ("h264", "h265", "av1", "vp9", "ffv1"),
+    ".webm": ("vp9", "av1"),
+    ".avi": ("h264", "ffv1"),
+}
+"""Containers that can be written, each with the codecs it may hold."""
+
+JPEG_QUALITY = 97
+
+
+@dataclass(frozen=True)
+class EncodeSettings:
+    """How the restored video is encoded.
+
+    Raises:
+        MetadeblurError: an unknown codec or a quality that does not exist.
+    """
+
+    codec: Codec = "auto"  # auto: H.264 for 8 bits, H.265 for more; VP9 or AV1 in WebM
+    quality: int | Literal["lossless"] | None = None  # constant rate factor, lower is better; None: visually lossless
+    preset: str | None = None  # speed of the encoder (ultrafast ... veryslow for h264/h265, 0 ... 13 for av1)
+
+    def __post_init__(self) -> None:
+        if self.codec not in ("auto", *_ENCODERS):
+            raise MetadeblurError(f"codec {self.codec!r} is unknown; choose auto, {', '.join(_ENCODERS)}")
+        if isinstance(self.quality, str) and self.quality != "lossless":
+            raise MetadeblurError(f"quality {self.quality!r} is neither a number nor 'lossless'")
+        if isinstance(self.quality, int) and not 0 <= self.quality <= 63:
+            raise MetadeblurError(
+                f"quality {self.quality} does not exist; 0 (best) to 51 (h264, h265) or 63 (av1, vp9)"
+            )
+
+
+@dataclass(frozen=True)
+class _Encoder:
+    """An encoder of FFmpeg and what it can do."""
+
+    name: str
+    depths: tuple[int, ...]
+    kinds: tuple[str, ...]  # subsamplings, in no order
+    quality: int  # visually lossless constant rate factor
+    worst: int
+    preset: str
+    even: bool  # sizes of 4:2:0 must be even
+
+
+_ENCODERS: dict[str, _Encoder] = {
+    "h264": _Encoder("libx264", (8, 10), ("420", "422", "444"), 16, 51, "medium", even=True),
+    "h265": _Encoder("libx265", (8, 10, 12), ("420", "422", "444"), 16, 51, "medium", even=True),
+    "av1": _Encoder("libsvtav1", (8, 10), ("420",), 18, 63, "6", even=True),
+    "vp9": _Encoder("libvpx-vp9", (8,), ("420", "422", "444"), 16, 63, "3", even=False),
+    "ffv1": _Encoder("ffv1", (8, 10, 12, 14, 16), ("420", "422", "444"), 0, 0, "", even=False),
+}
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """Everything that decides the bytes of a segment besides its frames."""
+
+    encoder: str
+    pix_fmt: str
+    options: tuple[tuple[str, str], ...]
+    colour: ColourTags  # tags to write
+    matrix: int  # the matrix to convert with
+    aspect: Fraction | None
+    rate: Fraction  # only the encoder's rate control sees it; the time stamps come from the source
+
+
+def output_kind(output: Path) -> Literal["video", "frames", "image"]:
+    """What a path asks for by its suffix: a video file, a single picture, or a folder of frames.
+
+    Raises:
+        MetadeblurError: a suffix that is neither.
+    """
+    suffix = output.suffix.lower()
+    if suffix in CONTAINERS:
+        return "video"
+    if suffix in IMAGE_SUFFIXES:
+        return "image"
+    if suffix == "" or output.is_dir():
+        return "frames"
+    raise MetadeblurError(
+        f"{output}: cannot write {suffix} files; choose one of {', '.join(CONTAINERS)}, a picture, or a folder "
+        "(a name without a suffix) for frames"
+    )
+
+
+def plan_encoding(info: VideoInfo, output: Path, settings: EncodeSettings, width: int, height: int) -> Encoding:
+    """Choose encoder, pixel format and options: as close to the source as the container allows.
+
+    Args:
+        info: the source.
+        output: the file that the segments will become; its suffix tells the container.
+        settings: what the user asked for.
+        width: of the frames to write, px (wider than the source side by side).
+        height: of the frames to write, px.
+
+    Raises:
+        MetadeblurError: the container cannot hold the codec, or the codec not such frames.
+    """
+    suffix = output.suffix.lower()
+    name = _codec(info, suffix, settings)
+    encoder = _ENCODERS[name]
+    if isinstance(settings.quality, int) and settings.quality > encoder.worst > 0:
+        raise MetadeblurError(f"quality {settings.quality} is too large for {name}; 0 (best) to {encoder.worst}")
+    lossless = settings.quality == "lossless" or name == "ffv1"
+    wanted = info.bit_depth if info.kind == "video" or lossless else min(info.bit_depth, 10)
+    depth = next((bits for bits in encoder.depths if bits >= wanted), encoder.depths[-1])
+    kind = subsampling(info.pix_fmt)
+    from_rgb = kind == "rgb" or info.colour.matrix == 0
+    pix_fmt, encoder_name = _pixel_format(name, encoder, kind, depth, lossless and from_rgb, width, height)
+    is_rgb = subsampling(pix_fmt) == "rgb"
+    if is_rgb:
+        tags = replace(info.colour, matrix=0, range=FULL)
+    elif from_rgb:
+        told = info.colour if info.kind == "video" else SRGB_AS_VIDEO
+        tags = replace(told.or_else(SRGB_AS_VIDEO), matrix=1, range=LIMITED)
+    else:
+        full = info.colour.range == FULL or info.pix_fmt.startswith("yuvj")
+        tags = replace(info.colour, range=FULL if full else info.colour.range)
+    matrix = assumed_matrix(tags.matrix, info.width, info.height)
+    if not is_rgb and assumed_matrix(tags.matrix, width, height) != matrix:
+        tags = replace(tags, matrix=matrix)  # another size must not change what untold colours mean
+    options = _options(name, encoder, settings, lossless=lossless)
+    if suffix == ".avi" and name == "h264":
+        options["bf"] = "0"  # AVI has one time stamp a frame, so none may be out of order
+    rate = min(max(info.fps, Fraction(1)), Fraction(240))
+    return Encoding(encoder_name, pix_fmt, tuple(options.items()), tags, matrix, info.sample_aspect_ratio, rate)
+
+
+class SegmentWriter:
+    """Encodes the frames of one shot into a finished file of its own.
+
+    Frames get their number as time stamp; :func:`metadeblur.video.assemble` gives them the source's. The first frame
+    can be decoded alone, and the same frames give the same bytes. The segment appears under its name when
+    :meth:`close` is done. Where the output is a folder of frames or a picture, the segment is a folder.
+
+    Args:
+        path: the segment.
+        info: the source.
+        settings: the encoder's.
+        output: the file that the segments will become; its suffix tells the container. None: one like the source.
+
+    Raises:
+        MetadeblurError: the disk is full, there is no permission, or the container cannot hold the codec.
+    """
+
+    def __init__(
+        self, path: Path, info: VideoInfo, settings: EncodeSettings | None = None, *, output: Path | None = None
+    ) -> None:
+        self.path = path
+        self.frames = 0
+        self._info = info
+        self._settings = settings or EncodeSettings()
+        self._output = output or Path(f"output{default_suffix(info)}")
+        self._kind = output_kind(self._output)
+        with refusals(path):
+            self._unfinished = Unfinished(path)
+        self._open: tuple[av.container.OutputContainer, av.VideoStream, Encoding] | None = None
+        self._size = (0, 0)
+        self._closed = False
+
+    def write(self, frame: Tensor) -> None:
+        """Encode one frame (3, H, W), RGB in [0, 1]; all frames have the size of the first."""
+        size = (int(frame.shape[-2]), int(frame.shape[-1]))
+        with self._undone_on_error():
+            if self.frames and size != self._size:
+                raise MetadeblurError(f"{self.path}: frame {self.frames} is {size}, the first was {self._size}")
+            self._size = size
+            if self._kind == "video":
+                self._encode(frame)
+            else:
+                self._unfinished.path.mkdir(exist_ok=True)
+                suffix = picture_suffix(self._info, self._output, self._settings)
+                write_picture(self._unfinished.path / f"{self.frames:06d}{suffix}", frame, self._info.bit_depth)
+        self.frames += 1
+
+    def close(self) -> None:
+        """Finish the segment and give it its name.
+
+        Raises:
+            MetadeblurError: no frame was written, or the disk is full.
+        """
+        if self._closed:
+            return
+        with self._undone_on_error():
+            if self.frames == 0:
+                raise MetadeblurError(f"{self.path}: no frames to write")
+            if self._open is not None:
+                container, stream, _ = self._open
+                container.mux(stream.encode(None))
+                container.close()
+            self._unfinished.finish()
+        self._closed = True
+
+    def discard(self) -> None:
+        """Remove what was written, unless it is finished."""
+        if not self._closed:
+            self._closed = True
+            try:
+                if self._open is not None:
+                    self._open[0].close()
+            except (OSError, av.FFmpegError):
+                pass  # the file is removed anyway; what made it fail is being reported
+            finally:
+                self._unfinished.discard()
+
+    def __enter__(self) -> SegmentWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.close()
+        else:
+            self.discard()
+
+    @contextmanager
+    def _undone_on_error(self) -> Iterator[None]:
+        try:
+            with refusals(self.path):
+                yield
+        except BaseException:
+            self.discard()
+            raise
+
+    def _encode(self, rgb: Tensor) -> None:
+        if self._open is None:
+            plan = plan_encoding(self._info, self._output, self._settings, self._size[1], self._size[0])
+            container = av.open(str(self._unfinished.path), "w", format="matroska")
+            container.flags |= av.container.Flags.bitexact.value
+            self._open = (container, _add_encoder(container, plan, *self._size), plan)
+        container, stream, plan = self._open
+        frame = to_frame(rgb, plan.pix_fmt, plan.matrix, plan.colour.range == FULL)
+        frame.colorspace, frame.color_range = plan.colour.matrix, plan.colour.range
+        frame.color_primaries, frame.color_trc = plan.colour.primaries, plan.colour.transfer
+        frame.pts, frame.time_base = self.frames, 1 / plan.rate
+        container.mux(stream.encode(frame))
+
+
+def default_suffix(info: VideoInfo) -> str:
+    """Suffix of an output like the source: its own where that can be written, .mkv otherwise; none for a folder."""
+    if info.kind == "frames":
+        return ""
+    suffix = info.path.suffix.lower()
+    return suffix if info.kind == "image" or suffix in CONTAINERS else ".mkv"
+
+
+def picture_suffix(info: VideoInfo, output: Path, settings: EncodeSettings) -> str:
+    """Suffix of the pictures to write: as asked for, as the source's, or .png."""
+    if output.suffix.lower() in IMAGE_SUFFIXES:
+        return output.suffix.lower()
+    source = f".{info.codec}"
+    lossy = source in (".jpg", ".jpeg")
+    return source if source in IMAGE_SUFFIXES and not (lossy and settings.quality == "lossless") else ".png"
+
+
+def write_picture(path: Path, frame: Tensor, bits: int) -> None:
+    """Write one frame (3, H, W), RGB in [0, 1], as a picture of 8 bits, or 16 where ``bits`` is more than 8.
+
+    JPEG, BMP and WebP always have 8 bits.
+
+    Raises:
+        OSError: the system refuses.
+    """
+    suffix = path.suffix.lower()
+    deep = bits > 8 and suffix in (".png", ".tif", ".tiff")
+    values = (frame.detach().float().clamp(0, 1) * (65535 if deep else 255)).round()
+    picture = values.permute(1, 2, 0).flip(-1).numpy().astype(np.uint16 if deep else np.uint8)
+    options: list[int] = []
+    if suffix in (".jpg", ".jpeg"):
+        full_chroma = cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444
+        options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, full_chroma]
+    elif suffix == ".webp":
+        options = [cv2.IMWRITE_WEBP_QUALITY, 101]  # above 100 means lossless
+    done, data = cv2.imencode(suffix, np.ascontiguousarray(picture), options)
+    if not done:
+        raise MetadeblurError(f"{path}: this picture cannot be written as {suffix}; choose .png")
+    path.write_bytes(data.tobytes())
+
+
+def _add_encoder(container: av.container.OutputContainer, plan: Encoding, height: int, width: int) -> av.VideoStream:
+    stream = container.add_stream(plan.encoder, rate=plan.rate, options=dict(plan.options))
+    stream = cast(av.VideoStream, stream)
+    context = stream.codec_context
+    context.width, context.height, context.pix_fmt = width, height, plan.pix_fmt
+    context.time_base = 1 / plan.rate
+    context.color_range, context.colorspace = plan.colour.range, plan.colour.matrix
+    context.color_primaries, context.color_trc = plan.colour.primaries, plan.colour.transfer
+    if plan.aspect is not None:
+        context.sample_aspect_ratio = plan.aspect
+    # A fixed number: encoders give slightly different bytes with another number of threads.
+    context.thread_count = 4
+    return stream
+
+
+def _codec(info: VideoInfo, suffix: str, settings: EncodeSettings) -> str:
+    allowed = CONTAINERS[suffix]
+    if settings.codec == "auto":
+        deep = info.bit_depth > 8
+        return ("av1" if deep else "vp9") if suffix == ".webm" else "h265" if deep and "h265" in allowed else "h264"
+    if settings.codec not in allowed:
+        holders = [other for other, codecs in CONTAINERS.items() if settings.codec in codecs]
+        raise MetadeblurError(
+            f"{suffix} files cannot hold {settings.codec}; choose {' or '.join(allowed)}, or write to {holders[0]}"
+        )
+    return settings.codec
+
+
+def _pixel_format(
+    name: str, encoder: _Encoder, kind: str, depth: int, rgb: bool, width: int, height: int
+) -> tuple[str, str]:
+    """Pixel format and FFmpeg's name of the encoder."""
+    ending = "" if depth == 8 else f"{depth}le"
+    if rgb:
+        formats = {"h264": ("rgb24", "libx264rgb"), "ffv1": ("bgr0", "ffv1")} if depth == 8 else {}
+        if name in ("h265", "ffv1") and name not in formats:
+            return f"gbrp{ending}", encoder.name
+        if name in formats:
+            return formats[name]
+        raise MetadeblurError(f"{name} cannot hold RGB of {depth} bits without loss; choose the codec h265 or ffv1")
+    chroma = {"440": "444"}.get(kind, kind)
+    if chroma not in encoder.kinds:
+        chroma = "420"
+    odd = width % 2 or (height % 2 and chroma == "420")
+    if encoder.even and odd and chroma != "444":
+        if "444" not in encoder.kinds:
+            raise MetadeblurError(f"{name} needs an even width and height, not {width}x{height}; choose another codec")
+        chroma = "444"
+    return f"yuv{chroma}p{ending}", encoder.name
+
+
+def _options(name: str, encoder: _Encoder, settings: EncodeSettings, *, lossless: bool) -> dict[str, str]:
+    quality = str(encoder.quality if settings.quality is None else settings.quality)
+    preset = settings.preset or encoder.preset
+    match name:
+        case "h264":
+            return {"preset": preset, **({"qp": "0"} if lossless else {"crf": quality})}
+        case "h265":
+            more = ":lossless=1" if lossless else ""
+            # Closed groups of pictures, so that segments can be joined; the number of threads fixes the bytes.
+            fixed = f"log-level=none:open-gop=0:frame-threads=2{more}"
+            return {"preset": preset, "x265-params": fixed, **({} if lossless else {"crf": quality})}
+        case "av1":
+            return {"preset": preset, **({"svtav1-params": "lossless=1"} if lossless else {"crf": quality})}
+        case "vp9":
+            speed = {"deadline": "good", "cpu-used": preset, "b": "0"}
+            return speed | ({"lossless": "1"} if lossless else {"crf": quality})
+        case _:
+            return {"level": "3", "g": "1", "slicecrc": "1"}

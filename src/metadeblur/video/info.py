@@ -1,0 +1,370 @@
+"""What is in a file or folder: probing, and the table of time stamps."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal
+
+import av
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from metadeblur.errors import MetadeblurError
+from metadeblur.video.colour import ColourTags, bit_depth, frame_tags
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
+"""Pictures that a folder of frames may hold."""
+FOLDER_FPS = Fraction(30)
+"""Frames a second of a folder of frames, which does not tell."""
+
+_PROBED_FRAMES = 12  # decoded to see whether a video is interlaced and what its colours are
+_TEXT_DEMUXERS = ("tty",)  # FFmpeg draws text files as video
+
+
+@dataclass(frozen=True)
+class TimeTable:
+    """When each frame is shown, counted exactly by decoding.
+
+    ``stamps`` strictly increase, in ``time_base`` seconds; ``duration`` is that of the last frame.
+    """
+
+    stamps: tuple[int, ...]
+    time_base: Fraction
+    duration: int
+    end: int | None = None  # where a table that was cut short ends; None: it is the whole video
+    exact: bool = True  # stamps are the file's own; otherwise some were missing or repeated and have been made up
+    damaged: int = 0  # packets that could not be decoded
+
+    def __len__(self) -> int:
+        return len(self.stamps)
+
+    def first(self, count: int) -> TimeTable:
+        """The table of the first ``count`` frames only, as for a preview."""
+        if count >= len(self.stamps):
+            return self
+        end = self.stamps[count]
+        return replace(self, stamps=self.stamps[:count], duration=end - self.stamps[count - 1], end=end)
+
+    @property
+    def variable(self) -> bool:
+        """Whether the frames last differently long, by more than the rounding of the time base."""
+        if len(self.stamps) < 3:
+            return False
+        stamps = np.array(self.stamps, np.float64)
+        even = np.linspace(stamps[0], stamps[-1], len(stamps))
+        return bool(np.abs(stamps - even).max() > 1)
+
+    @property
+    def rate(self) -> Fraction:
+        """Mean frames a second."""
+        span = self.stamps[-1] + self.duration - self.stamps[0]
+        return (len(self.stamps) / (span * self.time_base)).limit_denominator(1001)
+
+
+@dataclass
+class TimeTableBuilder:
+    """Collects the time stamps of decoded frames in the order they are shown."""
+
+    time_base: Fraction
+    usual: int  # duration to assume where the file does not tell, in time_base
+    stamps: list[int] = field(default_factory=list)
+    duration: int = 0
+    exact: bool = True
+    damaged: int = 0
+
+    def add(self, stamp: int | None, duration: int | None) -> None:
+        """One more frame."""
+        earliest = self.stamps[-1] + 1 if self.stamps else None
+        if stamp is None or (earliest is not None and stamp < earliest):
+            self.exact = False
+            stamp = 0 if earliest is None else self.stamps[-1] + (self.duration if stamp is None else 1)
+        self.stamps.append(stamp)
+        self.duration = duration or self.usual
+
+    def build(self) -> TimeTable:
+        """The finished table."""
+        return TimeTable(tuple(self.stamps), self.time_base, self.duration, exact=self.exact, damaged=self.damaged)
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What :func:`probe` found out about a video file, a folder of frames or a single picture."""
+
+    path: Path
+    kind: Literal["video", "frames", "image"]
+    width: int
+    height: int
+    frames: int  # an estimate for videos until `with_times`
+    fps: Fraction
+    duration_seconds: float
+    codec: str
+    pix_fmt: str
+    bit_depth: int  # bits a channel, 8 to 16
+    interlaced: bool = False  # the reader deinterlaces it, one frame out for each one in
+    variable_frame_rate: bool | None = None  # None: not known before `with_times`
+    audio_streams: int = 0
+    subtitle_streams: int = 0
+    other_streams: int = 0  # data, attachments, cover pictures, further videos
+    container: str = ""
+    stream: int = 0  # which stream of the file is restored
+    time_base: Fraction = Fraction(1, 30)
+    sample_aspect_ratio: Fraction | None = None
+    display_matrix: tuple[int, ...] | None = None
+    rotation: int = 0  # degrees counterclockwise by which players turn the picture
+    colour: ColourTags = ColourTags()
+    files: tuple[Path, ...] = ()  # of a folder of frames, in order
+
+    def with_times(self, times: TimeTable) -> VideoInfo:
+        """The same with what only decoding everything can tell: number of frames, constant or variable rate."""
+        duration = float((times.stamps[-1] + times.duration - times.stamps[0]) * times.time_base)
+        return replace(
+            self, frames=len(times), duration_seconds=duration, variable_frame_rate=times.variable, fps=self.fps
+        )
+
+    def to_record(self) -> dict[str, Any]:
+        """As JSON-able values, without the list of files."""
+        values = asdict(self)
+        del values["files"]
+        return {name: str(v) if isinstance(v, Path | Fraction) else v for name, v in values.items()}
+
+
+def probe(path: Path | str) -> VideoInfo:
+    """Look at a video file, a folder of frames or a single picture.
+
+    Args:
+        path: the file or folder.
+
+    Raises:
+        MetadeblurError: nothing there, no frames in the folder, frames of different sizes, not a video, a video without
+            a picture, or a file that is cut short.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise MetadeblurError(f"{path}: there is no such file or folder")
+    if path.is_dir():
+        return _probe_folder(path)
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        return _probe_pictures(path, (path,), "image")
+    with open_media(path) as container:
+        stream = main_video(container, path)
+        _refuse_truncated(container, path)
+        first, interlaced, damaged = _first_frames(container, stream)
+        if first is None:
+            raise MetadeblurError(f"{path}: not one frame could be decoded{' (damaged file)' if damaged else ''}")
+        context = stream.codec_context
+        rate = _frame_rate(stream)
+        duration = _duration(container, stream)
+        types = [other.type for other in container.streams if other.index != stream.index]
+        matrix = _display_matrix(first)
+        tags = frame_tags(first).or_else(
+            ColourTags(context.colorspace, context.color_range, context.color_primaries, context.color_trc)
+        )
+        return VideoInfo(
+            path=path,
+            kind="video",
+            width=first.width,
+            height=first.height,
+            frames=stream.frames or max(1, round(duration * rate)),
+            fps=rate,
+            duration_seconds=duration,
+            codec=context.codec.canonical_name,
+            pix_fmt=first.format.name,
+            bit_depth=bit_depth(first.format.name),
+            interlaced=interlaced,
+            audio_streams=types.count("audio"),
+            subtitle_streams=types.count("subtitle"),
+            other_streams=len(types) - types.count("audio") - types.count("subtitle"),
+            container=container.format.name,
+            stream=stream.index,
+            time_base=stream.time_base or 1 / rate,
+            sample_aspect_ratio=stream.sample_aspect_ratio or None,
+            display_matrix=matrix,
+            rotation=first.rotation if matrix else 0,
+            colour=tags,
+        )
+
+
+@contextmanager
+def open_media(path: Path) -> Iterator[av.container.InputContainer]:
+    """Open a media file for reading.
+
+    Raises:
+        MetadeblurError: not a media file, or it cannot be read.
+    """
+    try:
+        # Tags that are not UTF-8 go through unchanged.
+        container = av.open(str(path), metadata_errors="surrogateescape")
+    except PermissionError as error:
+        raise MetadeblurError(f"{path}: no permission to read it") from error
+    except (av.FFmpegError, OSError) as error:
+        raise MetadeblurError(f"{path}: not a video that FFmpeg can read, or damaged ({error.strerror})") from error
+    try:
+        yield container
+    finally:
+        container.close()
+
+
+def main_video(container: av.container.InputContainer, path: Path) -> av.VideoStream:
+    """The stream that is restored: the first one that is not a cover picture.
+
+    Raises:
+        MetadeblurError: there is none, or FFmpeg has no decoder for it.
+    """
+    cover = av.stream.Disposition.attached_pic
+    streams = [s for s in container.streams.video if not s.disposition & cover]
+    if not streams or container.format.name in _TEXT_DEMUXERS:
+        raise MetadeblurError(f"{path}: no video in it; a video file or a folder of frames is needed")
+    if streams[0].codec_context is None:
+        raise MetadeblurError(f"{path}: its video has a codec that this FFmpeg cannot decode")
+    return streams[0]
+
+
+def read_picture(path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """One picture file as (H, W, 3), RGB, uint8 or uint16, upright.
+
+    Raises:
+        MetadeblurError: it cannot be read.
+    """
+    try:
+        data = np.frombuffer(path.read_bytes(), np.uint8)
+    except OSError as error:
+        raise MetadeblurError(f"{path}: cannot be read ({error.strerror})") from error
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
+    picture = cv2.imdecode(data, flags) if data.size else None
+    if picture is None or picture.dtype not in (np.uint8, np.uint16):
+        raise MetadeblurError(f"{path}: not a picture of 8 or 16 bits that can be read, or damaged")
+    return picture[..., ::-1]
+
+
+def natural_order(path: Path) -> list[tuple[int, int | str]]:
+    """Key that sorts frame2 before frame10.
+
+    >>> sorted([Path("f10.png"), Path("f9.png")], key=natural_order)[0].name
+    'f9.png'
+    """
+    parts = re.split(r"(\d+)", path.name.lower())
+    return [(0, int(part)) if part.isdigit() else (1, part) for part in parts]
+
+
+def _probe_folder(folder: Path) -> VideoInfo:
+    files = sorted(
+        (f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES and not f.name.startswith(".")),
+        key=natural_order,
+    )
+    if not files:
+        kinds = ", ".join(IMAGE_SUFFIXES)
+        raise MetadeblurError(f"{folder}: no frames in this folder; it needs pictures ({kinds})")
+    return _probe_pictures(folder, tuple(files), "frames")
+
+
+def _probe_pictures(path: Path, files: tuple[Path, ...], kind: Literal["frames", "image"]) -> VideoInfo:
+    first = read_picture(files[0])
+    height, width = first.shape[:2]
+    expected = _stored_size(files[0])
+    for file in files[1:]:
+        size = _stored_size(file)
+        if size != expected:
+            raise MetadeblurError(
+                f"{path}: frames differ in size: {files[0].name} is {expected[0]}x{expected[1]}, {file.name} is "
+                f"{size[0]}x{size[1]}; all frames of a clip need one size"
+            )
+    bits = 8 if first.dtype == np.uint8 else 16
+    return VideoInfo(
+        path=path,
+        kind=kind,
+        width=width,
+        height=height,
+        frames=len(files),
+        fps=FOLDER_FPS,
+        duration_seconds=float(len(files) / FOLDER_FPS),
+        codec=files[0].suffix.lower().lstrip("."),
+        pix_fmt="rgb24" if bits == 8 else "rgb48le",
+        bit_depth=bits,
+        variable_frame_rate=False,
+        time_base=1 / FOLDER_FPS,
+        files=files,
+    )
+
+
+def _stored_size(file: Path) -> tuple[int, int]:
+    """(width, height) as stored, from the header alone where that is simple."""
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise MetadeblurError(f"{file}: cannot be read ({error.strerror})") from error
+    if data[:8] == b"\x89PNG\r\n\x1a\n" and len(data) > 24:
+        width, height = struct.unpack(">II", data[16:24])
+        return width, height
+    if data[:2] == b"\xff\xd8":
+        position = 2
+        while position + 9 < len(data) and data[position] == 0xFF:
+            marker, length = data[position + 1], int.from_bytes(data[position + 2 : position + 4], "big")
+            if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+                height, width = struct.unpack(">HH", data[position + 5 : position + 9])
+                return width, height
+            position += 2 + length
+    height, width = read_picture(file).shape[:2]
+    return width, height
+
+
+def _first_frames(
+    container: av.container.InputContainer, stream: av.VideoStream
+) -> tuple[av.VideoFrame | None, bool, int]:
+    """The first frame that decodes, whether any of the first ones is interlaced, and packets that failed."""
+    first, seen, damaged, interlaced = None, 0, 0, False
+    for packet in container.demux(stream):
+        try:
+            frames = packet.decode()
+        except av.FFmpegError:
+            damaged += 1
+            frames = []
+        for frame in frames:
+            first = first or frame
+            interlaced |= frame.interlaced_frame
+            seen += 1
+        if seen >= _PROBED_FRAMES or (damaged > 100 and not seen):
+            break
+    return first, interlaced, damaged
+
+
+def _frame_rate(stream: av.VideoStream) -> Fraction:
+    for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate):
+        if rate:
+            return Fraction(rate)
+    return Fraction(25)
+
+
+def _duration(container: av.container.InputContainer, stream: av.VideoStream) -> float:
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    return container.duration / av.time_base if container.duration else 0.0
+
+
+def _refuse_truncated(container: av.container.InputContainer, path: Path) -> None:
+    """MP4 and MOV tell where each packet lies: a file that ends before one of them has been cut short."""
+    if "mp4" not in container.format.name.split(","):
+        return
+    size = path.stat().st_size
+    for stream in container.streams:
+        cut = sum(1 for entry in stream.index_entries if entry.pos + entry.size > size)
+        if cut:
+            raise MetadeblurError(
+                f"{path}: cut short, {cut} of {len(stream.index_entries)} packets of stream {stream.index} "
+                f"({stream.type}) are missing; copy or download the file again"
+            )
+
+
+def _display_matrix(frame: av.VideoFrame) -> tuple[int, ...] | None:
+    """The frame's display matrix, unless it changes nothing."""
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return None
+    matrix = tuple(int(value) for value in np.frombuffer(bytes(data), "=i4"))
+    return None if matrix == (65536, 0, 0, 0, 65536, 0, 0, 0, 1 << 30) else matrix

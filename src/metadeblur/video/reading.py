@@ -1,0 +1,392 @@
+"""Frames out of files: one after the other in constant memory, or any of them when asked for."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol
+
+import av
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from metadeblur.clip import Clip
+from metadeblur.errors import MetadeblurError
+from metadeblur.video.colour import to_rgb
+from metadeblur.video.info import (
+    FOLDER_FPS,
+    TimeTable,
+    TimeTableBuilder,
+    VideoInfo,
+    main_video,
+    open_media,
+    probe,
+    read_picture,
+)
+
+_SEEK_BACK = 24  # frames before the wanted one to aim at, so that it is never a leading picture of an open GOP
+_SEEK_AHEAD = 48  # frames that are rather decoded in passing than jumped over
+_CACHE_BYTES = 192_000_000  # of converted frames that a lazy clip keeps
+_CACHE_FRAMES = (8, 64)
+
+Box = tuple[int, int, int, int]
+"""(top, left, height, width) of a part of a frame, px; top and left even."""
+
+
+class Decoded(Protocol):
+    """A decoded frame before it is converted."""
+
+    index: int
+
+    def rgb(self, box: Box | None = None) -> Tensor:
+        """As (3, H, W), float32, RGB in [0, 1]; or only the box."""
+        ...
+
+    def thumbnail(self, width: int) -> NDArray[np.uint8]:
+        """As a small picture (h, width, 3), BGR, 8 bits."""
+        ...
+
+
+class VideoReader:
+    """Reads the frames of a video file, a folder of frames or a picture, in the order they are shown.
+
+    Interlaced video is deinterlaced, one frame for each frame. Memory does not depend on the length.
+
+    Args:
+        path: the file or folder.
+        times: its table of time stamps where it is known already (from :func:`metadeblur.shots.find_shots`);
+            reading from the middle decodes the whole file once without it.
+
+    Raises:
+        MetadeblurError: as :func:`probe`.
+    """
+
+    def __init__(self, path: Path | str, *, times: TimeTable | None = None) -> None:
+        self._info = probe(path)
+        self._times = times
+        if times is not None:
+            self._info = self._info.with_times(times)
+
+    @property
+    def info(self) -> VideoInfo:
+        """What the file is; the number of frames is exact once :attr:`times` is known."""
+        return self._info
+
+    @property
+    def times(self) -> TimeTable:
+        """The table of time stamps; decodes the whole file the first time it is asked for."""
+        if self._times is None:
+            builder = self.table()
+            for _ in self.decoded(table=builder):
+                pass
+            self.learn(builder.build())
+        assert self._times is not None
+        return self._times
+
+    def learn(self, times: TimeTable) -> None:
+        """Take a table that was collected while reading from start to end."""
+        self._times = times
+        self._info = self._info.with_times(times)
+
+    def table(self) -> TimeTableBuilder:
+        """An empty table to hand to :meth:`decoded`."""
+        usual = max(1, round(1 / (self.info.fps * self.info.time_base)))
+        return TimeTableBuilder(self.info.time_base, usual)
+
+    def decoded(self, start: int = 0, *, table: TimeTableBuilder | None = None) -> Iterator[Decoded]:
+        """Decoded frames from number ``start`` on, not converted yet.
+
+        Args:
+            start: number of the first one.
+            table: collects the time stamps; only with ``start`` 0.
+
+        Raises:
+            MetadeblurError: not one frame can be decoded, or one has another size than the first.
+        """
+        if self.info.kind != "video":
+            return _pictures(self.info, start, table)
+        return self._video(start, table)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """All frames, each (3, H, W), float32, RGB in [0, 1]."""
+        return (frame.rgb() for frame in self.decoded())
+
+    def read(self, start: int, stop: int) -> list[Tensor]:
+        """Frames start..stop-1 (as far as there are any), each (3, H, W)."""
+        frames: list[Tensor] = []
+        if stop > start:
+            for frame in self.decoded(start):
+                frames.append(frame.rgb())
+                if len(frames) == stop - start:
+                    break
+        return frames
+
+    def close(self) -> None:
+        """Nothing stays open between reads; for use in a ``with`` block."""
+
+    def __enter__(self) -> VideoReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _video(self, start: int, table: TimeTableBuilder | None) -> Iterator[Decoded]:
+        info = self.info
+        if start > 0:
+            margin = 2 if info.interlaced else 0  # the deinterlacer looks at the neighbours
+            jumped = self._jump(start - margin) if self.times.exact and start > _SEEK_AHEAD else None
+            if jumped is not None:
+                index, frames = jumped
+                for frame in self._finished(frames, index):
+                    if frame.index >= start:
+                        yield frame
+                return
+        with open_media(info.path) as container:
+            stream = main_video(container, info.path)
+            for decoded in self._finished(_decode(container, stream, info, table), 0):
+                if decoded.index >= start:
+                    yield decoded
+
+    def _jump(self, start: int) -> tuple[int, Iterator[av.VideoFrame]] | None:
+        """Frames from at most ``start`` on and the number of the first; None where the file cannot be searched."""
+        times, info = self.times, self.info
+        frames = _decode_from(info, times.stamps[max(0, min(start, len(times)) - _SEEK_BACK)])
+        first = next(frames, None)
+        if first is None or first.pts is None:
+            return None
+        index = bisect_left(times.stamps, first.pts)
+        # Leading pictures that cannot be decoded are given out of order or not at all: start behind them.
+        if index > start or index == len(times) or times.stamps[index] != first.pts:
+            return None
+        return index, _chained(first, frames)
+
+    def _finished(self, frames: Iterator[av.VideoFrame], index: int) -> Iterator[Decoded]:
+        if self.info.interlaced:
+            frames = _deinterlaced(frames, self.info)
+        for number, frame in enumerate(frames, start=index):
+            yield _VideoFrame(number, frame, self.info)
+
+
+def read_clip(path: Path | str, start: int = 0, stop: int | None = None) -> Clip:
+    """A video file, a folder of frames or a picture as a clip, read when its frames are asked for.
+
+    A few frames are kept, so that windows of neighbours cost one decoding each; ``clip.in_memory()`` keeps all.
+
+    Args:
+        path: the file or folder.
+        start: first frame.
+        stop: frame after the last one; None: all.
+
+    Raises:
+        MetadeblurError: as :func:`probe`, or there are no frames between start and stop.
+
+    Returns:
+        The clip, named after the file, with its frame rate (30 for a folder) and bit depth.
+    """
+    return reader_clip(VideoReader(path), start, stop)
+
+
+def reader_clip(reader: VideoReader, start: int = 0, stop: int | None = None) -> Clip:
+    """The same for a reader, which keeps its table of time stamps."""
+    count = len(reader.times)
+    stop = count if stop is None else min(stop, count)
+    info = reader.info
+    if not 0 <= start < stop:
+        raise MetadeblurError(f"{info.path}: no frames from {start} to {stop}; it has {count}")
+    return Clip(
+        LazyFrames(reader, start, stop),
+        fps=FOLDER_FPS if info.kind != "video" else info.fps,
+        name=info.path.stem if info.kind != "frames" else info.path.name,
+        bit_depth=info.bit_depth,
+    )
+
+
+class LazyFrames:
+    """Frames start..stop-1 of a reader by number, decoded when asked for; keeps the latest ones."""
+
+    def __init__(self, reader: VideoReader, start: int, stop: int) -> None:
+        self._reader = reader
+        self._start, self._stop = start, stop
+        self._frames: Iterator[Decoded] = iter(())
+        self._next = -1  # number of the frame that comes out of _frames next
+        self._cache: OrderedDict[int, Tensor] = OrderedDict()
+        size = reader.info.width * reader.info.height * 3 * 4
+        self._capacity = min(max(_CACHE_BYTES // size, _CACHE_FRAMES[0]), _CACHE_FRAMES[1])
+
+    def __len__(self) -> int:
+        return self._stop - self._start
+
+    def __getitem__(self, index: int, /) -> Tensor:
+        if not 0 <= index < len(self):
+            raise IndexError(f"frame {index} of {len(self)}")
+        wanted = self._start + index
+        if wanted in self._cache:
+            self._cache.move_to_end(wanted)
+            return self._cache[wanted]
+        if not self._next <= wanted <= self._next + _SEEK_AHEAD:
+            self._frames, self._next = self._reader.decoded(wanted), wanted
+        for frame in self._frames:
+            self._next = frame.index + 1
+            if frame.index >= wanted - self._capacity // 2:
+                self._cache[frame.index] = frame.rgb()
+                if len(self._cache) > self._capacity:
+                    self._cache.popitem(last=False)
+            if frame.index == wanted:
+                return self._cache[wanted]
+        raise MetadeblurError(f"{self._reader.info.path}: frame {wanted} can no longer be read; did the file change?")
+
+
+@dataclass(frozen=True)
+class _VideoFrame:
+    index: int
+    frame: av.VideoFrame
+    info: VideoInfo
+
+    def rgb(self, box: Box | None = None) -> Tensor:
+        return to_rgb(self.frame, self.info.colour, box)
+
+    def thumbnail(self, width: int) -> NDArray[np.uint8]:
+        height = max(1, round(self.frame.height * width / self.frame.width))
+        small = self.frame.reformat(width=width, height=height, format="bgr24", interpolation="AREA")
+        return small.to_ndarray()  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
+class _Picture:
+    index: int
+    picture: NDArray[np.uint8] | NDArray[np.uint16]
+
+    def rgb(self, box: Box | None = None) -> Tensor:
+        picture = self.picture
+        if box is not None:
+            top, left, height, width = box
+            picture = picture[top : top + height, left : left + width]
+        limit = 255 if picture.dtype == np.uint8 else 65535
+        return torch.from_numpy(picture.astype(np.float32)).permute(2, 0, 1).contiguous() / limit
+
+    def thumbnail(self, width: int) -> NDArray[np.uint8]:
+        height = max(1, round(self.picture.shape[0] * width / self.picture.shape[1]))
+        small = cv2.resize(self.picture, (width, height), interpolation=cv2.INTER_AREA)
+        deep = small.dtype == np.uint16
+        return np.ascontiguousarray((small >> 8 if deep else small)[..., ::-1].astype(np.uint8))
+
+
+def _pictures(info: VideoInfo, start: int, table: TimeTableBuilder | None) -> Iterator[Decoded]:
+    for index, file in enumerate(info.files):
+        if index < start:
+            continue
+        picture = read_picture(file)
+        height, width = picture.shape[:2]
+        if (height, width) != (info.height, info.width):
+            raise MetadeblurError(
+                f"{info.path}: frames differ in size: {info.files[0].name} is {info.width}x{info.height}, {file.name} "
+                f"is {width}x{height}; all frames of a clip need one size"
+            )
+        if table is not None:
+            table.add(index, 1)
+        yield _Picture(index, picture)
+
+
+def _decode(
+    container: av.container.InputContainer,
+    stream: av.VideoStream,
+    info: VideoInfo,
+    table: TimeTableBuilder | None = None,
+) -> Iterator[av.VideoFrame]:
+    """Decoded frames from where the container stands; packets that cannot be decoded are skipped, as players do."""
+    stream.thread_type = "AUTO"
+    decoded = False
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+        except av.FFmpegError as error:
+            raise MetadeblurError(f"{info.path}: reading stopped in the middle ({error.strerror})") from error
+        if packet is None:
+            break
+        try:
+            frames = packet.decode()
+        except av.FFmpegError:
+            if table is not None:
+                table.damaged += 1
+            continue
+        for frame in frames:
+            if (frame.width, frame.height) != (info.width, info.height):
+                raise MetadeblurError(
+                    f"{info.path}: the picture changes from {info.width}x{info.height} to {frame.width}x{frame.height} "
+                    "in the middle; cut the file there and restore the parts"
+                )
+            decoded = True
+            if table is not None:
+                table.add(frame.pts, frame.duration)
+            yield frame
+    if not decoded and table is not None:
+        raise MetadeblurError(f"{info.path}: not one frame could be decoded (damaged file)")
+
+
+def _decode_from(info: VideoInfo, stamp: int) -> Iterator[av.VideoFrame]:
+    """Decoded frames from the key frame before a time stamp on."""
+    with open_media(info.path) as container:
+        stream = main_video(container, info.path)
+        try:
+            container.seek(stamp, stream=stream, backward=True)
+        except av.FFmpegError:
+            return
+        yield from _decode(container, stream, info)
+
+
+def _chained(first: av.VideoFrame, rest: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+    yield first
+    yield from rest
+
+
+def _deinterlaced(frames: Iterator[av.VideoFrame], info: VideoInfo) -> Iterator[av.VideoFrame]:
+    """One progressive frame for each frame (bwdif; frames that are progressive pass unchanged)."""
+    push: Callable[[av.VideoFrame | None], None] | None = None
+    graph: av.filter.Graph | None = None
+    stamps: deque[int | None] = deque()
+    for frame in frames:
+        if graph is None:
+            graph = _deinterlacer(frame, info)
+            push = graph.vpush
+        assert push is not None
+        stamps.append(frame.pts)
+        push(frame)
+        yield from _pulled(graph, stamps)
+    if graph is not None and push is not None:
+        push(None)
+        yield from _pulled(graph, stamps)
+
+
+def _deinterlacer(frame: av.VideoFrame, info: VideoInfo) -> av.filter.Graph:
+    graph = av.filter.Graph()
+    source = graph.add(
+        "buffer",
+        video_size=f"{frame.width}x{frame.height}",
+        pix_fmt=frame.format.name,
+        time_base=str(info.time_base),
+        colorspace=str(int(frame.colorspace)),
+        range=str(int(frame.color_range)),
+    )
+    deinterlace = graph.add("bwdif", "mode=send_frame:deint=interlaced")
+    graph.link_nodes(source, deinterlace, graph.add("buffersink")).configure()
+    return graph
+
+
+def _pulled(graph: av.filter.Graph, stamps: deque[int | None]) -> Iterator[av.VideoFrame]:
+    while True:
+        try:
+            frame = graph.vpull()
+        except (av.error.BlockingIOError, av.error.EOFError):
+            return
+        frame.pts = stamps.popleft()
+        yield frame
