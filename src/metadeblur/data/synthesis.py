@@ -17,12 +17,15 @@ from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from metadeblur.data.trajectory import Trajectory, random_trajectory
 from metadeblur.errors import MetadeblurError
+from metadeblur.linear_light import RESPONSES, Response, to_display, to_linear
 
-Picture = NDArray[np.float32]  # (H, W, 3) RGB, linear light, 0..1 and above where a light would clip
+Picture = NDArray[Any]  # float32 (H, W, 3) RGB; linear light (above 1 where it would clip) or display values 0..1
+Bytes = NDArray[np.uint8]  # (H, W, 3) RGB
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Layer:
     """Something with a shape that moves: colour (linear light) and coverage on a canvas, and where it goes."""
 
     colour: Picture
-    coverage: NDArray[np.float32]  # (H, W, 1), 0..1
+    coverage: Picture  # (H, W, 1), 0..1
     path: Trajectory
     start: tuple[float, float]  # top left corner on the frame at time 0, px
 
@@ -61,7 +64,7 @@ class Scene:
     background: Picture
     camera: Trajectory
     layers: tuple[Layer, ...]
-    gamma: float  # display = linear ** (1 / gamma); 0 stands for the sRGB curve
+    response: Response  # of the camera: how display values depend on light
     width: int
     height: int
 
@@ -80,7 +83,7 @@ class Scene:
                 for part in (layer.colour, layer.coverage)
             ]
             frame = frame * (1 - warped[1][..., None]) + warped[0] * warped[1][..., None]
-        return np.clip(frame, 0, 1)
+        return np.clip(frame, 0, 1).astype(np.float32)
 
     def speed(self, time: float) -> float:
         """The fastest motion in px a frame interval around ``time``: decides how many renderings a frame needs."""
@@ -102,27 +105,16 @@ class Scene:
         total = np.zeros_like(sharp)
         for step in range(samples):
             total += self.render(time + exposure * ((step + 0.5) / samples - 0.5), kernel)
-        return self.display(total / samples), self.display(sharp)
+        return self.display(total / np.float32(samples)), self.display(sharp)
 
     def display(self, linear: Picture) -> Picture:
         """Linear light to display values by the camera's response."""
-        return from_linear(linear, self.gamma)
+        return np.asarray(to_display(torch.from_numpy(linear), self.response))
 
 
-def to_linear(display: NDArray[Any], gamma: float = 0.0) -> Picture:
-    """Display values 0..1 to linear light; ``gamma`` 0 is the sRGB curve."""
-    if gamma:
-        return np.power(np.clip(display, 0, 1), gamma, dtype=np.float32)
-    low = display / 12.92
-    return np.where(display <= 0.04045, low, ((display + 0.055) / 1.055) ** 2.4).astype(np.float32)
-
-
-def from_linear(linear: NDArray[Any], gamma: float = 0.0) -> Picture:
-    """Linear light 0..1 to display values; ``gamma`` 0 is the sRGB curve."""
-    linear = np.clip(linear, 0, 1)
-    if gamma:
-        return np.power(linear, 1 / gamma, dtype=np.float32)
-    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055).astype(np.float32)
+def light(display: Picture, response: Response = "srgb") -> Picture:
+    """Display values 0..1 to linear light."""
+    return np.asarray(to_linear(torch.from_numpy(display), response))
 
 
 def _placement(pose: NDArray[np.float64], origin: tuple[float, float], scene: Scene) -> NDArray[np.float64]:
@@ -142,7 +134,7 @@ def _layer_placement(pose: NDArray[np.float64], layer: Layer) -> NDArray[np.floa
     return np.column_stack([turn, -turn @ size + size + np.array(layer.start) - np.array([x, y])])
 
 
-def _blob(height: int, width: int, rng: np.random.Generator) -> NDArray[np.float32]:
+def _blob(height: int, width: int, rng: np.random.Generator) -> Picture:
     """A random closed shape (H, W) with soft edges, zero at the border."""
     angles = np.sort(rng.uniform(0, 2 * np.pi, int(rng.integers(5, 14))))
     radii = rng.uniform(0.45, 0.95, len(angles))
@@ -154,12 +146,10 @@ def _blob(height: int, width: int, rng: np.random.Generator) -> NDArray[np.float
     if rng.random() < 0.5:
         soft = cv2.GaussianBlur(mask, (0, 0), float(rng.uniform(4, 12)))
         mask = np.clip((soft - 0.4) * 5, 0, 1).astype(np.float32)
-    return cv2.GaussianBlur(mask, (0, 0), float(rng.uniform(0.5, 1.2)))
+    return np.asarray(cv2.GaussianBlur(mask, (0, 0), float(rng.uniform(0.5, 1.2))))
 
 
-def _canvas(
-    photographs: Sequence[NDArray[np.uint8]], width: int, height: int, rng: np.random.Generator, tries: int = 5
-) -> NDArray[np.float32]:
+def _canvas(photographs: Sequence[Bytes], width: int, height: int, rng: np.random.Generator, tries: int = 5) -> Picture:
     """The most textured of a few random pieces of the photographs, (height, width, 3), display values.
 
     Pieces are scaled down as far as the photograph allows, within a factor of two: reduced photographs have the dense
@@ -170,26 +160,24 @@ def _canvas(
     return (best[:, ::-1] if rng.random() < 0.5 else best).astype(np.float32) / 255
 
 
-def _piece(photograph: NDArray[np.uint8], width: int, height: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+def _piece(photograph: Bytes, width: int, height: int, rng: np.random.Generator) -> Bytes:
     rows, columns = photograph.shape[:2]
     smallest = max(width / columns, height / rows)
     scale = max(smallest, min(1.0, smallest * float(np.exp(rng.uniform(0, np.log(2.2))))))
     cut_rows, cut_columns = min(rows, int(np.ceil(height / scale))), min(columns, int(np.ceil(width / scale)))
     top, left = int(rng.integers(0, rows - cut_rows + 1)), int(rng.integers(0, columns - cut_columns + 1))
     piece = photograph[top : top + cut_rows, left : left + cut_columns]
-    resized: NDArray[np.uint8] = cv2.resize(
-        piece, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    )
-    return resized
+    smoothly = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(piece, (width, height), interpolation=smoothly), np.uint8)
 
 
-def _texture(piece: NDArray[np.uint8]) -> float:
+def _texture(piece: Bytes) -> float:
     """Mean absolute difference of neighbouring pixels, in 8-bit levels."""
     green = piece[::2, ::2, 1].astype(np.int16)
     return float(np.abs(np.diff(green, axis=1)).mean() + np.abs(np.diff(green, axis=0)).mean())
 
 
-def random_scene(photographs: Sequence[NDArray[np.uint8]], settings: SynthSettings, rng: np.random.Generator) -> Scene:
+def random_scene(photographs: Sequence[Bytes], settings: SynthSettings, rng: np.random.Generator) -> Scene:
     """One scene with its camera path, drawn from photographs (H, W, 3) RGB uint8."""
     frames = settings.frames
     moving = rng.random() >= settings.still
@@ -209,20 +197,18 @@ def random_scene(photographs: Sequence[NDArray[np.uint8]], settings: SynthSettin
         turn=float(rng.choice([0.0, 1.0])) * speed * 6e-4 if free else 0.0,
         zoom=float(rng.choice([0.0, 1.0])) * speed * 6e-4 if free else 0.0,
     )
-    gamma = float(rng.choice([0.0, 2.2, 1.0], p=[0.7, 0.2, 0.1]))
-
-    def light(canvas: NDArray[np.float32], boost: float) -> Picture:
-        linear = to_linear(canvas, gamma)
-        return linear + boost * np.maximum(linear - 0.8, 0)
+    response: Response = RESPONSES[int(rng.choice(len(RESPONSES), p=[0.7, 0.2, 0.1]))]
 
     boost = float(rng.choice([0.0, rng.uniform(0, 12)]))
     soft = float(max(0.0, rng.uniform(-0.6, 1.1)))
 
-    def soften(canvas: NDArray[np.float32]) -> NDArray[np.float32]:
-        return cv2.GaussianBlur(canvas, (0, 0), soft) if soft > 0.2 else canvas
+    def lit(canvas: Picture) -> Picture:
+        softened = cv2.GaussianBlur(canvas, (0, 0), soft) if soft > 0.2 else canvas
+        linear = light(np.asarray(softened), response)
+        return np.asarray(linear + boost * np.maximum(linear - 0.8, 0))
 
     dim = float(rng.choice([1.0, rng.uniform(0.25, 1.0)], p=[0.7, 0.3]))
-    background = dim * light(soften(_canvas(photographs, width, height, rng)), boost)
+    background = np.float32(dim) * lit(_canvas(photographs, width, height, rng))
     layers = []
     for _ in range(int(rng.integers(0, settings.layers + 1)) if moving else 0):
         side = int(rng.uniform(0.2, 0.9) * settings.height), int(rng.uniform(0.2, 0.9) * settings.height)
@@ -241,7 +227,7 @@ def random_scene(photographs: Sequence[NDArray[np.uint8]], settings: SynthSettin
         with_camera = Trajectory(path.knots + camera.knots * np.array([1.0, 1.0, 0.0, 0.0]))
         layers.append(
             Layer(
-                colour=dim * light(soften(_canvas(photographs, side[1], side[0], rng)), boost),
+                colour=np.float32(dim) * lit(_canvas(photographs, side[1], side[0], rng)),
                 coverage=_blob(side[0], side[1], rng),
                 path=with_camera,
                 start=(
@@ -250,10 +236,10 @@ def random_scene(photographs: Sequence[NDArray[np.uint8]], settings: SynthSettin
                 ),
             )
         )
-    return Scene(background, camera, tuple(layers), gamma, settings.width, settings.height)
+    return Scene(background, camera, tuple(layers), response, settings.width, settings.height)
 
 
-def degrade(blurred: Picture, noise: float, quality: int | None, rng: np.random.Generator) -> NDArray[np.uint8]:
+def degrade(blurred: Picture, noise: float, quality: int | None, rng: np.random.Generator) -> Bytes:
     """Noise that grows with brightness, then JPEG at ``quality`` (None: none); (H, W, 3) uint8."""
     if noise > 0:
         grain = rng.standard_normal(blurred.shape, dtype=np.float32)
@@ -262,18 +248,17 @@ def degrade(blurred: Picture, noise: float, quality: int | None, rng: np.random.
     if quality is None:
         return picture
     _, data = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-    decoded: NDArray[np.uint8] = cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1]
-    return decoded
+    return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1], np.uint8)
 
 
-def to_bytes(picture: Picture) -> NDArray[np.uint8]:
+def to_bytes(picture: Picture) -> Bytes:
     """Display values 0..1 to uint8, rounded."""
     return np.clip(np.rint(picture * 255), 0, 255).astype(np.uint8)
 
 
 def make_clip(
-    photographs: Sequence[NDArray[np.uint8]], settings: SynthSettings, rng: np.random.Generator
-) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
+    photographs: Sequence[Bytes], settings: SynthSettings, rng: np.random.Generator
+) -> Iterator[tuple[Bytes, Bytes]]:
     """The (blurred, sharp) frames of one random clip, (H, W, 3) RGB uint8 each."""
     scene = random_scene(photographs, settings, rng)
     exposure = float(rng.uniform(*settings.exposure))
@@ -284,14 +269,12 @@ def make_clip(
         yield degrade(blurred, noise, quality, rng), to_bytes(sharp)
 
 
-def average_clip(
-    frames: Sequence[NDArray[np.uint8]], count: int, settings: SynthSettings
-) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
+def average_clip(frames: Sequence[Bytes], count: int, settings: SynthSettings) -> Iterator[tuple[Bytes, Bytes]]:
     """Blurred frames as means, in linear light, of ``count`` consecutive frames of a fast video; truth: the middle."""
     for start in range(0, min(len(frames) - count + 1, settings.frames * count), count):
         group = frames[start : start + count]
-        mean = np.mean([to_linear(frame.astype(np.float32) / 255) for frame in group], axis=0)
-        yield to_bytes(from_linear(mean)), group[count // 2]
+        mean = np.mean([light(frame.astype(np.float32) / 255) for frame in group], axis=0)
+        yield to_bytes(np.asarray(to_display(torch.from_numpy(mean)))), group[count // 2]
 
 
 def synthesize(
@@ -355,7 +338,7 @@ def synthesize(
     return folders
 
 
-def _write_clip(folder: Path, pairs: Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]) -> None:
+def _write_clip(folder: Path, pairs: Iterator[tuple[Bytes, Bytes]]) -> None:
     """Write the frames under a temporary name; the folder appears when it is whole."""
     partial = folder.with_name(f".{folder.name}.part")
     for side in ("blur", "sharp"):
