@@ -1,0 +1,330 @@
+"""Reblur pseudo-sharp patches by the clip's own motion: optical flow, no weights.
+
+The light of the full frame around the patch is averaged along the path that the pixels of one of the clip's blurred
+places take while the shutter is open; exposure, response and noise are worked out from the clip.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from metadeblur.clip import Clip
+from metadeblur.errors import MetadeblurError
+from metadeblur.linear_light import Response, to_display, to_linear
+from metadeblur.reblur.exposure import LONGEST, ExposureEstimate, estimate_exposure
+from metadeblur.reblur.motion import ClipMotion, lengths
+from metadeblur.reblur.noise import draw_noise, estimate_noise
+
+if TYPE_CHECKING:
+    from metadeblur.support import Place
+
+Array = NDArray[Any]
+
+_INTERPOLATION_MARGIN = 4  # px that cubic interpolation reads around a sample
+
+
+@dataclass(frozen=True)
+class FlowSettings:
+    """How blur is taken from the clip's motion."""
+
+    colocated: float = 0.5  # share of patches blurred by the motion of their own place in its most blurred frame
+    spots: int = 40  # further blurred places of the clip that lend their motion
+    samples: int = 33  # most samples along a path; shorter paths take one a pixel
+    prior: tuple[float, float] = (0.5, 1.0)  # frame intervals; drawn from where the clip does not tell its exposure
+    flow_pixels: int = 256_000  # px; pictures are reduced to about this before the flow is computed
+    smoothing: float = 0.03  # of the patch's side: blur of a borrowed motion, whose edges are not the patch's own
+    noise_frames: int = 6  # frames looked at for the noise
+
+
+@dataclass(frozen=True)
+class Spot:
+    """A blurred place that lends its motion: frame number, top left corner and side in px."""
+
+    frame: int
+    top: int
+    left: int
+    size: int
+
+
+@dataclass(frozen=True)
+class FlowReblurrer:
+    """Blurs patches as the clip itself is blurred; made by :func:`fit_flow_reblurrer`.
+
+    Attributes:
+        exposure: frame intervals the shutter is open; None draws from the prior for each patch.
+        exposure_error: standard error of ``exposure``; patches are blurred with a little more or less accordingly.
+        response: how display values depend on light.
+        noise: (3, 3) covariance of the clip's noise in display values.
+        motion: median blur length in px of the clip's blurred places; under about one there is nothing to learn from.
+        estimate: the evidence, None where the exposure was given or the clip says nothing.
+    """
+
+    clip_motion: ClipMotion
+    spots: tuple[Spot, ...]
+    exposure: float | None
+    exposure_error: float
+    response: Response
+    noise: Array
+    motion: float
+    estimate: ExposureEstimate | None
+    given: bool
+    settings: FlowSettings = field(default_factory=FlowSettings)
+    name: str = "flow"
+
+    def reblur(self, clip: Clip, place: Place, generator: torch.Generator) -> Tensor:
+        """The pseudo-blurred patch at ``place``.
+
+        Args:
+            clip: the clip this was fitted to.
+            place: the pseudo-sharp place: frame, top, left, size and blurred_frame are used.
+            generator: all that is drawn comes from it.
+
+        Returns:
+            (3, P, P) float32 in [0, 1], on the CPU.
+
+        Raises:
+            MetadeblurError: the place reaches over the frame, or the clip is not the one this was fitted to.
+        """
+        fitted = self.clip_motion.clip
+        if (len(clip), clip.height, clip.width) != (len(fitted), fitted.height, fitted.width):
+            raise MetadeblurError(
+                f"{clip.name}: {len(clip)} frames of {clip.width}x{clip.height} are not the clip that the reblurrer "
+                f"was fitted to ({len(fitted)} of {fitted.width}x{fitted.height}); fit one for each clip"
+            )
+        velocity, bend = self._draw_paths(place, generator)
+        exposure = self._draw_exposure(generator)
+        picture = clip[place.frame]
+        blurred, mean_length = blur_patch(
+            picture, place.top, place.left, velocity, bend, exposure, self.response, self.settings.samples
+        )
+        # Averaging along the path has taken away the patch's own noise but for about one part in its length.
+        missing = self.noise * max(0.0, 1 - 1 / max(mean_length, 1.0))
+        return (blurred + draw_noise(missing, place.size, place.size, generator)).clamp(0, 1)
+
+    def describe(self) -> dict[str, Any]:
+        """Exposure, response, noise and motion with the evidence for each, ready for JSON."""
+        source = "given" if self.given else "estimated" if self.exposure is not None else "prior"
+        estimate = self.estimate
+        return {
+            "name": self.name,
+            "motion_px": round(self.motion, 2),
+            "exposure": None if self.exposure is None else round(self.exposure, 3),
+            "exposure_source": source,
+            "exposure_drawn_from": list(self.settings.prior) if self.exposure is None else None,
+            "exposure_evidence": None
+            if estimate is None
+            else {
+                "estimate": round(estimate.exposure, 3),
+                "standard_error": round(estimate.error, 3),
+                "contrast": round(estimate.contrast, 2),
+                "frame_pairs": estimate.pairs,
+                "votes": estimate.votes,
+            },
+            "response": self.response,
+            "response_gain": 0.0 if estimate is None else round(estimate.response_gain, 3),
+            "noise_std_255": [round(float(value), 2) for value in 255 * np.sqrt(np.diag(self.noise))],
+            "spots": len(self.spots),
+        }
+
+    def _draw_exposure(self, generator: torch.Generator) -> float:
+        if self.exposure is None:
+            low, high = self.settings.prior
+            return low + (high - low) * float(torch.rand((), generator=generator))
+        jitter = float(torch.randn((), generator=generator).clamp(-2, 2))
+        return min(max(self.exposure + self.exposure_error * jitter, 0.0), LONGEST)
+
+    def _draw_paths(self, place: Place, generator: torch.Generator) -> tuple[Array, Array]:
+        """Velocity and bend (P, P, 2) for the patch, with the mean motion of a blurred spot.
+
+        Where the patch moves itself, its own field, whose edges are those of the things in it, is turned and
+        stretched to the spot's mean motion; where it is at rest, it borrows the spot's field, smoothed.
+        """
+        spot = Spot(place.blurred_frame, place.top, place.left, place.size)
+        if self.spots and float(torch.rand((), generator=generator)) >= self.settings.colocated:
+            spot = self.spots[int(torch.randint(len(self.spots), (), generator=generator))]
+        lent = paths(self.clip_motion, spot, place.size)
+        own = paths(self.clip_motion, Spot(place.frame, place.top, place.left, place.size), place.size)
+        lent_mean, own_mean = _mean_motion(lent[0]), _mean_motion(own[0])
+        if abs(own_mean) >= max(1.0, 0.5 * abs(lent_mean)):
+            longest = 1.5 * float(np.quantile(lengths(lent[0]), 0.99))
+            turned = [_turn(part, lent_mean / own_mean) for part in own]
+            shorter = np.minimum(1, longest / np.maximum(lengths(turned[0]), 1e-6))[..., None]
+            return turned[0] * shorter, turned[1] * shorter
+        sigma = max(self.settings.smoothing * place.size, 0.5)
+        smooth = [cv2.GaussianBlur(part, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE) for part in lent]
+        return smooth[0], smooth[1]
+
+
+def fit_flow_reblurrer(
+    clip: Clip,
+    *,
+    generator: torch.Generator,
+    places: Sequence[Place] | None = None,
+    exposure: float | None = None,
+    settings: FlowSettings | None = None,
+) -> FlowReblurrer:
+    """Learn how a clip is blurred.
+
+    Args:
+        clip: the blurred clip; of a long one only a bounded number of frames is read.
+        generator: the further blurred spots are drawn from it.
+        places: the support set's places; their blurred frames say what the clip's blur is. Without them spots are
+            drawn over the clip.
+        exposure: frame intervals the shutter was open, where it is known; estimated otherwise.
+        settings: how; the defaults are good.
+
+    Raises:
+        MetadeblurError: ``exposure`` is not in 0..1.6.
+    """
+    if exposure is not None and not 0 <= exposure <= LONGEST:
+        raise MetadeblurError(f"exposure {exposure} is not allowed; give 0 to {LONGEST} frame intervals, or nothing")
+    settings = settings or FlowSettings()
+    motion = ClipMotion(clip, pixels=settings.flow_pixels)
+    estimate = estimate_exposure(motion) if exposure is None else None
+    known = exposure if estimate is None or not estimate.strong else estimate.exposure
+    spots = _find_spots(motion, places or (), settings.spots, generator)
+    assumed = known if known is not None else sum(settings.prior) / 2
+    blur = [assumed * float(np.median(lengths(paths(motion, spot, 16)[0]))) for spot in spots[0] or spots[1]]
+    step = max(1, len(clip) // settings.noise_frames)
+    frames = [clip[index] for index in range(0, len(clip), step)][: settings.noise_frames]
+    return FlowReblurrer(
+        clip_motion=motion,
+        spots=tuple(spots[0] + spots[1]),
+        exposure=known,
+        exposure_error=estimate.error if estimate is not None and estimate.strong else 0.0,
+        response=estimate.response if estimate is not None and estimate.strong else "srgb",
+        noise=estimate_noise(frames),
+        motion=float(np.median(blur)) if blur else 0.0,
+        estimate=estimate,
+        given=exposure is not None,
+        settings=settings,
+    )
+
+
+def paths(motion: ClipMotion, spot: Spot, size: int) -> tuple[Array, Array]:
+    """Velocity and bend at a spot, each (size, size, 2) float32 in px of the full frame."""
+    field_ = motion.field(spot.frame)
+    offsets = (np.arange(size, dtype=np.float32) + 0.5) * (spot.size / size)
+    columns = (spot.left + offsets) / motion.step[0] - 0.5
+    rows = (spot.top + offsets) / motion.step[1] - 0.5
+    grid_x, grid_y = np.meshgrid(columns.astype(np.float32), rows.astype(np.float32))
+    both = np.concatenate([field_.velocity, field_.bend], -1).astype(np.float32)
+    read = cv2.remap(both, grid_x, grid_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.ascontiguousarray(read[..., :2]), np.ascontiguousarray(read[..., 2:])
+
+
+def blur_patch(
+    frame: Tensor,
+    top: int,
+    left: int,
+    velocity: Array,
+    bend: Array,
+    exposure: float,
+    response: Response = "srgb",
+    most_samples: int = 33,
+) -> tuple[Tensor, float]:
+    """Average the light of a frame along the paths of a patch's pixels.
+
+    A pixel at p shows at time s what lies at p - (s * velocity + s^2 * bend) in the sharp frame, s from -exposure/2
+    to exposure/2. Samples are a pixel apart, but for paths longer than ``most_samples``. Light from outside the patch
+    comes from the frame; outside the frame its border is mirrored.
+
+    Args:
+        frame: (3, H, W) display values in [0, 1].
+        top: of the patch, px.
+        left: of the patch, px.
+        velocity: (h, w, 2) px a frame interval.
+        bend: (h, w, 2) px a squared frame interval.
+        exposure: frame intervals, 0 or more; 0 returns the patch as it is.
+        response: how display values depend on light.
+        most_samples: samples along a path at most.
+
+    Returns:
+        The blurred patch (3, h, w) in [0, 1], and the mean length of the paths in px.
+
+    Raises:
+        MetadeblurError: the patch reaches over the frame.
+
+    >>> bar = torch.zeros(3, 32, 32); bar[:, :, 16] = 1
+    >>> velocity = np.zeros((16, 16, 2), np.float32); velocity[..., 0] = 8
+    >>> patch, length = blur_patch(bar, 8, 8, velocity, np.zeros_like(velocity), 0.5, "linear")
+    >>> [round(float(x), 2) for x in patch[0, 8, 4:13]], length
+    ([0.0, 0.0, 0.12, 0.27, 0.25, 0.27, 0.12, 0.0, 0.0], 4.0)
+    """
+    height, width = velocity.shape[:2]
+    frame_height, frame_width = frame.shape[-2:]
+    if top < 0 or left < 0 or top + height > frame_height or left + width > frame_width:
+        raise MetadeblurError(
+            f"a patch of {width}x{height} at ({left}, {top}) reaches over the frame of {frame_width}x{frame_height}"
+        )
+    speed = lengths(velocity)
+    longest = exposure * float(np.quantile(speed, 0.95))
+    # A span of n pixels is n samples in the middle of its n parts; an odd number keeps the frame's own time.
+    count = min(int(np.ceil(longest - 1e-3)) | 1, most_samples | 1)
+    if longest <= 0:
+        return frame[:, top : top + height, left : left + width].clone(), 0.0
+    times = ((np.arange(max(count, 3), dtype=np.float32) + 0.5) / max(count, 3) - 0.5) * exposure
+    reach = exposure / 2 * float(speed.max()) + (exposure / 2) ** 2 * float(lengths(bend).max())
+    margin = int(np.ceil(reach)) + _INTERPOLATION_MARGIN
+    first_row, first_column = max(0, top - margin), max(0, left - margin)
+    crop = frame[
+        :,
+        first_row : min(frame_height, top + height + margin),
+        first_column : min(frame_width, left + width + margin),
+    ]
+    light = to_linear(crop, response).permute(1, 2, 0).contiguous().numpy()
+    rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)
+    rows += top - first_row
+    columns += left - first_column
+    total = np.zeros((height, width, 3), np.float32)
+    for s in times:
+        path = (s * velocity + s * s * bend).astype(np.float32)
+        total += cv2.remap(
+            light, columns - path[..., 0], rows - path[..., 1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT
+        )
+    blurred = torch.from_numpy(total / len(times)).permute(2, 0, 1).contiguous()
+    return to_display(blurred, response), exposure * float(speed.mean())
+
+
+def _mean_motion(velocity: Array) -> complex:
+    """Median velocity as a complex number, x + iy."""
+    return complex(float(np.median(velocity[..., 0])), float(np.median(velocity[..., 1])))
+
+
+def _turn(vectors: Array, by: complex) -> Array:
+    """Vectors (h, w, 2) turned and stretched: multiplied as complex numbers."""
+    x, y = vectors[..., 0], vectors[..., 1]
+    return np.stack([x * by.real - y * by.imag, x * by.imag + y * by.real], -1).astype(np.float32)
+
+
+def _find_spots(
+    motion: ClipMotion, places: Sequence[Place], count: int, generator: torch.Generator
+) -> tuple[list[Spot], list[Spot]]:
+    """The places' blurred spots; and further ones, drawn over the clip, that move at least half as fast as those.
+
+    Without places the faster half of what was drawn is taken.
+    """
+    clip = motion.clip
+    blurred = [Spot(place.blurred_frame, place.top, place.left, place.size) for place in places]
+    size = min([clip.height, clip.width, blurred[0].size if blurred else 256])
+    # A few frames, several spots in each: a frame's flow is what costs.
+    frames = torch.randint(len(clip), (min(len(clip), 12),), generator=generator).tolist()
+    drawn = []
+    for index in range(count):
+        top = int(torch.randint(clip.height - size + 1, (), generator=generator))
+        left = int(torch.randint(clip.width - size + 1, (), generator=generator))
+        drawn.append(Spot(frames[index % len(frames)], top, left, size))
+    speeds = {spot: float(np.median(lengths(paths(motion, spot, 16)[0]))) for spot in blurred + drawn}
+    if blurred:
+        slowest = 0.5 * float(np.median([speeds[spot] for spot in blurred]))
+    else:
+        slowest = float(np.median([speeds[spot] for spot in drawn]))
+    return blurred, [spot for spot in drawn if speeds[spot] >= slowest]
