@@ -1,0 +1,160 @@
+"""The command line ``metadeblur``: finds the command, runs it, turns what goes wrong into one line and an exit code."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import sys
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Protocol
+
+from metadeblur import __version__
+from metadeblur.commands import UsageError, explain
+
+DONE, FAILED, USAGE = 0, 1, 2
+
+
+class Command(Protocol):
+    """A parsed command line that can do its work."""
+
+    def run(self) -> None:
+        """Do it; whatever goes wrong is raised."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where a command lives and what the list of commands says of it."""
+
+    module: str
+    arguments: str
+    summary: str
+
+
+COMMANDS: dict[str, Entry] = {
+    "restore": Entry("restore", "Restore", "restore motion-blurred video with a network adapted to it"),
+    "demo": Entry("demo", "Demo", "make a shaky clip on the spot, restore it, compare with the truth"),
+    "adapt": Entry("adapt", "Adapt", "adapt a network to a clip and save its weights"),
+    "synth": Entry("synth", "Synth", "make blurred and sharp clips from sharp photographs and videos"),
+    "train deblur": Entry("train", "TrainDeblur", "train a deblurring network on paired clips"),
+    "evaluate": Entry("evaluate", "Evaluate", "measure blurred, base, adapted and oracle against the truth"),
+    "models": Entry("models", "Models", "list the models that --model knows"),
+    "weights list": Entry("weights", "WeightsList", "list the weight files that are installed"),
+    "weights verify": Entry("weights", "WeightsVerify", "check the installed weight files against their checksums"),
+    "doctor": Entry("doctor", "Doctor", "say what this machine and installation can do"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code: 0 done, 1 failed, 2 wrong usage.
+
+    Args:
+        argv: the words after ``metadeblur``; None: those of this process.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if not words or words[0] in ("-h", "--help", "help"):
+            print(overview())
+            return DONE if words else USAGE
+        if words[0] in ("-V", "--version"):
+            print(f"metadeblur {__version__}")
+            return DONE
+        parse(words).run()
+    except SystemExit as stop:  # the parser has printed its help or what is wrong
+        return stop.code if isinstance(stop.code, int) else USAGE
+    except (Exception, KeyboardInterrupt) as error:
+        if os.environ.get("METADEBLUR_DEBUG"):
+            raise
+        print(f"metadeblur: {explain(error)}", file=sys.stderr)
+        return USAGE if isinstance(error, UsageError) else FAILED
+    return DONE
+
+
+def overview() -> str:
+    """The list of commands."""
+    width = max(map(len, COMMANDS)) + 2
+    lines = [f"  {name:<{width}}{entry.summary}" for name, entry in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: metadeblur COMMAND ... | --version | --help",
+            "",
+            "Restore motion-blurred video with a network that first adapts itself to it.",
+            "",
+            *lines,
+            "",
+            "metadeblur COMMAND --help tells what a command takes; the first thing to try is: metadeblur demo",
+        ]
+    )
+
+
+def parse(words: Sequence[str]) -> Command:
+    """The command that the words ask for, with its flags.
+
+    Raises:
+        UsageError: no such command.
+        SystemExit: help was asked for (0), or the flags are wrong (2); the parser has said so.
+    """
+    import tyro
+
+    name = next((" ".join(words[:n]) for n in (2, 1) if " ".join(words[:n]) in COMMANDS), None)
+    if name is None:
+        raise UsageError(_unknown(words))
+    entry = COMMANDS[name]
+    arguments: Any = getattr(importlib.import_module(f"metadeblur.commands.{entry.module}"), entry.arguments)
+    flags = list(words[len(name.split()) :])
+    default = _from_file(arguments, flags)
+    command: Command = tyro.cli(arguments, args=flags, prog=f"metadeblur {name}", default=default)
+    return command
+
+
+def _unknown(words: Sequence[str]) -> str:
+    """What to say about a command that is none."""
+    group = [name for name in COMMANDS if name.startswith(f"{words[0]} ")]
+    asked = " ".join(words[: 2 if group else 1])
+    near = group or difflib.get_close_matches(words[0], COMMANDS, n=1)
+    return f"no command {asked!r}; {'did you mean: ' + ', '.join(near) if near else 'metadeblur --help lists them'}"
+
+
+def _from_file(arguments: type[Any], flags: Sequence[str]) -> Any:
+    """Defaults read from the TOML file that ``--config`` names, for commands that have this flag; None without it."""
+    if not any(entry.name == "config" for entry in fields(arguments)):
+        return None
+    named = [value for flag, value in pairwise(flags) if flag == "--config"]
+    named += [flag.partition("=")[2] for flag in flags if flag.startswith("--config=")]
+    if not named:
+        return None
+    path = Path(named[-1])
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"--config {path}: {error.strerror}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"--config {path}: {error}") from error
+    return _filled(arguments, table, path)
+
+
+def _filled(arguments: type[Any], table: dict[str, Any], path: Path) -> Any:
+    """A settings dataclass with the values of a TOML table; keys are spelled as the fields or as the flags."""
+    values = {key.replace("-", "_"): value for key, value in table.items()}
+    known = {entry.name: entry for entry in fields(arguments)}
+    strange = sorted(set(values) - set(known))
+    if strange:
+        raise UsageError(f"--config {path}: no setting {strange[0]!r}; known: {', '.join(sorted(known))}")
+    plain = arguments()
+    for key, value in values.items():
+        now = getattr(plain, key)
+        if is_dataclass(now) and isinstance(value, dict):
+            values[key] = _filled(type(now), value, path)
+        elif isinstance(now, tuple) and isinstance(value, list):
+            values[key] = tuple(value)
+        elif isinstance(now, Path):
+            values[key] = Path(value)
+    return arguments(**values)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""``metadeblur adapt``: adaptation alone; ``restore --model`` uses the weights that it writes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from metadeblur.errors import MetadeblurError
+from metadeblur.progress import Talk, in_words
+
+
+@dataclass(frozen=True)
+class Adapt:
+    """Adapt a network to a clip and save its weights; metadeblur restore --model WEIGHTS uses them.
+
+    Of a video with several shots, the longest one is adapted to.
+    """
+
+    input: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IN")]
+    """A video file or a folder of frames."""
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="WEIGHTS")]
+    """The weight file to write (safetensors)."""
+    model: Annotated[str, tyro.conf.arg(metavar="NAME|FILE")] = "lite"
+    """The network to start from: a model's name or a weight file."""
+    reblur: Literal["auto", "flow"] = "auto"
+    """Where the blur to learn from comes from: the clip's optical flow, or the best there is."""
+    guard: bool = True
+    """Keep, weaken or drop the adaptation by what it does; without, it is saved whole."""
+    pairs: Annotated[int, tyro.conf.arg(metavar="M")] = 20
+    """Places whose sharpest patch is reblurred to learn from."""
+    steps: Annotated[int, tyro.conf.arg(metavar="N")] = 40
+    """Gradient steps."""
+    lr: Annotated[float, tyro.conf.arg(metavar="LR")] = 1e-4
+    """Learning rate."""
+    budget: Annotated[float | None, tyro.conf.arg(metavar="SECONDS", help_behavior_hint="(default: no limit)")] = None
+    """Most seconds that the gradient steps may take."""
+    seed: Annotated[int, tyro.conf.arg(metavar="S")] = 0
+    """The same seed, settings and clip give the same weights on the same machine."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """What computes; auto: a GPU that PyTorch can use, otherwise the processor."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic of the gradient steps; auto: bf16 where the machine does it natively."""
+    json: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    """Write the record as JSON; - is standard output."""
+
+    def run(self) -> None:
+        """Adapt and save.
+
+        Raises:
+            MetadeblurError: the clip cannot be adapted to at all, or the weights not be written.
+        """
+        from metadeblur import __version__
+        from metadeblur.adapt import AdaptSettings
+        from metadeblur.decide import decide
+        from metadeblur.networks import recognise
+        from metadeblur.record import machine, versions, write_json
+        from metadeblur.shots import find_shots
+        from metadeblur.video import VideoReader, check_writable, reader_clip
+        from metadeblur.weights import load_deblurrer, parameters_digest, save_deblurrer
+
+        settings = AdaptSettings(
+            pairs=self.pairs,
+            steps=self.steps,
+            lr=self.lr,
+            reblur=self.reblur,
+            guard=self.guard,
+            precision=self.precision,
+            budget_seconds=self.budget or 0.0,
+            device=self.device,
+            seed=self.seed,
+        )
+        check_writable(self.output)
+        if self.output.suffix != ".safetensors":
+            raise MetadeblurError(
+                f"{self.output}: weights are written as safetensors; name the file {self.output.stem}.safetensors"
+            )
+        talk, reader, net = Talk(), VideoReader(self.input), load_deblurrer(self.model)
+        with talk.bar("looking for shots") as bar:
+            scan = find_shots(reader, progress=bar)
+        shot = max(scan.shots, key=lambda part: part.stop - part.start)
+        if len(scan.shots) > 1:
+            talk.say(f"{len(scan.shots)} shots: adapting to the longest, frames {shot.start} to {shot.stop - 1}")
+        clip = reader_clip(reader, shot.start, shot.stop)
+        with talk.bar("adapting", "steps") as bar:
+            # Asked to adapt, it adapts: a sharp clip is left to the guard of the adaptation.
+            decision = decide(net, clip, scan.sharpness[shot.start : shot.stop], settings, guard=False, progress=bar)
+        outcome = decision.outcome
+        if outcome is None or outcome.adapted is None:
+            why = decision.note or "; ".join(reason.text for reason in decision.reasons)
+            raise MetadeblurError(f"{self.input}: {why}; no weights were written")
+        model = outcome.model
+        metadata = {
+            "architecture": recognise(model.state_dict()) or "unknown",
+            "base": self.model,
+            "base_checksum": parameters_digest(net),
+            "share": f"{outcome.share:g}",
+            "clip": reader.info.path.name,
+            "frames": f"{shot.start}-{shot.stop - 1}",
+            "steps": str(len(outcome.history)),
+            "seed": str(self.seed),
+            "metadeblur": __version__,
+        }
+        save_deblurrer(model, self.output, metadata)
+        if self.json is not None:
+            about = {"input": self.input, "output": self.output, "version": __version__, "settings": settings}
+            write_json({**about, **outcome.to_record(), "versions": versions(), "machine": machine()}, self.json)
+        spent = in_words(sum(outcome.seconds.values()))
+        if outcome.share == 0:
+            why = "; ".join(reason.text for reason in outcome.reasons if not reason.passed)
+            talk.say(f"{self.output}: the guard dropped the adaptation, so these are the base weights ({why})")
+        else:
+            talk.say(f"{self.output}: weights adapted to {self.input.name}, share {outcome.share:.2f}, {spent}")

@@ -1,0 +1,134 @@
+"""``metadeblur restore``: video files and folders of frames in, restored ones out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from metadeblur.commands import UsageError, explain
+from metadeblur.errors import MetadeblurError
+from metadeblur.progress import Talk
+
+if TYPE_CHECKING:
+    from metadeblur.pipeline import RunSettings
+
+
+@dataclass(frozen=True)
+class Restore:
+    """Restore motion-blurred video with a network that first adapts itself to each shot.
+
+    The adaptation is used only as far as it helps; a clip that is sharp already comes back untouched. Sound,
+    subtitles, time stamps and metadata are kept. Exit codes: 0 done, 1 failed (nothing half-written), 2 wrong usage.
+    """
+
+    inputs: Annotated[
+        list[Path], tyro.conf.Positional, tyro.conf.arg(metavar="IN...", help_behavior_hint="(one or more)")
+    ]
+    """Video files, folders of frames, or pictures."""
+    output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="OUT", help_behavior_hint="")] = None
+    """Where the result goes; several inputs: a folder. Default: beside each input, named NAME_deblurred."""
+    model: Annotated[str, tyro.conf.arg(metavar="NAME|FILE")] = "lite"
+    """The deblurring network: a model's name (metadeblur models lists them) or a weight file."""
+    reblur: Literal["auto", "flow"] = "auto"
+    """Where the blur to learn from comes from: the clip's optical flow, or the best there is."""
+    adapt: bool = True
+    """Adapt the network to each shot; without, the base model is used as it is."""
+    guard: bool = True
+    """Keep, weaken or drop each adaptation by what it does, and leave sharp shots alone; without, use it whole."""
+    pairs: Annotated[int, tyro.conf.arg(metavar="M")] = 20
+    """Places of a shot whose sharpest patch is reblurred to learn from."""
+    steps: Annotated[int, tyro.conf.arg(metavar="N")] = 40
+    """Gradient steps of each adaptation."""
+    lr: Annotated[float, tyro.conf.arg(metavar="LR")] = 1e-4
+    """Learning rate of the adaptation."""
+    budget: Annotated[float | None, tyro.conf.arg(metavar="SECONDS", help_behavior_hint="")] = None
+    """Most seconds that the gradient steps of all shots of one input may take together; default: no limit."""
+    seed: Annotated[int, tyro.conf.arg(metavar="S")] = 0
+    """The same seed, settings and file give the same result on the same machine."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """What computes; auto: a GPU that PyTorch can use, otherwise the processor."""
+    tile: Annotated[int | None, tyro.conf.arg(metavar="PX", help_behavior_hint="")] = None
+    """Side of the tiles that frames are cut into; 0: whole frames; default: what fits into memory."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic; auto: bf16 where the machine does it natively and the result stays the same."""
+    codec: Literal["auto", "h264", "h265", "av1", "vp9", "ffv1"] = "auto"
+    """Video encoder; auto: H.264, or H.265 for more than 8 bits; VP9 or AV1 in WebM."""
+    quality: Annotated[int | Literal["lossless"] | None, tyro.conf.arg(metavar="Q", help_behavior_hint="")] = None
+    """A number as the encoder counts (0 is best), or lossless; default: visually lossless."""
+    side_by_side: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    """Also write blurred and restored next to each other to this file (several inputs: into this folder)."""
+    preview: Annotated[float | None, tyro.conf.arg(metavar="SECONDS", help_behavior_hint="")] = None
+    """First restore this many seconds to a file named OUT_preview, then go on with the whole."""
+    report: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
+    """Write a page with pictures, figures and reasons into this folder."""
+    json: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    """Write the record as JSON (several inputs: a list of records); - is standard output."""
+    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Go on where an earlier run of the same command was stopped; its finished shots are not done again."""
+
+    def run(self) -> None:
+        """Restore every input in turn; one that fails is named, and the others are still done."""
+        self._check()
+        from metadeblur.outputs import plan
+        from metadeblur.pipeline import restore_file
+        from metadeblur.record import write_json
+        from metadeblur.weights import load_deblurrer
+
+        jobs = plan(
+            self.inputs, self.output, side_by_side=self.side_by_side, report=self.report, json=self._json_file()
+        )
+        talk, settings, net = Talk(), self.run_settings(), load_deblurrer(self.model)
+        records, failures = [], []
+        for job in jobs:
+            try:
+                records.append(restore_file(job, net, settings, model=self.model, talk=talk))
+            except Exception as error:
+                if len(jobs) == 1:
+                    raise
+                failures.append(job.source.name)
+                talk.say(f"metadeblur: {explain(error)}")
+        if self.json is not None:
+            write_json(records[0] if len(jobs) == 1 else records, self.json)
+        if failures:
+            raise MetadeblurError(f"{len(failures)} of {len(jobs)} inputs failed: {', '.join(failures)}")
+
+    def run_settings(self) -> RunSettings:
+        """The settings of the rooms that do the work."""
+        from metadeblur.adapt import AdaptSettings
+        from metadeblur.pipeline import RunSettings
+        from metadeblur.restore import RestoreSettings
+        from metadeblur.video import EncodeSettings
+
+        return RunSettings(
+            adapt=self.adapt,
+            adaptation=AdaptSettings(
+                pairs=self.pairs,
+                steps=self.steps,
+                lr=self.lr,
+                reblur=self.reblur,
+                guard=self.guard,
+                precision=self.precision,
+                budget_seconds=self.budget or 0.0,
+                device=self.device,
+                seed=self.seed,
+            ),
+            restoration=RestoreSettings(tile=self.tile, precision=self.precision, device=self.device),
+            encoding=EncodeSettings(codec=self.codec, quality=self.quality),
+            preview_seconds=self.preview,
+            resume=self.resume,
+        )
+
+    def _json_file(self) -> Path | None:
+        """Where the record goes, None for standard output or nowhere."""
+        return None if self.json is None or str(self.json) == "-" else self.json
+
+    def _check(self) -> None:
+        """Refuse what no input could make sense of."""
+        if not self.inputs:
+            raise UsageError("restore needs at least one video file or folder of frames: metadeblur restore IN")
+        for name, value in (("budget", self.budget), ("preview", self.preview)):
+            if value is not None and not value > 0:
+                raise UsageError(f"--{name} {value:g}: give a number of seconds above 0")

@@ -1,0 +1,41 @@
+"""``metadeblur synth``: blurred and sharp clips out of sharp photographs and videos."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from metadeblur.commands import UsageError
+from metadeblur.data.synthesis import SynthSettings
+from metadeblur.progress import Talk
+
+
+@dataclass(frozen=True)
+class Synth:
+    """Make blurred and sharp clips, in the layout of the GoPro data set, from sharp photographs or videos.
+
+    A simulated camera moves over each photograph and over other things that move; frames are averaged in linear light.
+    """
+
+    inputs: Annotated[
+        list[Path], tyro.conf.Positional, tyro.conf.arg(metavar="IN...", help_behavior_hint="(one or more)")
+    ]
+    """Photographs, videos, or folders of them."""
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="DIR")]
+    """Folder that the clips go to, each with its folders blur and sharp."""
+    settings: Annotated[SynthSettings, tyro.conf.OmitArgPrefixes] = field(default_factory=SynthSettings)
+    """How the clips are made."""
+
+    def run(self) -> None:
+        """Make the clips."""
+        if not self.inputs:
+            raise UsageError("synth needs at least one photograph, video or folder: metadeblur synth IN -o DIR")
+        from metadeblur.data.synthesis import synthesize
+
+        talk = Talk()
+        with talk.bar("making clips", "clips") as bar:
+            synthesize(self.inputs, self.output, self.settings, progress=bar)
+        talk.say(f"{self.settings.clips} clips written to {self.output}")

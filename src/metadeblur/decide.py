@@ -1,0 +1,107 @@
+"""How one shot is to be restored: untouched, by the base model, or by a network adapted to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from torch import nn
+
+from metadeblur.adapt import AdaptSettings, Outcome, adapt
+from metadeblur.clip import Clip
+from metadeblur.guard import Reason, sharp_already
+from metadeblur.support import MINIMUM_FRAMES
+
+STRETCH_BYTES = 400_000_000  # frames that are held in memory to adapt to
+STRETCH_FRAMES = 120
+_TEXTURELESS_DB = 60.0  # self-shift scores above come from frames without texture, such as fades
+
+
+@dataclass
+class Decision:
+    """How one shot is to be restored, and why."""
+
+    model: nn.Module | None  # None: the frames pass untouched
+    share: float = 0.0  # of the adaptation that is used
+    reasons: tuple[Reason, ...] = ()
+    note: str | None = None  # what else the record says, for people
+    outcome: Outcome | None = None  # of the adaptation, where there was one
+    offset: int = 0  # frame of the shot that is frame 0 of the adaptation
+
+    @property
+    def untouched(self) -> bool:
+        """Whether the frames pass as they are."""
+        return self.model is None
+
+
+def decide(
+    net: nn.Module,
+    clip: Clip,
+    scores: Sequence[float],
+    settings: AdaptSettings | None,
+    *,
+    guard: bool = True,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Decision:
+    """Look at a shot, and adapt to it where that makes sense.
+
+    Args:
+        net: the base deblurrer; it is not changed.
+        clip: the shot's frames, read when asked for.
+        scores: self-shift score of each of its frames, dB.
+        settings: of the adaptation; None: the base model is to be used.
+        guard: leave a shot alone that is sharp already.
+        progress: called with (done, in all, stage).
+    """
+    frame_bytes = clip.height * clip.width * 3 * (1 if clip.bit_depth <= 8 else 2)
+    start, stop = informative_stretch(scores, min(STRETCH_FRAMES, max(MINIMUM_FRAMES, STRETCH_BYTES // frame_bytes)))
+    stretch = clip.part(start, stop).in_memory()
+    if guard:
+        reason = sharp_already(net, stretch)
+        if reason is not None:
+            return Decision(None, reasons=(reason,), note=reason.text)
+    if settings is None:
+        return Decision(net, note="adaptation was switched off: the base model is used")
+    if len(clip) == 1:
+        return Decision(net, note="a single picture shows no motion to learn from: the base model is used")
+    if len(clip) < MINIMUM_FRAMES:
+        text = f"{len(clip)} frames are too few to adapt to ({MINIMUM_FRAMES} are needed): the base model is used"
+        return Decision(net, note=text)
+    outcome = adapt(net, stretch, settings=settings, progress=progress)
+    cut = f"adapted to frames {start} to {stop - 1} of the shot" if stop - start < len(clip) else None
+    return Decision(outcome.model, outcome.share, outcome.reasons, cut, outcome, start)
+
+
+def informative_stretch(scores: Sequence[float], limit: int) -> tuple[int, int]:
+    """The ``limit`` consecutive frames in which sharp and blurred ones differ most: (first, one past the last).
+
+    Args:
+        scores: self-shift score of each frame in dB.
+        limit: frames wanted; a shorter clip is taken whole.
+
+    >>> informative_stretch([30, 30, 30, 30, 40, 30, 30, 30], 3)
+    (3, 6)
+    """
+    if len(scores) <= limit:
+        return 0, len(scores)
+    windows = np.lib.stride_tricks.sliding_window_view(np.minimum(scores, _TEXTURELESS_DB), limit)
+    starts = np.arange(0, len(windows), max(1, limit // 8))
+    low, high = np.quantile(windows[starts], (0.1, 0.9), axis=1)
+    best = np.flatnonzero(high - low >= (high - low).max() - 1e-9)
+    first = int(starts[best[len(best) // 2]])
+    return first, first + limit
+
+
+def shared_budget(settings: AdaptSettings, frames: int, all_frames: Sequence[int]) -> AdaptSettings:
+    """The settings with a shot's part, by its length, of the time that all adaptations may take together.
+
+    Args:
+        settings: with the time for all.
+        frames: of this shot.
+        all_frames: frames of every shot; those too short to adapt to take no time.
+    """
+    adapting = sum(count for count in all_frames if count >= MINIMUM_FRAMES)
+    if settings.budget_seconds == 0 or adapting == 0:
+        return settings
+    return replace(settings, budget_seconds=settings.budget_seconds * frames / adapting)

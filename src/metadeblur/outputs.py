@@ -1,0 +1,144 @@
+"""Where results go: names that are chosen, and names that are refused before any work is done."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from metadeblur.errors import MetadeblurError
+from metadeblur.video.assembly import check_output
+from metadeblur.video.encoding import CONTAINERS, EncodeSettings, output_kind
+from metadeblur.video.info import IMAGE_SUFFIXES, VideoInfo
+from metadeblur.video.output import check_writable, whole
+
+
+@dataclass(frozen=True)
+class Job:
+    """One input and the files made from it."""
+
+    source: Path
+    output: Path
+    side_by_side: Path | None = None  # blurred and restored next to each other
+    report: Path | None = None  # folder of the page
+
+
+def default_name(source: Path) -> str:
+    """The name of the restored file or folder; containers that cannot be written become Matroska.
+
+    >>> default_name(Path("films/shaky.mp4")), default_name(Path("old.wmv"))
+    ('shaky_deblurred.mp4', 'old_deblurred.mkv')
+    """
+    if source.is_dir():
+        return f"{source.resolve().name}_deblurred"
+    suffix = source.suffix if source.suffix.lower() in (*CONTAINERS, *IMAGE_SUFFIXES) else ".mkv"
+    return f"{source.stem}_deblurred{suffix}"
+
+
+def preview_path(output: Path) -> Path:
+    """Where the preview of an output goes.
+
+    >>> preview_path(Path("out.mp4")).name
+    'out_preview.mp4'
+    """
+    return output.with_name(f"{output.stem}_preview{output.suffix}")
+
+
+def plan(
+    sources: Sequence[Path],
+    output: Path | None = None,
+    *,
+    side_by_side: Path | None = None,
+    report: Path | None = None,
+    json: Path | None = None,
+) -> list[Job]:
+    """Which files are made from which input.
+
+    Args:
+        sources: the inputs; with more than one, ``output``, ``side_by_side`` and ``report`` are folders with one entry
+            for each input.
+        output: a file (a folder for a folder of frames); an existing folder takes a video under its default name.
+            None: beside each input.
+        side_by_side: file for blurred and restored next to each other.
+        report: folder for the page.
+        json: file for the record; it may not be one of the others.
+
+    Raises:
+        MetadeblurError: an output is an input or lies inside one, or two outputs are the same.
+    """
+    several = len(sources) > 1
+    jobs = []
+    for source in sources:
+        name = default_name(source)
+        into = output is not None and (several or (output.is_dir() and not source.is_dir()))
+        beside_it = source if source.name not in ("", "..") else source.resolve()
+        target = beside_it.with_name(name) if output is None else output / name if into else output
+        beside = side_by_side / name if side_by_side and several else side_by_side
+        page = report / Path(name).stem if report and several else report
+        jobs.append(Job(source, target, beside, page))
+    _refuse_clashes(jobs, json)
+    if several:
+        for folder in (output, side_by_side):
+            if folder is not None:
+                folder.mkdir(parents=True, exist_ok=True)
+    return jobs
+
+
+def _refuse_clashes(jobs: Sequence[Job], json: Path | None) -> None:
+    """Refuse outputs that would overwrite an input or each other."""
+    sources = [job.source.resolve() for job in jobs]
+    targets = [path for job in jobs for path in (job.output, job.side_by_side) if path is not None]
+    targets += [json] if json is not None else []
+    for target in targets:
+        place = target.resolve()
+        for source in sources:
+            if place == source or (target.exists() and source.exists() and target.samefile(source)):
+                raise MetadeblurError(f"{target}: the output is the input itself; choose another name with -o")
+            if place.is_relative_to(source) or source.is_relative_to(place):
+                raise MetadeblurError(
+                    f"{target}: one of output and input {source} lies inside the other; keep them apart"
+                )
+    twice = [path for path, count in Counter(target.resolve() for target in targets).items() if count > 1]
+    if twice:
+        raise MetadeblurError(f"{twice[0]}: two results would be written there; give them different names")
+
+
+def check_targets(job: Job, encoding: EncodeSettings) -> None:
+    """Refuse outputs that could not be written, before hours are spent on them.
+
+    Raises:
+        MetadeblurError: a folder is missing or not writable, or the container cannot hold the codec or a stream.
+    """
+    check_output(job.source, job.output, encoding)
+    if job.side_by_side is not None:
+        check_output(job.source, job.side_by_side, encoding)
+    if job.report is not None:
+        place = job.report.absolute()
+        if place.exists() and not place.is_dir():
+            raise MetadeblurError(
+                f"{job.report}: is a file; --report needs a folder, which is made where it is missing"
+            )
+        check_writable(next(parent for parent in (place, *place.parents) if parent.is_dir()) / "index.html")
+
+
+def copy_untouched(info: VideoInfo, output: Path) -> bool:
+    """Copy a source byte for byte to ``output``; False where the output is another kind of file.
+
+    Raises:
+        MetadeblurError: the disk is full, or there is no permission.
+    """
+    if info.kind == "frames":
+        if output_kind(output) != "frames":
+            return False
+        with whole(output) as draft:
+            draft.mkdir()
+            for path in info.files:
+                shutil.copyfile(path, draft / path.name)
+        return True
+    if output.suffix.lower() != info.path.suffix.lower():
+        return False
+    with whole(output) as draft:
+        shutil.copyfile(info.path, draft)
+    return True

@@ -1,0 +1,123 @@
+"""The record of a run: what was done to a clip, with what, on what; written as strict JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from metadeblur import __version__
+
+
+def plain(value: Any) -> Any:
+    """Any value as what JSON knows: dataclasses and mappings become objects, not-a-number and infinity null.
+
+    Floats are rounded to 7 digits; tensors become lists; what has no better form becomes its text.
+
+    >>> plain({"share": 0.5, "rate": Fraction(30, 1), "loss": float("nan"), "at": (1, 2)})
+    {'share': 0.5, 'rate': 30.0, 'loss': None, 'at': [1, 2]}
+    """
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float | Fraction):
+        number = float(value)
+        return float(f"{number:.7g}") if math.isfinite(number) else None
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {entry.name: plain(getattr(value, entry.name)) for entry in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(entry) for key, entry in value.items()}
+    if hasattr(value, "tolist"):  # tensors and arrays
+        return plain(value.tolist())
+    if isinstance(value, Sequence | set | frozenset):
+        return [plain(entry) for entry in value]
+    return str(value)
+
+
+def to_json(record: Any) -> str:
+    """The record as strict JSON text, indented, ending in a line feed."""
+    return json.dumps(plain(record), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write_json(record: Any, path: Path | str) -> None:
+    """Write the record to a file, whole or not at all; ``-`` is standard output."""
+    text = to_json(record)
+    if str(path) == "-":
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    else:
+        write_whole(Path(path), text.encode())
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file so that it is there whole or not at all, also after a crash or a full disk."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with draft.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, this program and the libraries that decide what comes out."""
+    found = {"metadeblur": __version__, "python": platform.python_version()}
+    for name in ("torch", "numpy", "av", "opencv-python-headless", "scenedetect-headless", "safetensors"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "unknown"
+    found["torch"] = str(torch.__version__)
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """The machine: system, processor, threads, memory in MB, accelerator."""
+    return {
+        "system": platform.platform(),
+        "processor": _processor_name(),
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "memory_mb": total_memory_mb(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def _processor_name() -> str:
+    """The processor's name where the system tells it, otherwise its architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, "") or platform.processor() or platform.machine()
+
+
+def total_memory_mb() -> int | None:
+    """Main memory in MB, None where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def peak_memory_mb() -> int | None:
+    """The most main memory that this process has held so far in MB, None where the system does not say."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (2**20 if sys.platform == "darwin" else 2**10))
