@@ -8,12 +8,12 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import count
 from math import gcd
 from pathlib import Path
-from typing import cast
+from typing import Any, TypeAlias
 
 import av
 import torch
@@ -23,18 +23,17 @@ from metadeblur.errors import MetadeblurError
 from metadeblur.video.encoding import (
     EncodeSettings,
     SegmentWriter,
-    default_suffix,
     output_kind,
-    picture_suffix,
     write_picture,
 )
-from metadeblur.video.info import FOLDER_FPS, TimeTable, VideoInfo, main_video, open_media, probe
-from metadeblur.video.output import check_writable, refusals, whole
+from metadeblur.video.info import TimeTable, VideoInfo, main_video, open_media, probe
+from metadeblur.video.output import check_writable, whole
 from metadeblur.video.reading import VideoReader
 
 _FORMATS = {
     ".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm", ".avi": "avi",
 }  # fmt: skip
+_TS_DISCONT = 0x0200  # FFmpeg's AVFMT_TS_DISCONT: the clock of the format begins anywhere
 _NOT_TAGS = (
     "major_brand",
     "minor_version",
@@ -50,6 +49,9 @@ _MP4_TAGS = {
     "lyrics", "description", "synopsis", "show", "episode_id", "network", "keywords", "track", "disc", "compilation",
     "creation_time", "language", "handler_name", "timecode", "vendor_id", "hd_video", "media_type", "sort_name",
 }  # fmt: skip
+
+
+_Packet: TypeAlias = "av.Packet[Any]"
 
 
 @dataclass(frozen=True)
@@ -273,6 +275,7 @@ def _write(
                 if copy is not None:
                     copies[stream.index] = copy
         assert video is not None
+        notes += _lost_aspect(info, video)
         target.metadata.update(_tags(source.metadata))
         chapters = _chapters(source, times, shift)
         if chapters:
@@ -285,7 +288,7 @@ def _write(
     return tuple(notes)
 
 
-def _moment(packet: av.Packet) -> Fraction:
+def _moment(packet: _Packet) -> Fraction:
     """When a packet is decoded, in seconds: the order of packets in a file."""
     ticks = packet.dts if packet.dts is not None else packet.pts
     return (ticks or 0) * packet.time_base
@@ -295,11 +298,13 @@ def _prepare(target: av.container.OutputContainer, segment: Path, info: VideoInf
     """The video stream of the output, with codec, size and colours of the segments."""
     with open_media(segment) as container:
         template = main_video(container, segment)
-        stream = cast(av.VideoStream, target.add_stream_from_template(template, opaque=True))
+        stream = target.add_stream_from_template(template, opaque=True)
         stream.time_base = times.time_base
         rate = info.fps if info.kind == "video" else times.rate
         # The muxer writes the rate into the file, where it would be wrong for a variable one.
         stream.codec_context.framerate = Fraction(0) if times.variable else rate
+        if target.format.name == "avi":
+            stream.codec_context.extradata = None  # comes with the packets there
         if template.codec_context.name == "hevc" and target.format.name in ("mp4", "mov"):
             stream.codec_context.codec_tag = "hvc1"  # what Apple's players ask for
     return stream
@@ -307,7 +312,7 @@ def _prepare(target: av.container.OutputContainer, segment: Path, info: VideoInf
 
 def _video_packets(
     segments: Iterable[Path], times: TimeTable, delay: int, stream: av.VideoStream, shift: Fraction
-) -> Iterator[av.Packet]:
+) -> Iterator[_Packet]:
     """The packets of all segments as those of one stream, with the time stamps of the source.
 
     The packet that is decoded j-th gets the j-th time stamp as its decoding time, ``delay`` frames earlier, so that
@@ -323,9 +328,8 @@ def _video_packets(
             shown = sorted(p.pts for p in container.demux(source) if p.size and p.pts is not None)
         ranks = {stamp: first + rank for rank, stamp in enumerate(shown)}
         with open_media(segment) as container:
-            for packet in container.demux(main_video(container, segment)):
-                if not packet.size or packet.pts is None:
-                    continue
+            for packet in _in_form(container, main_video(container, segment), stream):
+                assert packet.pts is not None
                 index, decoded = ranks[packet.pts], next(order) - delay
                 packet.stream, packet.time_base = stream, times.time_base
                 packet.pts = stamps[index] - offset
@@ -336,13 +340,26 @@ def _video_packets(
         first += len(ranks)
 
 
+def _in_form(
+    container: av.container.InputContainer, source: av.VideoStream, stream: av.VideoStream
+) -> Iterator[_Packet]:
+    """The packets of a segment as the output wants them: H.264 in AVI has start codes instead of lengths."""
+    packets = (p for p in container.demux(source) if p.size and p.pts is not None)
+    if stream.container.format.name != "avi" or source.codec_context.name != "h264":
+        yield from packets
+        return
+    form = av.bitstream.BitStreamFilterContext("h264_mp4toannexb", source)
+    for packet in packets:
+        yield from form.filter(packet)
+
+
 def _other_packets(
     source: av.container.InputContainer,
     streams: list[av.stream.Stream],
     copies: dict[int, av.stream.Stream],
     times: TimeTable,
     shift: Fraction,
-) -> Iterator[av.Packet]:
+) -> Iterator[_Packet]:
     """The packets of all other streams as they are; of a preview, those that begin before its end."""
     end = None if times.end is None else times.end * times.time_base
     for packet in source.demux(streams):
@@ -388,7 +405,10 @@ def _copied(
         return None
     copy = target.add_stream_from_template(stream, opaque=True)
     if stream.time_base:
-        copy.time_base = stream.time_base
+        # The muxer compares the numbers of this stream with those of the others, forgetting their units, and puts an
+        # empty subtitle between where they are larger: so these are made the largest.
+        finer = stream.type == "subtitle" and target.format.name in ("mp4", "mov")
+        copy.time_base = stream.time_base / 1000 if finer else stream.time_base
     _describe(copy, stream)
     return copy
 
@@ -431,7 +451,7 @@ def _tags(tags: dict[str, str]) -> dict[str, str]:
 def _chapters(source: av.container.InputContainer, times: TimeTable, shift: Fraction) -> list[av.container.Chapter]:
     kept = []
     for chapter in source.chapters():
-        base = chapter["time_base"]
+        base = chapter["time_base"] or Fraction(1)
         offset = round(shift / base)
         end = chapter["end"]
         if times.end is not None:
@@ -439,19 +459,29 @@ def _chapters(source: av.container.InputContainer, times: TimeTable, shift: Frac
             if chapter["start"] >= limit:
                 continue
             end = min(end, limit)
-        kept.append({**chapter, "start": chapter["start"] - offset, "end": end - offset})
+        chapter["start"], chapter["end"] = chapter["start"] - offset, end - offset
+        kept.append(chapter)
     return kept
+
+
+def _lost_aspect(info: VideoInfo, video: av.VideoStream) -> list[str]:
+    """VP9 and AV1 do not tell the shape of their pixels, and the Matroska muxer cannot be told either."""
+    told = info.sample_aspect_ratio in (None, 1) or video.codec_context.name not in ("vp9", "av1", "libdav1d")
+    if told or video.container.format.name not in ("matroska", "webm"):
+        return []
+    return [f"the sample aspect ratio {info.sample_aspect_ratio} was left out: H.264 or H.265 would keep it"]
 
 
 def _clock_start(source: av.container.InputContainer) -> Fraction:
     """Where the clock of a broadcast format (MPEG-TS and the like) happens to begin, in seconds; 0 for files."""
-    if source.format.flags & av.format.Flags.ts_discont.value and source.start_time:
+    if source.format.flags & _TS_DISCONT and source.start_time:
         return Fraction(source.start_time, av.time_base)
     return Fraction(0)
 
 
 def _muxer_options(format_name: str, source: av.container.InputContainer, times: TimeTable) -> dict[str, str]:
-    options = {"fflags": "+bitexact"}
+    # Time stamps below zero, as sound has that was encoded with a lead-in, are kept instead of all being moved.
+    options = {"fflags": "+bitexact", "avoid_negative_ts": "disabled"}
     if format_name in ("mp4", "mov"):
         if times.stamps[0] > 0 and times.time_base.denominator <= 1_000_000:
             # Where a track begins late is told in this unit.
@@ -462,14 +492,19 @@ def _muxer_options(format_name: str, source: av.container.InputContainer, times:
 
 
 def _fitting(times: TimeTable, output: Path) -> TimeTable:
-    """AVI has no time stamps but a frame rate; all others take the table as it is."""
+    """AVI has no time stamps but a frame rate, with gaps where need be; all others take the table as it is."""
     if output.suffix.lower() != ".avi":
         return times
-    if times.variable:
-        raise MetadeblurError(f"{output}: .avi cannot hold a variable frame rate; write to .mkv or .mp4 instead")
-    rate = times.rate
-    first = round(times.stamps[0] * times.time_base * rate)
-    return TimeTable(tuple(range(first, first + len(times))), 1 / rate, 1)
+    if not times.variable:
+        rate = times.rate
+        first = round(times.stamps[0] * times.time_base * rate)
+        return replace(times, stamps=tuple(range(first, first + len(times))), time_base=1 / rate, duration=1)
+    step = gcd(*times.stamps)
+    if step * times.time_base < Fraction(1, 1000):
+        raise MetadeblurError(f"{output}: .avi cannot hold this variable frame rate; write to .mkv or .mp4 instead")
+    return replace(
+        times, stamps=tuple(stamp // step for stamp in times.stamps), time_base=times.time_base * step, duration=1
+    )
 
 
 def _picture_names(info: VideoInfo, suffix: str, frames: int) -> list[str]:
@@ -487,7 +522,8 @@ def _refuse_foreign_files(folder: Path, own: set[str]) -> None:
         foreign = [f.name for f in sorted(folder.iterdir()) if f.stem not in stems and not f.name.startswith(".")]
         if foreign:
             raise MetadeblurError(
-                f"{folder}: holds other files ({foreign[0]}{' ...' if len(foreign) > 1 else ''}); choose an empty or new folder"
+                f"{folder}: holds other files ({foreign[0]}{' ...' if len(foreign) > 1 else ''}); choose an empty "
+                "or new folder"
             )
 
 

@@ -111,10 +111,11 @@ def to_rgb(frame: av.VideoFrame, tags: ColourTags, box: tuple[int, int, int, int
     kind, bits = subsampling(frame.format.name), bit_depth(frame.format.name)
     full = told.range == FULL or frame.format.name.startswith("yuvj")
     frame = _planar(frame, kind, bits)
+    bits = bit_depth(frame.format.name)
     top, left, height, width = box or (0, 0, frame.height, frame.width)
     if kind == "rgb":
         green, blue, red = (_plane(frame, index)[top : top + height, left : left + width] for index in range(3))
-        return torch.stack([red, green, blue]) / (2**bits - 1)
+        return torch.stack([red, green, blue]).div_(2**bits - 1)
     luma = _plane(frame, 0)[top : top + height, left : left + width]
     luma = luma / (2**bits - 1) if full else (luma - (16 << (bits - 8))) / (219 << (bits - 8))
     if kind == "gray":
@@ -132,7 +133,7 @@ def to_rgb(frame: av.VideoFrame, tags: ColourTags, box: tuple[int, int, int, int
         parts.append(chroma[inner[0] : inner[0] + height, inner[1] : inner[1] + width])
     if matrix == _RGB_MATRIX:  # the planes of a "YUV" picture hold green, blue and red
         return torch.stack([parts[1] + 0.5, luma, parts[0] + 0.5]).clamp_(0, 1)
-    rgb = torch.tensordot(_from_ycc(matrix), torch.stack([luma, *parts]), dims=1)
+    rgb: Tensor = torch.tensordot(_from_ycc(matrix), torch.stack([luma, *parts]), dims=1)
     return rgb.clamp_(0, 1)
 
 
@@ -214,7 +215,8 @@ def _filtered(signal: Tensor, kernel: Tensor, count: int, *, centred: bool) -> T
     before = (kernel.shape[0] - (2 if centred else 1)) // 2
     after = 2 * (count - 1) + kernel.shape[0] - before - signal.shape[1]
     padded = functional.pad(signal[None], (before, max(0, after)), mode="replicate")
-    return functional.conv1d(padded.transpose(0, 1), kernel[None, None], stride=2)[:, 0, :count]
+    filtered: Tensor = functional.conv1d(padded.transpose(0, 1), kernel[None, None], stride=2)
+    return filtered[:, 0, :count]
 
 
 @lru_cache(maxsize=2)
@@ -225,7 +227,8 @@ def _inverse_kernel(*, centred: bool) -> Tensor:
     inverse = torch.linalg.pinv(enlarged.double())
     start = size - 2 * reach
     taps = inverse[size // 2, start : size + 2 * reach + (2 if centred else 1)]
-    return (taps / taps.sum()).float()
+    kernel: Tensor = taps / taps.sum()
+    return kernel.float()
 
 
 @lru_cache(maxsize=16)
@@ -242,7 +245,8 @@ def _to_ycc(matrix: int) -> Tensor:
 
 @lru_cache(maxsize=16)
 def _from_ycc(matrix: int) -> Tensor:
-    return torch.linalg.inv(_to_ycc(matrix).double()).float()
+    inverse: Tensor = torch.linalg.inv(_to_ycc(matrix).double())
+    return inverse.float()
 
 
 def _steps(kind: str) -> tuple[int, int]:
@@ -264,21 +268,23 @@ def _plane(frame: av.VideoFrame, index: int) -> Tensor:
     """One plane as float32 (H, W), in the numbers of the file."""
     plane = frame.planes[index]
     dtype = np.dtype("u1") if frame.format.components[0].bits <= 8 else np.dtype("<u2")
-    samples = np.frombuffer(plane, dtype).reshape(plane.height, plane.line_size // dtype.itemsize)
+    samples = np.frombuffer(memoryview(plane), dtype).reshape(plane.height, plane.line_size // dtype.itemsize)
     return torch.from_numpy(samples[:, : plane.width].astype(np.float32))
 
 
 def _fill(frame: av.VideoFrame, index: int, values: Tensor, bits: int) -> None:
     plane = frame.planes[index]
     dtype = np.dtype("u1") if bits == 8 else np.dtype("<u2")
-    samples = np.frombuffer(plane, dtype).reshape(plane.height, plane.line_size // dtype.itemsize)
+    samples = np.frombuffer(memoryview(plane), dtype).reshape(plane.height, plane.line_size // dtype.itemsize)
     samples[:, : plane.width] = values.round().clamp(0, 2**bits - 1).numpy().astype(dtype)
 
 
 def _packed(rgb: Tensor, pix_fmt: str, frame: av.VideoFrame) -> av.VideoFrame:
     plane = frame.planes[0]
     pixel = 3 if pix_fmt == "rgb24" else 4
-    samples = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)[:, : frame.width * pixel]
+    samples = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)[
+        :, : frame.width * pixel
+    ]
     picture = (rgb * 255).round().byte().permute(1, 2, 0).numpy()
     pixels = samples.reshape(frame.height, frame.width, pixel)
     pixels[..., :3] = picture if pixel == 3 else picture[..., ::-1]

@@ -263,8 +263,8 @@ class SegmentWriter:
     def _encode(self, rgb: Tensor) -> None:
         if self._open is None:
             plan = plan_encoding(self._info, self._output, self._settings, self._size[1], self._size[0])
-            container = av.open(str(self._unfinished.path), "w", format="matroska")
-            container.flags |= av.container.Flags.bitexact.value
+            exact = {"fflags": "+bitexact"}  # no random identifiers in the file
+            container = av.open(str(self._unfinished.path), "w", format="matroska", container_options=exact)
             self._open = (container, _add_encoder(container, plan, *self._size), plan)
         container, stream, plan = self._open
         frame = to_frame(rgb, plan.pix_fmt, plan.matrix, plan.colour.range == FULL)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import av
 import cv2
@@ -64,8 +64,9 @@ class TimeTable:
     @property
     def rate(self) -> Fraction:
         """Mean frames a second."""
-        span = self.stamps[-1] + self.duration - self.stamps[0]
-        return (len(self.stamps) / (span * self.time_base)).limit_denominator(1001)
+        steps = max(1, len(self.stamps) - 1)
+        span = self.stamps[-1] - self.stamps[0] if len(self.stamps) > 1 else max(1, self.duration)
+        return (steps / (span * self.time_base)).limit_denominator(1001)
 
 
 @dataclass
@@ -118,7 +119,7 @@ class VideoInfo:
     sample_aspect_ratio: Fraction | None = None
     display_matrix: tuple[int, ...] | None = None
     rotation: int = 0  # degrees counterclockwise by which players turn the picture
-    colour: ColourTags = ColourTags()
+    colour: ColourTags = field(default_factory=ColourTags)
     files: tuple[Path, ...] = ()  # of a folder of frames, in order
 
     def with_times(self, times: TimeTable) -> VideoInfo:
@@ -240,7 +241,7 @@ def read_picture(path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
     picture = cv2.imdecode(data, flags) if data.size else None
     if picture is None or picture.dtype not in (np.uint8, np.uint16):
         raise MetadeblurError(f"{path}: not a picture of 8 or 16 bits that can be read, or damaged")
-    return picture[..., ::-1]
+    return cast("NDArray[np.uint8] | NDArray[np.uint16]", picture[..., ::-1])
 
 
 def natural_order(path: Path) -> list[tuple[int, int | str]]:
@@ -363,8 +364,9 @@ def _refuse_truncated(container: av.container.InputContainer, path: Path) -> Non
 
 def _display_matrix(frame: av.VideoFrame) -> tuple[int, ...] | None:
     """The frame's display matrix, unless it changes nothing."""
-    data = frame.side_data.get("DISPLAYMATRIX")
+    side_data: Any = frame.side_data
+    data = side_data.get("DISPLAYMATRIX")
     if data is None:
         return None
-    matrix = tuple(int(value) for value in np.frombuffer(bytes(data), "=i4"))
+    matrix = tuple(int(value) for value in np.frombuffer(memoryview(data), "=i4"))
     return None if matrix == (65536, 0, 0, 0, 65536, 0, 0, 0, 1 << 30) else matrix

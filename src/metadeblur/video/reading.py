@@ -43,7 +43,10 @@ Box = tuple[int, int, int, int]
 class Decoded(Protocol):
     """A decoded frame before it is converted."""
 
-    index: int
+    @property
+    def index(self) -> int:
+        """Its number."""
+        ...
 
     def rgb(self, box: Box | None = None) -> Tensor:
         """As (3, H, W), float32, RGB in [0, 1]; or only the box."""
@@ -217,7 +220,7 @@ class LazyFrames:
         self._reader = reader
         self._start, self._stop = start, stop
         self._frames: Iterator[Decoded] = iter(())
-        self._next = -1  # number of the frame that comes out of _frames next
+        self._next = stop  # number of the frame that comes out of _frames next
         self._cache: OrderedDict[int, Tensor] = OrderedDict()
         size = reader.info.width * reader.info.height * 3 * 4
         self._capacity = min(max(_CACHE_BYTES // size, _CACHE_FRAMES[0]), _CACHE_FRAMES[1])
@@ -275,9 +278,10 @@ class _Picture:
 
     def thumbnail(self, width: int) -> NDArray[np.uint8]:
         height = max(1, round(self.picture.shape[0] * width / self.picture.shape[1]))
-        small = cv2.resize(self.picture, (width, height), interpolation=cv2.INTER_AREA)
-        deep = small.dtype == np.uint16
-        return np.ascontiguousarray((small >> 8 if deep else small)[..., ::-1].astype(np.uint8))
+        small = np.asarray(cv2.resize(self.picture, (width, height), interpolation=cv2.INTER_AREA))
+        if small.dtype == np.uint16:
+            small = small // 257
+        return np.ascontiguousarray(small[..., ::-1].astype(np.uint8))
 
 
 def _pictures(info: VideoInfo, start: int, table: TimeTableBuilder | None) -> Iterator[Decoded]:
