@@ -24,7 +24,7 @@ IDENTICAL_DB = 100.0
 _SHIFTS = ((0, 1), (1, 0), (1, 1), (1, -1))
 
 _Floats = npt.NDArray[np.float64]
-_Indices = npt.NDArray[np.int64]
+Indices = npt.NDArray[np.int64]
 
 
 def self_shift_score(patch: Tensor) -> Tensor:
@@ -94,7 +94,7 @@ def score_places(frames: Iterable[Tensor], tops: Tensor, lefts: Tensor, height: 
             raise MetadeblurError(
                 f"frame {len(scores)} is {tuple(frame.shape)} where frame 0 is {size}; sizes must agree"
             )
-        scores.append(_score_frame(frame, rows, columns, height, width))
+        scores.append(score_frame(frame, rows, columns, height, width))
     return torch.stack(scores) if scores else torch.zeros(0, len(rows), dtype=torch.float64)
 
 
@@ -128,7 +128,30 @@ def self_shift_map(frame: Tensor, patch: int, stride: int) -> Tensor:
     return scores.reshape(len(tops), len(lefts))
 
 
-def squared_difference(frame: Tensor, down: int, right: int) -> Tensor:
+def score_frame(frame: Tensor, tops: Indices, lefts: Indices, height: int, width: int, *, shift: int = 1) -> Tensor:
+    """Scores of K patches of one frame by integral images: what ``score_places`` does for each frame.
+
+    Args:
+        frame: (3, H, W), RGB in [0, 1].
+        tops: (K,), first rows; the patches lie inside the frame.
+        lefts: (K,), first columns.
+        height: rows of every patch, more than ``shift``.
+        width: columns of every patch, more than ``shift``.
+        shift: pixels by which the patch is moved; 1 is the self-shift score, more sees coarser structure.
+
+    Returns:
+        (K,), float64, dB.
+    """
+    frame = frame.detach().cpu().float()
+    errors = []
+    for down, right in _SHIFTS:
+        rows, columns = height - shift * down, width - shift * abs(right)
+        sums = _box_sums(_squared_difference(frame, shift * down, shift * right), tops, lefts, rows, columns)
+        errors.append(torch.from_numpy(sums / (3 * rows * columns)))
+    return _decibel(torch.stack(errors)).mean(0)
+
+
+def _squared_difference(frame: Tensor, down: int, right: int) -> Tensor:
     """Squared difference, summed over the channels, of a frame and itself shifted; overlap only.
 
     Args:
@@ -141,7 +164,7 @@ def squared_difference(frame: Tensor, down: int, right: int) -> Tensor:
         is y and whose left column is x.
 
     >>> import torch
-    >>> squared_difference(torch.tensor([[[0.0, 1.0, 3.0]]]), 0, 1)
+    >>> _squared_difference(torch.tensor([[[0.0, 1.0, 3.0]]]), 0, 1)
     tensor([[1., 4.]])
     """
     one, other = _overlap(frame, down, right)
@@ -153,23 +176,12 @@ def squared_difference(frame: Tensor, down: int, right: int) -> Tensor:
     return total
 
 
-def box_sums(values: Tensor, tops: _Indices, lefts: _Indices, height: int, width: int) -> _Floats:
+def _box_sums(values: Tensor, tops: Indices, lefts: Indices, height: int, width: int) -> _Floats:
     """Sums of ``values`` (H, W) over K rectangles of one size by an integral image in float64; (K,)."""
     integral = cv2.integral(values.numpy(), sdepth=cv2.CV_64F)
     bottoms, rights = tops + height, lefts + width
     sums = integral[bottoms, rights] - integral[tops, rights] - integral[bottoms, lefts] + integral[tops, lefts]
     return np.asarray(sums, dtype=np.float64)
-
-
-def _score_frame(frame: Tensor, tops: _Indices, lefts: _Indices, height: int, width: int) -> Tensor:
-    """Scores (K,) of the patches of one frame (3, H, W)."""
-    frame = frame.detach().cpu().float()
-    errors = []
-    for down, right in _SHIFTS:
-        rows, columns = height - down, width - abs(right)
-        sums = box_sums(squared_difference(frame, down, right), tops, lefts, rows, columns)
-        errors.append(torch.from_numpy(sums / (3 * rows * columns)))
-    return _decibel(torch.stack(errors)).mean(0)
 
 
 def _overlap(frame: Tensor, down: int, right: int) -> tuple[Tensor, Tensor]:
@@ -185,7 +197,7 @@ def _decibel(squared_error: Tensor) -> Tensor:
     return -10 * squared_error.clamp_min(10 ** (-IDENTICAL_DB / 10)).log10()
 
 
-def _check_inside(tops: _Indices, lefts: _Indices, height: int, width: int, size: tuple[int, ...]) -> None:
+def _check_inside(tops: Indices, lefts: Indices, height: int, width: int, size: tuple[int, ...]) -> None:
     """Refuses frames that are not (3, H, W) and patches that reach over them."""
     if len(size) != 3 or size[0] != 3:
         raise MetadeblurError(f"scores need frames (3, H, W), not {size}")
