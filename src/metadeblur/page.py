@@ -8,8 +8,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from html import escape
 from typing import Any
+
+_NAMES = {
+    "av": "PyAV",
+    "ffmpeg": "FFmpeg",
+    "fps": "Frames a second",
+    "lr": "Learning rate",
+    "metadeblur": "metadeblur",
+    "numpy": "NumPy",
+    "opencv": "OpenCV",
+    "pix fmt": "Pixel format",
+    "torch": "PyTorch",
+}
 
 
 def duration(seconds: float) -> str:
@@ -48,11 +61,10 @@ def title_of(name: object) -> str:
     >>> title_of("held_out_gain"), title_of("lr"), title_of("peak_memory_mb")
     ('Held out gain', 'Learning rate', 'Peak memory (MB)')
     """
-    words = str(name).replace("_", " ").replace(".", ", ").strip()
-    known = {"lr": "Learning rate", "fps": "Frames a second", "pix fmt": "Pixel format", "av": "PyAV", "numpy": "NumPy"}
-    if words in known:
-        return known[words]
-    for ending, unit in ((" mb", "MB"), (" seconds", "s"), (" px", "px"), (" db", "dB")):
+    words = str(name).replace("_", " ").replace(".", ": ").strip()
+    if words in _NAMES:
+        return _NAMES[words]
+    for ending, unit in ((" mb", "MB"), (" gb", "GB"), (" seconds", "s"), (" px", "px"), (" db", "dB")):
         if words.endswith(ending):
             words = f"{words[: -len(ending)]} ({unit})"
     return words[:1].upper() + words[1:]
@@ -75,10 +87,10 @@ def percent(share: float) -> str:
 
 
 def as_number(value: object) -> float:
-    """The value as a float; not-a-number where it is none."""
+    """The value as a float, also from a text such as "24000/1001"; not-a-number where it is none."""
     try:
-        return float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+        return float(Fraction(value) if isinstance(value, str) else value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, ZeroDivisionError, OverflowError):
         return math.nan
 
 

@@ -183,6 +183,7 @@ def line_plot(
     marks: Sequence[Mark] = (),
     trend: Sequence[float | None] = (),
     low_is_up: bool = False,
+    least_span: float = 0.0,
 ) -> str:
     """A line plot as HTML with inline SVG that takes the width it is given; gaps where a value is not a number.
 
@@ -195,13 +196,15 @@ def line_plot(
         marks: points picked out, in the units of the axes.
         trend: a second, stronger line of the same length, such as a running mean.
         low_is_up: small values at the top.
+        least_span: the y axis covers at least this much, so that noise does not look like change.
     """
     series = [_number(value) for value in values]
     known = [value for value in [*series, *(_number(v) for v in trend)] if math.isfinite(value)]
     if not known:
         return '<p class="quiet">No figures to draw.</p>'
     low, high = min(known), max(known)
-    room = (high - low) * 0.08 or max(abs(high) * 0.05, 0.5)
+    flat = max(least_span - (high - low), 0.0) / 2
+    room = flat or (high - low) * 0.08 or max(abs(high) * 0.05, 0.5)
     low, high = low - room, high + room
     last = max(len(series) - 1, 1)
 
@@ -231,8 +234,8 @@ def line_plot(
     readout = ",".join(f"{v:.5g}" if math.isfinite(v) else "" for v in series) if len(series) <= 4000 else ""
     return (
         f'<div class="plot" role="img" aria-label="{escape(summary)}">'
-        f'<p class="plot-y">{escape(y_title)}</p><div class="plot-area" data-start="{start}" data-low="{low:.6g}" '
-        f'data-high="{high:.6g}" data-flip="{int(low_is_up)}" data-values="{readout}">'
+        f'<p class="plot-y">{escape(y_title)}</p><div class="plot-area" data-start="{start}" data-values="{readout}" '
+        f'data-name="{escape(x_title)}">'
         f'<div class="ticks-y">{y_labels}</div>'
         f'<svg viewBox="0 0 1000 100" preserveAspectRatio="none" aria-hidden="true">{"".join(shapes)}</svg>'
         f'<div class="ticks-x">{x_labels}</div></div><p class="plot-x">{escape(x_title)}</p></div>'

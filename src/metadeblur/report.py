@@ -13,7 +13,6 @@ import math
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from fractions import Fraction
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -33,7 +32,9 @@ from metadeblur.page import (
     text,
     title_of,
 )
-from metadeblur.report_parts import PageSettings, PictureSizes, ShotStory, share_of, shot_outcome, shot_parts
+from metadeblur.report_parts import Look, PageSettings, ShotStory, share_of, shot_outcome, shot_parts
+
+_TOO_MUCH = ("path", "display_matrix", "stream", "time_base")  # of the video's facts: nobody reads them on a page
 
 __all__ = [
     "PageSettings",
@@ -85,11 +86,11 @@ def render_report(record: Mapping[str, Any], stories: Sequence[ShotStory], setti
     settings = settings or PageSettings()
     by_index = {story.index: story for story in stories}
     shots = as_tables(record.get("shots")) or [{"index": story.index} for story in stories]
-    sizes = PictureSizes.fitting(stories, settings)
+    look = Look.of(record, stories, settings)
     sections = []
     for number, shot in enumerate(shots):
         story = by_index.get(shot.get("index", number)) or ShotStory(number)
-        sections.append(_shot(shot, story, record, sizes, number, alone=len(shots) == 1))
+        sections.append(_shot(shot, story, record, look, number, alone=len(shots) == 1))
     overview = _overview(shots, record) if len(shots) > 1 else ""
     script, style = _asset("report.js"), _asset("report.css")
     verdict = overall_verdict(shots)
@@ -166,7 +167,8 @@ def _lead(record: Mapping[str, Any], shots: Sequence[Mapping[str, Any]]) -> str:
         said.append(f"Result: <b>{text(Path(str(record['output'])).name)}</b>.")
     if len(shots) == 1 and shots[0].get("note"):
         said.append(text(sentence(shots[0]["note"])))
-    return f'<p class="lead">{" ".join(said)}</p>' if said else ""
+    lost = [f'<p class="lead lost">Not kept: {text(sentence(what))}</p>' for what in record.get("not_kept") or ()]
+    return (f'<p class="lead">{" ".join(said)}</p>' if said else "") + "".join(lost)
 
 
 def _key_figures(record: Mapping[str, Any], shots: Sequence[Mapping[str, Any]], stories: Sequence[ShotStory]) -> str:
@@ -216,13 +218,13 @@ def _shot(
     shot: Mapping[str, Any],
     story: ShotStory,
     record: Mapping[str, Any],
-    sizes: PictureSizes,
+    look: Look,
     number: int,
     *,
     alone: bool,
 ) -> str:
     """One shot's section: its name and outcome where there are several, and everything there is to show of it."""
-    body = shot_parts(shot, story, as_table(record.get("video")), sizes, number)
+    body = shot_parts(shot, story, as_table(record.get("video")), look, number)
     if alone:
         return (
             f'<section class="shot" id="shot-1" aria-label="The clip"><h2 class="unseen">The clip</h2>{body}</section>'
@@ -280,23 +282,31 @@ def _stages(record: Mapping[str, Any]) -> tuple[list[tuple[str, float]], float]:
 
 def _settings(record: Mapping[str, Any]) -> str:
     """Settings, the video's own facts, versions and machine."""
-    run = {key: record[key] for key in ("tile", "precision") if record.get(key) is not None}
+    used = {f"{key}_used": record.get(key) for key in ("tile", "precision")}
     files_used = {key: record[key] for key in ("input", "output") if record.get(key)}
     groups = [
         ("Files", "", fact_list(flat(files_used), long=True)),
-        ("Settings", "What the run was asked to do.", fact_list(flat(as_table(record.get("settings"))) + flat(run))),
-        ("Video", "The file as it came.", fact_list(flat(as_table(record.get("video")), skip=("path",)))),
+        ("Settings", "What the run was asked to do.", _grouped(as_table(record.get("settings")) | used)),
+        ("Video", "The file as it came.", fact_list(flat(as_table(record.get("video")), skip=_TOO_MUCH))),
         (
             "Versions and machine",
             "The same file, settings, seed and versions give the same result.",
             fact_list(
-                flat({"metadeblur": record.get("version")})
-                + flat(as_table(record.get("versions")))
+                flat({"metadeblur": record.get("version")} | as_table(record.get("versions")))
                 + flat(as_table(record.get("machine")))
             ),
         ),
     ]
     return "".join(section(title, said, facts) for title, said, facts in groups if facts)
+
+
+def _grouped(settings: Mapping[str, Any]) -> str:
+    """Single settings first, then each table of settings under its own name."""
+    body = fact_list(flat({name: value for name, value in settings.items() if not isinstance(value, Mapping)}))
+    for name, group in settings.items():
+        facts = fact_list(flat(as_table(group)))
+        body += f"<h4>{text(title_of(name))}</h4>{facts}" if facts else ""
+    return body
 
 
 def _total(times: Mapping[str, Any]) -> float:
@@ -312,10 +322,7 @@ def _span(shot: Mapping[str, Any], record: Mapping[str, Any]) -> str:
     if not math.isfinite(start + stop):
         return ""
     said = f"frames {start:.0f} to {stop - 1:.0f}"
-    try:
-        rate = float(Fraction(str(as_table(record.get("video")).get("fps"))))
-    except (ValueError, ZeroDivisionError):
-        return said
+    rate = as_number(as_table(record.get("video")).get("fps"))
     return f"{said}, {_clock(start / rate)} to {_clock(stop / rate)}" if rate > 0 else said
 
 

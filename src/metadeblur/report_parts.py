@@ -73,37 +73,63 @@ class ShotStory:
 
 
 @dataclass(frozen=True)
-class PictureSizes:
-    """What every picture of one page is allowed, so that a page with many shots stays of a sensible size."""
+class Look:
+    """How the pictures of one page are shown."""
 
-    width: int
-    quality: int
-    pairs: int
+    width: int  # px, of the viewer's frames at most
+    quality: int  # JPEG quality
+    pairs: int  # pseudo pairs shown of each shot
+    turns: int = 0  # quarter turns counterclockwise that a player makes
+    pixel: float = 1.0  # width of a pixel as shown, over its height
+    blurs: int = 1  # pairs made from each place, next to each other in the list
 
     @staticmethod
-    def fitting(stories: Sequence[ShotStory], settings: PageSettings) -> PictureSizes:
-        """The largest sizes with which all stories together keep to the page's settings."""
-        area = 0.0
+    def of(record: Mapping[str, Any], stories: Sequence[ShotStory], settings: PageSettings) -> Look:
+        """Upright, in the video's proportions, and small enough for a page of all these stories."""
+        video, asked = as_table(record.get("video")), as_table(record.get("settings"))
+        rotation, pixel = as_number(video.get("rotation")), as_number(video.get("sample_aspect_ratio"))
+        turns = int(rotation // 90) % 4 if rotation % 90 == 0 else 0
+        pixel = pixel if 0 < pixel < math.inf else 1.0
+        blurs = as_number((asked | as_table(asked.get("adaptation"))).get("blurs"))
+        area, widest = 0.0, 0
         for story in stories:
             for _, before, _ in story.frames:
                 height, width = to_uint8(before).shape[:2]
                 shown = min(width, settings.frame_width)
+                widest = max(widest, shown)
                 area += (2 if story.base is None else 3) * shown * shown * height / width
         factor = min(1.0, math.sqrt(settings.megapixels * 1e6 / area)) if area else 1.0
-        width = max(min(_LEAST_WIDTH, settings.frame_width), int(settings.frame_width * factor))
-        return PictureSizes(width, settings.quality, max(2, settings.pairs // max(len(stories), 1)))
+        return Look(
+            width=max(min(_LEAST_WIDTH, settings.frame_width), int(widest * factor)),
+            quality=settings.quality,
+            pairs=max(2, settings.pairs // max(len(stories), 1)),
+            turns=turns,
+            pixel=1 / pixel if turns % 2 else pixel,
+            blurs=int(blurs) if blurs >= 1 else 1,
+        )
+
+    def picture(self, frame: Any, width: int | None = None) -> Picture:
+        """A frame as it is shown: upright and at most ``width`` px wide."""
+        upright = np.ascontiguousarray(np.rot90(to_uint8(frame), self.turns))
+        return shrink(upright, self.width if width is None else min(width, self.width))
+
+    def photo(self, picture: Picture) -> str:
+        """The picture as JPEG in a ``data:`` address."""
+        return data_uri(encode_jpeg(picture, self.quality))
+
+    def aspect(self, picture: Picture) -> str:
+        """Width over height as shown, for the page's style."""
+        return f"{picture.shape[1] * self.pixel:.6g}/{picture.shape[0]}"
 
 
-def shot_parts(
-    shot: Mapping[str, Any], story: ShotStory, video: Mapping[str, Any], sizes: PictureSizes, number: int
-) -> str:
+def shot_parts(shot: Mapping[str, Any], story: ShotStory, video: Mapping[str, Any], look: Look, number: int) -> str:
     """Everything that there is to show of one shot, as HTML; ``number`` sets it apart from the page's other shots."""
     return "".join(
         (
-            _viewer(shot, story, sizes, number),
+            _viewer(shot, story, look, number),
             _guard(shot),
-            _pairs(shot, story, sizes),
-            _map(shot, story, video, sizes),
+            _pairs(shot, story, look),
+            _map(shot, story, video, look),
             _scores(shot, story),
             _losses(shot, story),
             _reblurrer(shot),
@@ -117,16 +143,16 @@ def shot_outcome(shot: Mapping[str, Any]) -> str:
     >>> shot_outcome({"adapted": True, "share": 0.5, "reasons": [{"name": "gain", "passed": True}]})
     'part'
     """
-    share = share_of(shot)
-    if shot.get("unchanged"):
+    share, reasons = share_of(shot), as_tables(shot.get("reasons"))
+    if shot.get("untouched"):
         return "unchanged"
-    if not shot.get("adapted"):
-        said = " ".join(f"{reason.get('name')} {reason.get('text')}" for reason in as_tables(shot.get("reasons")))
+    if not shot.get("adapted") and not shot.get("losses"):
+        said = " ".join(f"{reason.get('name')} {reason.get('text')}" for reason in reasons)
         said = f"{said} {shot.get('note')}".lower().replace("_", " ").replace("-", " ")
         return "unchanged" if "sharp already" in said or "already sharp" in said else "base"
     if share < 0.005:
         return "dropped"
-    if not shot.get("reasons") and share > 0.995:
+    if share > 0.995 and {reason.get("name") for reason in reasons} <= {"guard"}:
         return "unchecked"
     return "whole" if share > 0.995 else "part"
 
@@ -137,7 +163,7 @@ def share_of(shot: Mapping[str, Any]) -> float:
     return min(max(share, 0.0), 1.0) if math.isfinite(share) else 0.0
 
 
-def _viewer(shot: Mapping[str, Any], story: ShotStory, sizes: PictureSizes, number: int) -> str:
+def _viewer(shot: Mapping[str, Any], story: ShotStory, look: Look, number: int) -> str:
     """The before/after slider with the choice of what to compare, the magnifier and the strip of frames."""
     if not story.frames:
         return ""
@@ -153,7 +179,7 @@ def _viewer(shot: Mapping[str, Any], story: ShotStory, sizes: PictureSizes, numb
         kinds = {"before": before, "after": after}
         if base:
             kinds["base"] = base[position]
-        pictures.append({kind: shrink(to_uint8(picture), sizes.width) for kind, picture in kinds.items()})
+        pictures.append({kind: look.picture(picture) for kind, picture in kinds.items()})
     middle = len(pictures) // 2
     height, width = pictures[middle]["before"].shape[:2]
     bar = _compare_choice(names, number) + (
@@ -164,13 +190,14 @@ def _viewer(shot: Mapping[str, Any], story: ShotStory, sizes: PictureSizes, numb
     )
     frame_number = story.frames[middle][0]
     layers = "".join(
-        f'<div class="layer {side}"><img src="{_photo(pictures[middle][kind], sizes.quality)}" width="{width}" '
+        f'<div class="layer {side}"><img src="{look.photo(pictures[middle][kind])}" width="{width}" '
         f'height="{height}" alt="Frame {frame_number}, {names[kind].lower()}" draggable="false">'
         f'<span class="tag">{names[kind]}</span></div>'
         for side, kind in (("left", "before"), ("right", "after"))
     )
+    aspect = look.aspect(pictures[middle]["before"])
     stage = (
-        f'<div class="stage" style="aspect-ratio:{width}/{height};max-width:calc(85vh*{width}/{height})">{layers}'
+        f'<div class="stage" style="aspect-ratio:{aspect};max-width:calc(85vh*{aspect})">{layers}'
         '<input type="range" min="0" max="100" step="1" value="50" '
         'aria-label="Where the picture before meets the picture after"><i class="divider"></i></div>'
     )
@@ -179,7 +206,7 @@ def _viewer(shot: Mapping[str, Any], story: ShotStory, sizes: PictureSizes, numb
         '<p class="hint">Drag the line, or use the arrow keys. Double-click to magnify, then drag to move about.</p>'
         "</div>"
     )
-    strip = _strip(story, pictures, names, middle, sizes.quality)
+    strip = _strip(story, pictures, names, middle, look)
     said = text(json.dumps(names))
     viewer = (
         f'<div class="viewer" data-names="{said}" data-compared="before after"><div class="viewer-bar">{bar}</div>'
@@ -209,19 +236,20 @@ def _strip(
     pictures: Sequence[Mapping[str, Picture]],
     names: Mapping[str, str],
     middle: int,
-    quality: int,
+    look: Look,
 ) -> str:
     """Small pictures of all frames, before above after; each is the button that puts its frame on the stage."""
     items = []
     for position, ((number, _, _), kinds) in enumerate(zip(story.frames, pictures, strict=True)):
         chosen = position == middle
         waiting = "".join(
-            f' data-{kind}="{_photo(picture, quality)}"'
+            f' data-{kind}="{look.photo(picture)}"'
             for kind, picture in kinds.items()
             if not (chosen and kind != "base")
         )
         small = "".join(
-            f'<img src="{_photo(shrink(kinds[kind], _THUMBNAIL), 82)}" alt="{names[kind]}" draggable="false">'
+            f'<img src="{look.photo(shrink(kinds[kind], _THUMBNAIL))}" style="aspect-ratio:{look.aspect(kinds[kind])}" '
+            f'alt="{names[kind]}" draggable="false">'
             for kind in ("before", "after")
         )
         items.append(
@@ -236,30 +264,33 @@ def _strip(
 
 def _guard(shot: Mapping[str, Any]) -> str:
     """The guard's decision: the share on a scale, and a row for each reason."""
-    reasons = as_tables(shot.get("reasons"))
-    if not reasons and not shot.get("adapted"):
+    reasons, outcome = as_tables(shot.get("reasons")), shot_outcome(shot)
+    if outcome == "unchecked":
+        said = "The guard was off: the adaptation was used as it came, and nothing was checked."
+        return section("The guard\u2019s decision", said, _scale(share_of(shot)))
+    if not reasons:
         return ""
-    share = share_of(shot)
-    scale = (
+    rows = "".join(_reason(reason) for reason in reasons)
+    table = (
+        '<table class="reasons"><caption class="unseen">Reasons</caption><thead><tr>'
+        '<th scope="col">Reason</th><th scope="col" class="number">Measured</th>'
+        '<th scope="col" class="number">Limit</th><th scope="col">Result</th></tr></thead>'
+        f"<tbody>{rows}</tbody></table>"
+    )
+    if outcome in ("unchanged", "base"):
+        return section("The decision", "What was measured before anything was adapted.", table)
+    said = "Before the adaptation is used it has to prove itself on pairs it never saw and on restored frames."
+    return section("The guard\u2019s decision", said, _scale(share_of(shot)) + table)
+
+
+def _scale(share: float) -> str:
+    """How much of the adaptation is used, between the base model and the fully adapted one."""
+    return (
         f'<div class="scale" role="img" aria-label="{percent(share)} of the adaptation is used"><div class="scale-bar">'
         f'<i style="width:{100 * share:.1f}%"></i><b style="left:{100 * share:.1f}%"></b></div>'
         f'<div class="scale-ends"><span>Base model</span><span>{percent(share)} used</span><span>Fully adapted</span>'
         "</div></div>"
     )
-    rows = "".join(_reason(reason) for reason in reasons)
-    table = (
-        '<table class="reasons"><caption class="unseen">The guard&#x27;s reasons</caption><thead><tr>'
-        '<th scope="col">Reason</th><th scope="col" class="number">Measured</th>'
-        '<th scope="col" class="number">Limit</th><th scope="col">Result</th></tr></thead>'
-        f"<tbody>{rows}</tbody></table>"
-        if reasons
-        else '<p class="quiet">The guard was not asked: the adaptation was used as it came.</p>'
-    )
-    if shot.get("adapted"):
-        said = "Before the adaptation is used it has to prove itself on pairs it never saw and on restored frames."
-    else:
-        said, scale = "What was measured before a decision was made.", ""
-    return section("The guard\u2019s decision", said, scale + table)
 
 
 def _reason(reason: Mapping[str, Any]) -> str:
@@ -282,33 +313,34 @@ def _reason(reason: Mapping[str, Any]) -> str:
     )
 
 
-def _pairs(shot: Mapping[str, Any], story: ShotStory, sizes: PictureSizes) -> str:
+def _pairs(shot: Mapping[str, Any], story: ShotStory, look: Look) -> str:
     """The pseudo pairs with their places and scores."""
     if not story.pairs:
         return ""
     places = as_tables(shot.get("pairs"))
-    shown = story.pairs[: sizes.pairs]
+    shown = story.pairs[: look.pairs]
+    count = max(len(story.pairs), len(places) * look.blurs)
     figures = []
     for number, (blurred, sharp) in enumerate(shown):
-        place = places[number] if number < len(places) else {}
+        place = places[number // look.blurs] if number // look.blurs < len(places) else {}
         patches = "".join(
-            f'<div class="shown"><img src="{_photo(shrink(to_uint8(patch), 256), sizes.quality)}" '
+            f'<div class="shown"><img src="{look.photo(look.picture(patch, 256))}" '
             f'alt="Pair {number + 1}, {kind}"><span>{kind}</span></div>'
             for patch, kind in ((blurred, "blurred again"), (sharp, "sharp"))
         )
         figures.append(
             f'<figure class="pair"><div>{patches}</div><figcaption>{_place_caption(place)}</figcaption></figure>'
         )
-    more = f" The first {len(shown)} of {len(story.pairs)} are shown." if len(shown) < len(story.pairs) else ""
+    more = f" The first {len(shown)} of {count} are shown." if len(shown) < count else ""
     said = (
         "Sharp patches found in your own clip, each blurred again with the motion of the clip. "
-        f"The network learned from these and from nothing else.{more}"
+        f"The network learned from these and from nothing else. In dB: self-shift scores, low is sharp.{more}"
     )
     body = f'<div class="pairs">{"".join(figures[:_PAIRS_AT_ONCE])}</div>'
     rest = figures[_PAIRS_AT_ONCE:]
     if rest:
         body += f'<details><summary>Show {len(rest)} more</summary><div class="pairs">{"".join(rest)}</div></details>'
-    return section(f"{len(story.pairs)} pseudo pairs", said, body, wide=True)
+    return section(f"{count} pseudo {'pair' if count == 1 else 'pairs'}", said, body, wide=True)
 
 
 def _place_caption(place: Mapping[str, Any]) -> str:
@@ -319,15 +351,16 @@ def _place_caption(place: Mapping[str, Any]) -> str:
         size = f", {text(place['size'])} px" if "size" in place else ""
         said.append(f"<b>Frame {text(place['frame'])}</b>{where}{size}")
     score, blurred = as_number(place.get("score")), as_number(place.get("blurred_score"))
+    scores = []
     if math.isfinite(score):
-        said.append(f"Sharp {score:.1f} dB")
+        scores.append(f"{score:.1f} dB here")
     if math.isfinite(blurred):
-        other = f" (frame {text(place['blurred_frame'])})" if place.get("blurred_frame") is not None else ""
-        said[-1:] = [f"{said[-1]}, most blurred {blurred:.1f} dB{other}"] if said else [f"{blurred:.1f} dB"]
-    return "<br>".join(said)
+        frame = place.get("blurred_frame")
+        scores.append(f"{blurred:.1f} dB {'at its most blurred' if frame is None else f'in frame {text(frame)}'}")
+    return "<br>".join([*said, ", ".join(scores)] if scores else said)
 
 
-def _map(shot: Mapping[str, Any], story: ShotStory, video: Mapping[str, Any], sizes: PictureSizes) -> str:
+def _map(shot: Mapping[str, Any], story: ShotStory, video: Mapping[str, Any], look: Look) -> str:
     """The self-shift map as a heat map with its colour bar, beside the frame it belongs to."""
     if story.sharpness_map is None or np.asarray(story.sharpness_map).size == 0:
         return ""
@@ -340,17 +373,19 @@ def _map(shot: Mapping[str, Any], story: ShotStory, video: Mapping[str, Any], si
     high = max(high, low + 1)
     frame = next((before for number, before, _ in story.frames if number == story.map_frame), None)
     height, width = _frame_size(video, story, scores.shape)
-    outline = _outlines(as_tables(shot.get("pairs")), height, width)
+    outline = _outlines(as_tables(shot.get("pairs")), height, width, look.turns)
+    if look.turns % 2:
+        height, width = width, height
     whose = f" of frame {story.map_frame}" if story.map_frame is not None else ""
-    shape = f'style="aspect-ratio:{width}/{height}"'
-    cells = data_uri(encode_png(heat_map(scores, low, high)))
+    shape = f'style="aspect-ratio:{width * look.pixel:.6g}/{height}"'
+    cells = data_uri(encode_png(np.rot90(heat_map(scores, low, high), look.turns)))
     panels = [
         f'<figure><div class="map-picture" {shape}><img class="cells" src="{cells}" '
         f'alt="Self-shift scores{whose}, from {known.min():.1f} to {known.max():.1f} dB; pale is sharp"></div>'
         f"{_colour_bar(low, high)}</figure>"
     ]
     if frame is not None:
-        picture = _photo(shrink(to_uint8(frame), min(640, sizes.width)), sizes.quality)
+        picture = look.photo(look.picture(frame, 640))
         caption = f"Frame {story.map_frame}{', with the places where pairs were taken in any frame' if outline else ''}"
         panels.append(
             f'<figure><div class="map-picture" {shape}><img src="{picture}" alt="Frame {story.map_frame}">'
@@ -373,17 +408,21 @@ def _colour_bar(low: float, high: float) -> str:
     )
 
 
-def _outlines(places: Sequence[Mapping[str, Any]], height: int, width: int) -> str:
-    """The places of the pairs as an SVG over a picture of the whole frame."""
+def _outlines(places: Sequence[Mapping[str, Any]], height: int, width: int, turns: int) -> str:
+    """The places of the pairs as an SVG over a picture of the whole frame, turned counterclockwise with it."""
     boxes = []
     for place in places:
         left, top, size = (as_number(place.get(key)) for key in ("left", "top", "size"))
         if math.isfinite(left + top + size):
-            box = f'x="{left:g}" y="{top:g}" width="{size:g}" height="{size:g}"'
-            boxes.append(f'<rect class="halo" {box}/><rect {box}/>')
-    drawn = "".join(boxes)
-    head = f'<svg viewBox="0 0 {width} {height}" preserveAspectRatio="none" aria-hidden="true">'
-    return f"{head}{drawn}</svg>" if drawn else ""
+            boxes.append(f'<rect x="{left:g}" y="{top:g}" width="{size:g}" height="{size:g}"/>')
+    if not boxes:
+        return ""
+    moved = ("1 0 0 1 0 0", f"0 -1 1 0 0 {width}", f"-1 0 0 -1 {width} {height}", f"0 1 -1 0 {height} 0")[turns]
+    across, down = (height, width) if turns % 2 else (width, height)
+    return (
+        f'<svg viewBox="0 0 {across} {down}" preserveAspectRatio="none" aria-hidden="true">'
+        f'<g transform="matrix({moved})">{"".join(boxes)}</g></svg>'
+    )
 
 
 def _frame_size(video: Mapping[str, Any], story: ShotStory, fallback: tuple[int, ...]) -> tuple[int, int]:
@@ -426,9 +465,12 @@ def _scores(shot: Mapping[str, Any], story: ShotStory) -> str:
         start=story.first_frame,
         marks=marks,
         low_is_up=True,
+        least_span=2.0,
     )
     key = plot_key([("mark", "gave pseudo-sharp patches"), ("hole", "gave real blurred patches")]) if marks else ""
-    said = "The blur of a shaky clip comes and goes. The sharper moments teach the network what the others should be."
+    said = "The blur of a shaky clip comes and goes."
+    if marks:
+        said += " The sharper moments teach the network what the others should look like."
     return section("Sharpness over time", said, key + plot)
 
 
@@ -467,7 +509,3 @@ def _reblurrer(shot: Mapping[str, Any]) -> str:
 def _mean_of_finite(values: Sequence[float]) -> float:
     known = [value for value in values if math.isfinite(value)]
     return sum(known) / len(known) if known else math.nan
-
-
-def _photo(picture: Picture, quality: int) -> str:
-    return data_uri(encode_jpeg(picture, quality))

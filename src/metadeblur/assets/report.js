@@ -28,6 +28,10 @@ function startViewer(viewer) {
     left.tag.style.opacity = at < 12 ? 0 : 1;
     right.tag.style.opacity = at > 88 ? 0 : 1;
   }
+  function splitAt(event) {
+    const box = stage.getBoundingClientRect();
+    split((100 * (event.clientX - box.left)) / box.width);
+  }
   function place() {
     const box = stage.getBoundingClientRect();
     shiftX = Math.min(0, Math.max(box.width * (1 - zoom), shiftX));
@@ -75,19 +79,29 @@ function startViewer(viewer) {
     held = zoom === 1 || Math.abs(event.clientX - line) < 30 ? "line" : "picture";
     stage.setPointerCapture(event.pointerId);
     stage.classList.add("held");
-    if (held === "line" && zoom === 1) split((100 * (event.clientX - box.left)) / box.width);
+    if (held === "line" && zoom === 1) {
+      // A finger may be about to scroll the page: the line follows once it moves sideways, or was a tap.
+      if (event.pointerType === "touch") held = { x: event.clientX, y: event.clientY };
+      else splitAt(event);
+    }
     slider.focus({ preventScroll: true, focusVisible: false });
     event.preventDefault();
   });
   stage.addEventListener("pointermove", (event) => {
+    if (held?.x !== undefined) {
+      const [sideways, upwards] = [Math.abs(event.clientX - held.x), Math.abs(event.clientY - held.y)];
+      if (Math.max(sideways, upwards) > 5) held = sideways > upwards ? "line" : null;
+    }
     if (held === "line") {
-      const box = stage.getBoundingClientRect();
-      split((100 * (event.clientX - box.left)) / box.width);
+      splitAt(event);
     } else if (held === "picture") {
       shiftX += event.movementX;
       shiftY += event.movementY;
       place();
     }
+  });
+  stage.addEventListener("pointerup", (event) => {
+    if (held?.x !== undefined) splitAt(event);
   });
   for (const end of ["pointerup", "pointercancel"]) stage.addEventListener(end, () => { held = null; stage.classList.remove("held"); });
   stage.addEventListener("dblclick", (event) => {
@@ -96,6 +110,9 @@ function startViewer(viewer) {
   });
   addEventListener("resize", place);
   split(50);
+  const reel = viewer.querySelector(".strip ol");
+  const spot = shown.parentElement;
+  reel.scrollLeft = spot.offsetLeft + spot.offsetWidth / 2 - reel.clientWidth / 2;
 }
 
 function startPlot(area) {
@@ -114,7 +131,7 @@ function startPlot(area) {
     if (reading.hidden) return;
     reading.style.left = (100 * index) / (values.length - 1) + "%";
     reading.classList.toggle("flip", index > values.length / 2);
-    reading.firstChild.textContent = `${index + Number(area.dataset.start)}: ${value.toPrecision(4)}`;
+    reading.firstChild.textContent = `${area.dataset.name} ${index + Number(area.dataset.start)}: ${value.toPrecision(4)}`;
   }
   area.addEventListener("pointermove", read);
   area.addEventListener("pointerdown", read);

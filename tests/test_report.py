@@ -1,0 +1,475 @@
+import base64
+import hashlib
+import json
+import math
+import os
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from metadeblur.errors import MetadeblurError
+from metadeblur.page import as_number, figure_text, title_of
+from metadeblur.pictures import (
+    encode_jpeg,
+    encode_png,
+    heat_map,
+    line_plot,
+    nice_ticks,
+    shrink,
+    side_by_side,
+    to_uint8,
+)
+from metadeblur.report import (
+    PageSettings,
+    ShotStory,
+    overall_verdict,
+    render_report,
+    shot_outcome,
+    shot_verdict,
+    write_report,
+)
+
+VOID = {"meta", "link", "img", "input", "br", "path", "circle", "rect"}
+EVIL = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'&.mp4"
+
+
+class Page(HTMLParser):
+    """A parsed page: its elements, its text, and whether every tag was closed in turn."""
+
+    def __init__(self, source):
+        super().__init__()
+        self.open, self.elements, self.texts, self.raw = [], [], [], source
+        self.feed(source)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        names = [name for name, _ in attributes]
+        assert len(names) == len(set(names)), (tag, names)
+        self.elements.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        assert self.open, tag
+        assert self.open.pop() == tag
+
+    def handle_data(self, text):
+        if not self.open or self.open[-1] not in ("script", "style"):
+            self.texts.append(text)
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.texts).split())
+
+    def all(self, tag, **wanted):
+        found = [attributes for name, attributes in self.elements if name == tag]
+        return [a for a in found if all(a.get(key.rstrip("_")) == value for key, value in wanted.items())]
+
+    def of_class(self, name):
+        return [a for _, a in self.elements if name in (a.get("class") or "").split()]
+
+
+def frame(seed, height=48, width=64):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def story(index=0, adapted=True, frames=3, first=0, **more):
+    pictures = [(first + 2 * n, frame(n), frame(n + 50)) for n in range(frames)]
+    return ShotStory(
+        index=index,
+        frames=pictures,
+        base=[frame(n + 90) for n in range(frames)] if adapted else None,
+        pairs=[(frame(n, 32, 32), frame(n + 1, 32, 32)) for n in range(10)] if adapted else [],
+        sharpness_map=np.linspace(20, 40, 24).reshape(4, 6),
+        history=[{"step": n, "loss": 1 / (n + 1), "seconds": 0.1 * n} for n in range(12)] if adapted else [],
+        frame_scores=[25.0, 31.5, 28.0, 40.0, 26.0],
+        map_frame=first,
+        first_frame=first,
+        **more,
+    )
+
+
+def shot(index=0, adapted=True, share=1.0, start=0, stop=5, **more):
+    place = {"frame": start, "top": 4, "left": 8, "size": 32, "score": 25.04, "blurred_frame": start + 3}
+    values = {
+        "index": index,
+        "start": start,
+        "stop": stop,
+        "untouched": False,
+        "adapted": adapted,
+        "share": share,
+        "reasons": [
+            {"name": "held_out_gain", "figure": 0.42, "limit": 0.05, "passed": True, "text": "gain on held-out pairs"},
+            {
+                "name": "ringing",
+                "figure": 0.012 if share > 0 else 0.031,
+                "limit": 0.02,
+                "passed": share > 0,
+                "text": "overshoot at edges",
+            },
+        ]
+        if adapted
+        else [],
+        "pairs": [place | {"blurred_score": 39.96}] * 10 if adapted else [],
+        "scores": [25.0, 31.5, 28.0, 40.0, 26.0],
+        "losses": [{"step": n, "loss": 1 / (n + 1)} for n in range(12)] if adapted else [],
+        "reblurrer": {"name": "flow", "exposure": 0.82} if adapted else None,
+        "note": None,
+        "seconds": {"adapt": 3.5, "restore": 61.0},
+    }
+    return values | more
+
+
+def record(*shots, **more):
+    return {
+        "input": "/home/anna/shaky.mp4",
+        "output": "/home/anna/shaky-sharp.mp4",
+        "version": "0.1.0",
+        "settings": {"model": "lite", "guard": True, "adaptation": {"lr": 2.5e-5, "blurs": 1}},
+        "video": {"width": 64, "height": 48, "frames": 5, "fps": "30000/1001", "codec": "h264"},
+        "shots": list(shots),
+        "share": 1.0,
+        "seconds": {"scan": 1.25, "adapt": 3.5, "restore": 61.0, "total": 66.0},
+        "peak_memory_mb": 1536,
+        "tile": 0,
+        "precision": "fp32",
+        "versions": {"python": "3.11.2", "torch": "2.13.0"},
+        "machine": {"processor": "two cores"},
+    } | more
+
+
+def sharp_already(index=0):
+    reason = {"name": "sharp", "figure": 27.0, "limit": 29.0, "passed": True, "text": "sharp already"}
+    return shot(index, adapted=False, share=0.0, untouched=True, reasons=[reason], note="sharp already")
+
+
+CASES = {
+    "adapted": ([shot()], [story()]),
+    "kept in part": ([shot(share=0.5)], [story()]),
+    "dropped": ([shot(share=0.0)], [story()]),
+    "too short": ([shot(adapted=False, share=0.0, note="3 frames are too few")], [story(adapted=False, frames=1)]),
+    "sharp already": ([sharp_already()], [story(adapted=False)]),
+    "several": (
+        [shot(0), shot(1, share=0.0, start=5, stop=10), sharp_already(2), shot(3, adapted=False, share=0.0)],
+        [story(0), story(1, first=5), story(2, adapted=False), story(3, adapted=False, frames=2)],
+    ),
+    "no stories": ([shot()], []),
+    "no shots": ([], []),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_page_is_whole_self_contained_and_its_pictures_can_be_decoded(case, tmp_path):
+    shots, stories = CASES[case]
+    path = write_report(tmp_path / "made" / "here", record(*shots), stories)
+    assert path == tmp_path / "made" / "here" / "index.html"
+    assert [entry.name for entry in path.parent.iterdir()] == ["index.html"]
+    page = Page(path.read_text(encoding="utf-8"))
+    assert not re.search(r"https?:|//cdn|@import|url\(", page.raw)
+    ids = [a["id"] for _, a in page.elements if "id" in a]
+    assert len(ids) == len(set(ids))
+    for _, attributes in page.elements:
+        for name in ("src", "href", "data-before", "data-base", "data-after"):
+            value = attributes.get(name)
+            if value is not None and not value.startswith("#") and value != "data:,":
+                kind, data = re.fullmatch(r"data:image/(png|jpeg);base64,(.+)", value).groups()
+                assert cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_COLOR) is not None, kind
+    assert all(image.get("alt") for image in page.all("img"))
+    assert all(a.get("aria-label") for a in page.all("input", type="range"))
+    assert all(a.get("href") == "#content" or a["href"][1:] in ids for a in page.all("a"))
+
+
+@pytest.mark.parametrize(
+    ("case", "verdict"),
+    [
+        ("adapted", "Adapted to your clip: kept whole (100 %)"),
+        ("kept in part", "Adapted to your clip: kept in part (50 %)"),
+        ("dropped", "Base model used: the adaptation did not help"),
+        ("too short", "Base model used: no adaptation was made"),
+        ("sharp already", "Returned unchanged: already sharp"),
+        ("several", "Adapted to your clip: 1 of 4 shots kept whole, 2 with the base model, 1 returned unchanged"),
+        ("no shots", "Nothing was restored"),
+    ],
+)
+def test_the_verdict_is_the_title(case, verdict):
+    shots, stories = CASES[case]
+    page = Page(render_report(record(*shots), stories))
+    assert re.search(r"<h1>(.*?)</h1>", page.raw).group(1) == verdict
+    assert f"<title>{verdict}" in page.raw
+
+
+def test_an_adapted_shot_has_every_part():
+    page = Page(render_report(record(shot()), [story()]))
+    for words in (
+        *("The guard\u2019s decision", "10 pseudo pairs", "Self-shift map", "Sharpness over time", "Loss by step"),
+        *("How the blur was modelled", "Times by stage", "Settings", "Versions and machine"),
+        *("Held out gain", "at least 0.05", "at most 0.02", "Passed", "25.0 dB here", "40.0 dB in frame 3"),
+        *("1 min 1 s", "1 min 6 s", "2.5e-05", "PyTorch", "1.5 GB", "5 frames at 64\u00d748"),
+    ):
+        assert words in page.text, words
+    assert "Base model" in page.text
+    assert len(page.all("input", type="range")) == 1
+    assert [a["value"] for a in page.all("input", type="radio")] == ["before after", "before base", "base after"]
+    assert len([a for a in page.all("button") if "data-frame" in a]) == 3
+    assert len(page.of_class("pair")) == 10
+    assert len(page.of_class("plot")) == 2
+
+
+def test_failed_reasons_say_so_in_words():
+    page = Page(render_report(record(shot(share=0.0)), [story()]))
+    assert page.text.count("Failed") == 1
+    assert page.text.count("Passed") == 1
+    assert "Adapted" not in page.text.replace("Fully adapted", "").replace("The adaptation", "")
+
+
+def test_a_shot_that_was_not_adapted_shows_no_empty_parts():
+    shots, stories = CASES["too short"]
+    page = Page(render_report(record(*shots), stories))
+    for words in ("pseudo pair", "Loss by step", "guard\u2019s decision", "How the blur"):
+        assert words not in page.text
+    assert page.all("input", type="radio") == []
+    assert "3 frames are too few." in page.text
+
+
+def test_each_of_several_shots_has_its_own_section():
+    shots, stories = CASES["several"]
+    page = Page(render_report(record(*shots), stories))
+    assert [a["id"] for a in page.of_class("shot")] == ["shot-1", "shot-2", "shot-3", "shot-4"]
+    assert {a["href"] for a in page.all("a")} >= {"#shot-1", "#shot-4"}
+    assert "frames 5 to 9, 0:00.2 to 0:00.3" in page.text
+    groups = [a["name"] for a in page.all("input", type="radio")]
+    assert len(set(groups)) * 3 == len(groups)
+
+
+def test_nothing_from_the_record_becomes_markup():
+    reason = {"name": EVIL, "figure": EVIL, "limit": None, "passed": False, "text": EVIL}
+    place = dict.fromkeys(("frame", "top", "left", "size", "blurred_frame"), EVIL)
+    wild = shot(reasons=[reason], note=EVIL, pairs=[place], reblurrer={EVIL: EVIL}, seconds={EVIL: 1.0})
+    whole = record(
+        *(wild, wild | {"index": 1}),
+        **{"input": EVIL, "output": EVIL, "version": EVIL, "settings": {EVIL: EVIL, "a": {EVIL: [EVIL]}}},
+        **{"video": {"codec": EVIL, "fps": EVIL, "width": EVIL, "height": EVIL, "rotation": EVIL}, "not_kept": [EVIL]},
+        **{"seconds": {EVIL: 1.0}, "versions": {EVIL: EVIL}, "machine": {EVIL: EVIL}, "tile": EVIL},
+    )
+    for evil in (whole, whole | {"shots": [wild]}):
+        page = Page(render_report(evil, [story(0), story(1)]))
+        assert len(page.all("script")) == 1
+        assert not [a for _, a in page.elements if any(name.startswith("on") for name in a)]
+        assert not page.all("img", src="x")
+        assert "<script>alert(1)" in page.text
+
+
+def test_only_the_pages_own_script_may_run_and_nothing_may_be_fetched():
+    page = Page(render_report(record(shot()), [story()]))
+    policy = page.all("meta", **{"http-equiv": "Content-Security-Policy"})[0]["content"]
+    script = re.search(r"<script>(.*)</script>", page.raw, re.S).group(1)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in policy
+    assert "default-src 'none'" in policy
+
+
+@pytest.mark.parametrize(
+    "thin",
+    [
+        {},
+        {"shots": None, "seconds": None, "settings": None, "video": None, "versions": None, "peak_memory_mb": None},
+        {"shots": [{}]},
+        {"shots": [{"index": 0, "adapted": True}], "share": None, "video": {"frames": None}},
+        {"shots": [{"adapted": True, "share": None, "pairs": [{}], "losses": [None, None], "scores": [None, None]}]},
+        {"shots": [{"reasons": [{}], "pairs": None, "losses": None, "reblurrer": None, "seconds": {"x": None}}]},
+        {"shots": [{"losses": [0.5, 0.25], "scores": [30.0, math.nan, 31.0]}]},
+    ],
+)
+@pytest.mark.parametrize("with_story", [False, True])
+def test_absent_fields_do_not_matter(thin, with_story):
+    page = Page(render_report(thin, [story()] if with_story else []))
+    assert ">nan" not in page.raw
+    assert "None" not in page.text
+
+
+def test_an_empty_story_does_not_matter():
+    empty = ShotStory(0, sharpness_map=np.full((2, 2), np.nan), frame_scores=[math.nan, math.nan])
+    page = Page(render_report(record(shot(scores=[], losses=[], pairs=[])), [empty]))
+    assert page.all("img") == []
+
+
+def test_pictures_may_be_tensors_and_floats():
+    tensors = [(0, torch.rand(3, 24, 32), np.random.default_rng(0).random((24, 32, 3)))]
+    page = Page(render_report(record(shot()), [ShotStory(0, frames=tensors)]))
+    assert len(page.of_class("stage")) == 1
+
+
+def _sizes(page, name):
+    found = []
+    for button in page.all("button"):
+        if name in button:
+            data = base64.b64decode(button[name].partition(",")[2])
+            found.append(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR).shape[:2])
+    return found
+
+
+def test_a_turned_video_is_shown_upright_with_its_places():
+    first = frame(0)
+    quarter = story(frames=2)
+    quarter.frames = [(0, first, first), (1, first, first)]
+    whole = record(shot(), video={"width": 64, "height": 48, "rotation": -90})
+    page = Page(render_report(whole, [quarter]))
+    assert set(_sizes(page, "data-before")) == {(64, 48)}
+    # A clockwise quarter turn takes the corner (8, 4) of a 32 px place to the upper right: x = 48 - 4 - 32, y = 8.
+    a, b, c, d, e, f = map(float, re.search(r"matrix\(([^)]*)\)", page.raw).group(1).split())
+    corners = [(a * x + c * y + e, b * x + d * y + f) for x, y in ((8, 4), (40, 36))]
+    assert sorted(x for x, _ in corners) == [12, 44]
+    assert sorted(y for _, y in corners) == [8, 40]
+    assert 'viewBox="0 0 48 64"' in page.raw
+
+
+def test_pixels_that_are_not_square_are_shown_in_proportion():
+    whole = record(shot(), video={"width": 64, "height": 48, "sample_aspect_ratio": "4/3"})
+    assert "aspect-ratio:85.3333/48" in Page(render_report(whole, [story()])).raw
+
+
+def test_pairs_made_from_one_place_share_its_caption():
+    places = [{"frame": n, "score": 20.0 + n} for n in range(5)]
+    whole = record(shot(pairs=places), settings={"adaptation": {"blurs": 2}})
+    page = Page(render_report(whole, [story()]))
+    assert page.text.count("20.0 dB here") == 2
+    assert page.text.count("24.0 dB here") == 2
+
+
+def test_many_shots_keep_the_page_of_a_sensible_size():
+    stories = [ShotStory(n, frames=[(n, frame(n, 480, 640), frame(n + 1, 480, 640))]) for n in range(6)]
+    small = PageSettings(megapixels=1.0)
+    page = Page(render_report(record(*({"index": n} for n in range(6))), stories, small))
+    area = 0
+    for image in page.all("img"):
+        area += int(image.get("width", 0)) * int(image.get("height", 0))
+    assert 0 < area <= 1.2e6
+
+
+def test_a_report_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(MetadeblurError, match=r"report cannot be written to .*file.*--report"):
+        write_report(tmp_path / "file", record(), [])
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(MetadeblurError, match="No space left"):
+        write_report(tmp_path / "new", record(), [])
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_an_earlier_report_is_replaced(tmp_path):
+    write_report(tmp_path, record(shot()), [])
+    write_report(tmp_path, record(sharp_already()), [])
+    assert os.listdir(tmp_path) == ["index.html"]  # noqa: PTH208
+    assert "already sharp" in (tmp_path / "index.html").read_text(encoding="utf-8")
+
+
+def test_outcomes():
+    off = [{"name": "guard", "passed": True}]
+    assert shot_outcome({"adapted": True, "share": 1, "reasons": off}) == "unchecked"
+    assert shot_outcome({"adapted": False, "share": 0, "losses": [1.0], "reasons": [{"name": "diverged"}]}) == "dropped"
+    assert shot_outcome({"adapted": False, "note": "The clip is sharp already"}) == "unchanged"
+    assert "guard" in shot_verdict({"adapted": True, "share": 1, "reasons": off})
+    assert overall_verdict([{"untouched": True}] * 3) == "Returned unchanged: already sharp"
+    assert overall_verdict([{"untouched": True}, {}]).startswith("Not adapted: 1 of 2 shots with the base model")
+
+
+# Pictures
+
+
+def test_a_picture_survives_png_and_nearly_jpeg():
+    picture = cv2.GaussianBlur(frame(3), (9, 9), 3)
+    decoded = cv2.imdecode(np.frombuffer(encode_png(picture), np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    assert np.array_equal(decoded, picture)
+    decoded = cv2.imdecode(np.frombuffer(encode_jpeg(picture), np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    assert np.abs(decoded.astype(int) - picture).mean() < 3
+
+
+def test_to_uint8_takes_tensors_arrays_grey_and_bad_values():
+    values = torch.tensor([0.0, 1.0, 0.5, 2.0, -1.0, math.nan]).expand(3, 1, 6)
+    assert to_uint8(values)[0, :, 0].tolist() == [0, 255, 128, 255, 0, 0]
+    assert to_uint8(np.zeros((4, 5))).shape == (4, 5, 3)
+    assert to_uint8((torch.ones(3, 2, 2) * 7).to(torch.uint8)).max() == 7
+    with pytest.raises(ValueError, match="three channels"):
+        to_uint8(torch.zeros(1, 4, 4))
+
+
+def test_side_by_side_labels_and_refuses_heights_that_differ():
+    labelled = side_by_side([frame(0), frame(1)], ["blurred", "restored"], gap=2)
+    assert labelled.shape[1] == 130
+    assert labelled.shape[0] > 48
+    with pytest.raises(ValueError, match="one height"):
+        side_by_side([frame(0), frame(0, 40)])
+
+
+def test_shrink_keeps_the_proportions():
+    assert shrink(frame(0, 100, 300), 150).shape == (50, 150, 3)
+    assert shrink(frame(0), 999).shape == (48, 64, 3)
+
+
+def test_the_heat_map_gets_lighter_towards_sharp():
+    luma = heat_map(np.linspace(40, 20, 50)[None], 20, 40).astype(float) @ [0.2126, 0.7152, 0.0722]
+    assert (np.diff(luma[0]) > 0).all()
+    assert heat_map(np.array([[math.nan]]), 0, 1).tolist() == [[[128, 128, 128]]]
+
+
+@given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6))
+def test_ticks_are_few_and_inside(low, span):
+    ticks = nice_ticks(low, low + span)
+    slack = 1e-6 * max(1.0, abs(low), span)
+    assert 1 <= len(ticks) <= 6
+    assert all(low - slack <= tick <= low + span + slack for tick in ticks)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.none() | st.floats(allow_nan=True, allow_infinity=True), max_size=30), st.booleans())
+def test_a_plot_takes_any_values(values, flip):
+    drawn = line_plot(values, summary="a <b>", x_title="x", y_title="y", low_is_up=flip)
+    Page(drawn)
+    assert "NaN" not in drawn
+    assert "inf" not in drawn
+
+
+def test_a_long_series_stays_small():
+    drawn = line_plot([math.sin(n / 100) for n in range(20_000)], summary="s", x_title="x", y_title="y")
+    assert len(drawn) < 60_000
+    assert 'class="range"' in drawn
+
+
+# Words
+
+
+@given(st.floats())
+def test_figures_are_short(value):
+    assert len(figure_text(value)) <= 12
+
+
+def test_names_become_words():
+    assert title_of("adaptation.held_out") == "Adaptation: held out"
+    assert title_of("memory_gb") == "Memory (GB)"
+    assert as_number("30000/1001") == pytest.approx(29.97, abs=0.001)
+    assert math.isnan(as_number("1/0"))
+    assert math.isnan(as_number(None))
+
+
+def test_the_picture_names_reach_the_script_as_json():
+    page = Page(render_report(record(shot()), [story()]))
+    assert json.loads(page.of_class("viewer")[0]["data-names"]) == {
+        "before": "Before",
+        "after": "Adapted",
+        "base": "Base model",
+    }
