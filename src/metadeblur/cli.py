@@ -8,7 +8,7 @@ import os
 import sys
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
@@ -115,7 +115,8 @@ def _unknown(words: Sequence[str]) -> str:
     """What to say about a command that is none."""
     group = [name for name in COMMANDS if name.startswith(f"{words[0]} ")]
     asked = " ".join(words[: 2 if group else 1])
-    near = group or difflib.get_close_matches(words[0], COMMANDS, n=1)
+    meant = difflib.get_close_matches(words[0], {name.split()[0] for name in COMMANDS}, n=1)
+    near = group or [name for name in COMMANDS if name.split()[0] in meant]
     return f"no command {asked!r}; {'did you mean: ' + ', '.join(near) if near else 'metadeblur --help lists them'}"
 
 
@@ -134,26 +135,30 @@ def _from_file(arguments: type[Any], flags: Sequence[str]) -> Any:
         raise UsageError(f"--config {path}: {error.strerror}") from error
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"--config {path}: {error}") from error
-    return _filled(arguments, table, path)
-
-
-def _filled(arguments: type[Any], table: dict[str, Any], path: Path) -> Any:
-    """A settings dataclass with the values of a TOML table; keys are spelled as the fields or as the flags."""
     values = {key.replace("-", "_"): value for key, value in table.items()}
-    known = {entry.name: entry for entry in fields(arguments)}
-    strange = sorted(set(values) - set(known))
-    if strange:
-        raise UsageError(f"--config {path}: no setting {strange[0]!r}; known: {', '.join(sorted(known))}")
-    plain = arguments()
-    for key, value in values.items():
-        now = getattr(plain, key)
-        if is_dataclass(now) and isinstance(value, dict):
-            values[key] = _filled(type(now), value, path)
-        elif isinstance(now, tuple) and isinstance(value, list):
-            values[key] = tuple(value)
-        elif isinstance(now, Path):
-            values[key] = Path(value)
-    return arguments(**values)
+    default = _filled(arguments(), values)
+    if values:
+        raise UsageError(f"--config {path}: no setting {next(iter(values))!r}; metadeblur COMMAND --help lists them")
+    return default
+
+
+def _filled(settings: Any, values: dict[str, Any]) -> Any:
+    """Settings with the values of a TOML table; those that found their place are taken out of ``values``.
+
+    Settings inside of settings are flags without a prefix, so their values may stand in the table or in one of its own.
+    """
+    changes: dict[str, Any] = {}
+    for entry in fields(settings):
+        now = getattr(settings, entry.name)
+        if is_dataclass(now):
+            values |= values.pop(entry.name, {})
+            changes[entry.name] = _filled(now, values)
+        elif entry.name in values:
+            value = values.pop(entry.name)
+            if isinstance(value, list):
+                value = tuple(value)
+            changes[entry.name] = Path(value) if isinstance(now, Path) else value
+    return replace(settings, **changes)
 
 
 if __name__ == "__main__":

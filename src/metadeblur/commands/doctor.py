@@ -14,7 +14,7 @@ class Doctor:
     def run(self) -> None:
         """Print one line a fact."""
         for name, value in facts().items():
-            print(f"{name:<20}{value}")
+            print(f"{name:<24}{value}")
 
 
 def facts() -> dict[str, str]:
