@@ -240,6 +240,7 @@ def _strip(
 ) -> str:
     """Small pictures of all frames, before above after; each is the button that puts its frame on the stage."""
     items = []
+    aspect = look.aspect(pictures[middle]["before"])
     for position, ((number, _, _), kinds) in enumerate(zip(story.frames, pictures, strict=True)):
         chosen = position == middle
         waiting = "".join(
@@ -257,8 +258,9 @@ def _strip(
             f'{small}<span><span class="unseen">Frame </span>{number}</span></button></li>'
         )
     return (
-        f'<div class="strip"><div class="strip-names" aria-hidden="true"><span>{names["before"]}</span>'
-        f'<span>{names["after"]}</span><span>Frame</span></div><ol aria-label="Frames">{"".join(items)}</ol></div>'
+        f'<div class="strip" style="--aspect:{aspect}"><div class="strip-names" aria-hidden="true">'
+        f"<span>{names['before']}</span><span>{names['after']}</span><span>Frame</span></div>"
+        f'<ol aria-label="Frames">{"".join(items)}</ol></div>'
     )
 
 
@@ -377,7 +379,7 @@ def _map(shot: Mapping[str, Any], story: ShotStory, video: Mapping[str, Any], lo
     if look.turns % 2:
         height, width = width, height
     whose = f" of frame {story.map_frame}" if story.map_frame is not None else ""
-    shape = f'style="aspect-ratio:{width * look.pixel:.6g}/{height}"'
+    shape = f'style="--aspect:{width * look.pixel:.6g}/{height}"'
     cells = data_uri(encode_png(np.rot90(heat_map(scores, low, high), look.turns)))
     panels = [
         f'<figure><div class="map-picture" {shape}><img class="cells" src="{cells}" '
