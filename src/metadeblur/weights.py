@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from metadeblur.errors import MetadeblurError
 from metadeblur.networks import ARCHITECTURES, recognise
+from metadeblur.video.output import whole
 
 BUILT_IN = ("lite",)
 
@@ -96,15 +97,8 @@ def save_deblurrer(net: nn.Module, path: Path, metadata: dict[str, str], *, half
         key: (value.half() if half and value.is_floating_point() else value).detach().cpu().contiguous()
         for key, value in net.state_dict().items()
     }
-    partial = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with whole(path) as partial:
         save_file(weights, partial, metadata={**metadata, "format": "pt"})
-        partial.replace(path)
-    except (OSError, SafetensorError) as error:
-        raise MetadeblurError(f"{path}: cannot write the weights ({error})") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def model_card(name: str) -> dict[str, object]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from metadeblur.errors import MetadeblurError
+from metadeblur.video.output import whole
 
 
 @dataclass(frozen=True)
@@ -111,19 +111,10 @@ def run(trainee: Trainee, settings: LoopSettings, out: Path, *, resume: bool = F
                 since = time.monotonic()
             due = time.monotonic() - saved_at > settings.checkpoint_minutes * 60
             if due or done == settings.steps:
-                save(checkpoint, {"step": done, "trainee": trainee.state_dict()})
+                with whole(checkpoint) as partial:
+                    torch.save({"step": done, "trainee": trainee.state_dict()}, partial)
                 saved_at = time.monotonic()
     return settings.steps
-
-
-def save(path: Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint under a temporary name and rename it when it is whole."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        torch.save(state, partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _append(path: Path, row: dict[str, float]) -> None:

@@ -1,0 +1,122 @@
+"""Training: it learns, it resumes to the same weights, and it refuses what cannot work."""
+
+import csv
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from metadeblur.data.layouts import plain_clips
+from metadeblur.data.pairs import PairSampler
+from metadeblur.errors import MetadeblurError
+from metadeblur.networks.lite import Lite
+from metadeblur.training import deblur
+from metadeblur.training.deblur import DeblurTraining, train_deblur
+from metadeblur.training.loop import LoopSettings
+from metadeblur.weights import load_deblurrer, parameters_digest, read_weights
+
+
+@pytest.fixture
+def clips(tmp_path):
+    """One paired clip: stripes, and the same blurred."""
+    for name in ("one", "two"):
+        for index in range(2):
+            frame = np.random.default_rng(index).integers(0, 256, (12, 16, 3), dtype=np.uint8)
+            frame = cv2.resize(frame, (64, 48), interpolation=cv2.INTER_NEAREST)
+            for side, picture in (("sharp", frame), ("blur", cv2.blur(frame, (7, 1)))):
+                (tmp_path / "clips" / name / side).mkdir(parents=True, exist_ok=True)
+                cv2.imwrite(str(tmp_path / "clips" / name / side / f"{index:06d}.png"), picture)
+    return tmp_path / "clips"
+
+
+@pytest.fixture
+def small(clips, monkeypatch):
+    monkeypatch.setattr(deblur, "Lite", lambda: Lite(channels=(16, 16), encoder=(1, 1), decoder=(1,), fold=2))
+    loop = LoopSettings(steps=12, warmup=2, log_steps=2, validate_steps=6, checkpoint_minutes=0.0)
+    return DeblurTraining(
+        clips=(str(clips),),
+        validation=(str(clips),),
+        batch=2,
+        patch=32,
+        learning_rate=2e-3,
+        precision="fp32",
+        loop=loop,
+    )
+
+
+def rows(path):
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_training_improves_on_the_blurred_input(small, tmp_path):
+    settings = replace(small, ema=0.9, loop=replace(small.loop, steps=60, validate_steps=60))
+    weights = train_deblur(settings, tmp_path / "run", quiet=True)
+    last = rows(tmp_path / "run" / "validation.csv")[-1]
+    assert float(last["base"]) > float(last["blurred"]) + 0.3
+    assert read_weights(weights)[1]["steps"] == "60"
+    assert load_deblurrer(weights)(torch.rand(1, 3, 32, 32)).shape == (1, 3, 32, 32)
+
+
+def test_a_stopped_run_goes_on_to_the_same_weights(small, tmp_path, monkeypatch):
+    whole = train_deblur(small, tmp_path / "whole", quiet=True)
+    step, calls = deblur.DeblurTrainee.step, []
+
+    def stop_at_seven(self, number, rate):
+        calls.append(number)
+        if number == 7 and len(calls) == 8:
+            raise KeyboardInterrupt
+        return step(self, number, rate)
+
+    monkeypatch.setattr(deblur.DeblurTrainee, "step", stop_at_seven)
+    with pytest.raises(KeyboardInterrupt):
+        train_deblur(small, tmp_path / "parts", quiet=True)
+    parts = train_deblur(small, tmp_path / "parts", resume=True, quiet=True)
+    assert calls == [*range(8), *range(7, 12)]
+    assert parameters_digest(load_deblurrer(parts)) == parameters_digest(load_deblurrer(whole))
+    curves = [[row["loss"] for row in rows(tmp_path / name / "log.csv")] for name in ("whole", "parts")]
+    assert curves[0][:3] == curves[1][:3]
+    assert curves[0][-1] == curves[1][-1]
+
+
+def test_an_old_run_is_not_overwritten(small, tmp_path):
+    train_deblur(small, tmp_path / "run", quiet=True)
+    with pytest.raises(MetadeblurError, match="--resume"):
+        train_deblur(small, tmp_path / "run", quiet=True)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_with_a_reason(small, tmp_path, monkeypatch):
+    monkeypatch.setitem(deblur.LOSSES, "psnr", lambda output, sharp: (output - sharp).sum() * float("nan"))
+    with pytest.raises(MetadeblurError, match="step 0: loss.*not finite"):
+        train_deblur(small, tmp_path / "run", quiet=True)
+
+
+def test_wrong_settings_are_named(small, tmp_path):
+    with pytest.raises(MetadeblurError, match="loss 'l3' is not known"):
+        train_deblur(replace(small, loss="l3"), tmp_path / "run", quiet=True)
+    with pytest.raises(MetadeblurError, match="no training clips"):
+        train_deblur(replace(small, clips=()), tmp_path / "run", quiet=True)
+    with pytest.raises(MetadeblurError, match="lower --patch"):
+        train_deblur(replace(small, patch=128), tmp_path / "run", quiet=True)
+
+
+def test_batches_depend_on_seed_and_step_alone(clips):
+    samplers = [PairSampler(plain_clips(clips), patch=16, batch=3, seed=1, cache_bytes=room) for room in (0, 10**9)]
+    for _ in range(2):
+        samplers[1](0)
+    for one, other in zip(samplers[0](4), samplers[1](4), strict=True):
+        assert torch.equal(one, other)
+    assert not torch.equal(samplers[0](4)[0], samplers[0](5)[0])
+
+
+def test_both_sides_are_cut_alike(clips):
+    blurred, sharp = PairSampler(plain_clips(clips), patch=24, batch=4, seed=0, identity=1.0)(0)
+    assert torch.equal(blurred, sharp)
+
+
+def test_unpaired_frames_are_listed(clips):
+    (clips / "one" / "blur" / "000001.png").unlink()
+    with pytest.raises(MetadeblurError, match="000001"):
+        plain_clips(clips)

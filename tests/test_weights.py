@@ -1,0 +1,94 @@
+"""Weights: what loads, and what is refused with a line that helps."""
+
+import pickle
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from metadeblur.errors import MetadeblurError
+from metadeblur.networks.lite import Lite
+from metadeblur.weights import built_in_path, checksum, load_deblurrer, model_card, parameters_digest, save_deblurrer
+
+SMALL = {"channels": (8, 16), "encoder": (1, 1), "decoder": (1,), "fold": 2}
+
+
+def test_saved_weights_come_back(tmp_path):
+    net = Lite(**SMALL)
+    torch.nn.init.normal_(net.head.weight)
+    save_deblurrer(net, tmp_path / "w.safetensors", {"architecture": "lite"})
+    again = load_deblurrer(tmp_path / "w.safetensors")
+    assert parameters_digest(again) == parameters_digest(net)
+    assert not again.training
+    assert [path.name for path in tmp_path.iterdir()] == ["w.safetensors"]
+
+
+def test_half_precision_halves_the_file(tmp_path):
+    net = Lite()
+    save_deblurrer(net, tmp_path / "half.safetensors", {}, half=True)
+    assert (tmp_path / "half.safetensors").stat().st_size < 6_000_000
+
+
+def test_unknown_name_lists_the_known_ones():
+    with pytest.raises(MetadeblurError, match="known: lite"):
+        load_deblurrer("litle")
+
+
+def test_foreign_tensors_are_refused(tmp_path):
+    save_file({"a": torch.zeros(3)}, tmp_path / "w.safetensors")
+    with pytest.raises(MetadeblurError, match="no known network"):
+        load_deblurrer(tmp_path / "w.safetensors")
+
+
+def test_missing_tensor_is_named(tmp_path):
+    weights = Lite(**SMALL).state_dict()
+    del weights["head.bias"]
+    save_file(weights, tmp_path / "w.safetensors")
+    with pytest.raises(MetadeblurError, match="do not fit"):
+        load_deblurrer(tmp_path / "w.safetensors")
+
+
+def test_nan_weights_are_refused(tmp_path):
+    weights = Lite(**SMALL).state_dict()
+    weights["head.bias"][0] = float("nan")
+    save_file(weights, tmp_path / "w.safetensors")
+    with pytest.raises(MetadeblurError, match=r"head\.bias.*not finite"):
+        load_deblurrer(tmp_path / "w.safetensors")
+
+
+class _Trap:
+    """What a hostile checkpoint would hold: unpickling it writes a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+def test_a_pickle_is_never_run(tmp_path):
+    trap = tmp_path / "trapped"
+    (tmp_path / "w.safetensors").write_bytes(pickle.dumps(_Trap(trap)))
+    with pytest.raises(MetadeblurError, match="safetensors"):
+        load_deblurrer(tmp_path / "w.safetensors")
+    assert not trap.exists()
+
+
+def test_truncated_file_is_refused(tmp_path):
+    save_deblurrer(Lite(**SMALL), tmp_path / "w.safetensors", {})
+    data = (tmp_path / "w.safetensors").read_bytes()
+    (tmp_path / "w.safetensors").write_bytes(data[: len(data) // 2])
+    with pytest.raises(MetadeblurError, match="safetensors"):
+        load_deblurrer(tmp_path / "w.safetensors")
+
+
+def test_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(MetadeblurError, match="file"):
+        save_deblurrer(Lite(**SMALL), tmp_path / "file" / "w.safetensors", {})
+
+
+def test_the_card_belongs_to_the_weights():
+    card = model_card("lite")
+    assert card["sha256"] == checksum(built_in_path("lite"))
+    assert built_in_path("lite").stat().st_size <= 6_000_000
