@@ -96,9 +96,7 @@ def estimate_exposure(motion: ClipMotion) -> ExposureEstimate | None:
     errors = [_lowest([votes[k] for k in telling if k != index])[0] for index in telling] if len(telling) > 1 else []
     error = float(np.sqrt(np.sum((np.array(errors) - exposure) ** 2) * (1 - 1 / len(errors)))) if errors else LONGEST
     best = sorted(telling, key=lambda index: -float(votes[index].weights.sum()))[:2]
-    response, gain = _choose_response(
-        motion, [pairs[index] for index in best], [votes[index] for index in best], height, width
-    )
+    response, gain = _choose_response(motion, {pairs[index]: votes[index] for index in best}, height, width)
     return ExposureEstimate(
         exposure=exposure,
         error=error,

@@ -56,7 +56,8 @@ def dense_flow(source: Array, target: Array) -> Array:
             cv2.copyMakeBorder(picture, 0, max(0, below), 0, max(0, right), cv2.BORDER_REFLECT)
             for picture in (source, target)
         )
-    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST).calc(source, target, None)
+    algorithm: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    flow = algorithm.calc(source, target, None)
     return np.ascontiguousarray(flow[:height, :width], dtype=np.float32)
 
 
