@@ -18,6 +18,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from metadeblur import __version__
 from metadeblur.errors import MetadeblurError
 from metadeblur.page import (
     as_number,
@@ -98,7 +99,7 @@ def render_report(record: Mapping[str, Any], stories: Sequence[ShotStory], setti
     return Template(_asset("report.html")).substitute(
         title=text(f"{verdict} · {Path(source).name}" if source else verdict),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        version=text(record.get("version") or ""),
+        version=text(record.get("version") or __version__),
         style=style,
         script=script,
         verdict=text(verdict),
