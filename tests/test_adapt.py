@@ -1,0 +1,170 @@
+"""Adaptation: it learns from the clip alone, never harms the network it was given, and says why when it gives up."""
+
+import inspect
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from metadeblur.adapt import AdaptSettings, Pair, adapt, inner_update
+from metadeblur.clip import Clip
+from metadeblur.errors import MetadeblurError
+from metadeblur.weights import parameters_digest
+
+QUICK = {"pairs": 4, "steps": 6, "patch": 48, "batch": 2, "precision": "fp32"}
+
+
+class Small(nn.Module):
+    """A deblurrer with a few weights: picture plus a convolution of it."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 5, padding=2)
+        nn.init.zeros_(self.conv.weight)
+        nn.init.zeros_(self.conv.bias)
+
+    def forward(self, x):
+        return x + self.conv(x)
+
+
+class SmallVideo(Small):
+    """The same for the centre of three frames."""
+
+    frames = 3
+
+    def forward(self, x):
+        return x[:, 1] + self.conv(x.mean(1))
+
+
+@pytest.fixture(scope="module")
+def clip():
+    """A camera that pans fast over noise-like texture, then stands: blurred and sharp frames in turn."""
+    coarse = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    texture = cv2.resize(coarse, (240, 160), interpolation=cv2.INTER_CUBIC)
+    frames, left = [], 10
+    for index in range(10):
+        speed = 8 if index % 4 == 1 else 1
+        steps = [texture[20:116, left + k : left + k + 128] for k in range(speed)]
+        frames.append(np.mean(steps, axis=0).astype(np.uint8))
+        left += speed
+    return Clip(torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).contiguous())
+
+
+def test_it_learns_from_the_pairs(clip):
+    outcome = adapt(Small(), clip, **{**QUICK, "steps": 30, "lr": 5e-3}, guard=False)
+    losses = [entry["loss"] for entry in outcome.history]
+    assert np.mean(losses[-5:]) < 0.9 * np.mean(losses[:5])
+    assert outcome.share == 1
+    assert len(outcome.pairs) == 4 * AdaptSettings().blurs
+
+
+def test_the_network_given_is_never_changed(clip):
+    net = Small().train()
+    before, digest = {key: value.clone() for key, value in net.state_dict().items()}, parameters_digest(net)
+    outcome = adapt(net, clip, **QUICK, lr=1e-2, guard=False)
+    assert parameters_digest(net) == digest
+    assert net.training
+    assert all(weight.requires_grad and weight.grad is None for weight in net.parameters())
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+    assert parameters_digest(outcome.model) != digest
+
+
+def test_same_seed_same_weights_other_seed_other_weights(clip):
+    one, two, other = (
+        parameters_digest(adapt(Small(), clip, **QUICK, seed=seed, guard=False).model) for seed in (3, 3, 4)
+    )
+    assert one == two != other
+
+
+def test_there_is_no_way_to_hand_it_sharp_frames():
+    names = set(inspect.signature(adapt).parameters) | set(AdaptSettings.__dataclass_fields__)
+    assert not {name for name in names if any(word in name for word in ("sharp", "truth", "target", "gt"))}
+
+
+def test_a_short_clip_gets_the_base_and_a_reason(clip):
+    outcome = adapt(Small(), clip.part(0, 3), **QUICK)
+    assert outcome.share == 0
+    assert "3 frames are too few" in outcome.reasons[0].text
+    assert parameters_digest(outcome.model) == parameters_digest(Small())
+
+
+def test_an_exploding_loss_ends_with_the_base_and_a_reason(clip):
+    outcome = adapt(Small(), clip, **{**QUICK, "steps": 30}, lr=0.99)
+    assert outcome.share == 0
+    assert outcome.reasons[0].name == "diverged"
+    assert parameters_digest(outcome.model) == parameters_digest(Small())
+
+
+def test_a_loss_that_is_not_finite_ends_with_the_base_and_a_reason(clip):
+    outcome = adapt(Small(), clip, **QUICK, loss=lambda output, sharp: (output - sharp).mean() * float("nan"))
+    assert (outcome.share, outcome.reasons[0].name) == (0, "diverged")
+
+
+def test_weights_that_become_nan_in_the_last_step_are_not_used():
+    pair = Pair(torch.rand(3, 16, 16), torch.rand(3, 16, 16))
+    settings = AdaptSettings(pairs=1, blurs=1, steps=1, batch=1, precision="fp32")
+
+    def loss(output, sharp):
+        output.register_hook(lambda gradient: gradient * float("nan"))
+        return (output - sharp).abs().mean()
+
+    net, _, failure = inner_update(Small(), [pair], settings, torch.Generator(), loss=loss)
+    assert failure is not None
+    assert all(weight.isfinite().all() for weight in net.parameters())
+
+
+def test_video_deblurrers_get_the_window_with_its_centre_replaced(clip):
+    outcome = adapt(SmallVideo(), clip, **QUICK, guard=False)
+    pair = outcome.pairs[0]
+    assert pair.blurred.shape == (3, 3, 48, 48)
+    place = outcome.support.train[0]
+    cut = (..., slice(place.top, place.top + 48), slice(place.left, place.left + 48))
+    assert torch.equal(pair.sharp, clip[place.frame][cut])
+    assert torch.equal(pair.blurred[0], clip[clip.clamp(place.frame - 1)][cut])
+
+
+def test_networks_that_need_a_multiple_and_give_several_outputs_adapt(clip):
+    class Several(Small):
+        multiple = 32
+
+        def forward(self, x):
+            assert x.shape[-1] % 32 == 0
+            full = super().forward(x)
+            return [nn.functional.avg_pool2d(full, 2), full]
+
+    outcome = adapt(Several(), clip, **{**QUICK, "patch": 40}, guard=False)
+    assert outcome.history[-1]["loss"] > 0
+
+
+def test_the_budget_ends_the_steps(clip):
+    outcome = adapt(Small(), clip, **{**QUICK, "steps": 5000}, budget_seconds=0.2, guard=False)
+    assert 0 < len(outcome.history) < 5000
+
+
+def test_the_record_is_plain(clip):
+    import json
+
+    record = adapt(Small(), clip, **QUICK).to_record()
+    text = json.dumps(record)
+    assert {"share", "reasons", "pairs", "scores", "losses", "reblurrer", "seconds"} <= json.loads(text).keys()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "line"),
+    [
+        ({"pairs": 0}, "pairs is 0"),
+        ({"lr": -1.0}, "lr is -1"),
+        ({"reblur": "magic"}, "reblur is 'magic'"),
+        ({"patch": 8}, "patch is 8"),
+    ],
+)
+def test_settings_out_of_range_are_named(clip, wrong, line):
+    with pytest.raises(MetadeblurError, match=line):
+        adapt(Small(), clip, **wrong)
+
+
+def test_unknown_settings_are_refused(clip):
+    with pytest.raises(TypeError, match="colour"):
+        adapt(Small(), clip, colour="red")
