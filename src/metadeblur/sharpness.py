@@ -23,7 +23,7 @@ IDENTICAL_DB = 100.0
 # (rows, columns) by which one side of each comparison is moved: horizontal, vertical, diagonal, antidiagonal.
 _SHIFTS = ((0, 1), (1, 0), (1, 1), (1, -1))
 
-_Floats = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 
 
@@ -146,9 +146,32 @@ def score_frame(frame: Tensor, tops: Indices, lefts: Indices, height: int, width
     errors = []
     for down, right in _SHIFTS:
         rows, columns = height - shift * down, width - shift * abs(right)
-        sums = _box_sums(_squared_difference(frame, shift * down, shift * right), tops, lefts, rows, columns)
+        sums = box_sums(_squared_difference(frame, shift * down, shift * right), tops, lefts, rows, columns)
         errors.append(torch.from_numpy(sums / (3 * rows * columns)))
     return _decibel(torch.stack(errors)).mean(0)
+
+
+def box_sums(values: Tensor, tops: Indices, lefts: Indices, height: int, width: int) -> Floats:
+    """Sums over K rectangles of one size, by an integral image in float64.
+
+    Args:
+        values: (H, W), float32 or float64.
+        tops: (K,), first rows.
+        lefts: (K,), first columns.
+        height: rows of every rectangle.
+        width: columns of every rectangle.
+
+    Returns:
+        (K,), float64.
+
+    >>> import torch
+    >>> box_sums(torch.ones(6, 6), np.array([0, 1]), np.array([0, 2]), 3, 4).tolist()
+    [12.0, 12.0]
+    """
+    integral = cv2.integral(values.numpy(), sdepth=cv2.CV_64F)
+    bottoms, rights = tops + height, lefts + width
+    sums = integral[bottoms, rights] - integral[tops, rights] - integral[bottoms, lefts] + integral[tops, lefts]
+    return np.asarray(sums, dtype=np.float64)
 
 
 def _squared_difference(frame: Tensor, down: int, right: int) -> Tensor:
@@ -174,14 +197,6 @@ def _squared_difference(frame: Tensor, down: int, right: int) -> Tensor:
         torch.sub(one[channel], other[channel], out=difference)
         total.addcmul_(difference, difference)
     return total
-
-
-def _box_sums(values: Tensor, tops: Indices, lefts: Indices, height: int, width: int) -> _Floats:
-    """Sums of ``values`` (H, W) over K rectangles of one size by an integral image in float64; (K,)."""
-    integral = cv2.integral(values.numpy(), sdepth=cv2.CV_64F)
-    bottoms, rights = tops + height, lefts + width
-    sums = integral[bottoms, rights] - integral[tops, rights] - integral[bottoms, lefts] + integral[tops, lefts]
-    return np.asarray(sums, dtype=np.float64)
 
 
 def _overlap(frame: Tensor, down: int, right: int) -> tuple[Tensor, Tensor]:
