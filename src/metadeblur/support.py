@@ -26,6 +26,9 @@ Method = Literal["guided", "random"]
 MINIMUM_PATCH = 32
 """Smallest side of a support patch, in pixels."""
 
+MINIMUM_FRAMES = 5
+"""Fewest frames of a clip that adaptation is tried on."""
+
 _FRAMES_TO_SPLIT = 6  # with fewer frames, held-out places are apart in space, not in frames
 _COARSE_SHIFT = 8  # px: structure of this size survives motion blur, and its absence is flatness
 _FLAT_DB = 30.0  # a patch that differs by less (8 levels of 255) from itself moved by 8 px teaches nothing
@@ -93,7 +96,7 @@ def choose_support(
     held_out: float = 0.25,
     method: Method = "guided",
     candidates: int = 400,
-    minimum_frames: int = 5,
+    minimum_frames: int = MINIMUM_FRAMES,
     generator: torch.Generator,
 ) -> SupportSet:
     """Chooses the support set of a clip; every frame is read once, whatever the number of places.
