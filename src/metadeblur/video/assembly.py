@@ -303,8 +303,6 @@ def _prepare(target: av.container.OutputContainer, segment: Path, info: VideoInf
         rate = info.fps if info.kind == "video" else times.rate
         # The muxer writes the rate into the file, where it would be wrong for a variable one.
         stream.codec_context.framerate = Fraction(0) if times.variable else rate
-        if target.format.name == "avi":
-            stream.codec_context.extradata = None  # comes with the packets there
         if template.codec_context.name == "hevc" and target.format.name in ("mp4", "mov"):
             stream.codec_context.codec_tag = "hvc1"  # what Apple's players ask for
     return stream
@@ -328,8 +326,9 @@ def _video_packets(
             shown = sorted(p.pts for p in container.demux(source) if p.size and p.pts is not None)
         ranks = {stamp: first + rank for rank, stamp in enumerate(shown)}
         with open_media(segment) as container:
-            for packet in _in_form(container, main_video(container, segment), stream):
-                assert packet.pts is not None
+            for packet in container.demux(main_video(container, segment)):
+                if not packet.size or packet.pts is None:
+                    continue
                 index, decoded = ranks[packet.pts], next(order) - delay
                 packet.stream, packet.time_base = stream, times.time_base
                 packet.pts = stamps[index] - offset
@@ -338,19 +337,6 @@ def _video_packets(
                 packet.duration = following - stamps[index]
                 yield packet
         first += len(ranks)
-
-
-def _in_form(
-    container: av.container.InputContainer, source: av.VideoStream, stream: av.VideoStream
-) -> Iterator[_Packet]:
-    """The packets of a segment as the output wants them: H.264 in AVI has start codes instead of lengths."""
-    packets = (p for p in container.demux(source) if p.size and p.pts is not None)
-    if stream.container.format.name != "avi" or source.codec_context.name != "h264":
-        yield from packets
-        return
-    form = av.bitstream.BitStreamFilterContext("h264_mp4toannexb", source)
-    for packet in packets:
-        yield from form.filter(packet)
 
 
 def _other_packets(

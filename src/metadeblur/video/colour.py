@@ -196,9 +196,9 @@ def reduce(chroma: Tensor, across: int, down: int) -> Tensor:
 
     It is the small picture whose enlargement comes closest to ``chroma``.
 
-    >>> reduce(enlarge(torch.tensor([[0.25, 1.0], [0.5, 0.0]]), 2, 2), 2, 2)
-    tensor([[0.2500, 1.0000],
-            [0.5000, 0.0000]])
+    >>> reduce(enlarge(torch.tensor([[1.0, 4.0], [2.0, 3.0]]), 2, 2), 2, 2).round(decimals=3)
+    tensor([[1., 4.],
+            [2., 3.]])
     """
     if across == 2:
         chroma = _filtered(chroma, _inverse_kernel(centred=False), -(-chroma.shape[1] // 2), centred=False)

@@ -28,7 +28,7 @@ from metadeblur.video.colour import (
 from metadeblur.video.info import IMAGE_SUFFIXES, VideoInfo
 from metadeblur.video.output import Unfinished, refusals
 
-Codec = Literal["auto", "h264", "h265", "av1", "vp9", "ffv1"]
+Codec = Literal["auto", "h264", "h265", "av1", "vp9", "ffv1", "mpeg4"]
 
 CONTAINERS: dict[str, tuple[str, ...]] = {
     ".mp4": ("h264", "h265", "av1", "vp9"),
@@ -36,9 +36,13 @@ CONTAINERS: dict[str, tuple[str, ...]] = {
     ".mov": ("h264", "h265"),
     ".mkv": ("h264", "h265", "av1", "vp9", "ffv1"),
     ".webm": ("vp9", "av1"),
-    ".avi": ("h264", "ffv1"),
+    ".avi": ("mpeg4", "ffv1"),  # H.264 gets wrong time stamps from readers of AVI
 }
 """Containers that can be written, each with the codecs it may hold."""
+
+_X26X_PRESETS = (
+    "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo",
+)  # fmt: skip
 
 JPEG_QUALITY = 97
 
@@ -51,9 +55,9 @@ class EncodeSettings:
         MetadeblurError: an unknown codec or a quality that does not exist.
     """
 
-    codec: Codec = "auto"  # auto: H.264 for 8 bits, H.265 for more; VP9 or AV1 in WebM
+    codec: Codec = "auto"  # auto: H.264 for 8 bits, H.265 for more; VP9 or AV1 in WebM, MPEG-4 in AVI
     quality: int | Literal["lossless"] | None = None  # constant rate factor, lower is better; None: visually lossless
-    preset: str | None = None  # speed of the encoder (ultrafast ... veryslow for h264/h265, 0 ... 13 for av1)
+    preset: str | None = None  # speed: ultrafast ... placebo (h264, h265), 0 slow ... 13 fast (av1), 0 ... 8 (vp9)
 
     def __post_init__(self) -> None:
         if self.codec not in ("auto", *_ENCODERS):
@@ -76,15 +80,18 @@ class _Encoder:
     quality: int  # visually lossless constant rate factor
     worst: int
     preset: str
+    presets: tuple[str, ...]  # those there are, slow or fast first
     even: bool  # sizes of 4:2:0 must be even
 
 
+_NUMBERS = tuple(map(str, range(14)))
 _ENCODERS: dict[str, _Encoder] = {
-    "h264": _Encoder("libx264", (8, 10), ("420", "422", "444"), 16, 51, "medium", even=True),
-    "h265": _Encoder("libx265", (8, 10, 12), ("420", "422", "444"), 16, 51, "medium", even=True),
-    "av1": _Encoder("libsvtav1", (8, 10), ("420",), 18, 63, "6", even=True),
-    "vp9": _Encoder("libvpx-vp9", (8,), ("420", "422", "444"), 16, 63, "3", even=False),
-    "ffv1": _Encoder("ffv1", (8, 10, 12, 14, 16), ("420", "422", "444"), 0, 0, "", even=False),
+    "h264": _Encoder("libx264", (8, 10), ("420", "422", "444"), 16, 51, "medium", _X26X_PRESETS, even=True),
+    "h265": _Encoder("libx265", (8, 10, 12), ("420", "422", "444"), 16, 51, "medium", _X26X_PRESETS, even=True),
+    "av1": _Encoder("libsvtav1", (8, 10), ("420",), 18, 63, "6", _NUMBERS, even=True),
+    "vp9": _Encoder("libvpx-vp9", (8,), ("420", "422", "444"), 16, 63, "3", _NUMBERS[:9], even=False),
+    "ffv1": _Encoder("ffv1", (8, 10, 12, 14, 16), ("420", "422", "444"), 0, 0, "", (), even=False),
+    "mpeg4": _Encoder("mpeg4", (8,), ("420",), 2, 31, "", (), even=False),
 }
 
 
@@ -138,7 +145,12 @@ def plan_encoding(info: VideoInfo, output: Path, settings: EncodeSettings, width
     encoder = _ENCODERS[name]
     if isinstance(settings.quality, int) and settings.quality > encoder.worst > 0:
         raise MetadeblurError(f"quality {settings.quality} is too large for {name}; 0 (best) to {encoder.worst}")
+    if settings.preset is not None and settings.preset not in encoder.presets:
+        choice = f"choose one of {', '.join(encoder.presets)}" if encoder.presets else "leave it out"
+        raise MetadeblurError(f"preset {settings.preset!r} does not exist for {name}; {choice}")
     lossless = settings.quality == "lossless" or name == "ffv1"
+    if lossless and name == "mpeg4":
+        raise MetadeblurError("mpeg4 cannot be lossless; choose the codec ffv1, or write to .mkv or .mp4")
     wanted = info.bit_depth if info.kind == "video" or lossless else min(info.bit_depth, 10)
     depth = next((bits for bits in encoder.depths if bits >= wanted), encoder.depths[-1])
     kind = subsampling(info.pix_fmt)
@@ -157,9 +169,9 @@ def plan_encoding(info: VideoInfo, output: Path, settings: EncodeSettings, width
     if not is_rgb and assumed_matrix(tags.matrix, width, height) != matrix:
         tags = replace(tags, matrix=matrix)  # another size must not change what untold colours mean
     options = _options(name, encoder, settings, lossless=lossless)
-    if suffix == ".avi" and name == "h264":
-        options["bf"] = "0"  # AVI has one time stamp a frame, so none may be out of order
     rate = min(max(info.fps, Fraction(1)), Fraction(240))
+    if name == "mpeg4":
+        rate = Fraction(round(rate))  # it cannot count in small fractions of a second
     return Encoding(encoder_name, pix_fmt, tuple(options.items()), tags, matrix, info.sample_aspect_ratio, rate)
 
 
@@ -334,7 +346,13 @@ def _codec(info: VideoInfo, suffix: str, settings: EncodeSettings) -> str:
     allowed = CONTAINERS[suffix]
     if settings.codec == "auto":
         deep = info.bit_depth > 8
-        return ("av1" if deep else "vp9") if suffix == ".webm" else "h265" if deep and "h265" in allowed else "h264"
+        match suffix:
+            case ".webm":
+                return "av1" if deep else "vp9"
+            case ".avi":
+                return "ffv1" if deep or settings.quality == "lossless" else "mpeg4"
+            case _:
+                return "h265" if deep else "h264"
     if settings.codec not in allowed:
         holders = [other for other, codecs in CONTAINERS.items() if settings.codec in codecs]
         raise MetadeblurError(
@@ -382,5 +400,7 @@ def _options(name: str, encoder: _Encoder, settings: EncodeSettings, *, lossless
         case "vp9":
             speed = {"deadline": "good", "cpu-used": preset, "b": "0"}
             return speed | ({"lossless": "1"} if lossless else {"crf": quality})
+        case "mpeg4":
+            return {"qmin": quality, "qmax": quality}
         case _:
             return {"level": "3", "g": "1", "slicecrc": "1"}
