@@ -142,7 +142,7 @@ def score_frame(frame: Tensor, tops: Indices, lefts: Indices, height: int, width
     Returns:
         (K,), float64, dB.
     """
-    frame = frame.detach().cpu().float()
+    frame = frame.detach().cpu().float().contiguous()
     errors = []
     for down, right in _SHIFTS:
         rows, columns = height - shift * down, width - shift * abs(right)

@@ -32,7 +32,7 @@ MINIMUM_FRAMES = 5
 _FRAMES_TO_SPLIT = 6  # with fewer frames, held-out places are apart in space, not in frames
 _COARSE_SHIFT = 8  # px: structure of this size survives motion blur, and its absence is flatness
 _FLAT_DB = 30.0  # a patch that differs by less (8 levels of 255) from itself moved by 8 px teaches nothing
-_LARGEST_OVERLAP = 0.65  # intersection over union of two places of one frame
+_LARGEST_OVERLAP = 0.8  # intersection over union of two places of one frame
 _FRAME_COST = 0.013  # of a place's merit (0 to 1), for each place that its frame has already given
 _OVERLAP_COST = 0.067  # of a place's merit, for each wholly overlapping place of any frame
 
