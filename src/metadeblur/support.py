@@ -299,8 +299,8 @@ def _choose_guided(survey: _Survey, count: int, frames: Indices, merit: _Floats,
         for candidate, frame in zip(avoid.candidates, avoid.frames, strict=True):
             clash = np.maximum(clash, _overlaps(survey, candidate) * (frames == frame))
             clash[candidate] = 1.0
-        # Train and held-out places of one frame should not share pixels: overlap outweighs any merit.
-        merit -= 2 * clash
+        # Train and held-out places of one frame should not share pixels: any overlap outweighs merit.
+        merit -= (clash > 0) + 2 * clash
     for _ in range(min(count, len(merit) - int((clash == 1).sum()))):
         best = int((merit - 4 * (clash > _LARGEST_OVERLAP) - 8 * (clash == 1)).argmax())
         picked.candidates.append(best)
