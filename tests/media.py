@@ -73,7 +73,7 @@ def make_video(
     Args:
         path: the file; its suffix says which container.
         frames: a number of frames of :func:`moving_picture`, or the pictures.
-        size: (height, width) where ``frames`` is a number.
+        size: (height, width) where ``frames`` is a number; with H.265 at least 64 wide, narrower ones crash x265.
         fps: frames a second; the time base is a tenth of one frame's duration.
         codec: encoder, as FFmpeg calls it.
         pix_fmt: pixel format of the stream.

@@ -571,3 +571,10 @@ def test_a_table_cut_short_knows_its_end() -> None:
     short = table.first(2)
     assert (short.stamps, short.duration, short.end) == ((0, 10), 15, 25)
     assert table.first(9) is table
+
+
+def test_narrow_frames_do_not_crash_the_h265_encoder(tmp_path: Path) -> None:
+    clip = Clip(torch.randint(0, 256, (40, 3, 48, 48), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)))
+    for _ in range(3):
+        write_clip(clip, tmp_path / "out.mkv", settings=EncodeSettings(codec="h265", preset="ultrafast"))
+    assert probe(tmp_path / "out.mkv").width == 48

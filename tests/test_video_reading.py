@@ -70,7 +70,7 @@ def test_any_frame_is_the_one_that_reading_in_order_gives(
 ) -> None:
     interlaced = "tff=1" in options.get("x264-params", "")
     frames = 130
-    path = make_video(tmp_path / name, frames, size=(32, 48), codec=codec, options=options, vfr=name == "a.mkv")
+    path = make_video(tmp_path / name, frames, size=(32, 64), codec=codec, options=options, vfr=name == "a.mkv")
     in_order = list(VideoReader(path))
     reader = VideoReader(path)
     assert reader.info.interlaced is interlaced

@@ -168,7 +168,7 @@ def plan_encoding(info: VideoInfo, output: Path, settings: EncodeSettings, width
     matrix = assumed_matrix(tags.matrix, info.width, info.height)
     if not is_rgb and assumed_matrix(tags.matrix, width, height) != matrix:
         tags = replace(tags, matrix=matrix)  # another size must not change what untold colours mean
-    options = _options(name, encoder, settings, lossless=lossless)
+    options = _options(name, encoder, settings, lossless=lossless, width=width)
     rate = min(max(info.fps, Fraction(1)), Fraction(240))
     if name == "mpeg4":
         rate = Fraction(round(rate))  # it cannot count in small fractions of a second
@@ -384,7 +384,7 @@ def _pixel_format(
     return f"yuv{chroma}p{ending}", encoder.name
 
 
-def _options(name: str, encoder: _Encoder, settings: EncodeSettings, *, lossless: bool) -> dict[str, str]:
+def _options(name: str, encoder: _Encoder, settings: EncodeSettings, *, lossless: bool, width: int) -> dict[str, str]:
     quality = str(encoder.quality if settings.quality is None else settings.quality)
     preset = settings.preset or encoder.preset
     match name:
@@ -392,6 +392,10 @@ def _options(name: str, encoder: _Encoder, settings: EncodeSettings, *, lossless
             return {"preset": preset, **({"qp": "0"} if lossless else {"crf": quality})}
         case "h265":
             more = ":lossless=1" if lossless else ""
+            if width < 64:
+                more += (
+                    ":cutree=0"  # x265 writes beyond the end of its memory with it where frames are 40 to 48 px wide
+                )
             # Closed groups of pictures, so that segments can be joined; the number of threads fixes the bytes.
             fixed = f"log-level=none:open-gop=0:frame-threads=2{more}"
             return {"preset": preset, "x265-params": fixed, **({} if lossless else {"crf": quality})}
