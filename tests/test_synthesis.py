@@ -1,6 +1,7 @@
 """Synthesis: what a blurred frame must be, given its truth and the camera's path."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -125,7 +126,7 @@ def test_synthesize_writes_paired_clips_and_goes_on_where_it_stopped(photographs
 def test_other_settings_need_another_folder(photographs, tmp_path):
     synthesize([photographs], tmp_path / "clips", SMALL)
     with pytest.raises(MetadeblurError, match="other settings"):
-        synthesize([photographs], tmp_path / "clips", SynthSettings(clips=1, frames=3, width=96, height=64))
+        synthesize([photographs], tmp_path / "clips", replace(SMALL, seed=9))
 
 
 def test_nothing_usable_is_said(tmp_path):
@@ -137,3 +138,9 @@ def test_nothing_usable_is_said(tmp_path):
     (tmp_path / "broken.png").write_text("no picture")
     with pytest.raises(MetadeblurError, match="not readable"):
         synthesize([tmp_path / "broken.png"], tmp_path / "out", SMALL)
+
+
+def test_a_folder_can_be_filled_up_later(photographs, tmp_path):
+    synthesize([photographs], tmp_path / "clips", SMALL)
+    synthesize([photographs], tmp_path / "clips", replace(SMALL, clips=3))
+    assert [clip.name for clip in plain_clips(tmp_path / "clips")] == ["clip_00000", "clip_00001", "clip_00002"]

@@ -248,12 +248,12 @@ def degrade(blurred: Picture, noise: float, quality: int | None, rng: np.random.
     if quality is None:
         return picture
     _, data = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1], np.uint8)
+    return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)[..., ::-1].copy()
 
 
 def to_bytes(picture: Picture) -> Bytes:
     """Display values 0..1 to uint8, rounded."""
-    return np.clip(np.rint(picture * 255), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.rint(picture * 255), 0, 255), np.uint8)
 
 
 def make_clip(
@@ -310,8 +310,9 @@ def synthesize(
         )
     photographs += [frame for source in videos for frame in source.frames[:: max(1, len(source.frames) // 4)]]
     out.mkdir(parents=True, exist_ok=True)
+    # How many clips there are is left out: a folder may be filled up later.
     manifest = {
-        "settings": asdict(settings),
+        "settings": {name: value for name, value in asdict(settings).items() if name != "clips"},
         "sources": [{"name": source.path.name, "sha256": source.sha256} for source in sources],
     }
     text = json.dumps(manifest, indent=1)

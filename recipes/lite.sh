@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Make the built-in model `lite` again: photographs -> clips -> training -> weights. Needs Debian's package tools.
+#
+#   bash recipes/lite.sh FOLDER [STEPS]
+#
+# FOLDER takes photographs, clips and the run. Stopped at any point, the same command goes on where it was. On two CPU
+# cores with native bf16 one step takes about 0.15 s when nothing else runs.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+folder=${1:?give a folder for photographs, clips and the run}
+steps=${2:-100000}
+mkdir -p "$folder/packages" "$folder/photographs"
+
+if [ ! -e "$folder/photographs/.complete" ]; then
+  tail -n +2 "$here/lite_photographs.tsv" | cut -f2 | sort -u | while read -r package; do
+    (cd "$folder/packages" && apt-get download "$package" && dpkg -x "$package"_*.deb tree)
+  done
+  tail -n +2 "$here/lite_photographs.tsv" | while IFS=$'\t' read -r name _ path sum _; do
+    cp "$folder/packages/tree/$path" "$folder/photographs/$name"
+    echo "$sum  $folder/photographs/$name" | sha256sum --check --quiet
+  done
+  touch "$folder/photographs/.complete"
+fi
+
+metadeblur synth "$folder/photographs" -o "$folder/clips/train" --clips 900 --seed 0
+metadeblur synth "$folder/photographs" -o "$folder/clips/validation" --clips 12 --frames 3 --seed 777
+metadeblur train deblur --config "$here/lite.toml" --clips "$folder/clips/train" \
+  --validation "$folder/clips/validation" --loop.steps "$steps" -o "$folder/run" --resume
