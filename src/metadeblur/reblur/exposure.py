@@ -15,11 +15,10 @@ from typing import Any
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from metadeblur.linear_light import RESPONSES, Response, to_linear
-from metadeblur.reblur.motion import ClipMotion, lengths, parabola
+from metadeblur.reblur.motion import ClipMotion, lengths
 
 Array = NDArray[Any]
 
@@ -35,6 +34,10 @@ _SLOW = 4.0  # px a frame below which nothing more is given away to reducing
 _LARGE = 120_000  # px of the pictures that are compared, at most, where motion is not slow
 _BUDGET = 700_000  # px compared altogether: about a second
 _DIFFERENT = 6.0  # px^2 by which two motions' outer products differ at least for a place to vote
+_HEAVIEST = 60.0  # px^2 above which a place weighs no more
+_LOST = 0.7  # px between where a pixel comes from and where it is led back to, above which it is not seen in both
+_RESPONSE_PAIRS = 3  # pairs on which the responses are compared
+_CLEARLY_BETTER = 0.15  # share by which another response has to leave less unexplained than sRGB to be taken
 _TEXTURE = 2e-5  # mean square of the band-passed light for a place to vote
 
 
@@ -45,11 +48,11 @@ class ExposureEstimate:
     Attributes:
         exposure: frame intervals that the shutter was open, 0 to 1.6.
         error: standard error of it, from leaving out one pair of frames after the other.
-        contrast: unexplained difference at no exposure over that at the estimate; 1 says nothing.
+        contrast: what the worst candidate leaves unexplained over what the best one does; 1 says nothing.
         pairs: pairs of frames that were compared.
         votes: places that voted.
-        response: the curve with the smallest unexplained difference (sRGB where they are too close to tell).
-        response_gain: by how much of its value it is smaller than the next best, 0 where sRGB was only kept.
+        response: the curve that leaves the least unexplained (sRGB where another one is hardly better).
+        unexplained: by response, what is left unexplained relative to the sRGB curve.
     """
 
     exposure: float
@@ -58,7 +61,7 @@ class ExposureEstimate:
     pairs: int
     votes: int
     response: Response
-    response_gain: float
+    unexplained: dict[Response, float]
 
     @property
     def strong(self) -> bool:
@@ -74,6 +77,27 @@ class _Votes:
     weights: Array
 
 
+@dataclass(frozen=True)
+class _Pair:
+    """Two frames made ready to be blurred by each other's motion, on the first one's grid of (h, w) reduced pixels.
+
+    Attributes:
+        frames: their numbers.
+        there: (h, w, 2) displacements from the first to the second.
+        own: velocity and bend of the first frame, (h, w, 2) each.
+        other: those of the second.
+        difference: (h, w), by how much the two motions blur differently around each pixel, px^2.
+        voters: which places vote, bool, on the grid of places.
+    """
+
+    frames: tuple[int, int]
+    there: Array
+    own: tuple[Array, Array]
+    other: tuple[Array, Array]
+    difference: Array
+    voters: Array
+
+
 def estimate_exposure(motion: ClipMotion) -> ExposureEstimate | None:
     """Exposure and response of a clip, or None where nothing can be compared (too short, too small, all alike).
 
@@ -87,24 +111,29 @@ def estimate_exposure(motion: ClipMotion) -> ExposureEstimate | None:
         return None
     scale = _comparing_scale(motion, [first for first, _ in pairs])
     height, width = round(motion.height * scale), round(motion.width * scale)
-    pairs = pairs[: int(np.clip(_BUDGET // (height * width), 4, 10))]
-    votes = [_compare(motion, *pair, height, width, "srgb") for pair in pairs]
-    telling = [index for index, vote in enumerate(votes) if len(vote.weights) > 0]
-    if not telling:
+    compared = []
+    for first, second in pairs[: int(np.clip(_BUDGET // (height * width), 4, 10))]:
+        pair = _prepare(motion, first, second, height, width)
+        if pair.voters.any():
+            compared.append((pair, _vote(motion, pair, "srgb", CANDIDATES)))
+    if not compared:
         return None
-    exposure, curve = _lowest([votes[index] for index in telling])
-    errors = [_lowest([votes[k] for k in telling if k != index])[0] for index in telling] if len(telling) > 1 else []
-    error = float(np.sqrt(np.sum((np.array(errors) - exposure) ** 2) * (1 - 1 / len(errors)))) if errors else LONGEST
-    best = sorted(telling, key=lambda index: -float(votes[index].weights.sum()))[:2]
-    response, gain = _choose_response(motion, {pairs[index]: votes[index] for index in best}, height, width)
+    votes = [vote for _, vote in compared]
+    exposure, curve = _lowest(votes)
+    errors = [
+        _lowest(votes[:index] + votes[index + 1 :])[0] - exposure for index in range(len(votes) if votes[1:] else 0)
+    ]
+    telling = sorted(compared, key=lambda item: -float(item[1].weights.sum()))[:_RESPONSE_PAIRS]
+    unexplained = _try_responses(motion, [pair for pair, _ in telling], exposure)
+    best = min(unexplained, key=lambda response: unexplained[response])
     return ExposureEstimate(
         exposure=exposure,
-        error=error,
-        contrast=float(np.exp(curve[0] - curve.min())),
-        pairs=len(telling),
-        votes=sum(len(votes[index].weights) for index in telling),
-        response=response,
-        response_gain=gain,
+        error=float(np.sqrt(np.sum(np.square(errors)) * (1 - 1 / len(errors)))) if errors else LONGEST,
+        contrast=float(np.exp(curve.max() - curve.min())),
+        pairs=len(compared),
+        votes=sum(len(vote.weights) for vote in votes),
+        response=best if unexplained[best] < 1 - _CLEARLY_BETTER else "srgb",
+        unexplained=unexplained,
     )
 
 
@@ -139,40 +168,51 @@ def _comparing_scale(motion: ClipMotion, frames: list[int]) -> float:
     return float(np.clip(min(_SPEED / speed, largest), smallest, 1.0))
 
 
-def _compare(motion: ClipMotion, first: int, second: int, height: int, width: int, response: Response) -> _Votes:
-    """Blur the two frames by each other's motion at all candidate exposures; what each place makes of it."""
-    size = (width, height)
+def _prepare(motion: ClipMotion, first: int, second: int, height: int, width: int) -> _Pair:
+    """The motions of two frames on one grid, and the places where they can be compared."""
     ratio = np.array([width / motion.width, height / motion.height], np.float32)
 
-    def flow(index: int, other: int) -> Array:
-        return np.asarray(cv2.resize(motion.flow(index, other), size, interpolation=cv2.INTER_AREA) * ratio)
+    def reduced(vectors: Array) -> Array:
+        return np.asarray(cv2.resize(vectors, (width, height), interpolation=cv2.INTER_AREA) * ratio)
 
-    def light(index: int) -> Array:
-        frame = motion.clip[index].permute(1, 2, 0).contiguous().numpy()
-        small = cv2.resize(to_linear_array(frame, response), size, interpolation=cv2.INTER_AREA)
-        return np.asarray(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY))
+    def path(index: int) -> tuple[Array, Array]:
+        field = motion.field(index)
+        velocity, bend = (part.astype(np.float32) / motion.step for part in (field.velocity, field.bend))
+        return reduced(velocity), reduced(bend)
 
-    there, back = flow(first, second), flow(second, first)
-    velocity_a, bend_a = parabola(flow(first, first + 1), flow(first, first - 1))
-    path_b = np.concatenate(parabola(flow(second, second + 1), flow(second, second - 1)), -1)
-    path_b = sample(path_b, there)
-    velocity_b, bend_b = path_b[..., :2], path_b[..., 2:]
-    by_other = _blurred(light(first), velocity_b, bend_b)
-    other_by_own = _blurred(sample(light(second), there, cv2.INTER_CUBIC), velocity_a, bend_a)
-    unexplained = np.stack([_unexplained(one, two) for one, two in zip(by_other, other_by_own, strict=True)], -1)
-    # The forth and back flow agree where the place is seen in both frames.
+    there, back = reduced(motion.flow(first, second)), reduced(motion.flow(second, first))
+    own = path(first)
+    velocity, bend = path(second)
+    other = sample(velocity, there), sample(bend, there)
+    # The flow forth and back agree where the place is seen in both frames.
     lost = _box(lengths(there + sample(back, there)))
-    texture = _box(_band(by_other[len(by_other) // 2]) ** 2)
-    difference = _box(_difference(velocity_a, velocity_b))
-    places = (slice(2 * _BLOCK, height - 2 * _BLOCK + 1, _BLOCK), slice(2 * _BLOCK, width - 2 * _BLOCK + 1, _BLOCK))
-    votes = (lost < 0.7) & (difference > _DIFFERENT) & (texture > _TEXTURE)
-    chosen = votes[places]
-    return _Votes(np.log(unexplained[places][chosen]), np.minimum(difference[places][chosen], 60.0))
+    difference = _box(_difference(own[0], other[0]))
+    texture = _box(_band(_light(motion, first, "srgb", height, width)) ** 2)
+    voters = _places((lost < _LOST) & (difference > _DIFFERENT) & (texture > _TEXTURE))
+    return _Pair((first, second), there, own, other, difference, voters)
 
 
-def to_linear_array(picture: Array, response: Response) -> Array:
-    """:func:`metadeblur.linear_light.to_linear` for a float32 array."""
-    return to_linear(torch.from_numpy(picture), response).numpy()
+def _vote(motion: ClipMotion, pair: _Pair, response: Response, candidates: Array) -> _Votes:
+    """Blur the two frames by each other's motion at all candidate exposures; what each place makes of it."""
+    height, width = pair.difference.shape
+    one, two = (_light(motion, index, response, height, width) for index in pair.frames)
+    by_other = _blurred(one, *pair.other, candidates)
+    other_by_own = _blurred(sample(two, pair.there, cv2.INTER_CUBIC), *pair.own, candidates)
+    curves = [_places(_unexplained(*both))[pair.voters] for both in zip(by_other, other_by_own, strict=True)]
+    return _Votes(np.log(np.stack(curves, -1)), np.minimum(_places(pair.difference)[pair.voters], _HEAVIEST))
+
+
+def _light(motion: ClipMotion, index: int, response: Response, height: int, width: int) -> Array:
+    """A frame's light in grey, (height, width)."""
+    frame = motion.clip[index].permute(1, 2, 0).contiguous()
+    light = cv2.resize(to_linear(frame, response).numpy(), (width, height), interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.cvtColor(light, cv2.COLOR_RGB2GRAY))
+
+
+def _places(picture: Array) -> Array:
+    """A picture of means around each pixel, read at the places that may vote: away from the frame's border."""
+    border = 2 * _BLOCK
+    return picture[border : picture.shape[0] - border + 1 : _BLOCK, border : picture.shape[1] - border + 1 : _BLOCK]
 
 
 def sample(picture: Array, displacement: Array, interpolation: int = cv2.INTER_LINEAR) -> Array:
@@ -189,7 +229,7 @@ def sample(picture: Array, displacement: Array, interpolation: int = cv2.INTER_L
     )
 
 
-def _blurred(light: Array, velocity: Array, bend: Array) -> list[Array]:
+def _blurred(light: Array, velocity: Array, bend: Array, candidates: Array) -> list[Array]:
     """``light`` (h, w) averaged along the paths at each candidate exposure.
 
     The samples are taken once over the longest span; sums over ever wider parts of it serve all candidates.
@@ -203,7 +243,7 @@ def _blurred(light: Array, velocity: Array, bend: Array) -> list[Array]:
     means = [total / (2 * k + 1) for k, total in enumerate(sums)]
     widths = (2 * np.arange(middle + 1) + 1) / _SAMPLES * _SPAN
     blurred = []
-    for exposure in CANDIDATES:
+    for exposure in candidates:
         if exposure <= widths[0]:
             share = exposure / widths[0]
             blurred.append((1 - share) * light + share * means[0] if share < 1 else means[0])
@@ -239,10 +279,15 @@ def _unexplained(one: Array, two: Array) -> Array:
     return np.asarray((rest + 1e-8) / (_box(mean * mean) + 1e-6))
 
 
+def _mean(votes: list[_Votes]) -> Array:
+    """The weighted mean of all votes' curves, (C,)."""
+    weights = np.concatenate([vote.weights for vote in votes])
+    return np.asarray(np.average(np.concatenate([vote.curves for vote in votes]), axis=0, weights=weights))
+
+
 def _lowest(votes: list[_Votes]) -> tuple[float, Array]:
     """Exposure where the votes' weighted mean is lowest, to a fraction of a candidate's step; and that mean (C,)."""
-    weights = np.concatenate([vote.weights for vote in votes])
-    curve = np.average(np.concatenate([vote.curves for vote in votes]), axis=0, weights=weights)
+    curve = _mean(votes)
     index = int(curve.argmin())
     exposure = float(CANDIDATES[index])
     if 0 < index < len(curve) - 1:
@@ -251,30 +296,8 @@ def _lowest(votes: list[_Votes]) -> tuple[float, Array]:
     return min(exposure, LONGEST), curve
 
 
-def _choose_response(
-    motion: ClipMotion, known: dict[tuple[int, int], _Votes], height: int, width: int
-) -> tuple[Response, float]:
-    """The response with the least unexplained difference, and its lead over the next best.
-
-    Args:
-        motion: the clip's motion.
-        known: the votes of the pairs to compare under the sRGB curve.
-        height: of the pictures that are compared, px.
-        width: of them, px.
-    """
-    least: dict[Response, float] = {}
-    for response in RESPONSES:
-        votes = [
-            vote if response == "srgb" else _compare(motion, *pair, height, width, response)
-            for pair, vote in known.items()
-        ]
-        votes = [vote for vote in votes if len(vote.weights) > 0]
-        if votes:
-            least[response] = float(_lowest(votes)[1].min())
-    if len(least) < len(RESPONSES):
-        return "srgb", 0.0
-    ranked = sorted(least, key=lambda response: least[response])
-    gain = 1 - float(np.exp(least[ranked[0]] - least["srgb"]))
-    if ranked[0] == "srgb":
-        return "srgb", 1 - float(np.exp(least["srgb"] - least[ranked[1]]))
-    return (ranked[0], gain) if gain > 0.1 else ("srgb", 0.0)
+def _try_responses(motion: ClipMotion, pairs: list[_Pair], exposure: float) -> dict[Response, float]:
+    """What each response leaves unexplained around the estimated exposure, relative to the sRGB curve."""
+    nearest = CANDIDATES[np.argsort(np.abs(CANDIDATES - exposure))[:3]]
+    left = {response: _mean([_vote(motion, pair, response, nearest) for pair in pairs]).min() for response in RESPONSES}
+    return {response: float(np.exp(value - left["srgb"])) for response, value in left.items()}

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 
+_EDGE = 0.15  # px of smoothing of a field's edges for each px of motion in a frame interval
 _INTERPOLATION_MARGIN = 4  # px that cubic interpolation reads around a sample
 
 
@@ -129,7 +130,9 @@ class FlowReblurrer:
                 "votes": estimate.votes,
             },
             "response": self.response,
-            "response_gain": 0.0 if estimate is None else round(estimate.response_gain, 3),
+            "response_unexplained": None
+            if estimate is None
+            else {name: round(value, 3) for name, value in estimate.unexplained.items()},
             "noise_std_255": [round(float(value), 2) for value in 255 * np.sqrt(np.diag(self.noise))],
             "spots": len(self.spots),
         }
@@ -157,10 +160,11 @@ class FlowReblurrer:
             longest = 1.5 * float(np.quantile(lengths(lent[0]), 0.99))
             turned = [_turn(part, lent_mean / own_mean) for part in own]
             shorter = np.minimum(1, longest / np.maximum(lengths(turned[0]), 1e-6))[..., None]
-            return turned[0] * shorter, turned[1] * shorter
-        sigma = max(self.settings.smoothing * place.size, 0.5)
-        smooth = [cv2.GaussianBlur(part, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE) for part in lent]
-        return smooth[0], smooth[1]
+            # An edge of a field, read backwards, tears what lies across it: the longer the path, the wider.
+            sigma = min(_EDGE * abs(lent_mean), self.settings.smoothing * place.size)
+            return _smooth(turned[0] * shorter, sigma), _smooth(turned[1] * shorter, sigma)
+        sigma = self.settings.smoothing * place.size
+        return _smooth(lent[0], sigma), _smooth(lent[1], sigma)
 
 
 def fit_flow_reblurrer(
@@ -303,6 +307,11 @@ def _turn(vectors: Array, by: complex) -> Array:
     """Vectors (h, w, 2) turned and stretched: multiplied as complex numbers."""
     x, y = vectors[..., 0], vectors[..., 1]
     return np.stack([x * by.real - y * by.imag, x * by.imag + y * by.real], -1).astype(np.float32)
+
+
+def _smooth(vectors: Array, sigma: float) -> Array:
+    """Vectors (h, w, 2) blurred by a Gaussian of ``sigma`` px, at least half a pixel."""
+    return np.asarray(cv2.GaussianBlur(vectors, (0, 0), max(sigma, 0.5), borderType=cv2.BORDER_REPLICATE))
 
 
 def _find_spots(
