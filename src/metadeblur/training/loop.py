@@ -86,6 +86,7 @@ def run(trainee: Trainee, settings: LoopSettings, out: Path, *, resume: bool = F
         first = saved["step"]
     saved_at = time.monotonic()
     sums: dict[str, float] = {}
+    counted = 0
     since = time.monotonic()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, disable=quiet) as bar:
@@ -99,13 +100,13 @@ def run(trainee: Trainee, settings: LoopSettings, out: Path, *, resume: bool = F
                 )
             for name, value in figures.items():
                 sums[name] = sums.get(name, 0.0) + value
-            done = step + 1
+            done, counted = step + 1, counted + 1
             bar.update(task, completed=done)
             if done % settings.log_steps == 0:
-                seconds = (time.monotonic() - since) / settings.log_steps
-                means = {name: value / settings.log_steps for name, value in sums.items()}
+                seconds = (time.monotonic() - since) / counted
+                means = {name: value / counted for name, value in sums.items()}
                 _append(out / "log.csv", {"step": done, "seconds_a_step": seconds, **means})
-                sums, since = {}, time.monotonic()
+                sums, counted, since = {}, 0, time.monotonic()
             if done % settings.validate_steps == 0 or done == settings.steps:
                 _append(out / "validation.csv", {"step": done, **trainee.validate(done)})
                 since = time.monotonic()
