@@ -1,0 +1,250 @@
+"""Keep, weaken or drop an adaptation, with reasons; and leave a clip alone that is sharp already.
+
+Held-out pseudo pairs choose the share of the adaptation first. They were made by the reblurrer that made the training
+pairs, so they nearly always say "keep": independent votes, which need no truth, look at restored frames of the clip
+and may veto a share. A vetoed share gives way to the next smaller one.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from metadeblur.blurriness import blurriness
+from metadeblur.clip import Clip
+from metadeblur.errors import MetadeblurError
+from metadeblur.metrics import psnr
+from metadeblur.networks import traits
+from metadeblur.restore import Restorer, RestoreSettings
+from metadeblur.votes import VOTES, Sample, Vote, choose_samples, measure_votes
+
+SHARP_WHOLE = -1.7
+"""Figure of a clip's worst frames above which it counts as sharp. Measured: sharp video -1.5 to -0.4 but for one with
+visible blur in its fastest frames, -1.9; blurred video -3.6 to -2.4; sharp video blurred over half a frame interval -2
+and less."""
+
+SHARP_MOVING = -1.75
+"""Figure along the motion of what moves, above which it counts as sharp: -1.7 to 0 in sharp video, -1.8 and less where
+moving things are blurred before a still background."""
+
+
+@dataclass(frozen=True)
+class Reason:
+    """One vote on an adaptation, ready for the record and for people."""
+
+    name: str  # what was looked at
+    figure: float  # what was measured
+    limit: float  # what is still allowed, or what is needed at least
+    passed: bool  # whether the vote is for the adaptation
+    text: str  # one plain sentence
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the guard decided."""
+
+    share: float  # of the adaptation to use, 0 (dropped) to 1 (kept whole)
+    reasons: tuple[Reason, ...]
+
+
+@dataclass(frozen=True)
+class GuardSettings:
+    """How an adaptation is judged."""
+
+    shares: tuple[float, ...] = (1.0, 0.75, 0.5, 0.25)  # tried, besides dropping it
+    least_gain_db: float = 0.05  # mean PSNR on the held-out pairs that an adaptation must win over the base
+    spots: int = 3  # places in the clip whose frames are restored for the votes; two neighbouring frames at each
+    pixels: int = 240_000  # px; larger frames are cropped to about this for the votes
+
+    def __post_init__(self) -> None:
+        if not self.shares or not all(0 < share <= 1 for share in self.shares):
+            raise MetadeblurError(f"shares {self.shares}: give one or more above 0 and up to 1")
+        if self.spots < 1 or self.pixels < 1:
+            raise MetadeblurError(f"spots {self.spots}, pixels {self.pixels}: both must be at least 1")
+
+
+def judge(
+    base: nn.Module,
+    adapted: nn.Module,
+    clip: Clip,
+    held_out: Sequence[tuple[Tensor, Tensor]],
+    *,
+    reblurrer: Any = None,
+    settings: GuardSettings | None = None,
+) -> Verdict:
+    """Choose how much of an adaptation to use.
+
+    Args:
+        base: the deblurrer before.
+        adapted: after; same architecture. Neither is changed.
+        clip: the blurred clip; a few of its frames are restored.
+        held_out: pairs that the adaptation has not seen: pseudo-blurred (3, P, P), or (N, 3, P, P) for a video
+            deblurrer, and pseudo-sharp (3, P, P), in [0, 1].
+        reblurrer: the clip's :class:`~metadeblur.reblur.flow.FlowReblurrer`; with it, restored frames are blurred again
+            by the clip's own motion and must explain the blurred ones. Others: this vote is not taken.
+        settings: limits and amounts.
+
+    Raises:
+        MetadeblurError: the base itself gives values that are not finite.
+    """
+    settings = settings or GuardSettings()
+    broken = _broken_weights(adapted)
+    if broken is not None:
+        return Verdict(0.0, (broken,))
+    shares = sorted(set(settings.shares), reverse=True)
+    gains, failure = _gains(base, adapted, held_out, shares)
+    if failure is not None:
+        return Verdict(0.0, (failure,))
+    best = max(gains, key=lambda share: (gains[share], share), default=0.0)
+    pairs = _pairs_reason(gains.get(best, 0.0), best, settings.least_gain_db, len(held_out))
+    if not pairs.passed:
+        return Verdict(0.0, (pairs,))
+
+    samples = choose_samples(clip, traits(base).frames, settings)
+    before = _restored(base, samples)
+    vetoes: list[Reason] = []
+    for share in (share for share in shares if share <= best):
+        if gains[share] < settings.least_gain_db:
+            continue
+        try:
+            after = _restored(blend(base, adapted, share), samples)
+        except MetadeblurError as error:
+            vetoes.append(Reason("finite", share, 0.0, False, f"{_percent(share)} of the adaptation: {error}"))
+            continue
+        reasons = [_vote_reason(vote, share) for vote in measure_votes(samples, before, after, reblurrer)]
+        failed = [reason for reason in reasons if not reason.passed]
+        if not failed:
+            chosen = _pairs_reason(gains[share], share, settings.least_gain_db, len(held_out))
+            return Verdict(share, (chosen, *vetoes, *reasons))
+        vetoes += failed
+    return Verdict(0.0, (pairs, *vetoes))
+
+
+def blend(base: nn.Module, adapted: nn.Module, share: float) -> nn.Module:
+    """A copy of ``base`` whose weights lie between it and ``adapted``: (1 - share) base + share adapted.
+
+    >>> one, three = nn.Linear(1, 1), nn.Linear(1, 1)
+    >>> _ = nn.init.ones_(one.weight), nn.init.constant_(three.weight, 3.0)
+    >>> blend(one, three, 0.25).weight.item()
+    1.5
+    """
+    between = copy.deepcopy(base)
+    goal = adapted.state_dict()
+    with torch.no_grad():
+        for name, value in between.state_dict().items():
+            if share == 1 or not value.is_floating_point():
+                value.copy_(goal[name])
+            else:
+                value.lerp_(goal[name].to(value), share)
+    return between
+
+
+def sharp_already(_net: nn.Module, clip: Clip) -> Reason | None:
+    """Whether a clip needs no deblurring at all.
+
+    Two figures of :mod:`metadeblur.blurriness` must both say so: of the clip's worst frames as a whole, and of what
+    moves. A blurred clip taken for sharp would come back unrestored, so limits lie on the careful side.
+
+    Args:
+        _net: the deblurrer; the figures do not ask it, so that a network from another domain cannot mislead them.
+        clip: the clip.
+
+    Returns:
+        The reason to leave it alone, or None where it is blurred or nothing can be said.
+    """
+    figures = blurriness(clip)
+    if figures is None or figures.whole <= SHARP_WHOLE:
+        return None
+    moving = ""
+    if figures.moving is not None:
+        if figures.moving <= SHARP_MOVING:
+            return None
+        moving = f", and along the motion of what moves {figures.moving:.2f} (more than {SHARP_MOVING})"
+    text = (
+        f"the clip is sharp already and needs no deblurring: detail of its most blurred frames is {figures.whole:.2f} "
+        f"(more than {SHARP_WHOLE}; log2 of fine to coarse gradient energy){moving}"
+    )
+    return Reason("sharp already", figures.whole, SHARP_WHOLE, True, text)
+
+
+def _gains(
+    base: nn.Module, adapted: nn.Module, held_out: Sequence[tuple[Tensor, Tensor]], shares: Sequence[float]
+) -> tuple[dict[float, float], Reason | None]:
+    """Mean PSNR that each share wins over the base on the held-out pairs, dB; or why no share can be used."""
+    if not held_out:
+        return {}, None
+    reference = _mean_psnr(base, held_out)
+    gains: dict[float, float] = {}
+    for share in shares:
+        try:
+            gains[share] = _mean_psnr(blend(base, adapted, share), held_out) - reference
+        except MetadeblurError as error:
+            return {}, Reason("finite", share, 0.0, False, f"{_percent(share)} of the adaptation: {error}")
+    return gains, None
+
+
+def _mean_psnr(net: nn.Module, pairs: Sequence[tuple[Tensor, Tensor]]) -> float:
+    """Mean PSNR in dB of restored pseudo-blurred against pseudo-sharp patches."""
+    restorer = _restorer(net, pairs[0][1])
+    return math.fsum(float(psnr(restorer(blurred), sharp.cpu())) for blurred, sharp in pairs) / len(pairs)
+
+
+def _restored(net: nn.Module, samples: Sequence[Sample]) -> list[Tensor]:
+    """Restored frames of each sample, (K, 3, h, w)."""
+    if not samples:
+        return []
+    restorer = _restorer(net, samples[0].blurred)
+    return [torch.stack([restorer(window) for window in sample.windows]) for sample in samples]
+
+
+def _restorer(net: nn.Module, like: Tensor) -> Restorer:
+    """For whole pictures of the size of ``like`` (..., H, W), on the device that the network is on."""
+    weight = next(net.parameters(), None)
+    settings = RestoreSettings(tile=0, device="cuda" if weight is not None and weight.is_cuda else "cpu")
+    return Restorer(net, like.shape[-2], like.shape[-1], settings)
+
+
+def _broken_weights(adapted: nn.Module) -> Reason | None:
+    """The reason against weights that are not finite."""
+    values = [*adapted.parameters(), *adapted.buffers()]
+    count = sum(int((~value.isfinite()).sum()) for value in values if value.is_floating_point())
+    if count == 0:
+        return None
+    text = f"{count} of the adapted weights are not finite numbers: the adaptation is dropped"
+    return Reason("finite", float(count), 0.0, False, text)
+
+
+def _pairs_reason(gain: float, share: float, least: float, count: int) -> Reason:
+    """The vote of the held-out pairs."""
+    if count == 0:
+        text = "no pseudo pairs were held out, so nothing proves that the adaptation helps: it is dropped"
+        return Reason("held-out pairs", 0.0, least, False, text)
+    passed = gain >= least
+    verdict = "better than the base model" if passed else "not enough better than the base model: it is dropped"
+    text = (
+        f"on {count} held-out pseudo pairs, {_percent(share)} of the adaptation is {gain:+.2f} dB (at least "
+        f"{least:+.2f} dB is asked for), {verdict}"
+    )
+    return Reason("held-out pairs", gain, least, passed, text)
+
+
+def _vote_reason(vote: Vote, share: float) -> Reason:
+    """A vote in words."""
+    kind = VOTES[vote.name]
+    relation = "at least" if kind.at_least else "at most"
+    verdict = "" if vote.passed else f": {kind.complaint}"
+    text = (
+        f"with {_percent(share)} of the adaptation, {kind.subject} is {vote.figure:.2f} {kind.unit} "
+        f"(base {vote.base:.2f}, {relation} {vote.limit:.2f} allowed){verdict}"
+    )
+    return Reason(vote.name, vote.figure, vote.limit, vote.passed, text)
+
+
+def _percent(share: float) -> str:
+    return "the whole" if share == 1 else f"{100 * share:.0f} %"

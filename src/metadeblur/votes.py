@@ -1,0 +1,238 @@
+"""Votes on an adaptation that need no truth: what restored frames of the clip look like beside the base model's.
+
+Each vote has a figure for the adapted and for the base model, and a limit: what is normal for true sharp frames, or a
+little more than the base model's own figure where that is higher, so that an adaptation is not blamed for its base.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from metadeblur.clip import Clip
+from metadeblur.metrics import colour_shift, dis_flow, flicker, ringing
+from metadeblur.reblur.flow import FlowReblurrer, Spot, blur_patch, paths
+
+_BLOCK = 32  # px: side of the regions in which divergence is looked for
+_GRID = 16  # px: crops lie on multiples of this
+
+
+class Amounts(Protocol):
+    """How much is looked at."""
+
+    @property
+    def spots(self) -> int:
+        """Places in the clip."""
+        ...
+
+    @property
+    def pixels(self) -> int:
+        """Of a crop."""
+        ...
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a vote is about, in words, and when it is a veto."""
+
+    subject: str
+    unit: str
+    complaint: str  # said with a veto
+    normal: float  # figures up to this are normal (with at_least: from this on)
+    slack: float  # how much worse than the base a figure may be where the base is not normal itself
+    at_least: bool = False
+
+
+VOTES: dict[str, Kind] = {
+    "colour drift": Kind(
+        "the shift of broad colours against the blurred frames",
+        "levels of 255",
+        "the adaptation changes the colours",
+        1.0,
+        0.3,
+    ),
+    "ringing": Kind(
+        "the overshoot beside strong edges",
+        "levels of 255",
+        "the adaptation over-sharpens",
+        1.2,
+        0.4,
+    ),
+    "divergence": Kind(
+        "the change in the most changed regions, against their own contrast,",
+        "of it",
+        "the adaptation invents what the blurred frames do not hold",
+        0.5,
+        0.15,
+    ),
+    "flicker": Kind(
+        "the unsteadiness from frame to frame",
+        "levels of 255",
+        "the adaptation makes the picture flicker",
+        0.5,
+        0.4,
+    ),
+    "reblur consistency": Kind(
+        "the agreement with the blurred frames after blurring again by the clip's own motion",
+        "dB over the base model",
+        "the adapted frames explain the blurred ones worse",
+        -0.3,
+        0.0,
+        at_least=True,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Some neighbouring frames of the clip at one place: what goes into the network, and what it is compared with."""
+
+    first: int  # frame
+    top: int  # px
+    left: int  # px
+    windows: Tensor  # (K, N, 3, h, w): K neighbouring frames, with the neighbours that the network takes
+    blurred: Tensor  # (K, 3, h, w)
+
+
+@dataclass(frozen=True)
+class Vote:
+    """One vote as measured."""
+
+    name: str
+    figure: float
+    base: float
+    limit: float
+    passed: bool
+
+
+def choose_samples(clip: Clip, frames: int, amounts: Amounts) -> list[Sample]:
+    """Pairs of neighbouring frames spread over the clip, cropped where they are large, each elsewhere in the frame.
+
+    Args:
+        clip: the blurred clip.
+        frames: that the network takes at once.
+        amounts: number of places, pixels of a crop.
+    """
+    scale = min(1.0, math.sqrt(amounts.pixels / (clip.height * clip.width)))
+    height, width = (_crop_side(side, scale) for side in (clip.height, clip.width))
+    firsts = sorted(
+        {int((2 * spot + 1) * max(len(clip) - 1, 1) / (2 * amounts.spots)) for spot in range(amounts.spots)}
+    )
+    samples = []
+    for number, first in enumerate(firsts):
+        # Middle, then towards one corner, then towards the opposite one, and so on.
+        place = (0.5, 0.25, 0.75)[number % 3]
+        top, left = (int((whole - part) * place) for whole, part in ((clip.height, height), (clip.width, width)))
+        following = [first, first + 1] if first + 1 < len(clip) else [first]
+        windows = torch.stack([clip.window(index, frames) for index in following])
+        windows = windows[..., top : top + height, left : left + width].contiguous()
+        samples.append(Sample(first, top, left, windows, windows[:, frames // 2]))
+    return samples
+
+
+def _crop_side(side: int, scale: float) -> int:
+    return side if scale == 1 else min(side, max(_GRID, int(side * scale) // _GRID * _GRID))
+
+
+def measure_votes(
+    samples: Sequence[Sample], before: Sequence[Tensor], after: Sequence[Tensor], reblurrer: Any = None
+) -> list[Vote]:
+    """All votes that can be taken.
+
+    Args:
+        samples: what was restored.
+        before: by the base model, (K, 3, h, w) for each sample.
+        after: by the adapted one.
+        reblurrer: of the clip; the vote on reblurring needs a FlowReblurrer that knows the exposure.
+    """
+    blurred = torch.cat([sample.blurred for sample in samples])
+    base, adapted = torch.cat(list(before)), torch.cat(list(after))
+    votes = [
+        _upper("colour drift", float(colour_shift(adapted, blurred).mean()), float(colour_shift(base, blurred).mean())),
+        _upper("ringing", float(ringing(adapted, blurred).mean()), float(ringing(base, blurred).mean())),
+        _upper("divergence", divergence(adapted, blurred), divergence(base, blurred)),
+    ]
+    if any(len(sample.blurred) > 1 for sample in samples):
+        votes.append(_upper("flicker", *(_mean_flicker(samples, frames) for frames in (after, before))))
+    if isinstance(reblurrer, FlowReblurrer) and reblurrer.exposure is not None:
+        old, new = (_reblur_error(samples, frames, reblurrer) for frames in (before, after))
+        gain = 10 * math.log10(old / new)
+        limit = VOTES["reblur consistency"].normal
+        votes.append(Vote("reblur consistency", gain, 0.0, limit, gain >= limit))
+    return votes
+
+
+def _upper(name: str, figure: float, base: float) -> Vote:
+    """A vote whose figure may not be above a limit."""
+    limit = max(VOTES[name].normal, base + VOTES[name].slack)
+    return Vote(name, figure, base, limit, figure <= limit)
+
+
+def divergence(restored: Tensor, blurred: Tensor) -> float:
+    """How far the most changed regions are from the blurred input, against the contrast around them.
+
+    Deblurring moves light about within the reach of the blur, so a region cannot change much more than the contrast of
+    its neighbourhood. Root mean square of the change in blocks of 32 px, over the standard deviation of the blurred
+    frame in three by three blocks (at least 4 levels of 255); the 98 % quantile over all blocks.
+
+    Args:
+        restored: (B, 3, H, W) in [0, 1].
+        blurred: the same shape.
+    """
+    side = min(_BLOCK, *blurred.shape[-2:])
+    change = F.avg_pool2d((restored - blurred).square(), side).mean(1, keepdim=True)
+    mean, square = (F.avg_pool2d(part, side) for part in (blurred, blurred.square()))
+    mean, square = (F.avg_pool2d(part, 3, 1, 1, count_include_pad=False) for part in (mean, square))
+    contrast = (square - mean.square()).mean(1, keepdim=True).clamp_min((4 / 255) ** 2)
+    return float((change / contrast).sqrt().flatten().quantile(0.98))
+
+
+def _mean_flicker(samples: Sequence[Sample], frames: Sequence[Tensor]) -> float:
+    """Mean flicker over the samples with two frames, in levels of 255."""
+    pairs = [(some, sample.blurred) for some, sample in zip(frames, samples, strict=True) if len(some) > 1]
+    return math.fsum(flicker(some, blurred, flow=_flow) for some, blurred in pairs) / len(pairs)
+
+
+def _flow(first: Tensor, second: Tensor) -> Tensor:
+    return dis_flow(first, second)
+
+
+def _reblur_error(samples: Sequence[Sample], frames: Sequence[Tensor], reblurrer: FlowReblurrer) -> float:
+    """Mean squared difference between restored frames, blurred again, and the blurred frames."""
+    errors = []
+    for sample, restored in zip(samples, frames, strict=True):
+        height, width = restored.shape[-2:]
+        for number, picture in enumerate(restored):
+            velocity, bend = _paths(reblurrer, sample.first + number, sample.top, sample.left, height, width)
+            exposure = float(reblurrer.exposure or 0.0)
+            again, _ = blur_patch(picture, 0, 0, velocity, bend, exposure, reblurrer.response)
+            known = _inside(velocity, exposure)
+            difference = (again - sample.blurred[number]).square().mean(0)
+            errors.append(float(difference[known].mean()) if known.any() else float(difference.mean()))
+    return max(math.fsum(errors) / len(errors), 1e-10)
+
+
+def _paths(reblurrer: FlowReblurrer, frame: int, top: int, left: int, height: int, width: int) -> tuple[Any, Any]:
+    """Velocity and bend (h, w, 2) of a crop."""
+    side = max(height, width)
+    return tuple(  # type: ignore[return-value]
+        np.ascontiguousarray(part[:height, :width])
+        for part in paths(reblurrer.clip_motion, Spot(frame, top, left, side), side)
+    )
+
+
+def _inside(velocity: Any, exposure: float) -> Tensor:
+    """Where (h, w) all the light on a pixel's path comes from inside the crop."""
+    height, width = velocity.shape[:2]
+    reach = np.abs(velocity) * exposure / 2
+    rows, columns = np.mgrid[0:height, 0:width]
+    across = (columns - reach[..., 0] >= 0) & (columns + reach[..., 0] <= width - 1)
+    down = (rows - reach[..., 1] >= 0) & (rows + reach[..., 1] <= height - 1)
+    return torch.from_numpy(across & down)
