@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import shutil
 from collections.abc import Iterator
@@ -281,6 +282,50 @@ def test_a_cover_picture_stays(tmp_path: Path) -> None:
     assert [p[3] for p in video_packets(output)[1]] == [cover]
 
 
+def test_a_cover_picture_stays_in_mp4(tmp_path: Path) -> None:
+    cover = cv2.imencode(".jpg", moving_picture(1, 16, 16)[0])[1].tobytes()
+    source = tmp_path / "cover.mp4"
+    with av.open(str(make_video(tmp_path / "in.mp4", 3))) as old, av.open(str(source), "w") as new:
+        copy = new.add_stream_from_template(old.streams[0], opaque=True)
+        picture = new.add_stream("mjpeg", rate=1)
+        picture.width, picture.height, picture.pix_fmt = 16, 16, "yuvj420p"
+        picture.disposition = av.stream.Disposition.attached_pic
+        new.start_encoding()
+        packet = av.Packet(cover)
+        packet.stream, packet.time_base, packet.is_keyframe = picture, Fraction(1, 90000), True
+        packet.pts = packet.dts = 0
+        new.mux(packet)
+        for packet in old.demux(old.streams[0]):
+            if packet.size:
+                packet.stream = copy
+                new.mux(packet)
+    output = through(source, tmp_path / "out.mp4")
+    assert [p[3] for p in video_packets(output)[1]] == [p[3] for p in video_packets(source)[1]] == [cover]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov"])
+@pytest.mark.parametrize("vfr", [False, True])
+def test_the_time_code_is_kept(tmp_path: Path, suffix: str, vfr: bool) -> None:
+    source = make_video(tmp_path / f"in{suffix}", 5, vfr=vfr, metadata={"timecode": "01:02:03:04"})
+    output = through(source, tmp_path / f"out{suffix}")
+    for path in (source, output):
+        with av.open(str(path)) as container:
+            assert [s.metadata.get("timecode") for s in container.streams] == ["01:02:03:04"] * 2
+    assert seconds(output) == seconds(source)
+
+
+def test_measurements_in_a_form_of_their_own_are_kept_or_told(tmp_path: Path) -> None:
+    known = make_video(tmp_path / "known.mp4", 5, data=True).read_bytes()
+    source = tmp_path / "in.mov"
+    source.write_bytes(known.replace(b"gpmd", b"mebx"))
+    assert check_output(source, tmp_path / "out.mov") == ()
+    output = through(source, tmp_path / "out.mov")
+    assert [p[3] for p in video_packets(output)[1]] == [p[3] for p in video_packets(source)[1]]
+    (note,) = check_output(source, tmp_path / "out.mp4")
+    assert "stream 1 (data)" in note
+    assert ".mov would keep it" in note
+
+
 def test_preview_ends_everything_early(tmp_path: Path) -> None:
     source = make_video(tmp_path / "in.mkv", 40, audio_tracks=1, subtitles=1, chapters=True)
     reader = VideoReader(source)
@@ -467,6 +512,8 @@ def test_wrong_settings(codec: str, quality: int | str | None) -> None:
 def test_a_stream_the_container_cannot_hold_is_named(tmp_path: Path) -> None:
     source = make_video(tmp_path / "in.mkv", 3, subtitles=1)
     with pytest.raises(MetadeblurError, match=r"stream 1 \(subtitle, subrip\).*\.mkv"):
+        check_output(source, tmp_path / "out.mp4")
+    with pytest.raises(MetadeblurError, match=re.escape(str(tmp_path / "out.mp4"))):
         check_output(source, tmp_path / "out.mp4")
     source = make_video(tmp_path / "in.mp4", 3, subtitles=1)
     with pytest.raises(MetadeblurError, match=r"stream 1 \(subtitle, mov_text\).*\.mp4"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import io
 import os
 import shutil
 import tempfile
@@ -13,13 +12,24 @@ from fractions import Fraction
 from itertools import count
 from math import gcd
 from pathlib import Path
-from typing import Any, TypeAlias
 
 import av
 import torch
 
 from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
+from metadeblur.video.carried import (
+    FORMATS,
+    Packet,
+    chapters,
+    clock_start,
+    content_tags,
+    copied_stream,
+    describe,
+    lost_aspect,
+    muxer_options,
+    other_packets,
+)
 from metadeblur.video.encoding import (
     EncodeSettings,
     SegmentWriter,
@@ -27,31 +37,8 @@ from metadeblur.video.encoding import (
     write_picture,
 )
 from metadeblur.video.info import TimeTable, VideoInfo, main_video, open_media, probe
-from metadeblur.video.output import check_writable, whole
+from metadeblur.video.output import check_writable, refusals, whole
 from metadeblur.video.reading import VideoReader
-
-_FORMATS = {
-    ".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm", ".avi": "avi",
-}  # fmt: skip
-_TS_DISCONT = 0x0200  # FFmpeg's AVFMT_TS_DISCONT: the clock of the format begins anywhere
-_NOT_TAGS = (
-    "major_brand",
-    "minor_version",
-    "compatible_brands",
-    "encoder",
-    "duration",
-    "_statistics",
-    "bps",
-    "number_of",
-)
-_MP4_TAGS = {
-    "title", "artist", "album_artist", "composer", "album", "date", "comment", "genre", "copyright", "grouping",
-    "lyrics", "description", "synopsis", "show", "episode_id", "network", "keywords", "track", "disc", "compilation",
-    "creation_time", "language", "handler_name", "timecode", "vendor_id", "hd_video", "media_type", "sort_name",
-}  # fmt: skip
-
-
-_Packet: TypeAlias = "av.Packet[Any]"
 
 
 @dataclass(frozen=True)
@@ -96,24 +83,8 @@ def assemble(
         return ()
     if times is None:
         times = VideoReader(info.path).times
-    orders = [_order(segment) for segment in segments]
-    frames = sum(order.frames for order in orders)
-    if frames != len(times):
-        raise MetadeblurError(f"{output}: the segments have {frames} frames and the source {len(times)}; run it again")
-    if len({order.extradata for order in orders}) > 1:
-        raise MetadeblurError(f"{output}: the segments were encoded with different settings; run without --resume")
-    times = _fitting(times, output)
-    delay = max(order.delay for order in orders)
     with whole(output) as unfinished:
-        if info.kind != "video":
-            name = _FORMATS[output.suffix.lower()]
-            with av.open(str(unfinished), "w", format=name, container_options={"fflags": "+bitexact"}) as target:
-                video = _prepare(target, segments[0], info, times)
-                for packet in _video_packets(segments, times, delay, video, Fraction(0)):
-                    target.mux(packet)
-            return ()
-        with open_media(info.path) as source:
-            return _write(segments, info, output, unfinished, times, delay, source)
+        return _join(segments, info, output, unfinished, times)
 
 
 def check_output(source: Path | str, output: Path | str, settings: EncodeSettings | None = None) -> tuple[str, ...]:
@@ -154,7 +125,8 @@ def check_output(source: Path | str, output: Path | str, settings: EncodeSetting
         if kind != "video":
             return ()
         step = max(1, round(1 / (info.fps * info.time_base)))
-        return assemble([segment], info, trial, times=TimeTable((0,), info.time_base, step, end=step))
+        with refusals(output):
+            return _join([segment], info, output, trial, TimeTable((0,), info.time_base, step, end=step))
 
 
 def write_clip(
@@ -238,6 +210,29 @@ def _places(stamps: list[int]) -> list[int]:
     return [ranks[stamp] for stamp in stamps]
 
 
+def _join(
+    segments: Sequence[Path], info: VideoInfo, output: Path, unfinished: Path, times: TimeTable
+) -> tuple[str, ...]:
+    """Write what is to become ``output`` to ``unfinished``."""
+    orders = [_order(segment) for segment in segments]
+    frames = sum(order.frames for order in orders)
+    if frames != len(times):
+        raise MetadeblurError(f"{output}: the segments have {frames} frames and the source {len(times)}; run it again")
+    if len({order.extradata for order in orders}) > 1:
+        raise MetadeblurError(f"{output}: the segments were encoded with different settings; run without --resume")
+    times = _fitting(times, output)
+    delay = max(order.delay for order in orders)
+    if info.kind == "video":
+        with open_media(info.path) as source:
+            return _write(segments, info, output, unfinished, times, delay, source)
+    format_name = FORMATS[output.suffix.lower()]
+    with av.open(str(unfinished), "w", format=format_name, container_options={"fflags": "+bitexact"}) as target:
+        video = _prepare(target, segments[0], info, times)
+        for packet in _video_packets(segments, times, delay, video, Fraction(0)):
+            target.mux(packet)
+    return ()
+
+
 def _write(
     segments: Sequence[Path],
     info: VideoInfo,
@@ -248,14 +243,14 @@ def _write(
     source: av.container.InputContainer,
 ) -> tuple[str, ...]:
     notes: list[str] = []
-    format_name = _FORMATS[output.suffix.lower()]
+    format_name = FORMATS[output.suffix.lower()]
     main = main_video(source, info.path)
-    shift = _clock_start(source)
+    shift = clock_start(source)
     with av.open(
         str(unfinished),
         "w",
         format=format_name,
-        container_options=_muxer_options(format_name, source, times),
+        container_options=muxer_options(format_name, source, times),
         metadata_errors="surrogateescape",
     ) as target:
         copies: dict[int, av.stream.Stream] = {}
@@ -263,7 +258,7 @@ def _write(
         for stream in source.streams:
             if stream.index == main.index:
                 video = _prepare(target, segments[0], info, times)
-                _describe(video, stream)
+                describe(video, stream)
                 if info.display_matrix is not None:
                     if format_name in ("avi",):
                         raise MetadeblurError(
@@ -271,24 +266,22 @@ def _write(
                         )
                     video.set_display_matrix(list(info.display_matrix))
             elif stream.discard != av.stream.Discard.all:  # those are chapters, which are written as such
-                copy = _copied(target, stream, info, output, notes)
+                copy = copied_stream(target, stream, info, output, notes)
                 if copy is not None:
                     copies[stream.index] = copy
         assert video is not None
-        notes += _lost_aspect(info, video)
-        target.metadata.update(_tags(source.metadata))
-        chapters = _chapters(source, times, shift)
-        if chapters:
-            target.set_chapters(chapters)
+        notes += lost_aspect(info, video)
+        target.metadata.update(content_tags(source.metadata))
+        target.set_chapters(chapters(source, times, shift))
         streams = [source.streams[index] for index in copies]
-        others = _other_packets(source, streams, copies, times, shift) if streams else iter(())
+        others = other_packets(source, streams, copies, times, shift) if streams else iter(())
         pictures = _video_packets(segments, times, delay, video, shift)
         for packet in heapq.merge(pictures, others, key=_moment):
             target.mux(packet)
     return tuple(notes)
 
 
-def _moment(packet: _Packet) -> Fraction:
+def _moment(packet: Packet) -> Fraction:
     """When a packet is decoded, in seconds: the order of packets in a file."""
     ticks = packet.dts if packet.dts is not None else packet.pts
     return (ticks or 0) * packet.time_base
@@ -301,8 +294,9 @@ def _prepare(target: av.container.OutputContainer, segment: Path, info: VideoInf
         stream = target.add_stream_from_template(template, opaque=True)
         stream.time_base = times.time_base
         rate = info.fps if info.kind == "video" else times.rate
-        # The muxer writes the rate into the file, where it would be wrong for a variable one.
-        stream.codec_context.framerate = Fraction(0) if times.variable else rate
+        # Matroska stores the rate, where it would be wrong for a variable one; MP4 needs it to write a time code.
+        told = not times.variable or target.format.name in ("mp4", "mov")
+        stream.codec_context.framerate = rate if told else Fraction(0)
         if template.codec_context.name == "hevc" and target.format.name in ("mp4", "mov"):
             stream.codec_context.codec_tag = "hvc1"  # what Apple's players ask for
     return stream
@@ -310,7 +304,7 @@ def _prepare(target: av.container.OutputContainer, segment: Path, info: VideoInf
 
 def _video_packets(
     segments: Iterable[Path], times: TimeTable, delay: int, stream: av.VideoStream, shift: Fraction
-) -> Iterator[_Packet]:
+) -> Iterator[Packet]:
     """The packets of all segments as those of one stream, with the time stamps of the source.
 
     The packet that is decoded j-th gets the j-th time stamp as its decoding time, ``delay`` frames earlier, so that
@@ -337,144 +331,6 @@ def _video_packets(
                 packet.duration = following - stamps[index]
                 yield packet
         first += len(ranks)
-
-
-def _other_packets(
-    source: av.container.InputContainer,
-    streams: list[av.stream.Stream],
-    copies: dict[int, av.stream.Stream],
-    times: TimeTable,
-    shift: Fraction,
-) -> Iterator[_Packet]:
-    """The packets of all other streams as they are; of a preview, those that begin before its end."""
-    end = None if times.end is None else times.end * times.time_base
-    for packet in source.demux(streams):
-        if packet.pts is None and packet.dts is None:
-            continue  # the empty packet that ends a stream
-        begin = Fraction((packet.pts if packet.pts is not None else packet.dts) or 0) * packet.time_base
-        if end is not None and begin >= end:
-            if begin >= end + 20:
-                return
-            continue
-        offset = round(shift / packet.time_base)
-        if packet.pts is not None:
-            packet.pts -= offset
-        packet.dts = packet.pts if packet.dts is None else packet.dts - offset
-        packet.stream = copies[packet.stream_index]
-        yield packet
-
-
-def _copied(
-    target: av.container.OutputContainer,
-    stream: av.stream.Stream,
-    info: VideoInfo,
-    output: Path,
-    notes: list[str],
-) -> av.stream.Stream | None:
-    """A stream of the output that takes the packets of one of the source; None where it has none to take.
-
-    Raises:
-        MetadeblurError: this container cannot hold it, but another can.
-    """
-    if stream.disposition & av.stream.Disposition.attached_pic and target.format.name == "matroska":
-        _attach_cover(target, stream, info)
-        return None
-    if not _can_hold(target.format.name, stream):
-        name = _stream_name(stream)
-        others = [s for s in dict.fromkeys((info.path.suffix.lower(), ".mkv", ".mov")) if s != output.suffix.lower()]
-        for suffix in others:
-            if suffix in _FORMATS and _can_hold(_FORMATS[suffix], stream):
-                raise MetadeblurError(
-                    f"{output}: {output.suffix} files cannot hold {name} of {info.path.name}; write to {suffix} instead"
-                )
-        notes.append(f"{name} was left out: FFmpeg cannot write it to any file")
-        return None
-    copy = target.add_stream_from_template(stream, opaque=True)
-    if stream.time_base:
-        # The muxer compares the numbers of this stream with those of the others, forgetting their units, and puts an
-        # empty subtitle between where they are larger: so these are made the largest.
-        finer = stream.type == "subtitle" and target.format.name in ("mp4", "mov")
-        copy.time_base = stream.time_base / 1000 if finer else stream.time_base
-    _describe(copy, stream)
-    return copy
-
-
-def _attach_cover(target: av.container.OutputContainer, stream: av.stream.Stream, info: VideoInfo) -> None:
-    """Matroska keeps a cover picture as an attachment, others as a video stream of one packet."""
-    with open_media(info.path) as container:
-        packet = next(p for p in container.demux(container.streams[stream.index]) if p.size)
-    kind = {"png": "png", "mjpeg": "jpeg"}.get(stream.codec_context.name, stream.codec_context.name)
-    name = stream.metadata.get("filename", f"cover.{'jpg' if kind == 'jpeg' else kind}")
-    target.add_attachment(name, stream.metadata.get("mimetype", f"image/{kind}"), bytes(packet))
-
-
-def _can_hold(format_name: str, stream: av.stream.Stream) -> bool:
-    """Whether a container takes the stream, found out by writing a header with it alone."""
-    try:
-        with av.open(io.BytesIO(), "w", format=format_name) as trial:
-            trial.add_stream_from_template(stream, opaque=True)
-            trial.start_encoding()
-    except (ValueError, av.FFmpegError):
-        return False
-    return True
-
-
-def _stream_name(stream: av.stream.Stream) -> str:
-    codec = stream.codec_context.codec.canonical_name if stream.codec_context is not None else stream.name
-    return f"stream {stream.index} ({stream.type}{f', {codec}' if codec else ''})"
-
-
-def _describe(copy: av.stream.Stream, stream: av.stream.Stream) -> None:
-    copy.metadata.update(_tags(stream.metadata))
-    copy.disposition = stream.disposition
-
-
-def _tags(tags: dict[str, str]) -> dict[str, str]:
-    """Tags that say something about the content, not about the file that it was in."""
-    return {name: value for name, value in tags.items() if not name.lower().startswith(_NOT_TAGS)}
-
-
-def _chapters(source: av.container.InputContainer, times: TimeTable, shift: Fraction) -> list[av.container.Chapter]:
-    kept = []
-    for chapter in source.chapters():
-        base = chapter["time_base"] or Fraction(1)
-        offset = round(shift / base)
-        end = chapter["end"]
-        if times.end is not None:
-            limit = int(times.end * times.time_base / base)
-            if chapter["start"] >= limit:
-                continue
-            end = min(end, limit)
-        chapter["start"], chapter["end"] = chapter["start"] - offset, end - offset
-        kept.append(chapter)
-    return kept
-
-
-def _lost_aspect(info: VideoInfo, video: av.VideoStream) -> list[str]:
-    """VP9 and AV1 do not tell the shape of their pixels, and the Matroska muxer cannot be told either."""
-    told = info.sample_aspect_ratio in (None, 1) or video.codec_context.name not in ("vp9", "av1", "libdav1d")
-    if told or video.container.format.name not in ("matroska", "webm"):
-        return []
-    return [f"the sample aspect ratio {info.sample_aspect_ratio} was left out: H.264 or H.265 would keep it"]
-
-
-def _clock_start(source: av.container.InputContainer) -> Fraction:
-    """Where the clock of a broadcast format (MPEG-TS and the like) happens to begin, in seconds; 0 for files."""
-    if source.format.flags & _TS_DISCONT and source.start_time:
-        return Fraction(source.start_time, av.time_base)
-    return Fraction(0)
-
-
-def _muxer_options(format_name: str, source: av.container.InputContainer, times: TimeTable) -> dict[str, str]:
-    # Time stamps below zero, as sound has that was encoded with a lead-in, are kept instead of all being moved.
-    options = {"fflags": "+bitexact", "avoid_negative_ts": "disabled"}
-    if format_name in ("mp4", "mov"):
-        if times.stamps[0] > 0 and times.time_base.denominator <= 1_000_000:
-            # Where a track begins late is told in this unit.
-            options["movie_timescale"] = str(times.time_base.denominator)
-        if any(name.lower() not in _MP4_TAGS for name in _tags(source.metadata)):
-            options["movflags"] = "use_metadata_tags"
-    return options
 
 
 def _fitting(times: TimeTable, output: Path) -> TimeTable:

@@ -1,0 +1,181 @@
+"""What is carried over from the source beside its frames: other streams, tags, chapters."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import av
+
+from metadeblur.errors import MetadeblurError
+from metadeblur.video.info import TimeTable, VideoInfo, open_media
+
+FORMATS = {
+    ".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm", ".avi": "avi",
+}  # fmt: skip
+_TS_DISCONT = 0x0200  # FFmpeg's AVFMT_TS_DISCONT: the clock of the format begins anywhere
+_NOT_TAGS = (
+    "major_brand",
+    "minor_version",
+    "compatible_brands",
+    "encoder",
+    "duration",
+    "_statistics",
+    "bps",
+    "number_of",
+)
+_MP4_TAGS = {
+    "title", "artist", "album_artist", "composer", "album", "date", "comment", "genre", "copyright", "grouping",
+    "lyrics", "description", "synopsis", "show", "episode_id", "network", "keywords", "track", "disc", "compilation",
+    "creation_time", "language", "handler_name", "timecode", "vendor_id", "hd_video", "media_type", "sort_name",
+}  # fmt: skip
+
+
+Packet: TypeAlias = "av.Packet[Any]"
+
+
+def other_packets(
+    source: av.container.InputContainer,
+    streams: list[av.stream.Stream],
+    copies: dict[int, av.stream.Stream],
+    times: TimeTable,
+    shift: Fraction,
+) -> Iterator[Packet]:
+    """The packets of all other streams as they are; of a preview, those that begin before its end."""
+    end = None if times.end is None else times.end * times.time_base
+    for packet in source.demux(streams):
+        if packet.pts is None and packet.dts is None:
+            if not packet.size:
+                continue  # the empty packet that ends a stream
+            packet.pts = 0  # a cover picture
+        begin = Fraction((packet.pts if packet.pts is not None else packet.dts) or 0) * packet.time_base
+        if end is not None and begin >= end:
+            if begin >= end + 20:
+                return
+            continue
+        offset = round(shift / packet.time_base)
+        if packet.pts is not None:
+            packet.pts -= offset
+        packet.dts = packet.pts if packet.dts is None else packet.dts - offset
+        packet.stream = copies[packet.stream_index]
+        yield packet
+
+
+def copied_stream(
+    target: av.container.OutputContainer,
+    stream: av.stream.Stream,
+    info: VideoInfo,
+    output: Path,
+    notes: list[str],
+) -> av.stream.Stream | None:
+    """A stream of the output that takes the packets of one of the source; None where it has none to take.
+
+    Raises:
+        MetadeblurError: this container cannot hold it, but another can.
+    """
+    if stream.disposition & av.stream.Disposition.attached_pic and target.format.name == "matroska":
+        _attach_cover(target, stream, info)
+        return None
+    if stream.type == "data" and "timecode" in stream.metadata:
+        return None  # the muxer makes this track from the tag of the same name
+    if not _can_hold(target.format.name, stream):
+        others = [s for s in dict.fromkeys((info.path.suffix.lower(), ".mkv", ".mov")) if s != output.suffix.lower()]
+        holders = [s for s in others if s in FORMATS and _can_hold(FORMATS[s], stream)]
+        refused = f"{output.suffix} files cannot hold {_stream_name(stream)} of {info.path.name}"
+        if holders and not (stream.type == "data" and stream.name is None):
+            raise MetadeblurError(f"{output}: {refused}; write to {holders[0]} instead")
+        # Measurements that phones add in a form of their own are no reason to refuse the video.
+        notes.append(f"{refused}, so it was left out" + (f"; {holders[0]} would keep it" if holders else ""))
+        return None
+    copy = target.add_stream_from_template(stream, opaque=True)
+    if stream.time_base:
+        # The muxer compares the numbers of this stream with those of the others, forgetting their units, and puts an
+        # empty subtitle between where they are larger: so these are made the largest.
+        finer = stream.type == "subtitle" and target.format.name in ("mp4", "mov")
+        copy.time_base = stream.time_base / 1000 if finer else stream.time_base
+    describe(copy, stream)
+    return copy
+
+
+def _attach_cover(target: av.container.OutputContainer, stream: av.stream.Stream, info: VideoInfo) -> None:
+    """Matroska keeps a cover picture as an attachment, others as a video stream of one packet."""
+    with open_media(info.path) as container:
+        packet = next(p for p in container.demux(container.streams[stream.index]) if p.size)
+    kind = {"png": "png", "mjpeg": "jpeg"}.get(stream.codec_context.name, stream.codec_context.name)
+    name = stream.metadata.get("filename", f"cover.{'jpg' if kind == 'jpeg' else kind}")
+    target.add_attachment(name, stream.metadata.get("mimetype", f"image/{kind}"), bytes(packet))
+
+
+def _can_hold(format_name: str, stream: av.stream.Stream) -> bool:
+    """Whether a container takes the stream, found out by writing a header with it alone."""
+    try:
+        with av.open(io.BytesIO(), "w", format=format_name) as trial:
+            trial.add_stream_from_template(stream, opaque=True)
+            trial.start_encoding()
+    except (ValueError, av.FFmpegError):
+        return False
+    return True
+
+
+def _stream_name(stream: av.stream.Stream) -> str:
+    codec = stream.codec_context.codec.canonical_name if stream.codec_context is not None else stream.name
+    return f"stream {stream.index} ({stream.type}{f', {codec}' if codec else ''})"
+
+
+def describe(copy: av.stream.Stream, stream: av.stream.Stream) -> None:
+    """Give a stream of the output the language, title, disposition and so on of the source's."""
+    copy.metadata.update(content_tags(stream.metadata))
+    copy.disposition = stream.disposition
+
+
+def content_tags(tags: dict[str, str]) -> dict[str, str]:
+    """Tags that say something about the content, not about the file that it was in."""
+    return {name: value for name, value in tags.items() if not name.lower().startswith(_NOT_TAGS)}
+
+
+def chapters(source: av.container.InputContainer, times: TimeTable, shift: Fraction) -> list[av.container.Chapter]:
+    """The chapters of the source; of a preview, those that begin before its end."""
+    kept = []
+    for chapter in source.chapters():
+        base = chapter["time_base"] or Fraction(1)
+        offset = round(shift / base)
+        end = chapter["end"]
+        if times.end is not None:
+            limit = int(times.end * times.time_base / base)
+            if chapter["start"] >= limit:
+                continue
+            end = min(end, limit)
+        chapter["start"], chapter["end"] = chapter["start"] - offset, end - offset
+        kept.append(chapter)
+    return kept
+
+
+def lost_aspect(info: VideoInfo, video: av.VideoStream) -> list[str]:
+    """VP9 and AV1 do not tell the shape of their pixels, and the Matroska muxer cannot be told either."""
+    told = info.sample_aspect_ratio in (None, 1) or video.codec_context.name not in ("vp9", "av1", "libdav1d")
+    if told or video.container.format.name not in ("matroska", "webm"):
+        return []
+    return [f"the sample aspect ratio {info.sample_aspect_ratio} was left out: H.264 or H.265 would keep it"]
+
+
+def clock_start(source: av.container.InputContainer) -> Fraction:
+    """Where the clock of a broadcast format (MPEG-TS and the like) happens to begin, in seconds; 0 for files."""
+    if source.format.flags & _TS_DISCONT and source.start_time:
+        return Fraction(source.start_time, av.time_base)
+    return Fraction(0)
+
+
+def muxer_options(format_name: str, source: av.container.InputContainer, times: TimeTable) -> dict[str, str]:
+    """How the muxer is to write the file, so that nothing of the source changes."""
+    # Time stamps below zero, as sound has that was encoded with a lead-in, are kept instead of all being moved.
+    options = {"fflags": "+bitexact", "avoid_negative_ts": "disabled"}
+    if format_name in ("mp4", "mov"):
+        if times.stamps[0] > 0 and times.time_base.denominator <= 1_000_000:
+            # Where a track begins late is told in this unit.
+            options["movie_timescale"] = str(times.time_base.denominator)
+        if any(name.lower() not in _MP4_TAGS for name in content_tags(source.metadata)):
+            options["movflags"] = "use_metadata_tags"
+    return options
