@@ -55,7 +55,7 @@ def test_records_and_summary_hold_every_row(clips, tmp_path):
     assert 0 <= record["share"] <= 1
     pair = read_paired(plain_clips(clips)[0])
     by_hand = np.mean([float(psnr(one, other)) for one, other in zip(pair.blurred, pair.sharp, strict=True)])
-    assert record["psnr"]["blurred"] == pytest.approx(by_hand, abs=1e-6)
+    assert record["psnr"]["blurred"] == pytest.approx(by_hand, abs=1e-4)
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["psnr"] == summary["psnr"]
     assert summary["psnr"]["base"] == pytest.approx(
         np.mean([json.loads((tmp_path / "out" / f"{n}.json").read_text())["psnr"]["base"] for n in ("fast", "slow")])
