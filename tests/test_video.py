@@ -221,7 +221,7 @@ def raw_planes(path: Path) -> Iterator[list[np.ndarray]]:
             yield [np.frombuffer(memoryview(p), kind).reshape(p.height, -1)[:, : p.width].copy() for p in frame.planes]
 
 
-@pytest.mark.parametrize("codec", ["h264", "h265", "ffv1"])
+@pytest.mark.parametrize("codec", ["h264", "h265", "ffv1", "vp9"])
 def test_lossless_rgb(tmp_path: Path, codec: str) -> None:
     source = make_video(tmp_path / "in.mkv", 3, pix_fmt="bgr0", codec="ffv1")
     settings = EncodeSettings(codec=codec, quality="lossless")  # type: ignore[arg-type]
@@ -561,7 +561,7 @@ def disk_of(size: int) -> Iterator[None]:
 def test_a_full_disk_is_one_clear_line_and_leaves_nothing(tmp_path: Path, suffix: str) -> None:
     frames = torch.randint(0, 256, (6, 3, 96, 128), dtype=torch.uint8)
     output = tmp_path / f"out{suffix}"
-    with disk_of(20_000), pytest.raises(MetadeblurError, match="disk is full"):
+    with disk_of(20_000), pytest.raises(MetadeblurError, match=f"^{re.escape(str(output))}: the disk is full"):
         write_clip(Clip(frames), output, settings=EncodeSettings(quality=1))
     assert list(tmp_path.iterdir()) == []
 
@@ -625,3 +625,14 @@ def test_narrow_frames_do_not_crash_the_h265_encoder(tmp_path: Path) -> None:
     for _ in range(3):
         write_clip(clip, tmp_path / "out.mkv", settings=EncodeSettings(codec="h265", preset="ultrafast"))
     assert probe(tmp_path / "out.mkv").width == 48
+
+
+def test_a_missing_encoder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = make_video(tmp_path / "in.mkv", 3)
+
+    def lacking(*what: str) -> None:
+        raise av.codec.codec.UnknownCodecError(what[0])
+
+    monkeypatch.setattr(av, "Codec", lacking)
+    with pytest.raises(MetadeblurError, match="no encoder libx264"):
+        check_output(source, tmp_path / "out.mkv")

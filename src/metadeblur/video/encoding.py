@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -156,6 +157,7 @@ def plan_encoding(info: VideoInfo, output: Path, settings: EncodeSettings, width
     kind = subsampling(info.pix_fmt)
     from_rgb = kind == "rgb" or info.colour.matrix == 0
     pix_fmt, encoder_name = _pixel_format(name, encoder, kind, depth, lossless and from_rgb, width, height)
+    _require(encoder_name)
     is_rgb = subsampling(pix_fmt) == "rgb"
     if is_rgb:
         tags = replace(info.colour, matrix=0, range=FULL)
@@ -201,7 +203,8 @@ class SegmentWriter:
         self._settings = settings or EncodeSettings()
         self._output = output or Path(f"output{default_suffix(info)}")
         self._kind = output_kind(self._output)
-        with refusals(path):
+        self._named = output or path  # in messages: what the user asked for
+        with refusals(self._named):
             self._unfinished = Unfinished(path)
         self._open: tuple[av.container.OutputContainer, av.VideoStream, Encoding] | None = None
         self._size = (0, 0)
@@ -266,7 +269,7 @@ class SegmentWriter:
     @contextmanager
     def _undone_on_error(self) -> Iterator[None]:
         try:
-            with refusals(self.path):
+            with refusals(self._named):
                 yield
         except BaseException:
             self.discard()
@@ -328,6 +331,7 @@ def write_picture(path: Path, frame: Tensor, bits: int) -> None:
 
 
 def _add_encoder(container: av.container.OutputContainer, plan: Encoding, height: int, width: int) -> av.VideoStream:
+    os.environ.setdefault("SVT_LOG", "1")  # SVT-AV1 prints its settings to the screen unless told so
     stream = container.add_stream(plan.encoder, rate=plan.rate, options=dict(plan.options))
     stream = cast(av.VideoStream, stream)
     context = stream.codec_context
@@ -361,18 +365,30 @@ def _codec(info: VideoInfo, suffix: str, settings: EncodeSettings) -> str:
     return settings.codec
 
 
+def _require(encoder: str) -> None:
+    """Refuse an encoder that this build of FFmpeg lacks."""
+    try:
+        av.Codec(encoder, "w")
+    except ValueError as error:
+        raise MetadeblurError(
+            f"the FFmpeg of this PyAV has no encoder {encoder}; choose another codec, or install av from PyPI"
+        ) from error
+
+
 def _pixel_format(
     name: str, encoder: _Encoder, kind: str, depth: int, rgb: bool, width: int, height: int
 ) -> tuple[str, str]:
     """Pixel format and FFmpeg's name of the encoder."""
     ending = "" if depth == 8 else f"{depth}le"
     if rgb:
-        formats = {"h264": ("rgb24", "libx264rgb"), "ffv1": ("bgr0", "ffv1")} if depth == 8 else {}
-        if name in ("h265", "ffv1") and name not in formats:
+        packed = {"h264": ("rgb24", "libx264rgb"), "ffv1": ("bgr0", "ffv1")}
+        if depth == 8 and name in packed:
+            return packed[name]
+        if name in ("h265", "ffv1", "vp9"):
             return f"gbrp{ending}", encoder.name
-        if name in formats:
-            return formats[name]
-        raise MetadeblurError(f"{name} cannot hold RGB of {depth} bits without loss; choose the codec h265 or ffv1")
+        raise MetadeblurError(
+            f"{name} cannot hold RGB of {depth} bits without loss; choose the codec h265, or ffv1 in .mkv"
+        )
     chroma = {"440": "444"}.get(kind, kind)
     if chroma not in encoder.kinds:
         chroma = "420"

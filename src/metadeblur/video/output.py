@@ -31,7 +31,8 @@ class Unfinished:
 
     def finish(self) -> None:
         """Give it its name; what was there before is replaced."""
-        _flush(self.path)
+        if self.path.is_file():
+            _flush(self.path)
         if self._target.is_dir():
             shutil.rmtree(self._target)
         self.path.replace(self._target)
@@ -96,11 +97,10 @@ def _reason(target: Path, error: OSError | av.FFmpegError) -> str:
     return f"{target}: writing failed ({error.strerror or error}); nothing was left"
 
 
-def _flush(path: Path) -> None:
+def _flush(file: Path) -> None:
     """Have the system write everything now: a full disk must show before the file gets its name."""
-    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
-        with file.open("rb") as opened:
-            os.fsync(opened.fileno())
+    with file.open("rb") as opened:
+        os.fsync(opened.fileno())
 
 
 def _remove(path: Path) -> None:
