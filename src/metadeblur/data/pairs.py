@@ -14,6 +14,9 @@ from torch import Tensor
 from metadeblur.data.layouts import ClipFolder
 from metadeblur.errors import MetadeblurError
 
+Bytes = NDArray[np.uint8]  # (H, W, 3) RGB
+_EASY_MSE = 10 ** (-33 / 10) * 255**2
+
 
 class PairSampler:
     """Draws batches of (blurred, sharp) patches; batch k depends on (seed, k) alone, so a resumed run goes on alike.
@@ -26,6 +29,8 @@ class PairSampler:
         batch: patches a batch.
         seed: the randomness.
         identity: share of patches whose blurred side is replaced by the sharp one, so that sharp pictures stay sharp.
+        easy: chance that a patch is taken whose two sides differ little (more than 33 dB); otherwise one is drawn anew,
+            because little can be learnt from it.
         cache_bytes: memory that decoded frames may take.
     """
 
@@ -37,11 +42,12 @@ class PairSampler:
         batch: int,
         seed: int,
         identity: float = 0.0,
+        easy: float = 1.0,
         cache_bytes: int = 8_000_000_000,
     ) -> None:
         self._pairs = [pair for clip in clips for pair in zip(clip.blurred, clip.sharp, strict=True)]
-        self.patch, self.batch, self.seed, self.identity = patch, batch, seed, identity
-        self._cache: dict[Path, NDArray[np.uint8]] = {}
+        self.patch, self.batch, self.seed, self.identity, self.easy = patch, batch, seed, identity, easy
+        self._cache: dict[Path, Bytes] = {}
         self._room = cache_bytes
 
     def __len__(self) -> int:
@@ -51,12 +57,16 @@ class PairSampler:
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
         """Batch ``step``: (blurred, sharp), each (B, 3, P, P), float32 in [0, 1]."""
         rng = np.random.default_rng((self.seed, step))
-        drawn = [self._draw(rng) for _ in range(self.batch)]
+        drawn: list[tuple[Bytes, Bytes]] = []
+        while len(drawn) < self.batch:
+            pair = self._draw(rng)
+            if self.easy >= 1 or rng.random() < self.easy or _differ(*pair):
+                drawn.append(pair)
         stacks = (np.stack([pair[side] for pair in drawn]) for side in (0, 1))
         blurred, sharp = (torch.from_numpy(stack).permute(0, 3, 1, 2).float() / 255 for stack in stacks)
         return blurred, sharp
 
-    def _draw(self, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    def _draw(self, rng: np.random.Generator) -> tuple[Bytes, Bytes]:
         blur_path, sharp_path = self._pairs[int(rng.integers(len(self._pairs)))]
         sharp = self._read(sharp_path)
         blur = sharp if rng.random() < self.identity else self._read(blur_path)
@@ -69,13 +79,13 @@ class PairSampler:
         turns, mirror = int(rng.integers(4)), bool(rng.integers(2))
         colours = rng.permutation(3)
 
-        def cut(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        def cut(frame: Bytes) -> Bytes:
             piece = np.rot90(frame[top : top + self.patch, left : left + self.patch], turns)
             return np.ascontiguousarray((piece[:, ::-1] if mirror else piece)[..., colours])
 
         return cut(blur), cut(sharp)
 
-    def _read(self, path: Path) -> NDArray[np.uint8]:
+    def _read(self, path: Path) -> Bytes:
         if path in self._cache:
             return self._cache[path]
         frame = read_picture(path)
@@ -85,7 +95,12 @@ class PairSampler:
         return frame
 
 
-def read_picture(path: Path) -> NDArray[np.uint8]:
+def _differ(one: Bytes, other: Bytes) -> bool:
+    """Whether two pictures are less than 33 dB alike (by a quarter of their rows)."""
+    return float(np.square(one[::4].astype(np.float32) - other[::4]).mean()) > _EASY_MSE
+
+
+def read_picture(path: Path) -> Bytes:
     """One picture as (H, W, 3) RGB uint8.
 
     Raises:

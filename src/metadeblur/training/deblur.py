@@ -29,10 +29,11 @@ class DeblurTraining:
     clips: tuple[str, ...] = ()  # folders with paired clips, <clip>/{blur,sharp}
     validation: tuple[str, ...] = ()  # folders with paired clips that are never trained on
     batch: int = 8  # patches a step
-    patch: int = 224  # side of a patch in px
-    learning_rate: float = 4e-4  # of AdamW, at its highest
-    loss: str = "psnr"  # psnr or charbonnier
+    patch: int = 160  # side of a patch in px
+    learning_rate: float = 8e-4  # of AdamW, at its highest
+    loss: str = "charbonnier"  # psnr or charbonnier
     identity: float = 0.06  # share of patches that are sharp on both sides
+    easy: float = 0.3  # chance that a drawn patch is used whose two sides are more than 33 dB alike
     ema: float = 0.999  # weight of the past in the running mean of the weights, which is what is kept
     clip_gradient: float = 0.5  # longest gradient (2-norm)
     precision: str = "bf16"  # bf16 (mixed) or fp32
@@ -57,6 +58,7 @@ class DeblurTrainee:
             batch=settings.batch,
             seed=loop.seed,
             identity=settings.identity,
+            easy=settings.easy,
         )
         held_out = [clip for root in settings.validation for clip in plain_clips(Path(root))]
         self.held_out = PairSampler(held_out, patch=settings.patch, batch=8, seed=1) if held_out else None
