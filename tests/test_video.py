@@ -6,6 +6,8 @@ import os
 import re
 import resource
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -636,3 +638,23 @@ def test_a_missing_encoder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(av, "Codec", lacking)
     with pytest.raises(MetadeblurError, match="no encoder libx264"):
         check_output(source, tmp_path / "out.mkv")
+
+
+def test_the_encoders_do_not_depend_on_what_was_in_memory_before(tmp_path: Path) -> None:
+    """Each process finds its memory filled with another byte: an encoder that reads what it never wrote differs."""
+    program = (
+        "import hashlib, sys, torch; from pathlib import Path; from media import moving_picture\n"
+        "from metadeblur.clip import Clip; from metadeblur.video import EncodeSettings, write_clip\n"
+        "frames = torch.from_numpy(moving_picture(8, 180, 320)).permute(0, 3, 1, 2)\n"
+        "for codec in ('h264', 'h265'):\n"
+        "    output = Path(sys.argv[1], codec + '.mkv')\n"
+        "    write_clip(Clip(frames), output, settings=EncodeSettings(codec))\n"
+        "    print(hashlib.sha256(output.read_bytes()).hexdigest())\n"
+    )
+    found = []
+    for fill in ("1", "85", "170"):
+        environment = os.environ | {"MALLOC_PERTURB_": fill, "PYTHONPATH": str(Path(__file__).parent)}
+        command = [sys.executable, "-c", program, str(tmp_path)]
+        found.append(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
+    assert len(found[0].split()) == 2
+    assert found[0] == found[1] == found[2]

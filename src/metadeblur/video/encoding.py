@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, cast
+from typing import Literal, cast, get_args
 
 import av
 import cv2
@@ -29,7 +29,7 @@ from metadeblur.video.colour import (
 from metadeblur.video.info import IMAGE_SUFFIXES, VideoInfo
 from metadeblur.video.output import Unfinished, refusals
 
-Codec = Literal["auto", "h264", "h265", "av1", "vp9", "ffv1", "mpeg4"]
+Codec = Literal["auto", "h264", "h265", "av1", "vp9", "ffv1"]
 
 CONTAINERS: dict[str, tuple[str, ...]] = {
     ".mp4": ("h264", "h265", "av1", "vp9"),
@@ -61,8 +61,8 @@ class EncodeSettings:
     preset: str | None = None  # speed: ultrafast ... placebo (h264, h265), 0 slow ... 13 fast (av1), 0 ... 8 (vp9)
 
     def __post_init__(self) -> None:
-        if self.codec not in ("auto", *_ENCODERS):
-            raise MetadeblurError(f"codec {self.codec!r} is unknown; choose auto, {', '.join(_ENCODERS)}")
+        if self.codec not in get_args(Codec):
+            raise MetadeblurError(f"codec {self.codec!r} is unknown; choose one of {', '.join(get_args(Codec))}")
         if isinstance(self.quality, str) and self.quality != "lossless":
             raise MetadeblurError(f"quality {self.quality!r} is neither a number nor 'lossless'")
         if isinstance(self.quality, int) and not 0 <= self.quality <= 63:
@@ -360,7 +360,7 @@ def _codec(info: VideoInfo, suffix: str, settings: EncodeSettings) -> str:
     if settings.codec not in allowed:
         holders = [other for other, codecs in CONTAINERS.items() if settings.codec in codecs]
         raise MetadeblurError(
-            f"{suffix} files cannot hold {settings.codec}; choose {' or '.join(allowed)}, or write to {holders[0]}"
+            f"{suffix} files cannot hold {settings.codec}; choose the codec auto, or write to {holders[0]}"
         )
     return settings.codec
 
@@ -405,7 +405,9 @@ def _options(name: str, encoder: _Encoder, settings: EncodeSettings, *, lossless
     preset = settings.preset or encoder.preset
     match name:
         case "h264":
-            return {"preset": preset, **({"qp": "0"} if lossless else {"crf": quality})}
+            # With its macroblock tree x264 reads memory it never wrote, and the same frames give other bytes each time.
+            fixed = {"preset": preset, "x264-params": "no-mbtree=1"}
+            return fixed | ({"qp": "0"} if lossless else {"crf": quality})
         case "h265":
             more = ":lossless=1" if lossless else ""
             if width < 64:
@@ -413,8 +415,8 @@ def _options(name: str, encoder: _Encoder, settings: EncodeSettings, *, lossless
                     ":cutree=0"  # x265 writes beyond the end of its memory with it where frames are 40 to 48 px wide
                 )
             # Closed groups of pictures, so that segments can be joined; the number of threads fixes the bytes.
-            fixed = f"log-level=none:open-gop=0:frame-threads=2{more}"
-            return {"preset": preset, "x265-params": fixed, **({} if lossless else {"crf": quality})}
+            always = f"log-level=none:open-gop=0:frame-threads=2{more}"
+            return {"preset": preset, "x265-params": always, **({} if lossless else {"crf": quality})}
         case "av1":
             return {"preset": preset, **({"svtav1-params": "lossless=1"} if lossless else {"crf": quality})}
         case "vp9":
