@@ -423,6 +423,7 @@ def _options(name: str, encoder: _Encoder, settings: EncodeSettings, *, lossless
             speed = {"deadline": "good", "cpu-used": preset, "b": "0"}
             return speed | ({"lossless": "1"} if lossless else {"crf": quality})
         case "mpeg4":
-            return {"qmin": quality, "qmax": quality}
+            scale = str(max(1, int(quality)))  # its best is 1
+            return {"qmin": scale, "qmax": scale}
         case _:
             return {"level": "3", "g": "1", "slicecrc": "1"}
