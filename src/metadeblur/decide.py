@@ -85,7 +85,9 @@ def informative_stretch(scores: Sequence[float], limit: int) -> tuple[int, int]:
     """
     if len(scores) <= limit:
         return 0, len(scores)
-    windows = np.lib.stride_tricks.sliding_window_view(np.minimum(scores, _TEXTURELESS_DB), limit)
+    known = np.asarray(scores)
+    known = np.where(known < _TEXTURELESS_DB, known, np.median(known))
+    windows = np.lib.stride_tricks.sliding_window_view(known, limit)
     starts = np.arange(0, len(windows), max(1, limit // 8))
     low, high = np.quantile(windows[starts], (0.1, 0.9), axis=1)
     best = np.flatnonzero(high - low >= (high - low).max() - 1e-9)

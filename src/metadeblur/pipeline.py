@@ -159,7 +159,8 @@ class _Run:
                 sketch.save(self.parts.path("story", index, ".npz"))
         self.parts.finish(index, self._shot_record(index, decision, restorer, seconds))
         if len(self.shots) <= TOLD_SHOTS:
-            self.talk.say(f"{self._title(index)}: {_in_short(decision)}")
+            alone = len(self.shots) == 1
+            self.talk.say(_in_short(decision) if alone else f"{self._title(index)}: {_in_short(decision)}")
 
     def _decide(self, index: int, bar: Bar) -> Decision:
         shot, wanted = self.shots[index], self.settings.adaptation

@@ -72,12 +72,12 @@ class Talk:
         if not quiet:
             from rich.console import Console
 
-            self.console = Console(stderr=True, soft_wrap=True, highlight=False)
+            self.console = Console(stderr=True)
 
     def say(self, line: str) -> None:
         """Print one line on stderr, above a bar that is showing."""
         if self.console is not None:
-            self.console.print(line, markup=False, emoji=False)
+            self.console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     @contextmanager
     def bar(self, title: str, unit: str = "frames") -> Iterator[Bar]:

@@ -1,0 +1,486 @@
+"""The job of a whole file, and the small rooms that it is made of: names, parts, records, decisions, progress."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from journey import decoded, names, shaky, shaky_video
+from media import ROTATED_90, make_frames, make_video, moving_picture, video_packets
+from rich.console import Console
+from torch import nn
+
+import metadeblur.decide
+import metadeblur.pipeline
+import metadeblur.progress
+from metadeblur.adapt import AdaptSettings
+from metadeblur.background import Behind
+from metadeblur.decide import informative_stretch, shared_budget
+from metadeblur.errors import MetadeblurError
+from metadeblur.guard import Reason
+from metadeblur.outputs import Job, default_name, plan, preview_path
+from metadeblur.pipeline import RunSettings, restore_file
+from metadeblur.progress import Talk, in_words
+from metadeblur.record import plain, to_json, write_json
+from metadeblur.restore import RestoreSettings
+from metadeblur.resume import Parts, differences, identify, parts_folder
+from metadeblur.story import frames_to_show
+
+BASE = RunSettings(
+    adapt=False, adaptation=AdaptSettings(guard=False), restoration=RestoreSettings(device="cpu", precision="fp32")
+)
+
+
+class Darker(nn.Module):
+    """A network whose work can be seen."""
+
+    def forward(self, x):
+        return x * 0.5
+
+
+class Lines(Talk):
+    """Remembers what was said."""
+
+    def __init__(self):
+        super().__init__(quiet=True)
+        self.lines = []
+
+    def say(self, line):
+        self.lines.append(line)
+
+
+# --- where results go ----------------------------------------------------------------------------------------------
+
+
+def test_default_names_lie_beside_the_input(tmp_path):
+    video, folder = tmp_path / "a.MP4", make_frames(tmp_path / "walk")
+    assert [job.output for job in plan([video, folder])] == [tmp_path / "a_deblurred.MP4", tmp_path / "walk_deblurred"]
+    assert default_name(Path("a.wmv")) == "a_deblurred.mkv"
+    assert preview_path(tmp_path / "walk") == tmp_path / "walk_preview"
+
+
+def test_the_current_folder_has_a_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(make_frames(tmp_path / "walk"))
+    assert plan([Path()])[0].output == tmp_path / "walk_deblurred"
+
+
+def test_several_inputs_share_folders(tmp_path):
+    jobs = plan(
+        [tmp_path / "a.mp4", tmp_path / "b.mp4"],
+        tmp_path / "out",
+        side_by_side=tmp_path / "side",
+        report=tmp_path / "r",
+    )
+    assert jobs[1] == Job(
+        tmp_path / "b.mp4",
+        tmp_path / "out" / "b_deblurred.mp4",
+        tmp_path / "side" / "b_deblurred.mp4",
+        tmp_path / "r" / "b_deblurred",
+    )
+    assert (tmp_path / "out").is_dir()
+
+
+def test_a_folder_takes_a_video_under_its_default_name(tmp_path):
+    assert plan([tmp_path / "a.mp4"], tmp_path)[0].output == tmp_path / "a_deblurred.mp4"
+
+
+@pytest.mark.parametrize("output", ["a.mp4", "./sub/../a.mp4", "link.mp4"])
+def test_output_equal_to_input_is_refused(tmp_path, output):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "a.mp4").write_bytes(b"x")
+    (tmp_path / "link.mp4").symlink_to(tmp_path / "a.mp4")
+    with pytest.raises(MetadeblurError, match="the output is the input"):
+        plan([tmp_path / "a.mp4"], tmp_path / output)
+
+
+def test_outputs_that_would_meet_are_refused(tmp_path):
+    one, two = tmp_path / "x" / "a.mp4", tmp_path / "y" / "a.mp4"
+    with pytest.raises(MetadeblurError, match="two results"):
+        plan([one, two], tmp_path / "out")
+    with pytest.raises(MetadeblurError, match="two results"):
+        plan([one], tmp_path / "b.mp4", side_by_side=tmp_path / "b.mp4")
+    with pytest.raises(MetadeblurError, match="the output is the input"):
+        plan([one, two], tmp_path / "out", json=one)
+    folder = make_frames(tmp_path / "frames")
+    for output in (folder / "out", tmp_path):
+        with pytest.raises(MetadeblurError, match="lies inside the other"):
+            plan([folder], output)
+
+
+# --- parts and resumption ------------------------------------------------------------------------------------------
+
+
+def test_parts_are_found_again(tmp_path):
+    output, mark = tmp_path / "out.mp4", {"steps": 40, "input": "abc"}
+    parts, line = Parts.open(output, mark, resume=False)
+    assert not line
+    assert parts.keep("tile", 0) == 0
+    parts.finish(2, {"index": 2, "loss": math.nan})
+    again, line = Parts.open(output, mark, resume=True)
+    assert "1 shots are finished" in line
+    assert (again.shot(2), again.shot(0), again.keep("tile", 256)) == ({"index": 2, "loss": None}, None, 0)
+    again.discard()
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "resume", "said"),
+    [
+        ({"steps": 20}, True, "cannot resume out.mp4: steps was 40, is 20; starting anew"),
+        ({}, False, "dropping 1 finished shots of an earlier run (--resume would have used them)"),
+    ],
+)
+def test_parts_that_do_not_fit_start_anew_and_say_so(tmp_path, change, resume, said):
+    output, mark = tmp_path / "out.mp4", {"steps": 40, "input": "abc"}
+    parts, _ = Parts.open(output, mark, resume=False)
+    parts.finish(0, {})
+    again, line = Parts.open(output, {**mark, **change}, resume=resume)
+    assert line == said
+    assert again.finished == 0
+
+
+@pytest.mark.parametrize("state", ["", "{", "[]", '{"format": 99, "shots": {}}', '{"format": 1}'])
+def test_a_damaged_state_starts_anew(tmp_path, state):
+    folder = parts_folder(tmp_path / "out.mp4")
+    folder.mkdir()
+    (folder / "state.json").write_text(state)
+    parts, line = Parts.open(tmp_path / "out.mp4", {}, resume=True)
+    assert "nothing to resume" in line
+    assert parts.finished == 0
+
+
+def test_an_input_is_recognised_by_its_files(tmp_path):
+    folder = make_frames(tmp_path / "f", 3)
+    before = identify(folder)
+    assert identify(folder) == before
+    (folder / "frame3.png").write_bytes(b"other")
+    assert identify(folder) != before
+    assert differences({"a": 1}, {"a": 1, "b": 2}) == "b was None, is 2"
+
+
+# --- records -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Sample:
+    path: Path
+    rate: Fraction
+    tensor: torch.Tensor
+    inner: dict
+
+
+def test_any_value_becomes_strict_json(tmp_path, capsys):
+    sample = Sample(Path("a"), Fraction(1, 2), torch.tensor([1.0, math.inf]), {1: (np.float32(0.5), {3})})
+    expected = {"path": "a", "rate": 0.5, "tensor": [1.0, None], "inner": {"1": [0.5, [3]]}}
+    assert json.loads(to_json(sample)) == expected
+    write_json(sample, tmp_path / "r.json")
+    write_json(sample, "-")
+    assert (tmp_path / "r.json").read_text() == capsys.readouterr().out
+    assert names(tmp_path) == ["r.json"]
+
+
+@given(st.floats())
+def test_numbers_survive_to_seven_digits(value):
+    kept = plain(value)
+    assert (kept is None) if not math.isfinite(value) else math.isclose(kept, value, rel_tol=1e-6)
+
+
+# --- decisions -----------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.floats(10, 100), min_size=1, max_size=60), st.integers(5, 70))
+@settings(deadline=None)
+def test_the_stretch_is_inside_and_of_the_wanted_length(scores, limit):
+    start, stop = informative_stretch(scores, limit)
+    assert 0 <= start < stop <= len(scores)
+    assert stop - start == min(limit, len(scores))
+
+
+def test_the_stretch_holds_sharp_and_blurred_frames_but_not_a_fade():
+    scores = [30.0] * 100 + [30.0, 38.0] * 20 + [30.0] * 60 + [100.0] * 5 + [30.0] * 60
+    start, stop = informative_stretch(scores, 30)
+    assert max(start, 100) < min(stop, 140)
+    assert sum(score == 38 for score in scores[start:stop]) >= 8
+
+
+@given(st.lists(st.integers(1, 200), min_size=1, max_size=20))
+def test_a_budget_is_shared_by_length(counts):
+    whole = AdaptSettings(budget_seconds=60)
+    shares = [shared_budget(whole, count, counts).budget_seconds for count in counts if count >= 5]
+    assert not shares or math.isclose(sum(shares), 60)
+    assert shared_budget(AdaptSettings(), counts[0], counts).budget_seconds == 0
+
+
+@given(st.lists(st.floats(20, 60), min_size=1, max_size=40), st.integers(1, 500))
+def test_the_report_shows_different_frames_in_order(scores, shots):
+    shown = frames_to_show(scores, shots)
+    assert 1 <= len(shown) <= 5
+    assert list(shown) == sorted(set(shown))
+    assert 0 <= shown[0] <= shown[-1] < len(scores)
+
+
+# --- the whole job -------------------------------------------------------------------------------------------------
+
+
+def test_every_frame_goes_through_the_network(tmp_path):
+    source = make_video(tmp_path / "a.mp4", shaky((6,)), audio_tracks=1)
+    progress = Lines()
+    record = restore_file(Job(source, tmp_path / "b.mp4"), Darker(), BASE, model="darker", talk=progress)
+    before, after = decoded(source).astype(float), decoded(tmp_path / "b.mp4")
+    assert np.abs(after - before / 2).mean() < 2
+    assert names(tmp_path) == ["a.mp4", "b.mp4"]
+    assert video_packets(source)[1] == video_packets(tmp_path / "b.mp4")[1]
+    assert json.loads(to_json(record)) == record
+    shot = record["shots"][0]
+    assert (shot["start"], shot["stop"], shot["adapted"], shot["share"]) == (0, 6, False, 0.0)
+    assert len(shot["scores"]) == 6
+    assert record["settings"]["model"] == "darker"
+    assert record["video"]["frames"] == 6
+    assert {"scan", "restore", "assemble", "total"} <= record["seconds"].keys()
+    assert record["peak_memory_mb"] > 100
+    assert "b.mp4" in progress.lines[-1]
+
+
+def test_short_shots_and_pictures_get_the_base_model_and_the_record_says_so(tmp_path):
+    video = shaky_video(tmp_path / "a.mp4", (3, 8))
+    wanted = replace(BASE, adapt=True, adaptation=AdaptSettings(pairs=2, steps=1, patch=48, guard=False))
+    net = nn.Conv2d(3, 3, 1)
+    record = restore_file(Job(video, tmp_path / "b.mp4"), net, wanted)
+    assert [(shot["stop"] - shot["start"], shot["adapted"]) for shot in record["shots"]] == [(3, False), (8, True)]
+    assert "3 frames are too few" in record["shots"][0]["note"]
+    assert record["share"] == pytest.approx(8 / 11)
+    assert {pair["frame"] for pair in record["shots"][1]["pairs"]} <= set(range(3, 11))
+    picture = make_frames(tmp_path / "f", 1) / "frame1.png"
+    record = restore_file(Job(picture, tmp_path / "b.png"), Darker(), wanted)
+    assert "single picture" in record["shots"][0]["note"]
+
+
+def sharp_where(test):
+    """A stand-in for the guard's check that calls some shots sharp already."""
+
+    def check(net, clip, *args, **kwargs):
+        return Reason("sharp already", 50.0, 40.0, True, "this is sharp already") if test(clip) else None
+
+    return check
+
+
+def test_a_sharp_file_is_copied_byte_for_byte(tmp_path, monkeypatch):
+    monkeypatch.setattr(metadeblur.decide, "sharp_already", sharp_where(lambda clip: True))
+    guarded = replace(BASE, adaptation=AdaptSettings(guard=True))
+    video = shaky_video(tmp_path / "a.mp4", (6, 6))
+    progress = Lines()
+    side = tmp_path / "side.mp4"
+    record = restore_file(Job(video, tmp_path / "b.mp4", side), Darker(), guarded, talk=progress)
+    assert (tmp_path / "b.mp4").read_bytes() == video.read_bytes()
+    assert record["untouched"]
+    assert record["shots"][0]["reasons"][0]["text"] == "this is sharp already"
+    assert any("untouched" in line for line in progress.lines)
+    assert decoded(side).shape == (12, 64, 192, 3)
+    folder = make_frames(tmp_path / "f", 6)
+    restore_file(Job(folder, tmp_path / "g"), Darker(), guarded)
+    assert names(tmp_path / "g") == names(folder)
+    assert all((tmp_path / "g" / name).read_bytes() == (folder / name).read_bytes() for name in names(folder))
+
+
+def test_sharp_shots_pass_while_others_are_restored(tmp_path, monkeypatch):
+    monkeypatch.setattr(metadeblur.decide, "sharp_already", sharp_where(lambda clip: len(clip) == 6))
+    video = shaky_video(tmp_path / "a.mkv", (6, 9))
+    guarded = replace(BASE, adaptation=AdaptSettings(guard=True))
+    record = restore_file(Job(video, tmp_path / "b.mkv"), Darker(), guarded)
+    before, after = decoded(video).astype(float), decoded(tmp_path / "b.mkv").astype(float)
+    assert [shot["untouched"] for shot in record["shots"]] == [True, False]
+    assert np.abs(after[:6] - before[:6]).mean() < 2
+    assert np.abs(after[6:] - before[6:] / 2).mean() < 2
+
+
+def test_side_by_side_is_blurred_then_restored(tmp_path):
+    video = shaky_video(tmp_path / "a.mp4", (6,))
+    restore_file(Job(video, tmp_path / "b.mp4", tmp_path / "s.mp4"), Darker(), BASE)
+    both, before = decoded(tmp_path / "s.mp4").astype(float), decoded(video).astype(float)
+    assert np.abs(both[:, :, :96] - before).mean() < 2
+    assert np.abs(both[:, :, 96:] - before / 2).mean() < 2
+
+
+def test_side_by_side_of_a_turned_video_lies_side_by_side_when_shown(tmp_path):
+    video = shaky_video(tmp_path / "a.mp4", (6,), matrix=ROTATED_90)
+    restore_file(Job(video, tmp_path / "b.mp4", tmp_path / "s.mp4"), Darker(), BASE)
+    both = decoded(tmp_path / "s.mp4").astype(float)
+    assert both.shape[1:3] == (128, 96)
+    import av
+
+    with av.open(str(tmp_path / "s.mp4")) as container:
+        rotation = next(container.decode(video=0)).rotation
+    shown = np.rot90(both[0], k=round(rotation / 90))
+    assert shown[:, :64].mean() > 1.5 * shown[:, 64:].mean()
+
+
+def test_preview_holds_the_first_seconds_and_the_whole_follows(tmp_path):
+    video = shaky_video(tmp_path / "a.mp4", (6, 9), audio_tracks=1)
+    progress = Lines()
+    restore_file(Job(video, tmp_path / "b.mp4"), Darker(), replace(BASE, preview_seconds=0.4), talk=progress)
+    preview, whole = decoded(tmp_path / "b_preview.mp4"), decoded(tmp_path / "b.mp4")
+    assert (len(preview), len(whole)) == (10, 15)
+    assert np.abs(preview.astype(float) - whole[:10]).mean() < 2
+    assert any("b_preview.mp4; going on" in line for line in progress.lines)
+    restore_file(Job(video, tmp_path / "c.mp4"), Darker(), replace(BASE, preview_seconds=60), talk=progress)
+    assert not (tmp_path / "c_preview.mp4").exists()
+    assert any("no preview" in line for line in progress.lines)
+
+
+def stopped(job, settings, monkeypatch, frames):
+    """Start a run that is interrupted after so many frames; returns the exception."""
+    counted = {"left": frames}
+    forward = Darker.forward
+
+    def count(self, x):
+        counted["left"] -= 1
+        if counted["left"] < 0:
+            raise KeyboardInterrupt
+        return forward(self, x)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Darker, "forward", count)
+        with pytest.raises(KeyboardInterrupt) as caught:
+            restore_file(job, Darker(), settings)
+    return caught.value
+
+
+def test_an_interrupted_run_keeps_finished_shots_and_goes_on_to_the_same_file(tmp_path, monkeypatch):
+    video = shaky_video(tmp_path / "a.mp4", (6, 6, 9), audio_tracks=1)
+    job = Job(video, tmp_path / "b.mp4", tmp_path / "s.mp4", tmp_path / "r")
+    restore_file(job, Darker(), BASE)
+    whole = [path.read_bytes() for path in (job.output, job.side_by_side)]
+    job.output.unlink()
+    job.side_by_side.unlink()
+    error = stopped(job, BASE, monkeypatch, frames=16)
+    assert error.__notes__ == ["2 finished shots are kept: run it again with --resume to go on"]
+    assert not job.output.exists()
+    calls = []
+    forward = Darker.forward
+    monkeypatch.setattr(Darker, "forward", lambda self, x: calls.append(len(x)) or forward(self, x))
+    progress = Lines()
+    record = restore_file(job, Darker(), replace(BASE, resume=True), talk=progress)
+    assert "2 shots are finished already" in progress.lines[0]
+    assert len(calls) <= 9 + 4  # the last shot, and what is measured and settled on a first frame
+    assert [path.read_bytes() for path in (job.output, job.side_by_side)] == whole
+    assert len(record["shots"]) == 3
+    assert names(tmp_path) == ["a.mp4", "b.mp4", "r", "s.mp4"]
+
+
+def test_an_interrupted_first_shot_leaves_nothing(tmp_path, monkeypatch):
+    video = shaky_video(tmp_path / "a.mp4", (12,))
+    error = stopped(Job(video, tmp_path / "b.mp4"), BASE, monkeypatch, frames=5)
+    assert not getattr(error, "__notes__", [])
+    assert names(tmp_path) == ["a.mp4"]
+
+
+def test_other_settings_are_not_resumed(tmp_path, monkeypatch):
+    video = shaky_video(tmp_path / "a.mp4", (6, 9))
+    job = Job(video, tmp_path / "b.mp4")
+    stopped(job, BASE, monkeypatch, frames=11)
+    progress = Lines()
+    changed = replace(BASE, encoding=replace(BASE.encoding, quality=30), resume=True)
+    restore_file(job, Darker(), changed, talk=progress)
+    assert "cannot resume b.mp4: encoding.quality was None, is 30; starting anew" in progress.lines[0]
+
+
+def test_a_missing_segment_is_made_again(tmp_path, monkeypatch):
+    video = shaky_video(tmp_path / "a.mp4", (6, 9))
+    job = Job(video, tmp_path / "b.mp4")
+    stopped(job, BASE, monkeypatch, frames=11)
+    (parts_folder(job.output) / "shot-00000").unlink()
+    record = restore_file(job, Darker(), replace(BASE, resume=True))
+    assert len(decoded(job.output)) == 15
+    assert len(record["shots"]) == 2
+
+
+def test_all_shots_use_the_tile_of_the_first(tmp_path, monkeypatch):
+    video = shaky_video(tmp_path / "a.mp4", (6, 6))
+    wanted = []
+    made = metadeblur.pipeline.Restorer
+
+    def remember(net, height, width, settings):
+        wanted.append(settings.tile)
+        return made(net, height, width, settings)
+
+    monkeypatch.setattr(metadeblur.pipeline, "Restorer", remember)
+    record = restore_file(Job(video, tmp_path / "b.mp4"), Darker(), BASE)
+    assert wanted[-1] == record["tile"] == 0
+
+
+def test_a_long_run_is_announced(tmp_path, monkeypatch):
+    monkeypatch.setattr(metadeblur.pipeline, "LONG_RUN_SECONDS", 0.0)
+    video = shaky_video(tmp_path / "a.mp4", (6,))
+    progress = Lines()
+    restore_file(Job(video, tmp_path / "b.mp4"), Darker(), BASE, talk=progress)
+    assert progress.lines[0].startswith("expected time: about ")
+    assert "a frame for 6 frames)" in progress.lines[0]
+
+
+def test_interlaced_input_is_said(tmp_path):
+    video = make_video(
+        tmp_path / "a.mp4", moving_picture(6, 64, 96), options={"flags": "+ildct+ilme", "x264-params": "tff=1"}
+    )
+    progress = Lines()
+    record = restore_file(Job(video, tmp_path / "b.mp4"), Darker(), BASE, talk=progress)
+    if record["video"]["interlaced"]:
+        assert any("deinterlaced" in line for line in progress.lines)
+
+
+def test_the_network_is_not_changed(tmp_path):
+    video = shaky_video(tmp_path / "a.mp4", (6,))
+    net = nn.Conv2d(3, 3, 1).train()
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    wanted = replace(BASE, adapt=True, adaptation=AdaptSettings(pairs=2, steps=2, patch=48, guard=False))
+    restore_file(Job(video, tmp_path / "b.mp4"), net, wanted)
+    assert net.training
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+
+
+# --- lines, bars, threads ------------------------------------------------------------------------------------------
+
+
+def shown_on(terminal: bool) -> tuple[Talk, io.StringIO]:
+    screen = io.StringIO()
+    talk = Talk()
+    talk.console = Console(file=screen, force_terminal=terminal, width=100)
+    return talk, screen
+
+
+def test_a_bar_shows_late_and_only_on_a_terminal(monkeypatch):
+    for terminal, delay, shown in ((True, 0.0, True), (True, 60.0, False), (False, 0.0, False)):
+        monkeypatch.setattr(metadeblur.progress, "DELAY_SECONDS", delay)
+        talk, screen = shown_on(terminal)
+        with talk.bar("restoring") as bar:
+            for done in range(3):
+                bar(done, 3, "shot 1 of 1")
+        assert ("restoring, shot 1 of 1" in screen.getvalue()) == shown
+
+
+def test_lines_are_printed_as_they_are():
+    talk, screen = shown_on(False)
+    talk.say("[bold] :smile: " + "long " * 60)
+    assert screen.getvalue() == "[bold] :smile: " + "long " * 60 + "\n"
+
+
+@given(st.floats(0, 1e6))
+def test_durations_have_a_unit(seconds):
+    assert in_words(seconds).split()[-1] in ("s", "min")
+
+
+def test_what_fails_behind_fails_in_front():
+    def fail():
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"), Behind() as behind:
+        behind.do(fail)
+        behind.finish()
