@@ -13,9 +13,9 @@ from typing import Any
 import av
 import numpy as np
 import torch
-from media import make_video, moving_picture
 from numpy.typing import NDArray
 
+from media import make_video, moving_picture
 from metadeblur.cli import main
 from metadeblur.networks.lite import Lite
 from metadeblur.weights import save_deblurrer
@@ -43,7 +43,7 @@ def small_model(path: Path) -> Path:
     """Weights of a very small network that changes pictures a little."""
     torch.manual_seed(0)
     net = Lite(channels=(8, 16), encoder=(1, 1), decoder=(1,))
-    torch.nn.init.normal_(net.head.weight, std=0.02)
+    torch.nn.init.normal_(net.head.weight, std=0.002)
     save_deblurrer(net, path, {"architecture": "lite"})
     return path
 

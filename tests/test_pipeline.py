@@ -14,14 +14,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from journey import decoded, names, shaky, shaky_video
-from media import ROTATED_90, make_frames, make_video, moving_picture, video_packets
 from rich.console import Console
 from torch import nn
 
 import metadeblur.decide
 import metadeblur.pipeline
 import metadeblur.progress
+from journey import decoded, names, shaky, shaky_video
+from media import ROTATED_90, make_frames, make_video, moving_picture, video_packets
 from metadeblur.adapt import AdaptSettings
 from metadeblur.background import Behind
 from metadeblur.decide import informative_stretch, shared_budget
@@ -267,14 +267,14 @@ def test_short_shots_and_pictures_get_the_base_model_and_the_record_says_so(tmp_
 def sharp_where(test):
     """A stand-in for the guard's check that calls some shots sharp already."""
 
-    def check(net, clip, *args, **kwargs):
+    def check(_net, clip):
         return Reason("sharp already", 50.0, 40.0, True, "this is sharp already") if test(clip) else None
 
     return check
 
 
 def test_a_sharp_file_is_copied_byte_for_byte(tmp_path, monkeypatch):
-    monkeypatch.setattr(metadeblur.decide, "sharp_already", sharp_where(lambda clip: True))
+    monkeypatch.setattr(metadeblur.decide, "sharp_already", sharp_where(len))
     guarded = replace(BASE, adaptation=AdaptSettings(guard=True))
     video = shaky_video(tmp_path / "a.mp4", (6, 6))
     progress = Lines()
@@ -481,6 +481,7 @@ def test_what_fails_behind_fails_in_front():
     def fail():
         raise OSError("disk full")
 
-    with pytest.raises(OSError, match="disk full"), Behind() as behind:
+    with Behind() as behind:
         behind.do(fail)
-        behind.finish()
+        with pytest.raises(OSError, match="disk full"):
+            behind.finish()

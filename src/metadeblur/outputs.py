@@ -79,6 +79,8 @@ def plan(
         page = report / Path(name).stem if report and several else report
         jobs.append(Job(source, target, beside, page))
     _refuse_clashes(jobs, json)
+    if json is not None:
+        check_writable(json)
     if several:
         for folder in (output, side_by_side):
             if folder is not None:
