@@ -27,6 +27,8 @@ _LONGEST_SIDE = 1280  # px; larger frames are reduced first: nobody sees a pixel
 _FLOW_SIDE = 640  # px
 _LEAST_TEXTURE = 0.02  # root of the gradient energy at the coarse scale, display values a pixel
 _MOVES = 1.0  # px a frame interval
+_LEAST_PATCHES = 8  # that move, to speak of motion at all
+_LEAST_SHARE = 0.02  # of the patches with texture, likewise
 _FLOOR = 0.05  # share of a tensor's trace added to both eigenvalues: patches with one edge have only one direction
 _SOBEL_GAIN = 0.1875  # variance of the Sobel derivative of white noise of variance 1
 _LAPLACIAN = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
@@ -41,12 +43,15 @@ class Blurriness:
         whole: of the clip's worst frames (5 % quantile over the frames of the median over their patches), in the
             direction in which each patch is blurred most.
         moving: median over all patches that move, along their motion; None where too little moves.
+        skew: the same less the median across the motion: blur takes the detail along the motion only, whatever the
+            content; None where too little moves.
         moving_share: of all patches with texture.
         frames: looked at.
     """
 
     whole: float
     moving: float | None
+    skew: float | None
     moving_share: float
     frames: int
 
@@ -66,6 +71,7 @@ def blurriness(clip: Clip, *, frames: int = 16) -> Blurriness | None:
     chosen = sorted({round(place) for place in np.linspace(0, len(clip) - 1, min(frames, len(clip)))})
     medians: list[float] = []
     along_motion: list[Array] = []
+    across_motion: list[Array] = []
     patches = 0
     for index in chosen:
         picture = _gray(clip, index)
@@ -77,14 +83,17 @@ def blurriness(clip: Clip, *, frames: int = 16) -> Blurriness | None:
         if len(clip) > 1:
             motion = _motion(clip, index, picture)
             moving = textured & (np.hypot(motion[..., 0], motion[..., 1]) > _MOVES)
-            along_motion.append(_ratio_along(motion[moving], fine[moving], coarse[moving]))
+            for found, turned in ((along_motion, motion), (across_motion, motion[..., ::-1] * (-1, 1))):
+                found.append(_ratio_along(turned[moving], fine[moving], coarse[moving]))
     if not medians:
         return None
-    along = np.concatenate(along_motion) if along_motion else np.zeros(0)
+    along, across = (np.concatenate(found) if found else np.zeros(0) for found in (along_motion, across_motion))
     share = len(along) / patches
+    enough = len(along) >= _LEAST_PATCHES and share >= _LEAST_SHARE
     return Blurriness(
         whole=float(np.quantile(medians, 0.05)),
-        moving=float(np.median(along)) if len(along) >= 8 and share >= 0.02 else None,
+        moving=float(np.median(along)) if enough else None,
+        skew=float(np.median(along) - np.median(across)) if enough else None,
         moving_share=share,
         frames=len(medians),
     )

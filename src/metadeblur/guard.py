@@ -33,6 +33,10 @@ SHARP_MOVING = -1.75
 """Figure along the motion of what moves, above which it counts as sharp: -1.7 to 0 in sharp video, -1.8 and less where
 moving things are blurred before a still background."""
 
+SHARP_SKEW = -0.55
+"""Figure along the motion less the one across it, above which a clip counts as sharp: -0.45 to 0.4 in sharp video, -1.7
+to -0.4 in blurred."""
+
 
 @dataclass(frozen=True)
 class Reason:
@@ -148,8 +152,9 @@ def blend(base: nn.Module, adapted: nn.Module, share: float) -> nn.Module:
 def sharp_already(_net: nn.Module, clip: Clip) -> Reason | None:
     """Whether a clip needs no deblurring at all.
 
-    Two figures of :mod:`metadeblur.blurriness` must both say so: of the clip's worst frames as a whole, and of what
-    moves. A blurred clip taken for sharp would come back unrestored, so limits lie on the careful side.
+    The figures of :mod:`metadeblur.blurriness` must all say so: of the clip's worst frames as a whole, and of what
+    moves, along the motion and against across it. A blurred clip taken for sharp would come back unrestored, so the
+    limits lie on the careful side.
 
     Args:
         _net: the deblurrer; the figures do not ask it, so that a network from another domain cannot mislead them.
@@ -162,8 +167,8 @@ def sharp_already(_net: nn.Module, clip: Clip) -> Reason | None:
     if figures is None or figures.whole <= SHARP_WHOLE:
         return None
     moving = ""
-    if figures.moving is not None:
-        if figures.moving <= SHARP_MOVING:
+    if figures.moving is not None and figures.skew is not None:
+        if figures.moving <= SHARP_MOVING or figures.skew <= SHARP_SKEW:
             return None
         moving = f", and along the motion of what moves {figures.moving:.2f} (more than {SHARP_MOVING})"
     text = (

@@ -55,8 +55,8 @@ VOTES: dict[str, Kind] = {
         "the shift of broad colours against the blurred frames",
         "levels of 255",
         "the adaptation changes the colours",
-        1.0,
-        0.3,
+        1.2,
+        0.5,
     ),
     "ringing": Kind(
         "the overshoot beside strong edges",
@@ -69,8 +69,8 @@ VOTES: dict[str, Kind] = {
         "the change in the most changed regions, against their own contrast,",
         "of it",
         "the adaptation invents what the blurred frames do not hold",
-        0.5,
-        0.15,
+        1.0,
+        0.3,
     ),
     "flicker": Kind(
         "the unsteadiness from frame to frame",
@@ -83,7 +83,7 @@ VOTES: dict[str, Kind] = {
         "the agreement with the blurred frames after blurring again by the clip's own motion",
         "dB over the base model",
         "the adapted frames explain the blurred ones worse",
-        -0.3,
+        -1.0,
         0.0,
         at_least=True,
     ),
@@ -180,7 +180,7 @@ def divergence(restored: Tensor, blurred: Tensor) -> float:
 
     Deblurring moves light about within the reach of the blur, so a region cannot change much more than the contrast of
     its neighbourhood. Root mean square of the change in blocks of 32 px, over the standard deviation of the blurred
-    frame in three by three blocks (at least 4 levels of 255); the 98 % quantile over all blocks.
+    frame in three by three blocks (at least 2.5 levels of 255); the 98 % quantile over all blocks.
 
     Args:
         restored: (B, 3, H, W) in [0, 1].
@@ -190,7 +190,7 @@ def divergence(restored: Tensor, blurred: Tensor) -> float:
     change = F.avg_pool2d((restored - blurred).square(), side).mean(1, keepdim=True)
     mean, square = (F.avg_pool2d(part, side) for part in (blurred, blurred.square()))
     mean, square = (F.avg_pool2d(part, 3, 1, 1, count_include_pad=False) for part in (mean, square))
-    contrast = (square - mean.square()).mean(1, keepdim=True).clamp_min((4 / 255) ** 2)
+    contrast = (square - mean.square()).mean(1, keepdim=True).clamp_min((2.5 / 255) ** 2)
     return float((change / contrast).sqrt().flatten().quantile(0.98))
 
 
