@@ -332,6 +332,20 @@ def test_ctrl_c_in_the_middle_is_one_line_and_keeps_finished_shots(long_video):
     output.unlink()
 
 
+def test_a_polite_end_during_the_first_shot_leaves_nothing(tmp_path, model):
+    video = shaky_video(tmp_path / "a.mp4", (90,))
+    process = start(["restore", video, "--model", model, *QUICK, "--no-guard"])
+    deadline = time.monotonic() + 60
+    folder = parts_folder(tmp_path / "a_deblurred.mp4")
+    while not folder.exists() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.005)
+    process.terminate()
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert error.strip().splitlines()[-1] == "metadeblur: stopped"
+    assert names(tmp_path) == ["a.mp4"]
+
+
 def test_two_runs_give_identical_frames(tmp_path, model):
     video = shaky_video(tmp_path / "a.mp4", (10,), audio_tracks=1)
     outputs = [tmp_path / "one.mp4", tmp_path / "two.mp4"]

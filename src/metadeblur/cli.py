@@ -5,9 +5,12 @@ from __future__ import annotations
 import difflib
 import importlib
 import os
+import signal
 import sys
+import threading
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -57,13 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        if not words or words[0] in ("-h", "--help", "help"):
-            print(overview())
-            return DONE if words else USAGE
-        if words[0] in ("-V", "--version"):
-            print(f"metadeblur {__version__}")
-            return DONE
-        parse(words).run()
+        with _ended_like_ctrl_c():
+            return _dispatch(words)
     except SystemExit as stop:  # the parser has printed its help or what is wrong
         return stop.code if isinstance(stop.code, int) else USAGE
     except (Exception, KeyboardInterrupt) as error:
@@ -71,7 +69,35 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"metadeblur: {explain(error)}", file=sys.stderr)
         return USAGE if isinstance(error, UsageError) else FAILED
+
+
+def _dispatch(words: Sequence[str]) -> int:
+    """Run one command line; whatever goes wrong is raised."""
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(overview())
+        return DONE if words else USAGE
+    if words[0] in ("-V", "--version"):
+        print(f"metadeblur {__version__}")
+        return DONE
+    parse(words).run()
     return DONE
+
+
+@contextmanager
+def _ended_like_ctrl_c() -> Iterator[None]:
+    """Have a polite request to end, or a closed terminal, clean up as Ctrl-C does."""
+    names = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    # A signal that is ignored (nohup) or handled by a program that uses this one stays so.
+    ours = [name for name in names if signal.getsignal(name) is signal.SIG_DFL]
+    if threading.current_thread() is not threading.main_thread():
+        ours = []
+    for name in ours:
+        signal.signal(name, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for name in ours:
+            signal.signal(name, signal.SIG_DFL)
 
 
 def overview() -> str:

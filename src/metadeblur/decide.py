@@ -15,6 +15,9 @@ from metadeblur.support import MINIMUM_FRAMES
 
 STRETCH_BYTES = 400_000_000  # frames that are held in memory to adapt to
 STRETCH_FRAMES = 120
+STEP_COST = 7.0  # a gradient step, in passes of the network over the same pixels while restoring
+GUARD_COST = 50.0  # the guard of one shot, in restored frames
+PAIR_SECONDS = 0.3  # one place chosen, its motion measured and reblurred
 _TEXTURELESS_DB = 60.0  # self-shift scores above come from frames without texture, such as fades
 
 
@@ -33,6 +36,18 @@ class Decision:
     def untouched(self) -> bool:
         """Whether the frames pass as they are."""
         return self.model is None
+
+    def in_short(self) -> str:
+        """What was decided, in one sentence."""
+        if self.untouched:
+            return f"returned untouched: {self.note}"
+        if self.outcome is None:
+            return str(self.note)
+        against = [reason.text for reason in self.reasons if not reason.passed]
+        why = "; ".join(against or [reason.text for reason in self.reasons[:1]])
+        kept = {0.0: "the adaptation is dropped", 1.0: "the adaptation is kept whole"}
+        said = kept.get(self.share, f"the adaptation is kept to {100 * self.share:.0f} %")
+        return f"{said}: {why}" if why else said
 
 
 def decide(
@@ -107,3 +122,19 @@ def shared_budget(settings: AdaptSettings, frames: int, all_frames: Sequence[int
     if settings.budget_seconds == 0 or adapting == 0:
         return settings
     return replace(settings, budget_seconds=settings.budget_seconds * frames / adapting)
+
+
+def adapting_seconds(settings: AdaptSettings, lengths: Sequence[int], area: int, frame_seconds: float) -> float:
+    """About how long adapting will take, from the time that one frame takes to restore.
+
+    Args:
+        settings: of the adaptation; its time budget is that of all shots together.
+        lengths: frames of each shot that is left to do.
+        area: pixels of a frame.
+        frame_seconds: to restore one frame.
+    """
+    shots = sum(count >= MINIMUM_FRAMES for count in lengths)
+    frames_a_step = settings.batch * min(settings.patch**2, area) / area
+    steps = shots * STEP_COST * settings.steps * frames_a_step * frame_seconds
+    around = settings.pairs * PAIR_SECONDS + GUARD_COST * frame_seconds * settings.guard
+    return min(steps, settings.budget_seconds or steps) + shots * around

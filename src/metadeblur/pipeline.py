@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,16 +15,15 @@ from metadeblur import __version__
 from metadeblur.adapt import AdaptSettings
 from metadeblur.background import Behind
 from metadeblur.clip import Clip
-from metadeblur.decide import Decision, decide, shared_budget
+from metadeblur.decide import Decision, adapting_seconds, decide, shared_budget
 from metadeblur.outputs import Job, check_targets, copy_untouched, preview_path
-from metadeblur.progress import Bar, Talk, in_words
+from metadeblur.progress import Bar, Talk, in_words, stopwatch
 from metadeblur.record import machine, peak_memory_mb, plain, versions
 from metadeblur.report import write_report
 from metadeblur.restore import Restorer, RestoreSettings, choose_device, prefetch, restore_pairs
 from metadeblur.resume import Parts, identify
 from metadeblur.shots import Shot, find_shots
 from metadeblur.story import PICTURES, Sketch, frames_to_show, read_story
-from metadeblur.support import MINIMUM_FRAMES
 from metadeblur.video import EncodeSettings, SegmentWriter, VideoReader, assemble
 from metadeblur.video.info import TimeTable
 from metadeblur.video.reading import reader_clip
@@ -32,7 +31,6 @@ from metadeblur.weights import parameters_digest
 
 LONG_RUN_SECONDS = 10.0  # runs that are expected to take longer are announced
 TOLD_SHOTS = 12  # videos with more shots are summed up
-ADAPT_STEP_COST = 3.5  # time of a gradient step in forward passes over the same pixels
 
 
 @dataclass(frozen=True)
@@ -109,7 +107,7 @@ class _Run:
         return record
 
     def _restore(self) -> dict[str, Any]:
-        with self._timed("scan"), self.talk.bar(f"looking through {self.job.source.name}") as bar:
+        with stopwatch(self.seconds, "scan"), self.talk.bar(f"looking through {self.job.source.name}") as bar:
             scan = find_shots(self.reader, progress=bar)
         self.shots, self.scores = tuple(scan.shots), [float(score) for score in scan.sharpness]
         self.info, self.times = self.reader.info, self.reader.times
@@ -127,7 +125,7 @@ class _Run:
                 if record["untouched"] and kinds:
                     self._write(index, kinds, None, bar)
         lost: list[str] = []
-        with self._timed("assemble"):
+        with stopwatch(self.seconds, "assemble"):
             for kind in kinds:
                 lost += self._join(kind, range(len(self.shots)), self.times)
         record = self._record(records, list(dict.fromkeys(lost)))
@@ -148,7 +146,7 @@ class _Run:
         decision = self.decisions.pop(index, None) or self._decide(index, bar)
         seconds = dict(decision.outcome.seconds) if decision.outcome else {}
         sketch, restorer = self._sketch(index), None
-        with _stopwatch(seconds, "restore"):
+        with stopwatch(seconds, "restore"):
             if decision.model is not None:
                 restorer = self._restorer(decision.model)
                 self._write(index, self._kinds(), restorer, bar, sketch=sketch)
@@ -159,8 +157,8 @@ class _Run:
                 sketch.save(self.parts.path("story", index, ".npz"))
         self.parts.finish(index, self._shot_record(index, decision, restorer, seconds))
         if len(self.shots) <= TOLD_SHOTS:
-            alone = len(self.shots) == 1
-            self.talk.say(_in_short(decision) if alone else f"{self._title(index)}: {_in_short(decision)}")
+            title = f"{self._title(index)}: " if len(self.shots) > 1 else ""
+            self.talk.say(f"{title}{decision.in_short()}")
 
     def _decide(self, index: int, bar: Bar) -> Decision:
         shot, wanted = self.shots[index], self.settings.adaptation
@@ -360,17 +358,15 @@ class _Run:
         began = time.monotonic()
         restorer(window)
         frame_seconds = time.monotonic() - began
-        frames = sum(shot.stop - shot.start for shot in left)
-        adapting = [shot for shot in left if shot.stop - shot.start >= MINIMUM_FRAMES] if self.settings.adapt else []
-        wanted = self.settings.adaptation
-        side = min(wanted.patch, self.info.height, self.info.width)
-        pixels = wanted.steps * wanted.batch * side**2 / (self.info.height * self.info.width)
-        adapt_seconds = len(adapting) * ADAPT_STEP_COST * pixels * frame_seconds
-        adapt_seconds = min(adapt_seconds, wanted.budget_seconds or adapt_seconds)
-        expected = frames * frame_seconds + adapt_seconds
+        lengths = [shot.stop - shot.start for shot in left]
+        area = self.info.height * self.info.width
+        adapting = (
+            adapting_seconds(self.settings.adaptation, lengths, area, frame_seconds) if self.settings.adapt else 0
+        )
+        expected = sum(lengths) * frame_seconds + adapting
         if expected > LONG_RUN_SECONDS:
-            line = f"expected time: about {in_words(expected)} ({frame_seconds:.2g} s a frame for {frames} frames"
-            self.talk.say(f"{line}, {in_words(adapt_seconds)} to adapt)" if adapting else f"{line})")
+            line = f"expected time: about {in_words(expected)} ({frame_seconds:.2g} s a frame for {sum(lengths)} frames"
+            self.talk.say(f"{line}, {in_words(adapting)} to adapt)" if adapting else f"{line})")
 
     def _tell_about_output(self, record: dict[str, Any]) -> None:
         """Say what was made, how, and how long it took."""
@@ -389,37 +385,9 @@ class _Run:
     def _title(self, index: int) -> str:
         return f"shot {index + 1} of {len(self.shots)}"
 
-    @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
-        with _stopwatch(self.seconds, stage):
-            yield
-
-
-@contextmanager
-def _stopwatch(seconds: dict[str, float], stage: str) -> Iterator[None]:
-    """Add the time spent in the block to ``seconds[stage]``."""
-    began = time.monotonic()
-    try:
-        yield
-    finally:
-        seconds[stage] = seconds.get(stage, 0.0) + time.monotonic() - began
-
 
 def _pairs(clip: Clip, restorer: Restorer | None) -> Any:
     """(blurred, restored) frames in order; without a restorer they are the same."""
     if restorer is not None:
         return restore_pairs(restorer, clip)
     return ((frame, frame) for frame in prefetch(clip, 3))
-
-
-def _in_short(decision: Decision) -> str:
-    """The decision on a shot in one sentence."""
-    if decision.untouched:
-        return f"returned untouched: {decision.note}"
-    if decision.outcome is None:
-        return str(decision.note)
-    against = [reason.text for reason in decision.reasons if not reason.passed]
-    why = against or [reason.text for reason in decision.reasons[:1]]
-    kept = {0.0: "the adaptation is dropped", 1.0: "the adaptation is kept whole"}
-    said = kept.get(decision.share, f"the adaptation is kept to {100 * decision.share:.0f} %")
-    return f"{said}{': ' + '; '.join(why) if why else ''}"

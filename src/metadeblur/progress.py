@@ -89,6 +89,16 @@ class Talk:
             bar.close()
 
 
+@contextmanager
+def stopwatch(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    """Add the time spent in the block to ``seconds[stage]``."""
+    began = time.monotonic()
+    try:
+        yield
+    finally:
+        seconds[stage] = seconds.get(stage, 0.0) + time.monotonic() - began
+
+
 def in_words(seconds: float) -> str:
     """A duration as a person would say it.
 
