@@ -363,7 +363,7 @@ def test_nothing_is_said_of_black_or_tiny_frames(clip: Clip) -> None:
     assert sharp_already(nn.Identity(), clip) is None
 
 
-def read(folder: Path, count: int = 12) -> Clip:
+def read(folder: Path, count: int = 8) -> Clip:
     """Every other frame's neighbours matter: consecutive frames from the middle of a folder."""
     paths = sorted(folder.glob("*.jpg")) + sorted(folder.glob("*.png"))
     start = max(0, (len(paths) - count) // 2)

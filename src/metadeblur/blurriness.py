@@ -42,6 +42,8 @@ class Blurriness:
     Attributes:
         whole: of the clip's worst frames (5 % quantile over the frames of the median over their patches), in the
             direction in which each patch is blurred most.
+        spread: by how much the clip's best frames (95 % quantile) are above ``whole``: what is seen sharp at times is
+            blurred at others.
         moving: median over all patches that move, along their motion; None where too little moves.
         skew: the same less the median across the motion: blur takes the detail along the motion only, whatever the
             content; None where too little moves.
@@ -50,6 +52,7 @@ class Blurriness:
     """
 
     whole: float
+    spread: float
     moving: float | None
     skew: float | None
     moving_share: float
@@ -90,8 +93,10 @@ def blurriness(clip: Clip, *, frames: int = 16) -> Blurriness | None:
     along, across = (np.concatenate(found) if found else np.zeros(0) for found in (along_motion, across_motion))
     share = len(along) / patches
     enough = len(along) >= _LEAST_PATCHES and share >= _LEAST_SHARE
+    worst, best = np.quantile(medians, (0.05, 0.95))
     return Blurriness(
-        whole=float(np.quantile(medians, 0.05)),
+        whole=float(worst),
+        spread=float(best - worst),
         moving=float(np.median(along)) if enough else None,
         skew=float(np.median(along) - np.median(across)) if enough else None,
         moving_share=share,

@@ -29,7 +29,11 @@ SHARP_WHOLE = -1.7
 visible blur in its fastest frames, -1.9; blurred video -3.6 to -2.4; sharp video blurred over half a frame interval -2
 and less."""
 
-SHARP_MOVING = -1.75
+SHARP_SPREAD = 1.0
+"""Difference between a clip's best and worst frames, below which it counts as sharp: 0.1 to 0.8 in sharp video, 1.1 and
+more where blurred and sharp frames take turns."""
+
+SHARP_MOVING = -1.8
 """Figure along the motion of what moves, above which it counts as sharp: -1.7 to 0 in sharp video, -1.8 and less where
 moving things are blurred before a still background."""
 
@@ -152,9 +156,9 @@ def blend(base: nn.Module, adapted: nn.Module, share: float) -> nn.Module:
 def sharp_already(_net: nn.Module, clip: Clip) -> Reason | None:
     """Whether a clip needs no deblurring at all.
 
-    The figures of :mod:`metadeblur.blurriness` must all say so: of the clip's worst frames as a whole, and of what
-    moves, along the motion and against across it. A blurred clip taken for sharp would come back unrestored, so the
-    limits lie on the careful side.
+    The figures of :mod:`metadeblur.blurriness` must all say so: of the clip's worst frames as a whole and against its
+    best ones, and of what moves, along the motion and against across it. A blurred clip taken for sharp would come back
+    unrestored, so the limits lie on the careful side.
 
     Args:
         _net: the deblurrer; the figures do not ask it, so that a network from another domain cannot mislead them.
@@ -164,7 +168,7 @@ def sharp_already(_net: nn.Module, clip: Clip) -> Reason | None:
         The reason to leave it alone, or None where it is blurred or nothing can be said.
     """
     figures = blurriness(clip)
-    if figures is None or figures.whole <= SHARP_WHOLE:
+    if figures is None or figures.whole <= SHARP_WHOLE or figures.spread >= SHARP_SPREAD:
         return None
     moving = ""
     if figures.moving is not None and figures.skew is not None:
