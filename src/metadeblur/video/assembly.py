@@ -260,7 +260,7 @@ def _write(
                 video = _prepare(target, segments[0], info, times)
                 describe(video, stream)
                 if info.display_matrix is not None:
-                    if format_name in ("avi",):
+                    if format_name == "avi":
                         raise MetadeblurError(
                             f"{output}: .avi cannot hold the rotation of {info.path}; use .mkv or .mp4"
                         )

@@ -92,12 +92,21 @@ def copied_stream(
         return None
     copy = target.add_stream_from_template(stream, opaque=True)
     if stream.time_base:
-        # The muxer compares the numbers of this stream with those of the others, forgetting their units, and puts an
-        # empty subtitle between where they are larger: so these are made the largest.
-        finer = stream.type == "subtitle" and target.format.name in ("mp4", "mov")
-        copy.time_base = stream.time_base / 1000 if finer else stream.time_base
+        timed_text = stream.type == "subtitle" and target.format.name in ("mp4", "mov")
+        copy.time_base = stream.time_base / _finer(stream) if timed_text else stream.time_base
     describe(copy, stream)
     return copy
+
+
+def _finer(stream: av.stream.Stream) -> int:
+    """By how much to refine the time stamps of subtitles in MP4.
+
+    The muxer compares their numbers with those of the other streams, forgetting that the units differ, and puts an
+    empty subtitle wherever it finds them smaller: so they are made the largest.
+    """
+    largest = max(other.time_base.denominator for other in stream.container.streams if other.time_base)
+    own = stream.time_base.denominator if stream.time_base else 1
+    return -(-2 * max(largest, 20_000) // own)  # the muxer itself refines coarse ones up to 20,000
 
 
 def _attach_cover(target: av.container.OutputContainer, stream: av.stream.Stream, info: VideoInfo) -> None:
