@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import threading
 import time
 from collections.abc import Iterator
@@ -14,13 +15,14 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from metadeblur import memory, restore
+from metadeblur import memory
 from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
 from metadeblur.networks.lite import Lite
-from metadeblur.restore import Restorer, RestoreSettings, prefetch, restore_frames, restore_pairs, windows
+from metadeblur.restore import Restorer, RestoreSettings, prefetch, restore, restore_frames, restore_pairs, windows
 from metadeblur.tiles import pad_to_multiple, spans
 
+MODULE = importlib.import_module("metadeblur.restore")  # the package gives a function the same name
 CPU = RestoreSettings(device="cpu", precision="fp32")
 
 
@@ -147,9 +149,20 @@ def test_tiles_leave_no_seam_on_lite_at_full_size() -> None:
     assert float((tiled - whole).abs().max()) < 1e-3
 
 
+def test_a_black_first_frame_does_not_hide_how_far_the_network_reaches() -> None:
+    net, frame = small_lite(gain=1.6), picture(200, 300)
+    for parameter in net.parameters():
+        if parameter.ndim == 1:
+            nn.init.zeros_(parameter)  # black stays black
+    whole = Restorer(net, 200, 300, RestoreSettings(tile=0, device="cpu", precision="fp32"))(frame)
+    tiled = Restorer(net, 200, 300, RestoreSettings(tile=64, device="cpu", precision="fp32"))
+    tiled(torch.zeros(3, 200, 300))
+    assert float((tiled(frame) - whole).abs().max()) < 1e-3
+
+
 def test_video_network_gets_clamped_windows() -> None:
     frames = torch.rand(4, 3, 21, 30)
-    restored = restore.restore(Middle(), Clip(frames, fps=24, name="x", bit_depth=10), CPU)
+    restored = restore(Middle(), Clip(frames, fps=24, name="x", bit_depth=10), CPU)
     assert (len(restored), restored.fps, restored.name, restored.bit_depth) == (4, 24, "x", 10)
     assert torch.allclose(restored[0], (2 * frames[0] + frames[1]) / 3)
     assert torch.allclose(restored[2], frames[1:4].mean(0))
@@ -187,7 +200,7 @@ def test_windows_agree_with_the_clip_and_read_each_frame_once(length: int, half:
 def test_network_given_is_never_changed() -> None:
     net = small_lite().train()
     before = copy.deepcopy(net.state_dict())
-    restore.restore(net, Clip(picture(40, 50)[None]), RestoreSettings(device="cpu", precision="bf16"))
+    restore(net, Clip(picture(40, 50)[None]), RestoreSettings(device="cpu", precision="bf16"))
     assert net.training
     assert all(parameter.requires_grad for parameter in net.parameters())
     assert all(
@@ -241,7 +254,7 @@ def test_tile_follows_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     net, frame = small_lite(), picture(300, 400)
 
     def tile_with(free: int) -> int:
-        monkeypatch.setattr(restore, "available_bytes", lambda _device: free)
+        monkeypatch.setattr(MODULE, "available_bytes", lambda _device: free)
         restorer = Restorer(net, 300, 400, CPU)
         restorer.prepare(frame)
         return restorer.tile
@@ -278,7 +291,7 @@ def test_auto_precision_takes_bf16_only_where_native_and_as_good(monkeypatch: py
     frame = picture(64, 64)
 
     def precision(net: nn.Module, native: bool) -> str:
-        monkeypatch.setattr(restore, "has_native_bf16", lambda _device: native)
+        monkeypatch.setattr(MODULE, "has_native_bf16", lambda _device: native)
         restorer = Restorer(net, 64, 64, RestoreSettings(device="cpu"))
         restorer.prepare(frame)
         return restorer.precision
@@ -375,5 +388,5 @@ def test_pairs_and_progress() -> None:
         torch.equal(blurred, clip[i]) and torch.equal(restored, clip[i]) for i, (blurred, restored) in enumerate(pairs)
     )
     seen: list[tuple[int, int]] = []
-    restore.restore(nn.Identity(), clip, CPU, progress=lambda done, total: seen.append((done, total)))
+    restore(nn.Identity(), clip, CPU, progress=lambda done, total: seen.append((done, total)))
     assert seen == [(1, 3), (2, 3), (3, 3)]

@@ -201,6 +201,7 @@ class Restorer:
             return self.settings.precision
         if not has_native_bf16(self.device):
             return "fp32"
+        sample = _with_texture(sample)
         self.precision = "fp32"
         exact = self._forward(sample).float().clamp(0, 1)
         self.precision = "bf16"
@@ -210,7 +211,7 @@ class Restorer:
             if is_out_of_memory(error):
                 raise
             return "fp32"  # the network has an operation that bf16 lacks
-        squared = float((exact - rounded).square().mean())
+        squared = float((exact - rounded).square().mean((1, 2, 3)).max())
         return "bf16" if squared <= 10 ** (-SAFE_BF16_DB / 10) else "fp32"
 
     def _fitting_tile(self, padded: Tensor, sample: Tensor) -> int:
@@ -255,7 +256,7 @@ class Restorer:
         along_height = padded.shape[-2] > padded.shape[-1]
         frames = padded.transpose(-1, -2) if along_height else padded
         depth = max(min(_PROBE_DEPTH, frames.shape[-1] // 2) // multiple * multiple, multiple)
-        strip = _centre(frames, 2 * depth, multiple, height=_PROBE_SIDE)
+        strip = _with_texture(_centre(frames, 2 * depth, multiple, height=_PROBE_SIDE))
 
         def run(part: Tensor) -> Tensor:
             return self._forward(part.transpose(-1, -2) if along_height else part).float()
@@ -268,7 +269,7 @@ class Restorer:
                 if not is_out_of_memory(error) or depth <= 2 * multiple:
                     raise
             depth = depth // 2 // multiple * multiple
-            strip = _centre(frames, 2 * depth, multiple, height=2 * depth)
+            strip = _with_texture(_centre(frames, 2 * depth, multiple, height=2 * depth))
         if along_height:
             whole, cut = whole.transpose(-1, -2), cut.transpose(-1, -2)
         profile = (whole[..., -cut.shape[-1] :] - cut).abs().amax((0, 1, 2))  # by distance from the cut
@@ -296,6 +297,23 @@ def _centre(frames: Tensor, width: int, multiple: int, *, height: int | None = N
         start = (frames.shape[axis] - length) // 2 // multiple * multiple
         frames = frames.narrow(axis, start, length)
     return frames
+
+
+def _with_texture(frames: Tensor) -> Tensor:
+    """A batch of two: frames (1, ..., 3, H, W), and the same with a random texture in place of the picture.
+
+    What is measured on a first frame must hold for all: it may be black, and a network leaves black alone.
+    """
+    generator = torch.Generator().manual_seed(0)
+    height, width = frames.shape[-2:]
+    texture = torch.full((1, 3, height, width), 0.5)
+    for cell in (4, 16, 64):
+        grid = torch.rand(1, 3, -(-height // cell), -(-width // cell), generator=generator) - 0.5
+        large = grid.repeat_interleave(cell, -1).repeat_interleave(cell, -2)
+        texture += large[..., :height, :width] / 3
+    return torch.cat(
+        [frames, texture.reshape(1, *[1] * (frames.ndim - 4), 3, height, width).to(frames).expand_as(frames)]
+    )
 
 
 def restore(
