@@ -328,24 +328,24 @@ def test_divergence_sees_a_spoilt_region_and_ignores_small_change() -> None:
 def test_sharp_and_blurred_pans_are_told_apart() -> None:
     for seed in range(3):
         picture = scene(seed)
-        reason = sharp_already(nn.Identity(), pan(picture, 0.0))
+        reason = sharp_already(pan(picture, 0.0))
         assert reason is not None
         assert reason.passed
         assert "sharp already" in reason.text
-        assert sharp_already(nn.Identity(), pan(picture, 1.0)) is None
+        assert sharp_already(pan(picture, 1.0)) is None
 
 
 def test_noise_does_not_pass_for_sharpness() -> None:
     clip = pan(scene(0), 1.0)
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(FRAMES, 3, HEIGHT, WIDTH, generator=generator) * 6 / 255
-    assert sharp_already(nn.Identity(), Clip((clip.frames + noise).clamp(0, 1))) is None
+    assert sharp_already(Clip((clip.frames + noise).clamp(0, 1))) is None
 
 
 def test_blurred_frames_in_turn_with_sharp_ones_are_not_sharp() -> None:
     sharp, blurred = pan(scene(0), 0.0).frames, pan(scene(0), 1.0).frames
     mixed = torch.stack([blurred[i] if i % 3 == 1 else sharp[i] for i in range(FRAMES)])
-    assert sharp_already(nn.Identity(), Clip(mixed)) is None
+    assert sharp_already(Clip(mixed)) is None
 
 
 def test_a_blurred_thing_before_a_still_background_is_not_sharp() -> None:
@@ -353,14 +353,14 @@ def test_a_blurred_thing_before_a_still_background_is_not_sharp() -> None:
     moving = pan(scene(6), 1.0).frames
     frames = back.repeat(FRAMES, 1, 1, 1)
     frames[:, :, 32:96, 32:128] = moving[:, :, 32:96, 32:128]
-    assert sharp_already(nn.Identity(), Clip(back.repeat(FRAMES, 1, 1, 1))) is not None
-    assert sharp_already(nn.Identity(), Clip(frames)) is None
+    assert sharp_already(Clip(back.repeat(FRAMES, 1, 1, 1))) is not None
+    assert sharp_already(Clip(frames)) is None
 
 
 @pytest.mark.parametrize("clip", [Clip(torch.zeros(3, 3, 96, 96)), Clip(torch.rand(3, 3, 40, 200))])
 def test_nothing_is_said_of_black_or_tiny_frames(clip: Clip) -> None:
     assert blurriness(clip) is None
-    assert sharp_already(nn.Identity(), clip) is None
+    assert sharp_already(clip) is None
 
 
 def read(folder: Path, count: int = 8) -> Clip:
@@ -374,7 +374,7 @@ def read(folder: Path, count: int = 8) -> Clip:
 def test_real_blurred_clips_are_never_called_sharp_and_most_sharp_ones_are(shared: Path) -> None:
     data = shared / "data"
     blurred = sorted(data.glob("val/*/blur")) + sorted(path for path in data.glob("real/*") if path.is_dir())
-    assert [folder for folder in blurred if sharp_already(nn.Identity(), read(folder)) is not None] == []
+    assert [folder for folder in blurred if sharp_already(read(folder)) is not None] == []
     sharp = [*sorted(data.glob("val/*/sharp")), data / "sharp/breakdance", data / "sharp/paragliding-launch"]
-    missed = {folder.parent.name for folder in sharp if sharp_already(nn.Identity(), read(folder)) is None}
+    missed = {folder.parent.name for folder in sharp if sharp_already(read(folder)) is None}
     assert missed <= {"dance-twirl"}  # whose fastest frames are visibly blurred

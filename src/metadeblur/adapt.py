@@ -11,7 +11,7 @@ import copy
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -57,13 +57,15 @@ class AdaptSettings:
     lr: float = 1e-4  # learning rate of Adam
     patch: int = 256  # side of a patch in px; shrinks to fit small frames
     batch: int = 4  # pairs a step
-    reblur: str = "auto"  # where the blur comes from: flow (the clip's optical flow), or auto (the best there is)
-    method: str = "guided"  # how places are chosen: guided, or random as in the paper
+    reblur: Literal["auto", "flow"] = (
+        "auto"  # where the blur comes from: flow (the clip's optical flow), or auto (the best there is)
+    )
+    method: Literal["guided", "random"] = "guided"  # choice of places; random: as in the paper
     held_out: float = 0.25  # further places, as a share of M, that only the guard sees
     guard: bool = True  # let the guard keep, weaken or drop the adaptation
-    precision: str = "auto"  # of the gradient steps: auto (bf16 where native), bf16 or fp32
+    precision: Literal["auto", "fp32", "bf16"] = "auto"  # of the gradient steps: auto (bf16 where native), bf16 or fp32
     budget_seconds: float = 0.0  # stop stepping after this time; 0: no limit
-    device: str = "auto"  # auto, cpu or cuda
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto, cpu or cuda
     seed: int = 0  # the only source of randomness
 
     def __post_init__(self) -> None:

@@ -73,7 +73,7 @@ def decide(
     start, stop = informative_stretch(scores, min(STRETCH_FRAMES, max(MINIMUM_FRAMES, STRETCH_BYTES // frame_bytes)))
     stretch = clip.part(start, stop).in_memory()
     if guard:
-        reason = sharp_already(net, stretch)
+        reason = sharp_already(stretch)
         if reason is not None:
             return Decision(None, reasons=(reason,), note=reason.text)
     if settings is None:

@@ -72,9 +72,9 @@ def shaky_clip(settings: DemoSettings) -> PairedClip:
 def _hand(frames: int, rng: np.random.Generator) -> Trajectory:
     """Tremor of a few frequencies under an envelope that comes and goes."""
     time = np.arange(frames + 6) - 2.0
-    envelope = 0.12 + 0.88 * np.sin(np.pi * time / 14 + rng.uniform(0, np.pi)) ** 4
+    envelope = 0.12 + 0.88 * np.sin(np.pi * time / 14 + rng.uniform(0, np.pi)) ** 2
     tremor = np.zeros((len(time), 4))
-    for low, high, size in ((0.15, 0.4, 14.0), (0.7, 1.1, 7.0), (1.3, 1.9, 2.5)):
+    for low, high, size in ((0.15, 0.4, 16.0), (0.7, 1.1, 16.0), (1.3, 1.9, 6.0)):
         rate, phase = rng.uniform(low, high, 4), rng.uniform(0, 2 * np.pi, 4)
         tremor += size * np.sin(rate * time[:, None] + phase)
     tremor *= np.array([1.0, 0.8, 7e-4, 4e-4])

@@ -153,7 +153,7 @@ def blend(base: nn.Module, adapted: nn.Module, share: float) -> nn.Module:
     return between
 
 
-def sharp_already(_net: nn.Module, clip: Clip) -> Reason | None:
+def sharp_already(clip: Clip) -> Reason | None:
     """Whether a clip needs no deblurring at all.
 
     The figures of :mod:`metadeblur.blurriness` must all say so: of the clip's worst frames as a whole and against its
@@ -161,7 +161,6 @@ def sharp_already(_net: nn.Module, clip: Clip) -> Reason | None:
     unrestored, so the limits lie on the careful side.
 
     Args:
-        _net: the deblurrer; the figures do not ask it, so that a network from another domain cannot mislead them.
         clip: the clip.
 
     Returns:

@@ -7,9 +7,8 @@ import json
 from importlib import resources
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from metadeblur.errors import MetadeblurError
@@ -98,7 +97,7 @@ def save_deblurrer(net: nn.Module, path: Path, metadata: dict[str, str], *, half
         for key, value in net.state_dict().items()
     }
     with whole(path) as partial:
-        save_file(weights, partial, metadata={**metadata, "format": "pt"})
+        partial.write_bytes(save(weights, metadata={**metadata, "format": "pt"}))
 
 
 def model_card(name: str) -> dict[str, object]:
@@ -112,5 +111,5 @@ def parameters_digest(net: nn.Module) -> str:
     digest = hashlib.sha256()
     for key, value in net.state_dict().items():
         digest.update(key.encode())
-        digest.update(value.detach().cpu().float().contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(value.detach().cpu().double().numpy().tobytes())
     return digest.hexdigest()

@@ -171,7 +171,7 @@ def evaluate_clip(
     if "adapted" in settings.rows:
         with stage("adapt"):
             outcome = adapt(net, clip.blurred, settings=settings.adaptation)
-            sharp = sharp_already(net, clip.blurred) if settings.adaptation.guard else None
+            sharp = sharp_already(clip.blurred) if settings.adaptation.guard else None
         if outcome.adapted is not None:
             measure("adapted_unguarded", outcome.adapted)
         elif "base" in rows:
