@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from metadeblur.data.layouts import plain_clips
 from metadeblur.data.pairs import PairSampler
 from metadeblur.errors import MetadeblurError
-from metadeblur.losses import charbonnier, psnr_loss
+from metadeblur.losses import balanced, charbonnier, psnr_loss
 from metadeblur.networks import final
 from metadeblur.networks.lite import Lite
 from metadeblur.training.loop import LoopSettings, run
 
-LOSSES = {"psnr": psnr_loss, "charbonnier": charbonnier}
+LOSSES = {"balanced": balanced, "charbonnier": charbonnier, "psnr": psnr_loss}
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class DeblurTraining:
     batch: int = 8  # patches a step
     patch: int = 160  # side of a patch in px
     learning_rate: float = 8e-4  # of AdamW, at its highest
-    loss: str = "charbonnier"  # psnr or charbonnier
+    loss: str = "balanced"  # balanced, charbonnier or psnr
     identity: float = 0.06  # share of patches that are sharp on both sides
     easy: float = 0.3  # chance that a drawn patch is used whose two sides are more than 33 dB alike
     ema: float = 0.999  # weight of the past in the running mean of the weights, which is what is kept
