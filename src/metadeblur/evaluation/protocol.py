@@ -112,7 +112,8 @@ def evaluate(
         others = [record for record in records if record["clip"] not in settings.apart]
         summary["apart"] = {"clips": list(settings.apart), **summarize(apart)}
         summary["others"] = {"clips": [record["clip"] for record in others], **summarize(others)} if others else None
-    write_json(plain(summary), out / "summary.json")
+    summary = plain(summary)
+    write_json(summary, out / "summary.json")
     return summary
 
 
