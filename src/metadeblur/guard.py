@@ -28,8 +28,8 @@ from metadeblur.votes import VOTES, Sample, Vote, choose_samples, measure_votes
 # say how the clips lie to the limits and not how often others would be told apart.
 
 SHARP_WHOLE = -1.7
-"""Figure of a clip's worst frames above which it counts as sharp: sharp clips -1.5 to -0.4 but for one with visible blur
-in its fastest frames, -1.9; blurred clips -3.6 to -2.5, with strong noise added -2.4."""
+"""Figure of a clip's worst frames above which it counts as sharp: sharp clips -1.5 to -0.4 but for one with visible
+blur in its fastest frames, -1.9; blurred clips -3.6 to -2.5, with strong noise added -2.4."""
 
 SHARP_SPREAD = 1.0
 """Difference between a clip's best and worst frames, below which it counts as sharp: sharp clips 0.1 to 0.75; blurred
