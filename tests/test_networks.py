@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from metadeblur.losses import balanced
 from metadeblur.networks import final, recognise, traits
 from metadeblur.networks.lite import Lite
 from metadeblur.weights import load_deblurrer
@@ -41,6 +42,12 @@ def test_traits_of_any_module():
 
     assert (traits(Video()).frames, traits(Video()).multiple) == (5, 8)
     assert traits(nn.Identity()).frames == 1
+    assert traits(nn.Identity()).loss is nn.functional.l1_loss
+
+
+def test_the_registry_tells_the_loss_of_its_networks_and_the_network_its_multiple():
+    assert traits(Lite()).loss is balanced
+    assert traits(Lite(channels=(8, 16), encoder=(1, 1), decoder=(1,), fold=2)).multiple == 4
 
 
 def test_final_is_the_largest_output():

@@ -56,7 +56,7 @@ class AdaptSettings:
     steps: int = 40  # gradient steps
     lr: float = 1e-4  # learning rate of Adam
     patch: int = 256  # side of a patch in px; shrinks to fit small frames
-    batch: int = 4  # pairs a step
+    batch: int = 2  # pairs a step
     reblur: Literal["auto", "flow"] = (
         "auto"  # where the blur comes from: flow (the clip's optical flow), or auto (the best there is)
     )
@@ -265,7 +265,8 @@ def inner_update(
             output = net(_padded(blurred, traits(base).multiple))
         value = loss(_cropped(output, sharp), sharp)
         history.append({"step": step, "loss": value.item(), "seconds": time.monotonic() - began})
-        limit = 10 * history[0]["loss"] + 1e-3
+        # Some losses (of the PSNR kind) are negative; a tenth is far above what any of them starts with by chance.
+        limit = history[0]["loss"] + max(10 * abs(history[0]["loss"]), 0.1)
         if not history[-1]["loss"] <= limit:
             text = f"the loss went to {history[-1]['loss']:.3g} at step {step}; the base model is used"
             return base, history, Reason("diverged", history[-1]["loss"], limit, False, text)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from metadeblur.losses import balanced
 from metadeblur.networks.lite import Lite
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -26,6 +27,7 @@ class Traits:
 class Architecture:
     """One entry of the registry: how a network is built and used."""
 
+    network: type[nn.Module]
     build: Callable[[dict[str, Tensor]], nn.Module]  # from a state dict, sizes read from the weights
     marks: tuple[str, ...]  # tensor names that tell this architecture from the others
     traits: Traits
@@ -33,22 +35,24 @@ class Architecture:
 
 ARCHITECTURES: dict[str, Architecture] = {
     "lite": Architecture(
+        network=Lite,
         build=Lite.from_weights,
         marks=("stem.weight", "down.0.weight", "encoder.0.0.conv1.weight", "head.weight"),
-        traits=Traits(frames=1, multiple=16),
+        traits=Traits(frames=1, multiple=16, loss=balanced),
     ),
 }
 
 
 def traits(net: nn.Module) -> Traits:
-    """The traits of any module: read from its attributes ``frames``, ``multiple`` and ``loss`` where it has them.
+    """The traits of any module: attributes ``frames``, ``multiple`` and ``loss``, or else what the registry says of it.
 
-    A module without them is taken for an image deblurrer that wants sides in multiples of 16 px and learns by L1.
+    A module of neither is taken for an image deblurrer that wants sides in multiples of 16 px and learns by L1.
 
     >>> traits(nn.Identity()).frames
     1
     """
-    default = Traits()
+    known = (entry.traits for entry in ARCHITECTURES.values() if isinstance(net, entry.network))
+    default = next(known, Traits())
     return Traits(
         frames=int(getattr(net, "frames", default.frames)),
         multiple=int(getattr(net, "multiple", default.multiple)),

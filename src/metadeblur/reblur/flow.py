@@ -36,7 +36,8 @@ _INTERPOLATION_MARGIN = 4  # px that cubic interpolation reads around a sample
 class FlowSettings:
     """How blur is taken from the clip's motion."""
 
-    colocated: float = 0.5  # share of patches blurred by the motion of their own place in its most blurred frame
+    any_frame: float = 0.5  # share of patches blurred by the motion of their own place in a frame drawn at random
+    colocated: float = 0.25  # share blurred by the motion of their own place in its most blurred frame
     spots: int = 40  # further blurred places of the clip that lend their motion
     samples: int = 33  # most samples along a path; shorter paths take one a pixel
     prior: tuple[float, float] = (0.5, 1.0)  # frame intervals; drawn from where the clip does not tell its exposure
@@ -151,7 +152,12 @@ class FlowReblurrer:
         stretched to the spot's mean motion; where it is at rest, it borrows the spot's field, smoothed.
         """
         spot = Spot(place.blurred_frame, place.top, place.left, place.size)
-        if self.spots and float(torch.rand((), generator=generator)) >= self.settings.colocated:
+        drawn = float(torch.rand((), generator=generator))
+        if drawn < self.settings.any_frame:
+            # A clip has quiet moments too: a network that only ever sees strong blur would overdo them.
+            frame = int(torch.randint(len(self.clip_motion.clip), (), generator=generator))
+            spot = Spot(frame, place.top, place.left, place.size)
+        elif self.spots and drawn >= self.settings.any_frame + self.settings.colocated:
             spot = self.spots[int(torch.randint(len(self.spots), (), generator=generator))]
         lent = paths(self.clip_motion, spot, place.size)
         own = paths(self.clip_motion, Spot(place.frame, place.top, place.left, place.size), place.size)
