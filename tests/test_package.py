@@ -30,7 +30,7 @@ def test_help_does_not_load_torch(words):
     assert done.stdout.splitlines()[-1] == "False"
 
 
-def test_importing_adds_little_to_torch():
-    code = "import torch, time\nbegan = time.perf_counter()\nimport metadeblur\nprint(time.perf_counter() - began)"
+def test_importing_the_package_loads_no_heavy_library():
+    code = "import sys, metadeblur\nprint(sorted({'torch', 'cv2', 'av', 'numpy'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert float(done.stdout) < 0.3
+    assert done.stdout.strip() == "[]"
