@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metadeblur.losses import balanced
 from metadeblur.networks.lite import Lite
+from metadeblur.networks.mimo_unet import MIMOUNet
 
-Loss = Callable[[Tensor, Tensor], Tensor]
+Loss = Callable[[Any, Tensor], Tensor]  # of an output, or all of them, and the sharp picture
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,7 @@ class Traits:
     frames: int = 1  # frames it takes: 1 (B, 3, H, W), or odd N (B, N, 3, H, W)
     multiple: int = 16  # height and width are padded to a multiple of this, in px
     loss: Loss = F.l1_loss  # its own training loss on (output, sharp)
+    all_outputs: bool = False  # the loss is given all that the network returns, not the full-size picture alone
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Architecture:
     build: Callable[[dict[str, Tensor]], nn.Module]  # from a state dict, sizes read from the weights
     marks: tuple[str, ...]  # tensor names that tell this architecture from the others
     traits: Traits
+    published: Callable[[], nn.Module]  # untrained, in the sizes of the paper
 
 
 ARCHITECTURES: dict[str, Architecture] = {
@@ -39,12 +43,32 @@ ARCHITECTURES: dict[str, Architecture] = {
         build=Lite.from_weights,
         marks=("stem.weight", "down.0.weight", "encoder.0.0.conv1.weight", "head.weight"),
         traits=Traits(frames=1, multiple=16, loss=balanced),
+        published=Lite,
+    ),
+    "mimo-unet": Architecture(
+        network=MIMOUNet,
+        build=MIMOUNet.from_weights,
+        marks=("feat_extract.5.main.0.weight", "AFFs.1.conv.0.main.0.weight", "SCM1.main.0.main.0.weight"),
+        traits=Traits(multiple=4),
+        published=MIMOUNet,
+    ),
+    "mimo-unet-plus": Architecture(
+        network=MIMOUNet,
+        build=MIMOUNet.from_weights,
+        marks=(
+            "feat_extract.5.main.0.weight",
+            "AFFs.1.conv.0.main.0.weight",
+            "SCM1.main.0.main.0.weight",
+            "Encoder.0.layers.19.main.0.main.0.weight",
+        ),
+        traits=Traits(multiple=4),
+        published=MIMOUNet.plus,
     ),
 }
 
 
 def traits(net: nn.Module) -> Traits:
-    """The traits of any module: attributes ``frames``, ``multiple`` and ``loss``, or else what the registry says of it.
+    """The traits of any module: its attributes of the same names, or else what the registry says of it.
 
     A module of neither is taken for an image deblurrer that wants sides in multiples of 16 px and learns by L1.
 
@@ -57,6 +81,7 @@ def traits(net: nn.Module) -> Traits:
         frames=int(getattr(net, "frames", default.frames)),
         multiple=int(getattr(net, "multiple", default.multiple)),
         loss=getattr(net, "loss", default.loss),
+        all_outputs=bool(getattr(net, "all_outputs", default.all_outputs)),
     )
 
 
@@ -68,8 +93,9 @@ def final(output: Tensor | Sequence[Tensor]) -> Tensor:
 
 
 def recognise(weights: dict[str, Tensor]) -> str | None:
-    """The registered architecture whose marks are all among the tensor names, or None."""
-    for name, architecture in ARCHITECTURES.items():
-        if all(mark in weights for mark in architecture.marks):
-            return name
-    return None
+    """The registered architecture whose marks are all among the tensor names, or None.
+
+    Of several, such as a network and its larger variant, the one with the most marks.
+    """
+    fitting = [name for name, entry in ARCHITECTURES.items() if all(mark in weights for mark in entry.marks)]
+    return max(fitting, key=lambda name: len(ARCHITECTURES[name].marks), default=None)
