@@ -1,13 +1,34 @@
-"""Paired clips on disk: which folders hold which blurred and sharp frames."""
+"""Paired clips on disk: the folders of the benchmarks, which frames belong together, and what is missing.
+
+Frames are paired by name, never by position: what has no partner is listed and refused. What was taken, and how it
+differs from the published set, is said (:attr:`Benchmark.notes`), because figures of other folders are other figures.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from metadeblur.errors import MetadeblurError
 
 PICTURES = {".png", ".jpg", ".jpeg", ".tif", ".tiff"}
+_LISTED = 5  # names that an error message lists
+
+DVD_TEST = (
+    "720p_240fps_2",
+    "IMG_0003",
+    "IMG_0021",
+    "IMG_0030",
+    "IMG_0031",
+    "IMG_0032",
+    "IMG_0033",
+    "IMG_0037",
+    "IMG_0039",
+    "IMG_0049",
+)
+"""The ten test clips of the DVD set (Su et al., CVPR 2017), as its authors name them."""
 
 
 @dataclass(frozen=True)
@@ -17,36 +38,434 @@ class ClipFolder:
     name: str
     blurred: tuple[Path, ...]
     sharp: tuple[Path, ...]
+    video: bool = True  # False: pictures that do not follow one another, to which nothing can adapt
+    sizes_differ: bool = False  # whether frames of several sizes are to be expected (RealBlur)
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """The paired clips below a folder, and by which rule they were found."""
+
+    layout: str  # a key of LAYOUTS
+    part: str  # which part of the set, such as test; empty where a layout has none
+    inputs: str  # the folder that the blurred frames come from
+    clips: tuple[ClipFolder, ...]
+    notes: tuple[str, ...] = ()  # what a reader of the figures must know
+
+    @property
+    def frames(self) -> int:
+        """Frames of all clips."""
+        return sum(len(clip.blurred) for clip in self.clips)
+
+
+@dataclass
+class _Search:
+    """One search: what was asked for, what was found, and what is wrong."""
+
+    root: Path
+    part: str
+    inputs: str
+    clips: list[ClipFolder] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+
+    def pair(self, name: str, blur: Path, sharp: Path, *, key: Callable[[str], str] = str) -> None:
+        """Add the clip of two folders, or say what is wrong with it."""
+        absent = [str(folder.relative_to(self.root)) for folder in (blur, sharp) if not folder.is_dir()]
+        if absent:
+            self.wrong.append(f"{name}: no folder {' and '.join(absent)}; add it, or take the clip away")
+            return
+        blurred, truth = _pictures(blur, key), _pictures(sharp, key)
+        lonely = sorted(set(blurred) ^ set(truth), key=_natural)
+        if lonely:
+            listed = f"frames without a partner in {blur.name} and {sharp.name}: {_enumerated(lonely)}"
+            self.wrong.append(f"{name}: {listed}; add or remove them")
+        elif not blurred:
+            self.wrong.append(f"{name}: no pictures in {blur.name} and {sharp.name}")
+        else:
+            order = sorted(blurred, key=_natural)
+            self.clips.append(_clip(name, order, blurred, truth))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a benchmark's folder looks, and how its papers take it."""
+
+    tree: str  # for people
+    is_here: Callable[[Path], bool]  # whether a folder looks so
+    find: Callable[[_Search], None]
+    parts: tuple[str, ...] = ()  # the first one that is there is taken by default
+    published: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # clips and images of a part
+
+
+def open_benchmark(root: Path, layout: str = "auto", *, part: str = "", inputs: str = "blur") -> Benchmark:
+    """Find the paired clips below ``root``.
+
+    Args:
+        root: the benchmark's folder, or the folder that it is in.
+        layout: a key of :data:`LAYOUTS`, or "auto" to recognise it.
+        part: which part of the set; empty: the one that papers report (the test set), or the only one there.
+        inputs: folder of the blurred frames where a layout offers several (GoPro: blur or blur_gamma).
+
+    Raises:
+        MetadeblurError: no such layout, part or folder, no clip, or frames or folders that have no partner.
+    """
+    if layout != "auto" and layout not in LAYOUTS:
+        raise MetadeblurError(f"layout {layout!r} is not known; allowed: auto, {', '.join(LAYOUTS)}")
+    if not root.is_dir():
+        raise MetadeblurError(f"{root} is not a folder; give the folder that holds the clips")
+    found = [("plain", root)] if layout == "plain" else recognise(root)
+    found = [(name, base) for name, base in found if layout in ("auto", name)]
+    if not found and layout != "auto":
+        raise MetadeblurError(f"{root}: no clips in the layout {layout}, which is {LAYOUTS[layout].tree}")
+    if len(found) > 1:
+        places = ", ".join(f"{name} in {base}" for name, base in found)
+        raise MetadeblurError(f"{root} holds several benchmarks ({places}); give the folder of one")
+    name, base = found[0] if found else ("plain", root)
+    parts = LAYOUTS[name].parts
+    if part and part not in parts:
+        allowed = f"its parts are {', '.join(parts)}" if parts else "it has no parts"
+        raise MetadeblurError(f"part {part!r} is not known in the layout {name}; {allowed}")
+    search = _Search(base, part, inputs)
+    LAYOUTS[name].find(search)
+    if search.wrong:
+        raise MetadeblurError(" | ".join(search.wrong))
+    if not search.clips:
+        raise MetadeblurError(f"{base}: no clip found; the layout {name} is {LAYOUTS[name].tree}")
+    clips = tuple(sorted(search.clips, key=lambda clip: _natural(clip.name)))
+    benchmark = Benchmark(name, search.part, search.inputs, clips, tuple(search.notes))
+    return _counted(benchmark)
+
+
+def recognise(root: Path) -> list[tuple[str, Path]]:
+    """The benchmarks in a folder as (layout, folder): the folder itself is one, or some of those right inside it are.
+
+    A folder of plain clips counts as one where nothing else is found.
+    """
+    named = {name: entry for name, entry in LAYOUTS.items() if name != "plain"}
+    for folders in ([root], _folders(root)):
+        found = [(name, base) for base in folders for name, entry in named.items() if entry.is_here(base)]
+        if found:
+            return found
+    return [("plain", root)] if LAYOUTS["plain"].is_here(root) else []
 
 
 def plain_clips(root: Path) -> list[ClipFolder]:
     """Clips in the plain layout ``<clip>/{blur,sharp}/<frame>`` anywhere below ``root``, sorted by name.
 
     Raises:
-        MetadeblurError: no such clip, or frames that have no partner of the same name (they are listed).
+        MetadeblurError: no such clip, or folders or frames that have no partner of the same name (they are listed).
     """
-    clips = []
-    for blur in sorted(root.rglob("blur")):
-        sharp = blur.with_name("sharp")
+    return list(open_benchmark(root, "plain").clips)
+
+
+def _counted(benchmark: Benchmark) -> Benchmark:
+    """The benchmark with a note where it is not as large as the published one."""
+    published = LAYOUTS[benchmark.layout].published.get(benchmark.part)
+    here = (len(benchmark.clips), benchmark.frames)
+    if published is None or here == published:
+        return benchmark
+    clips, images = published
+    note = (
+        f"{here[0]} clips with {here[1]:,} images are here, the published set has {clips} with {images:,}: "
+        "figures of papers are not figures of these clips"
+    )
+    return replace(benchmark, notes=(*benchmark.notes, note))
+
+
+# --- the layouts ---------------------------------------------------------------------------------------------------
+
+
+def _find_plain(search: _Search) -> None:
+    search.part, search.inputs = "", "blur"
+    folders = {path.parent for side in ("blur", "sharp") for path in search.root.rglob(side) if path.is_dir()}
+    for folder in sorted(folders):
         # A folder whose name begins with a dot is a clip that is still being made.
-        if blur.is_dir() and sharp.is_dir() and not blur.parent.name.startswith("."):
-            clips.append(_pair(str(blur.parent.relative_to(root)), blur, sharp))
-    if not clips:
+        if not folder.name.startswith("."):
+            name = str(folder.relative_to(search.root)) if folder != search.root else folder.name
+            search.pair(name, folder / "blur", folder / "sharp")
+
+
+def _is_plain(base: Path) -> bool:
+    return any(path.is_dir() for path in base.rglob("blur"))
+
+
+def _is_gopro(base: Path) -> bool:
+    parted = [sequence for part in ("train", "test") for sequence in _folders(base / part)]
+    sequences = parted or _folders(base)
+    if any((sequence / "blur_gamma").is_dir() for sequence in sequences):
+        return True
+    others = [folder for folder in _folders(base) if folder.name not in ("train", "test")]
+    return bool(parted) and not others and all((folder / "sharp").is_dir() for folder in parted)
+
+
+def _find_gopro(search: _Search) -> None:
+    if search.inputs not in ("blur", "blur_gamma"):
+        raise MetadeblurError(f"inputs {search.inputs!r} is not known in the layout gopro; allowed: blur, blur_gamma")
+    for sequence in _folders(_part_folder(search, ("test", "train"))):
+        search.pair(sequence.name, sequence / search.inputs, sequence / "sharp")
+    known = "linear averages, which most papers use" if search.inputs == "blur" else "averages in linear light"
+    search.notes.append(f"the blurred frames are those of {search.inputs} ({known})")
+
+
+def _is_dvd(base: Path) -> bool:
+    home = base / "quantitative_datasets"
+    sequences = _folders(home if home.is_dir() else base)
+    return home.is_dir() or any((s / "GT").is_dir() and (s / "input").is_dir() for s in sequences)
+
+
+def _find_dvd(search: _Search) -> None:
+    home = search.root / "quantitative_datasets"
+    sequences = _folders(home if home.is_dir() else search.root)
+    search.inputs = "input"
+    tested = [folder for folder in sequences if folder.name in DVD_TEST]
+    if not search.part:
+        search.part = "test" if tested else "all"
+        if not tested:
+            search.notes.append("none of the ten published test clips is here: all clips are taken")
+    chosen = {
+        "test": tested,
+        "train": [folder for folder in sequences if folder.name not in DVD_TEST],
+        "all": sequences,
+    }[search.part]
+    for sequence in chosen:
+        search.pair(sequence.name, sequence / "input", sequence / "GT")
+    missing = sorted(set(DVD_TEST) - {folder.name for folder in tested})
+    if search.part == "test" and missing:
+        search.notes.append(f"published test clips that are not here: {', '.join(missing)}")
+
+
+def _reds_folders(base: Path, part: str) -> tuple[Path, Path] | None:
+    for home in (base / part, base):
+        sides = (home / f"{part}_blur", home / f"{part}_sharp")
+        if any(side.is_dir() for side in sides):
+            return sides
+    return None
+
+
+def _is_reds(base: Path) -> bool:
+    return any(_reds_folders(base, part) is not None for part in ("val", "train"))
+
+
+def _find_reds(search: _Search) -> None:
+    parts = [search.part] if search.part else ["val", "train"]
+    part = next((part for part in parts if _reds_folders(search.root, part)), parts[0])
+    sides = _reds_folders(search.root, part)
+    if sides is None:
+        raise MetadeblurError(f"{search.root}: no folder {part}_blur; choose another --part")
+    search.part, search.inputs = part, sides[0].name
+    names = {folder.name for side in sides for folder in _folders(side)}
+    for name in sorted(names, key=_natural):
+        search.pair(name, sides[0] / name, sides[1] / name)
+
+
+def _realblur_home(base: Path) -> list[Path]:
+    """Folders with scenes: the folder itself, or those of RealBlur-J and -R inside it."""
+    homes = [folder for folder in (base, *_folders(base)) if any((s / "gt").is_dir() for s in folder.glob("scene*"))]
+    return homes[:1] if homes[:1] == [base] else homes
+
+
+def _is_realblur(base: Path) -> bool:
+    return bool(_realblur_home(base))
+
+
+def _find_realblur(search: _Search) -> None:
+    homes = {_realblur_kind(home): home for home in _realblur_home(search.root)}
+    kind = search.part or next(iter(sorted(homes)))
+    if kind not in homes:
+        raise MetadeblurError(f"{search.root}: RealBlur-{kind} is not here; there is RealBlur-{', -'.join(homes)}")
+    if len(homes) > 1:
+        search.notes.append(f"RealBlur-{kind} is measured; --part {'R' if kind == 'J' else 'J'} measures the other")
+    home = homes[kind]
+    search.part, search.inputs = kind, "blur"
+    listing = next(
+        (path for place in (home, home.parent) for path in place.glob(f"RealBlur[_-]{kind}_test_list.txt")), None
+    )
+    if listing is None:
+        search.notes.append(f"the official list RealBlur_{kind}_test_list.txt is not here: all scenes are taken")
+        for scene in sorted(home.glob("scene*")):
+            search.pair(scene.name, scene / "blur", scene / "gt", key=_last_number)
+    else:
+        _find_listed(search, home, listing)
+        search.notes.append(f"the images are those of the list {listing.name}")
+    search.clips = [replace(clip, sizes_differ=True) for clip in search.clips]
+
+
+def _realblur_kind(home: Path) -> str:
+    """J or R, from the folder's name; J where it does not say."""
+    return "R" if re.search(r"realblur[-_]r", home.name, re.IGNORECASE) else "J"
+
+
+def _find_listed(search: _Search, home: Path, listing: Path) -> None:
+    """The pairs that a list names, one a line: sharp file, blurred file."""
+    scenes: dict[str, list[tuple[Path, Path]]] = {}
+    for line in listing.read_text(encoding="utf-8").splitlines():
+        words = line.split()
+        if not words:
+            continue
+        # Lists differ in what they put before scene/gt/gt_1.png, so the last three parts count.
+        files = [home / Path(*Path(word.replace("\\", "/")).parts[-3:]) for word in words[:2]]
+        if len(files) < 2:
+            search.wrong.append(f"{listing.name}: a line needs a sharp and a blurred file, not {line!r}")
+            continue
+        sharp, blurred = files if files[0].parent.name == "gt" else files[::-1]
+        scenes.setdefault(sharp.parent.parent.name, []).append((blurred, sharp))
+    for name, pairs in scenes.items():
+        absent = [f"{path.parent.name}/{path.name}" for pair in pairs for path in pair if not path.is_file()]
+        odd = [blurred.name for blurred, sharp in pairs if _last_number(blurred.stem) != _last_number(sharp.stem)]
+        if absent:
+            search.wrong.append(f"{name}: files of {listing.name} that are not here: {_enumerated(absent)}")
+        elif odd:
+            search.wrong.append(f"{name}: {listing.name} pairs different numbers: {_enumerated(odd)}")
+        else:
+            pairs.sort(key=lambda pair: _natural(pair[0].stem))
+            blurred_files, sharp_files = zip(*pairs, strict=True)
+            search.clips.append(ClipFolder(name, blurred_files, sharp_files))
+
+
+def _bsd_homes(base: Path) -> list[Path]:
+    """Folders that hold train, valid and test of one exposure."""
+
+    def holds(folder: Path) -> bool:
+        return any((s / "Sharp").is_dir() for part in ("test", "valid", "train") for s in _folders(folder / part))
+
+    return [folder for folder in (base, *_folders(base)) if holds(folder)]
+
+
+def _is_bsd(base: Path) -> bool:
+    return bool(_bsd_homes(base))
+
+
+def _find_bsd(search: _Search) -> None:
+    homes = _bsd_homes(search.root)
+    if len(homes) > 1:
+        names = ", ".join(home.name for home in homes)
         raise MetadeblurError(
-            f"{root}: no clip found; the plain layout is <clip>/blur and <clip>/sharp with equal names"
+            f"{search.root} holds several exposures ({names}), which papers report apart; give the folder of one"
         )
-    return clips
+    search.root, search.inputs = homes[0], "Blur/RGB"
+    for sequence in _folders(_part_folder(search, ("test", "valid", "train"))):
+        search.pair(sequence.name, sequence / "Blur" / "RGB", sequence / "Sharp" / "RGB")
 
 
-def _pair(name: str, blur: Path, sharp: Path) -> ClipFolder:
-    blurred, truth = _pictures(blur), _pictures(sharp)
-    lonely = sorted(set(blurred) ^ set(truth))
-    if lonely:
-        listed = ", ".join(lonely[:5]) + (f" and {len(lonely) - 5} more" if len(lonely) > 5 else "")
-        raise MetadeblurError(f"{name}: frames without a partner in blur and sharp: {listed}; add or remove them")
-    order = sorted(blurred)
-    return ClipFolder(name, tuple(blurred[stem] for stem in order), tuple(truth[stem] for stem in order))
+def _is_hide(base: Path) -> bool:
+    parts = ("test", "train")
+    return (base / "GT").is_dir() and any((base / part).is_dir() for part in parts) and not _is_dvd(base)
 
 
-def _pictures(folder: Path) -> dict[str, Path]:
-    return {path.stem: path for path in folder.iterdir() if path.suffix.lower() in PICTURES}
+def _find_hide(search: _Search) -> None:
+    search.inputs = ""
+    home = _part_folder(search, ("test", "train"))
+    truth = _pictures(search.root / "GT", str)
+    for folder in [folder for folder in (home, *_folders(home)) if _pictures(folder, str)]:
+        blurred = _pictures(folder, str)
+        lonely = sorted(set(blurred) - set(truth), key=_natural)
+        if lonely:
+            search.wrong.append(f"{folder.name}: pictures without a partner in GT: {_enumerated(lonely)}")
+            continue
+        order = sorted(blurred, key=_natural)
+        search.clips.append(replace(_clip(folder.name, order, blurred, truth), video=False))
+    search.notes.append("pictures that do not follow one another: nothing can adapt to them, adapted is base")
+
+
+LAYOUTS: dict[str, Layout] = {
+    "gopro": Layout(
+        tree="train|test/SEQUENCE/{blur,blur_gamma,sharp}",
+        is_here=_is_gopro,
+        find=_find_gopro,
+        parts=("test", "train"),
+        published={"test": (11, 1111), "train": (22, 2103)},
+    ),
+    "dvd": Layout(
+        tree="quantitative_datasets/SEQUENCE/{input,GT}",
+        is_here=_is_dvd,
+        find=_find_dvd,
+        parts=("test", "train", "all"),
+        published={"test": (10, 1000)},
+    ),
+    "reds": Layout(
+        tree="{train,val}/{train,val}_{blur,sharp}/SEQUENCE",
+        is_here=_is_reds,
+        find=_find_reds,
+        parts=("val", "train"),
+        published={"val": (30, 3000), "train": (240, 24000)},
+    ),
+    "realblur": Layout(
+        tree="RealBlur-J_ECC_.../sceneNNN/{blur,gt} beside RealBlur_J_test_list.txt",
+        is_here=_is_realblur,
+        find=_find_realblur,
+        parts=("J", "R"),
+        published={"J": (50, 980), "R": (50, 980)},
+    ),
+    "bsd": Layout(
+        tree="EXPOSURE/{train,valid,test}/SEQUENCE/{Blur,Sharp}/RGB",
+        is_here=_is_bsd,
+        find=_find_bsd,
+        parts=("test", "valid", "train"),
+        published={"test": (20, 3000)},
+    ),
+    "hide": Layout(
+        tree="test/{test-close-ups,test-long-shot}, train and GT",
+        is_here=_is_hide,
+        find=_find_hide,
+        parts=("test", "train"),
+        published={"test": (2, 2025)},
+    ),
+    "plain": Layout(tree="CLIP/{blur,sharp} with frames of equal names", is_here=_is_plain, find=_find_plain),
+}
+"""The benchmarks that are known, by the name that ``--layout`` takes."""
+
+
+# --- folders and names ---------------------------------------------------------------------------------------------
+
+
+def _part_folder(search: _Search, parts: Sequence[str]) -> Path:
+    """The folder of the part asked for, or of the first one that is there; ``search.part`` becomes its name."""
+    for part in [search.part] if search.part else parts:
+        if (search.root / part).is_dir():
+            search.part = part
+            return search.root / part
+    if search.part and search.root.name != search.part:
+        raise MetadeblurError(f"{search.root}: no folder {search.part}; choose another --part")
+    search.part = search.root.name if search.root.name in parts else ""
+    return search.root
+
+
+def _folders(folder: Path) -> list[Path]:
+    """The folders inside one, sorted; none where there is no such folder. Hidden ones do not count."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _clip(name: str, order: Sequence[str], blurred: Mapping[str, Path], sharp: Mapping[str, Path]) -> ClipFolder:
+    return ClipFolder(name, tuple(blurred[stem] for stem in order), tuple(sharp[stem] for stem in order))
+
+
+def _pictures(folder: Path, key: Callable[[str], str]) -> dict[str, Path]:
+    return {key(path.stem): path for path in folder.iterdir() if path.suffix.lower() in PICTURES}
+
+
+def _last_number(stem: str) -> str:
+    """What pairs blur_12 with gt_12.
+
+    >>> _last_number("blur_12")
+    '12'
+    """
+    digits = re.findall(r"\d+", stem)
+    return digits[-1].lstrip("0") or "0" if digits else stem
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sorts numbers by their value.
+
+    >>> sorted(["blur_10", "blur_9"], key=_natural)
+    ['blur_9', 'blur_10']
+    """
+    parts: Iterable[str] = re.split(r"(\d+)", name)
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
+
+
+def _enumerated(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return ", ".join(names[:_LISTED]) + more
