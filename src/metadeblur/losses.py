@@ -122,6 +122,20 @@ def multiscale_fft(
     return torch.stack(terms).sum()
 
 
+def charbonnier_fft(output: Tensor, target: Tensor, fft_weight: float = 0.1) -> Tensor:
+    """MAXIM's loss on one output: Charbonnier plus 0.1 of the L1 between spectra (Tu et al., CVPR 2022, eq. 4-6).
+
+    The paper does not say how the spectrum's L1 is scaled: this is the mean over real and imaginary parts of the 2-D
+    transform, as in MIMO-UNet's loss, which it cites.
+
+    >>> picture = torch.zeros(1, 1, 4, 4)
+    >>> round(charbonnier_fft(picture, picture + 1).item(), 4)
+    1.05
+    """
+    spectrum = torch.view_as_real(torch.fft.fft2((output - target).float()))
+    return charbonnier(output, target) + fft_weight * spectrum.abs().mean()
+
+
 def _several(outputs: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
     return [outputs] if isinstance(outputs, Tensor) else outputs
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from metadeblur.losses import balanced
+from metadeblur.losses import balanced, charbonnier_fft
 from metadeblur.networks.lite import Lite
+from metadeblur.networks.maxim import Maxim
 from metadeblur.networks.mimo_unet import MIMOUNet
 
 Loss = Callable[[Any, Tensor], Tensor]  # of an output, or all of them, and the sharp picture
@@ -35,6 +37,8 @@ class Architecture:
     marks: tuple[str, ...]  # tensor names that tell this architecture from the others
     traits: Traits
     published: Callable[[], nn.Module]  # untrained, in the sizes of the paper
+    # Faster settings of the same weights, by name.
+    variants: dict[str, Callable[[dict[str, Tensor]], nn.Module]] = field(default_factory=dict)
 
 
 ARCHITECTURES: dict[str, Architecture] = {
@@ -63,6 +67,14 @@ ARCHITECTURES: dict[str, Architecture] = {
         ),
         traits=Traits(multiple=4),
         published=MIMOUNet.plus,
+    ),
+    "maxim": Architecture(
+        network=Maxim,
+        build=Maxim.from_weights,
+        marks=("stages.0.encoder.0.mix.0.grid.mix.weight", "stages.0.gating.0.gate_x.grid.weight", "output.weight"),
+        traits=Traits(multiple=64, loss=charbonnier_fft),
+        published=Maxim,
+        variants={f"maxim-{stages}": partial(Maxim.from_weights, stages=stages) for stages in (2, 1)},
     ),
 }
 
