@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import math
@@ -35,6 +36,7 @@ from metadeblur.restore import RestoreSettings
 from metadeblur.resume import Parts, differences, identify, parts_folder
 from metadeblur.story import frames_to_show
 
+RESTORE = importlib.import_module("metadeblur.restore")  # the package gives a function the same name
 BASE = RunSettings(
     adapt=False, adaptation=AdaptSettings(guard=False), restoration=RestoreSettings(device="cpu", precision="fp32")
 )
@@ -123,11 +125,12 @@ def test_parts_are_found_again(tmp_path):
     output, mark = tmp_path / "out.mp4", {"steps": 40, "input": "abc"}
     parts, line = Parts.open(output, mark, resume=False)
     assert not line
-    assert parts.keep("tile", 0) == 0
+    assert parts.noted("tile") is None
+    parts.note("tile", 0)
     parts.finish(2, {"index": 2, "loss": math.nan})
     again, line = Parts.open(output, mark, resume=True)
     assert "1 shots are finished" in line
-    assert (again.shot(2), again.shot(0), again.keep("tile", 256)) == ({"index": 2, "loss": None}, None, 0)
+    assert (again.shot(2), again.shot(0), again.noted("tile")) == ({"index": 2, "loss": None}, None, 0)
     again.discard()
     assert names(tmp_path) == []
 
@@ -403,18 +406,88 @@ def test_a_missing_segment_is_made_again(tmp_path, monkeypatch):
     assert len(record["shots"]) == 2
 
 
-def test_all_shots_use_the_tile_of_the_first(tmp_path, monkeypatch):
-    video = shaky_video(tmp_path / "a.mp4", (6, 6))
-    wanted = []
-    made = metadeblur.pipeline.Restorer
+class Settled:
+    """A machine whose free memory and arithmetic can be set; remembers what frames were restored with."""
 
-    def remember(net, height, width, settings):
-        wanted.append(settings.tile)
-        return made(net, height, width, settings)
+    def __init__(self, monkeypatch):
+        self.free, self.bf16, self.used = 1 << 40, False, []
+        monkeypatch.setattr(RESTORE, "available_bytes", lambda _: self.free)
+        monkeypatch.setattr(RESTORE, "has_native_bf16", lambda _: self.bf16)
+        whole = RESTORE.Restorer.__call__
 
-    monkeypatch.setattr(metadeblur.pipeline, "Restorer", remember)
-    record = restore_file(Job(video, tmp_path / "b.mp4"), Darker(), BASE)
-    assert wanted[-1] == record["tile"] == 0
+        def remember(restorer, window):
+            restored = whole(restorer, window)
+            self.used.append((restorer.tile, restorer.precision))
+            return restored
+
+        monkeypatch.setattr(RESTORE.Restorer, "__call__", remember)
+
+
+def chosen_freely(adapt=False):
+    return replace(BASE, adapt=adapt, restoration=RestoreSettings(device="cpu"))
+
+
+def test_all_shots_use_tile_and_precision_of_the_first(tmp_path, monkeypatch):
+    video = make_video(tmp_path / "a.mkv", shaky((6, 6), (128, 192)))
+    machine = Settled(monkeypatch)
+    machine.free = 1 << 19
+    forward = Darker.forward
+
+    def grow(self, x):
+        machine.free, machine.bf16 = 1 << 40, True  # what is free once the run is under way decides nothing
+        return forward(self, x)
+
+    restorer = metadeblur.pipeline.Restorer(Darker(), 128, 192, RestoreSettings(device="cpu"))
+    restorer.prepare(torch.zeros(3, 128, 192))
+    assert 0 < restorer.tile < 128
+    monkeypatch.setattr(Darker, "forward", grow)
+    machine.used.clear()
+    record = restore_file(Job(video, tmp_path / "b.mkv"), Darker(), chosen_freely())
+    assert set(machine.used) == {(record["tile"], record["precision"])}
+    assert {(shot["tile"], shot["precision"]) for shot in record["shots"]} == {(record["tile"], "fp32")}
+
+
+@pytest.mark.parametrize("frames", [4, 16])  # stopped in the first shot, and in the second
+def test_a_killed_run_goes_on_with_the_tile_and_precision_that_it_began_with(tmp_path, monkeypatch, frames):
+    video = make_video(tmp_path / "a.mkv", shaky((6, 9), (128, 192)))
+    machine = Settled(monkeypatch)
+    job = Job(video, tmp_path / "b.mkv")
+    # As a kill would leave it: nothing is cleaned up.
+    monkeypatch.setattr(Parts, "discard", lambda _: None)
+    machine.bf16 = True
+    stopped(job, chosen_freely(), monkeypatch, frames)
+    began_with = set(machine.used)
+    machine.used.clear()
+    machine.free, machine.bf16 = 1 << 19, False
+    record = restore_file(job, Darker(), replace(chosen_freely(), resume=True))
+    assert set(machine.used) == began_with == {(0, "bf16")}
+    assert (record["tile"], record["precision"]) == (0, "bf16")
+
+
+def test_a_tile_that_had_to_be_lowered_stays_so_for_a_resumed_run(tmp_path, monkeypatch):
+    video = make_video(tmp_path / "a.mkv", shaky((6, 9), (128, 192)))
+    machine = Settled(monkeypatch)
+    forward = Darker.forward
+
+    def small_only(self, x):
+        if x.shape[-1] >= 192:
+            raise MemoryError
+        return forward(self, x)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Darker, "forward", small_only)
+        job = Job(video, tmp_path / "b.mkv")
+        stopped(job, replace(BASE, restoration=RestoreSettings(device="cpu", precision="fp32")), patch, frames=30)
+    lowered = {tile for tile, _ in machine.used[1:]}
+    machine.used.clear()
+    resumed = RunSettings(
+        adapt=False,
+        adaptation=BASE.adaptation,
+        restoration=RestoreSettings(device="cpu", precision="fp32"),
+        resume=True,
+    )
+    restore_file(job, Darker(), resumed)
+    assert {tile for tile, _ in machine.used} == lowered != {0}
 
 
 def test_a_long_run_is_announced(tmp_path, monkeypatch):

@@ -244,6 +244,23 @@ def test_too_little_memory_for_anything_says_so() -> None:
         restorer(torch.rand(3, 100, 100))
 
 
+@pytest.mark.parametrize("settings", [RestoreSettings(device="cpu"), CPU], ids=["precision", "tile"])
+def test_too_little_memory_to_settle_anything_is_one_clear_line(
+    monkeypatch: pytest.MonkeyPatch, settings: RestoreSettings
+) -> None:
+    monkeypatch.setattr(MODULE, "has_native_bf16", lambda _device: True)
+    restorer = Restorer(Hungry(10, MemoryError()), 100, 100, settings)
+    with pytest.raises(MetadeblurError, match=r"not enough memory .* 64x64 pixels: close other programs"):
+        restorer.prepare(torch.rand(3, 100, 100))
+
+
+def test_what_to_settle_on_shrinks_with_the_memory() -> None:
+    frame = torch.rand(3, 200, 300)
+    restorer = Restorer(Hungry(130 * 130, MemoryError()), 200, 300, CPU)
+    assert torch.allclose(restorer(frame), frame, atol=1e-6)
+    assert 0 < restorer.tile < 130
+
+
 def test_other_errors_of_the_network_are_not_taken_for_memory() -> None:
     restorer = Restorer(Hungry(10, RuntimeError("shapes differ")), 32, 32, RestoreSettings(tile=0, device="cpu"))
     with pytest.raises(RuntimeError, match="shapes differ"):

@@ -112,6 +112,7 @@ class _Run:
         self.shots, self.scores = tuple(scan.shots), [float(score) for score in scan.sharpness]
         self.info, self.times = self.reader.info, self.reader.times
         self._tell_about_input()
+        self._settle()
         self._announce()
         if self.settings.preview_seconds is not None and not self.parts.finished:
             self._preview(self.settings.preview_seconds)
@@ -150,8 +151,6 @@ class _Run:
             if decision.model is not None:
                 restorer = self._restorer(decision.model)
                 self._write(index, self._kinds(), restorer, bar, sketch=sketch)
-                # Another tile changes the last digits: all shots, and a resumed run, use that of the first.
-                self.restoration = replace(self.restoration, tile=self.parts.keep("tile", restorer.tile))
             if sketch is not None:
                 self._complete(sketch, shot, decision)
                 sketch.save(self.parts.path("story", index, ".npz"))
@@ -201,6 +200,8 @@ class _Run:
                     sketch.add(number, blurred, restored)
                 bar(shot.start + number + 1, self.info.frames, self._title(index))
             behind.finish()
+        if restorer is not None and restorer.tile != self.restoration.tile:  # memory ran out, it was made smaller
+            self._note_settled(restorer)
 
     def _preview(self, seconds: float) -> None:
         """Restore the first seconds to a file of their own; what was decided is used again for the whole."""
@@ -231,6 +232,24 @@ class _Run:
     def _writer(self, kind: str, index: int) -> SegmentWriter:
         path = self.parts.path(kind, index)
         return SegmentWriter(path, self.info, self.settings.encoding, output=self.targets[kind])
+
+    def _settle(self) -> None:
+        """Choose tile and precision once for all shots, as free memory is now; a resumed run takes those noted before.
+
+        Another tile or precision changes the last digits, and a run that was stopped must end with the same file.
+        """
+        noted = self.parts.noted("settled")
+        if noted is not None:
+            self.restoration = replace(self.restoration, **noted)
+            return
+        restorer = self._restorer(self.net)
+        restorer.prepare(self._clip(self.shots[0]).window(0, restorer.frames))
+        self._note_settled(restorer)
+
+    def _note_settled(self, restorer: Restorer) -> None:
+        settled: dict[str, Any] = {"tile": restorer.tile, "precision": restorer.precision}
+        self.restoration = replace(self.restoration, **settled)
+        self.parts.note("settled", settled)
 
     def _restorer(self, net: nn.Module) -> Restorer:
         return Restorer(net, self.info.height, self.info.width, self.restoration)

@@ -166,16 +166,33 @@ class Restorer:
 
         Args:
             window: (N, 3, H, W) or (3, H, W), RGB in [0, 1].
+
+        Raises:
+            MetadeblurError: memory does not even hold the smallest tile.
         """
         with torch.inference_mode():
             padded = pad_to_multiple(self._checked(window), self.traits.multiple)
-            sample = _centre(padded, _PROBE_SIDE, self.traits.multiple)
-            self.precision = self._choose_precision(sample)
-            if self.settings.tile is None:
-                self.tile = self._fitting_tile(padded, sample)
-            if self.tile >= max(padded.shape[-2:]):
-                self.tile = 0
+            side = _PROBE_SIDE
+            while True:
+                sample = _centre(padded, side, self.traits.multiple)
+                try:
+                    self._settle(padded, sample)
+                    break
+                except (RuntimeError, MemoryError) as error:
+                    if not is_out_of_memory(error):
+                        raise
+                side //= 2
+                if side < self._smallest_tile():
+                    raise _too_little(*sample.shape[-2:])
         self._prepared = True
+
+    def _settle(self, padded: Tensor, sample: Tensor) -> None:
+        """Precision and tile, found out on a sample of the padded frame."""
+        self.precision = self._choose_precision(sample)
+        if self.settings.tile is None:
+            self.tile = self._fitting_tile(padded, sample)
+        if self.tile >= max(padded.shape[-2:]):
+            self.tile = 0
 
     def _checked(self, window: Tensor) -> Tensor:
         """The window as the network takes it, on its device: (1, 3, H, W) or (1, N, 3, H, W)."""
@@ -233,10 +250,7 @@ class Restorer:
         seen = self.tile + 2 * (self.margin or 0) if self.tile else max(padded.shape[-2:])
         if self.tile == self._smallest_tile():
             if not self.margin:
-                raise MetadeblurError(
-                    f"not enough memory for the network on even {seen}x{seen} pixels: close other programs or choose a "
-                    "smaller --model"
-                )
+                raise _too_little(seen, seen)
             self.margin = self.margin // 2 // self.traits.multiple * self.traits.multiple
             return
         lowered = (self.tile or seen) * 2 // 3 // self.traits.multiple * self.traits.multiple
@@ -288,6 +302,14 @@ class Restorer:
                 weight = row.weight[:, None] * column.weight
                 result[..., row.start : row.stop, column.start : column.stop] += part * weight.to(self.device)
         return result
+
+
+def _too_little(height: int, width: int) -> MetadeblurError:
+    """What to say where memory does not hold the smallest piece of work."""
+    return MetadeblurError(
+        f"not enough memory for the network on even {width}x{height} pixels: close other programs or choose a smaller "
+        "--model"
+    )
 
 
 def _centre(frames: Tensor, width: int, multiple: int, *, height: int | None = None) -> Tensor:

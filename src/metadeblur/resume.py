@@ -106,12 +106,14 @@ class Parts:
         self.state["shots"][str(index)] = plain(record)
         self._write()
 
-    def keep(self, key: str, value: Any) -> Any:
-        """What an earlier run found out under ``key``, or else ``value``, kept for a later one."""
-        if key not in self.state:
-            self.state[key] = plain(value)
-            self._write()
-        return self.state[key]
+    def noted(self, key: str) -> Any:
+        """What this run or an earlier one noted under ``key``, None where nothing was."""
+        return self.state.get(key)
+
+    def note(self, key: str, value: Any) -> None:
+        """Note something that a resumed run must know, such as the tile that was chosen."""
+        self.state[key] = plain(value)
+        self._write()
 
     def discard(self) -> None:
         """Remove the folder with all that is in it."""
