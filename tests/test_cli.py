@@ -78,6 +78,7 @@ def test_no_command_lists_the_commands_and_is_wrong_usage(capsys):
         (["weights"], "weights list, weights verify"),
         (["restore"], "at least one video"),
         (["restore", "a.mp4", "--budget", "0"], "--budget 0"),
+        (["adapt", "a.mp4", "-o", "w.safetensors", "--budget", "-3"], "--budget -3"),
         (["restore", "a.mp4", "--preview", "-1"], "--preview -1"),
         (["restore", "a.mp4", "--preview", "nan"], "--preview nan"),
         (["restore", "a.mp4", "--stpes", "3"], "--steps"),
@@ -139,18 +140,21 @@ def test_flags_have_the_defaults_and_choices_of_the_rooms():
     from metadeblur.adapt import AdaptSettings
     from metadeblur.commands.adapt import Adapt
     from metadeblur.commands.evaluate import Evaluate
+    from metadeblur.commands.flags import AdaptationFlags
     from metadeblur.commands.restore import Restore
     from metadeblur.pipeline import RunSettings
     from metadeblur.video.encoding import Codec
 
     assert Restore(inputs=[Path("x")]).run_settings() == RunSettings()
     wanted = AdaptSettings()
-    for command in (Restore(inputs=[]), Adapt(Path("x"), Path("y")), Evaluate(Path("x"), Path("y"))):
-        for name in ("pairs", "steps", "lr", "guard", "seed", "device", "precision"):
-            assert getattr(command, name) == getattr(wanted, name), name
-    hints = typing.get_type_hints(Restore)
-    assert set(typing.get_args(hints["codec"])) == set(typing.get_args(Codec))
-    for choice in typing.get_args(hints["reblur"]):
+    evaluate = Evaluate(Path("x"), Path("y"))
+    for name in ("pairs", "steps", "lr", "guard", "seed", "device", "precision"):
+        assert getattr(evaluate, name) == getattr(wanted, name), name
+    for command in (Restore(inputs=[]), Adapt(Path("x"), Path("y"))):
+        flags = command.adaptation
+        assert flags.settings(guard=command.guard, device=command.device, precision=command.precision) == wanted
+    assert set(typing.get_args(typing.get_type_hints(Restore)["codec"])) == set(typing.get_args(Codec))
+    for choice in typing.get_args(typing.get_type_hints(AdaptationFlags)["reblur"]):
         AdaptSettings(reblur=choice)
 
 

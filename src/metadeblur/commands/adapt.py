@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
+from metadeblur.commands.flags import AdaptationFlags
 from metadeblur.errors import MetadeblurError
 from metadeblur.progress import Talk, in_words
 
@@ -25,20 +26,9 @@ class Adapt:
     """The weight file to write (safetensors)."""
     model: Annotated[str, tyro.conf.arg(metavar="NAME|FILE")] = "lite"
     """The network to start from: a model's name or a weight file."""
-    reblur: Literal["auto", "flow"] = "auto"
-    """Where the blur to learn from comes from: the clip's optical flow, or the best there is."""
     guard: bool = True
     """Keep, weaken or drop the adaptation by what it does; without, it is saved whole."""
-    pairs: Annotated[int, tyro.conf.arg(metavar="M")] = 20
-    """Places whose sharpest patch is reblurred to learn from."""
-    steps: Annotated[int, tyro.conf.arg(metavar="N")] = 40
-    """Gradient steps."""
-    lr: Annotated[float, tyro.conf.arg(metavar="LR")] = 1e-4
-    """Learning rate."""
-    budget: Annotated[float | None, tyro.conf.arg(metavar="SECONDS", help_behavior_hint="(default: no limit)")] = None
-    """Most seconds that the gradient steps may take."""
-    seed: Annotated[int, tyro.conf.arg(metavar="S")] = 0
-    """The same seed, settings and clip give the same weights on the same machine."""
+    adaptation: Annotated[AdaptationFlags, tyro.conf.OmitArgPrefixes] = field(default_factory=AdaptationFlags)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """What computes; auto: a GPU that PyTorch can use, otherwise the processor."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -53,7 +43,6 @@ class Adapt:
             MetadeblurError: the clip cannot be adapted to at all, or the weights not be written.
         """
         from metadeblur import __version__
-        from metadeblur.adapt import AdaptSettings
         from metadeblur.decide import decide
         from metadeblur.networks import recognise
         from metadeblur.record import machine, versions, write_json
@@ -61,17 +50,7 @@ class Adapt:
         from metadeblur.video import VideoReader, check_writable, reader_clip
         from metadeblur.weights import load_deblurrer, parameters_digest, save_deblurrer
 
-        settings = AdaptSettings(
-            pairs=self.pairs,
-            steps=self.steps,
-            lr=self.lr,
-            reblur=self.reblur,
-            guard=self.guard,
-            precision=self.precision,
-            budget_seconds=self.budget or 0.0,
-            device=self.device,
-            seed=self.seed,
-        )
+        settings = self.adaptation.settings(guard=self.guard, device=self.device, precision=self.precision)
         check_writable(self.output)
         if self.output.suffix != ".safetensors":
             raise MetadeblurError(
@@ -100,7 +79,7 @@ class Adapt:
             "clip": reader.info.path.name,
             "frames": f"{shot.start}-{shot.stop - 1}",
             "steps": str(len(outcome.history)),
-            "seed": str(self.seed),
+            "seed": str(settings.seed),
             "metadeblur": __version__,
         }
         save_deblurrer(model, self.output, metadata)

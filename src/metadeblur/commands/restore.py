@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from metadeblur.commands import UsageError, explain
+from metadeblur.commands.flags import AdaptationFlags, positive_seconds
 from metadeblur.errors import MetadeblurError
 from metadeblur.progress import Talk
 
@@ -32,22 +33,11 @@ class Restore:
     """Where the result goes; several inputs: a folder. Default: beside each input, named NAME_deblurred."""
     model: Annotated[str, tyro.conf.arg(metavar="NAME|FILE")] = "lite"
     """The deblurring network: a model's name (metadeblur models lists them) or a weight file."""
-    reblur: Literal["auto", "flow"] = "auto"
-    """Where the blur to learn from comes from: the clip's optical flow, or the best there is."""
     adapt: bool = True
     """Adapt the network to each shot; without, the base model is used as it is."""
     guard: bool = True
     """Keep, weaken or drop each adaptation by what it does, and leave sharp shots alone; without, use it whole."""
-    pairs: Annotated[int, tyro.conf.arg(metavar="M")] = 20
-    """Places of a shot whose sharpest patch is reblurred to learn from."""
-    steps: Annotated[int, tyro.conf.arg(metavar="N")] = 40
-    """Gradient steps of each adaptation."""
-    lr: Annotated[float, tyro.conf.arg(metavar="LR")] = 1e-4
-    """Learning rate of the adaptation."""
-    budget: Annotated[float | None, tyro.conf.arg(metavar="SECONDS", help_behavior_hint="")] = None
-    """Most seconds that the gradient steps of all shots of one input may take together; default: no limit."""
-    seed: Annotated[int, tyro.conf.arg(metavar="S")] = 0
-    """The same seed, settings and file give the same result on the same machine."""
+    adaptation: Annotated[AdaptationFlags, tyro.conf.OmitArgPrefixes] = field(default_factory=AdaptationFlags)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """What computes; auto: a GPU that PyTorch can use, otherwise the processor."""
     tile: Annotated[int | None, tyro.conf.arg(metavar="PX", help_behavior_hint="")] = None
@@ -97,24 +87,13 @@ class Restore:
 
     def run_settings(self) -> RunSettings:
         """The settings of the rooms that do the work."""
-        from metadeblur.adapt import AdaptSettings
         from metadeblur.pipeline import RunSettings
         from metadeblur.restore import RestoreSettings
         from metadeblur.video import EncodeSettings
 
         return RunSettings(
             adapt=self.adapt,
-            adaptation=AdaptSettings(
-                pairs=self.pairs,
-                steps=self.steps,
-                lr=self.lr,
-                reblur=self.reblur,
-                guard=self.guard,
-                precision=self.precision,
-                budget_seconds=self.budget or 0.0,
-                device=self.device,
-                seed=self.seed,
-            ),
+            adaptation=self.adaptation.settings(guard=self.guard, device=self.device, precision=self.precision),
             restoration=RestoreSettings(tile=self.tile, precision=self.precision, device=self.device),
             encoding=EncodeSettings(codec=self.codec, quality=self.quality),
             preview_seconds=self.preview,
@@ -129,6 +108,4 @@ class Restore:
         """Refuse what no input could make sense of."""
         if not self.inputs:
             raise UsageError("restore needs at least one video file or folder of frames: metadeblur restore IN")
-        for name, value in (("budget", self.budget), ("preview", self.preview)):
-            if value is not None and not value > 0:
-                raise UsageError(f"--{name} {value:g}: give a number of seconds above 0")
+        positive_seconds("preview", self.preview)
