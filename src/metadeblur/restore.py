@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import math
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -125,6 +125,9 @@ class Restorer:
         # Channels-last is the faster layout in fp32 and bf16 alike (benchmarks/restore_speed.py).
         self._net = copy.deepcopy(net).to(self.device).eval().requires_grad_(False)
         self._net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        # Some networks look beyond a pixel's surroundings first (motion); only what comes after is cut into tiles.
+        self._ready: Callable[[Tensor], Tensor] = getattr(self._net, "prepare", lambda frames: frames)
+        self._body: Callable[[Tensor], Tensor | Sequence[Tensor]] = getattr(self._net, "body", self._net)
 
     def __call__(self, window: Tensor) -> Tensor:
         """Restore the centre of a window.
@@ -144,9 +147,10 @@ class Restorer:
             if not self._prepared:
                 self.prepare(window)
             padded = pad_to_multiple(frames, self.traits.multiple)
+            ready = self._ready(padded)
             while True:
                 try:
-                    output = self._tiled(padded) if self.tile else self._forward(padded)
+                    output = self._tiled(ready, self._settled_margin(padded)) if self.tile else self._forward(ready)
                     break
                 except (RuntimeError, MemoryError) as error:
                     if not is_out_of_memory(error):
@@ -206,11 +210,11 @@ class Restorer:
         return frames if self.frames == 1 else frames[None]
 
     def _forward(self, frames: Tensor) -> Tensor:
-        """The network on (1, 3, H, W) or (1, N, 3, H, W), in the chosen precision."""
+        """The network on prepared frames, (B, C, H, W) or (B, N, 3, H, W), in the chosen precision."""
         if frames.ndim == 4:
             frames = frames.contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
-            return final(self._net(frames))
+            return final(self._body(frames))
 
     def _choose_precision(self, sample: Tensor) -> str:
         """The setting, or for "auto" bf16 where it is native and agrees with fp32 on the sample."""
@@ -218,7 +222,7 @@ class Restorer:
             return self.settings.precision
         if not has_native_bf16(self.device):
             return "fp32"
-        sample = _with_texture(sample)
+        sample = self._ready(_with_texture(sample))
         self.precision = "fp32"
         exact = self._forward(sample).float().clamp(0, 1)
         self.precision = "bf16"
@@ -233,7 +237,9 @@ class Restorer:
 
     def _fitting_tile(self, padded: Tensor, sample: Tensor) -> int:
         """Side of the largest tile that fits into memory, px; 0 where the whole frame does."""
-        pixel_bytes = peak_bytes(partial(self._forward, sample), self.device) / (sample.shape[-2] * sample.shape[-1])
+        pixel_bytes = peak_bytes(partial(self._forward, self._ready(sample)), self.device) / (
+            sample.shape[-2] * sample.shape[-1]
+        )
         pixels = available_bytes(self.device) / pixel_bytes
         if pixels >= padded.shape[-2] * padded.shape[-1]:
             return 0
@@ -270,11 +276,16 @@ class Restorer:
         along_height = padded.shape[-2] > padded.shape[-1]
         frames = padded.transpose(-1, -2) if along_height else padded
         depth = max(min(_PROBE_DEPTH, frames.shape[-1] // 2) // multiple * multiple, multiple)
-        strip = _with_texture(_centre(frames, 2 * depth, multiple, height=_PROBE_SIDE))
+
+        def strip_of(length: int, height: int) -> Tensor:
+            strip = _with_texture(_centre(frames, length, multiple, height=height))
+            ready = self._ready(strip.transpose(-1, -2) if along_height else strip)
+            return ready.transpose(-1, -2) if along_height else ready
 
         def run(part: Tensor) -> Tensor:
             return self._forward(part.transpose(-1, -2) if along_height else part).float()
 
+        strip = strip_of(2 * depth, _PROBE_SIDE)
         while True:
             try:
                 whole, cut = run(strip), run(strip[..., depth:])
@@ -283,7 +294,7 @@ class Restorer:
                 if not is_out_of_memory(error) or depth <= 2 * multiple:
                     raise
             depth = depth // 2 // multiple * multiple
-            strip = _with_texture(_centre(frames, 2 * depth, multiple, height=2 * depth))
+            strip = strip_of(2 * depth, 2 * depth)
         if along_height:
             whole, cut = whole.transpose(-1, -2), cut.transpose(-1, -2)
         profile = (whole[..., -cut.shape[-1] :] - cut).abs().amax((0, 1, 2))  # by distance from the cut
@@ -291,10 +302,10 @@ class Restorer:
         reach = int(changed.max()) + 1 if len(changed) else 0
         return min(-(-reach * 5 // (4 * multiple)) * multiple, depth)  # a quarter more: elsewhere it may reach further
 
-    def _tiled(self, padded: Tensor) -> Tensor:
+    def _tiled(self, padded: Tensor, margin: int) -> Tensor:
         """The network tile by tile, faded together: (1, 3, H, W) float32 on the network's device."""
         height, width = padded.shape[-2:]
-        margin, multiple = self._settled_margin(padded), self.traits.multiple
+        multiple = self.traits.multiple
         result = torch.zeros(1, 3, height, width, device=self.device)
         for row in spans(height, self.tile, margin, multiple):
             for column in spans(width, self.tile, margin, multiple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -13,9 +14,31 @@ from torch import Tensor
 
 from metadeblur.data.layouts import ClipFolder
 from metadeblur.errors import MetadeblurError
+from metadeblur.optical_flow import window_velocity
 
 Bytes = NDArray[np.uint8]  # (H, W, 3) RGB
+Velocity = NDArray[np.float16]  # (H, W, 2), x then y, px a frame interval
 _EASY_MSE = 10 ** (-33 / 10) * 255**2
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Patches to train on, float32 in [0, 1].
+
+    Attributes:
+        blurred: (B, 3, P, P), or windows (B, N, 3, P, P).
+        sharp: (B, 3, P, P).
+        velocity: (B, 2, P / 2, P / 2), px a frame interval, of windows; None for single pictures.
+    """
+
+    blurred: Tensor
+    sharp: Tensor
+    velocity: Tensor | None = None
+
+    @property
+    def centre(self) -> Tensor:
+        """The blurred patches alone, (B, 3, P, P)."""
+        return self.blurred if self.blurred.ndim == 4 else self.blurred[:, self.blurred.shape[1] // 2]
 
 
 class PairSampler:
@@ -28,7 +51,9 @@ class PairSampler:
         patch: side of the square patches in px.
         batch: patches a batch.
         seed: the randomness.
+        frames: 1 for single patches, 3 for windows with their velocity; windows are clamped at the ends of a clip.
         identity: share of patches whose blurred side is replaced by the sharp one, so that sharp pictures stay sharp.
+        alone: share of windows that repeat their centre and stand still, as a single picture does.
         easy: chance that a patch is taken whose two sides differ little (more than 33 dB); otherwise one is drawn anew,
             because little can be learnt from it.
         cache_bytes: memory that decoded frames may take.
@@ -41,41 +66,57 @@ class PairSampler:
         patch: int,
         batch: int,
         seed: int,
+        frames: int = 1,
         identity: float = 0.0,
+        alone: float = 0.0,
         easy: float = 1.0,
         cache_bytes: int = 8_000_000_000,
     ) -> None:
-        self._pairs = [pair for clip in clips for pair in zip(clip.blurred, clip.sharp, strict=True)]
-        self.patch, self.batch, self.seed, self.identity, self.easy = patch, batch, seed, identity, easy
+        self._clips = list(clips)
+        self._places = [(clip, index) for clip in self._clips for index in range(len(clip.blurred))]
+        self.patch, self.batch, self.seed, self.frames = patch, batch, seed, frames
+        self.identity, self.alone, self.easy = identity, alone, easy
         self._cache: dict[Path, Bytes] = {}
+        self._velocities: dict[Path, Velocity] = {}
         self._room = cache_bytes
 
     def __len__(self) -> int:
         """Number of frame pairs."""
-        return len(self._pairs)
+        return len(self._places)
 
-    def __call__(self, step: int) -> tuple[Tensor, Tensor]:
-        """Batch ``step``: (blurred, sharp), each (B, 3, P, P), float32 in [0, 1]."""
+    def __call__(self, step: int) -> Batch:
+        """Batch ``step``."""
         rng = np.random.default_rng((self.seed, step))
-        drawn: list[tuple[Bytes, Bytes]] = []
+        drawn: list[_Drawn] = []
         while len(drawn) < self.batch:
-            pair = self._draw(rng)
-            if self.easy >= 1 or rng.random() < self.easy or _differ(*pair):
-                drawn.append(pair)
-        stacks = (np.stack([pair[side] for pair in drawn]) for side in (0, 1))
-        blurred, sharp = (torch.from_numpy(stack).permute(0, 3, 1, 2).float() / 255 for stack in stacks)
-        return blurred, sharp
+            one = self._draw(rng)
+            if self.easy >= 1 or rng.random() < self.easy or _differ(one.window[len(one.window) // 2], one.sharp):
+                drawn.append(one)
+        sharp = _tensor(np.stack([one.sharp for one in drawn]))
+        windows = _tensor(np.stack([np.stack(one.window) for one in drawn]))
+        if self.frames == 1:
+            return Batch(windows[:, 0], sharp)
+        velocity = np.stack([one.velocity for one in drawn if one.velocity is not None]).astype(np.float32)
+        return Batch(windows, sharp, torch.from_numpy(velocity).permute(0, 3, 1, 2).contiguous())
 
-    def _draw(self, rng: np.random.Generator) -> tuple[Bytes, Bytes]:
-        blur_path, sharp_path = self._pairs[int(rng.integers(len(self._pairs)))]
-        sharp = self._read(sharp_path)
-        blur = sharp if rng.random() < self.identity else self._read(blur_path)
+    def _draw(self, rng: np.random.Generator) -> _Drawn:
+        clip, index = self._places[int(rng.integers(len(self._places)))]
+        side = clip.sharp if rng.random() < self.identity else clip.blurred
+        half, last = self.frames // 2, len(side) - 1
+        numbers = [min(max(index + shift, 0), last) for shift in range(-half, half + 1)]
+        still = self.frames > 1 and rng.random() < self.alone
+        if still:
+            numbers = [index] * self.frames
+        frames = [self._read(side[number]) for number in numbers]
+        sharp = self._read(clip.sharp[index])
         height, width = sharp.shape[:2]
         if min(height, width) < self.patch:
             raise MetadeblurError(
-                f"{sharp_path}: {width}x{height} is smaller than the training patch; lower --patch from {self.patch}"
+                f"{clip.sharp[index]}: {width}x{height} is smaller than the training patch; "
+                f"lower --patch from {self.patch}"
             )
-        top, left = int(rng.integers(height - self.patch + 1)), int(rng.integers(width - self.patch + 1))
+        # Even places, so that the velocity, at half the size, is cut at the same ones.
+        top, left = (2 * int(rng.integers((extent - self.patch) // 2 + 1)) for extent in (height, width))
         turns, mirror = int(rng.integers(4)), bool(rng.integers(2))
         colours = rng.permutation(3)
 
@@ -83,7 +124,26 @@ class PairSampler:
             piece = np.rot90(frame[top : top + self.patch, left : left + self.patch], turns)
             return np.ascontiguousarray((piece[:, ::-1] if mirror else piece)[..., colours])
 
-        return cut(blur), cut(sharp)
+        velocity = None
+        if self.frames > 1:
+            side_px = self.patch // 2
+            whole = self._velocity(clip, index)
+            piece = np.rot90(whole[top // 2 : top // 2 + side_px, left // 2 : left // 2 + side_px], turns)
+            velocity = _turned(piece[:, ::-1] if mirror else piece, turns, mirror) * np.float16(not still)
+        return _Drawn([cut(frame) for frame in frames], cut(sharp), velocity)
+
+    def _velocity(self, clip: ClipFolder, index: int) -> Velocity:
+        """How the pixels of a blurred frame move, (H / 2, W / 2, 2)."""
+        key = clip.blurred[index]
+        if key not in self._velocities:
+            last = len(clip.blurred) - 1
+            numbers = (max(index - 1, 0), index, min(index + 1, last))
+            window = _tensor(np.stack([self._read(clip.blurred[number]) for number in numbers]))
+            velocity = window_velocity(window)
+            size = [-(-extent // 2) for extent in window.shape[-2:]]
+            small = torch.nn.functional.interpolate(velocity[None], size=size, mode="bilinear")[0]
+            self._velocities[key] = small.permute(1, 2, 0).numpy().astype(np.float16)
+        return self._velocities[key]
 
     def _read(self, path: Path) -> Bytes:
         if path in self._cache:
@@ -93,6 +153,28 @@ class PairSampler:
             self._room -= frame.nbytes
             self._cache[path] = frame
         return frame
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """One patch: its window of blurred frames, the sharp one, and the motion."""
+
+    window: list[Bytes]
+    sharp: Bytes
+    velocity: Velocity | None
+
+
+def _tensor(pictures: Bytes) -> Tensor:
+    """(..., H, W, 3) bytes to (..., 3, H, W) in [0, 1]."""
+    return torch.from_numpy(pictures).movedim(-1, -3).float() / 255
+
+
+def _turned(velocity: Velocity, turns: int, mirror: bool) -> Velocity:
+    """The vectors of a field (h, w, 2), x then y, whose places were turned anticlockwise and then mirrored."""
+    x, y = velocity[..., 0], velocity[..., 1]
+    for _ in range(turns):
+        x, y = y, -x
+    return np.stack([-x if mirror else x, y], -1)
 
 
 def _differ(one: Bytes, other: Bytes) -> bool:

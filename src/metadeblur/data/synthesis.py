@@ -37,13 +37,16 @@ class SynthSettings:
     width: int = 640  # frame width in px
     height: int = 360  # frame height in px
     seed: int = 0  # the same seed and inputs give the same clips
-    speed_px: tuple[float, float] = (1.5, 40.0)  # camera speed in px a frame interval, drawn logarithmically
-    exposure: tuple[float, float] = (0.2, 1.5)  # share of the frame interval that the shutter is open
+    speed_px: tuple[float, float] = (2.5, 28.0)  # camera speed in px a frame interval, drawn logarithmically
+    exposure: tuple[float, float] = (0.25, 1.5)  # share of the frame interval that the shutter is open
     angle_degrees: float | None = None  # one fixed direction of all motion; none: any direction
-    layers: int = 5  # at most this many moving layers before the scene
-    still: float = 0.08  # share of clips without any motion (sharp stays sharp)
-    noise: float = 0.012  # highest standard deviation of the noise, of full scale
-    compression: tuple[int, int] = (70, 98)  # JPEG quality of the blurred frames; half of the clips are not compressed
+    layers: int = 3  # at most this many moving layers before the scene
+    still: float = 0.05  # share of clips without any motion (sharp stays sharp)
+    noise: float = 0.006  # highest standard deviation of the noise, of full scale
+    compression: tuple[int, int] = (
+        80,
+        98,
+    )  # JPEG quality of the blurred frames; two thirds of the clips are not compressed
     average: int = 0  # for videos: average this many consecutive frames instead of moving a camera (0: do not)
 
 
@@ -149,7 +152,7 @@ def _blob(height: int, width: int, rng: np.random.Generator) -> Picture:
     return np.asarray(cv2.GaussianBlur(mask, (0, 0), float(rng.uniform(0.5, 1.2))))
 
 
-def _canvas(photographs: Sequence[Bytes], width: int, height: int, rng: np.random.Generator, tries: int = 5) -> Picture:
+def _canvas(photographs: Sequence[Bytes], width: int, height: int, rng: np.random.Generator, tries: int = 3) -> Picture:
     """The most textured of a few random pieces of the photographs, (height, width, 3), display values.
 
     Pieces are scaled down as far as the photograph allows, within a factor of two: reduced photographs have the dense
@@ -186,7 +189,7 @@ def random_scene(photographs: Sequence[Bytes], settings: SynthSettings, rng: np.
     free = direction is None
     margin = int(min(48 + 3 * speed, 220))
     width, height = settings.width + 2 * margin, settings.height + 2 * margin
-    smoothness, intermittency = float(rng.uniform(0.0, 0.95)), float(rng.uniform(0, 1))
+    smoothness, intermittency = float(rng.uniform(0.0, 0.95)), float(rng.uniform(0, 0.8))
     camera = random_trajectory(
         frames,
         speed,
@@ -200,7 +203,7 @@ def random_scene(photographs: Sequence[Bytes], settings: SynthSettings, rng: np.
     response: Response = RESPONSES[int(rng.choice(len(RESPONSES), p=[0.7, 0.2, 0.1]))]
 
     boost = float(rng.choice([0.0, rng.uniform(0, 12)]))
-    soft = float(max(0.0, rng.uniform(-0.6, 1.1)))
+    soft = float(max(0.0, rng.uniform(-1.2, 0.9)))
 
     def lit(canvas: Picture) -> Picture:
         softened = cv2.GaussianBlur(canvas, (0, 0), soft) if soft > 0.2 else canvas
@@ -262,8 +265,8 @@ def make_clip(
     """The (blurred, sharp) frames of one random clip, (H, W, 3) RGB uint8 each."""
     scene = random_scene(photographs, settings, rng)
     exposure = float(rng.uniform(*settings.exposure))
-    noise = float(rng.choice([0.0, rng.uniform(0, settings.noise)]))
-    quality = int(rng.integers(*settings.compression)) if rng.random() < 0.5 else None
+    noise = float(rng.choice([0.0, rng.uniform(0, settings.noise)], p=[2 / 3, 1 / 3]))
+    quality = int(rng.integers(*settings.compression)) if rng.random() < 1 / 3 else None
     for index in range(settings.frames):
         blurred, sharp = scene.expose(float(index), exposure)
         yield degrade(blurred, noise, quality, rng), to_bytes(sharp)

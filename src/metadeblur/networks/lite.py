@@ -1,10 +1,14 @@
-"""``lite``: the built-in image deblurrer, small enough for the wheel and fast on two CPU cores.
+"""``lite``: the built-in deblurrer, small enough for the wheel and fast on two CPU cores.
 
 A residual U-Net that works on a pixel-unshuffled picture: the stem folds each ``fold`` x ``fold`` block of pixels into
 channels, so that every convolution runs on a small map with many channels, which is the shape that processors with
 wide vector or matrix units (AVX-512, AMX) like. No normalisation and no global pooling: a tile gives the same result
 as the whole frame. Plain 3x3 residual blocks as in EDSR (Lim et al., CVPRW 2017), the unshuffled stem as in
 Shi et al., CVPR 2016 (the inverse of the sub-pixel convolution).
+
+From a window of three frames it is told how each pixel moves: motion blur averages along that motion, so the network
+also gets the picture read at places along it (deblurring by steered samples), and both neighbours warped onto the
+centre. A single picture goes through the same network as a window that stands still.
 """
 
 from __future__ import annotations
@@ -15,6 +19,17 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from metadeblur.optical_flow import window_velocity
+
+ALONG = (-1.0, -0.75, -0.5, -0.25, 0.25, 0.5, 0.75, 1.0)
+"""Where the picture is read along the motion of each pixel, in frame intervals."""
+
+PREPARED = 3 + len(ALONG) + 6 + 3
+"""Channels of a prepared window: centre, steered samples, warped neighbours, motion."""
+
+_DETAIL = 4.0  # differences are small beside the picture: this brings them to its scale
+_MOTION = 0.1  # motion in px, brought to about 1
 
 
 class ResidualBlock(nn.Module):
@@ -32,13 +47,14 @@ class ResidualBlock(nn.Module):
 
 
 class Lite(nn.Module):
-    """Image deblurrer (B, 3, H, W) -> (B, 3, H, W), RGB about [0, 1], unclamped; H and W multiples of ``multiple``.
+    """Deblurrer (B, 3, 3, H, W) or (B, 3, H, W) -> (B, 3, H, W), RGB about [0, 1]; H and W multiples of ``multiple``.
 
     Args:
         channels: feature channels of each level, finest first.
         encoder: residual blocks of each level on the way down; the last entry is the bottleneck.
         decoder: residual blocks of each level but the last on the way up, finest first.
         fold: side of the pixel blocks folded into channels by the stem.
+        frames: 3 for a window with its motion, 1 for single pictures.
 
     >>> net = Lite(channels=(16, 32), encoder=(1, 1), decoder=(1,), fold=2)
     >>> tuple(net(torch.zeros(1, 3, 16, 24)).shape)
@@ -51,11 +67,13 @@ class Lite(nn.Module):
         encoder: Sequence[int] = (2, 4, 2, 2),
         decoder: Sequence[int] = (3, 5, 2),
         fold: int = 2,
+        frames: int = 1,
     ) -> None:
         super().__init__()
         self.fold = fold
+        self.frames = frames
         self.multiple = fold * 2 ** (len(channels) - 1)
-        self.stem = nn.Conv2d(3 * fold * fold, channels[0], 3, padding=1)
+        self.stem = nn.Conv2d((3 if frames == 1 else PREPARED) * fold * fold, channels[0], 3, padding=1)
         self.encoder = nn.ModuleList(
             nn.Sequential(*(ResidualBlock(width) for _ in range(depth)))
             for width, depth in zip(channels, encoder, strict=True)
@@ -88,18 +106,43 @@ class Lite(nn.Module):
             prefix = f"{side}.{level}."
             return 1 + max((int(key.split(".")[2]) for key in weights if key.startswith(prefix)), default=-1)
 
+        fold = int((weights["head.weight"].shape[0] // 3) ** 0.5)
         net = cls(
             channels=channels,
             encoder=[depth("encoder", level) for level in range(levels)],
             decoder=[depth("decoder", level) for level in range(levels - 1)],
-            fold=int((weights["stem.weight"].shape[1] // 3) ** 0.5),
+            fold=fold,
+            frames=1 if weights["stem.weight"].shape[1] == 3 * fold * fold else 3,
         )
         net.load_state_dict({key: value.float() for key, value in weights.items()})
         return net
 
     def forward(self, x: Tensor) -> Tensor:
-        """Deblur (B, 3, H, W)."""
-        features = self.stem(F.pixel_unshuffle(x, self.fold))
+        """Deblur the centre of (B, 3, 3, H, W), or (B, 3, H, W)."""
+        return self.body(self.prepare(x))
+
+    def prepare(self, x: Tensor, velocity: Tensor | None = None) -> Tensor:
+        """What looks beyond a pixel's surroundings, apart, so that frames can be cut into tiles after it.
+
+        Args:
+            x: (B, 3, 3, H, W), or (B, 3, H, W) for windows that stand still.
+            velocity: (B, 2, h, w), px a frame interval, where it is known; otherwise it is worked out.
+
+        Returns:
+            (B, 20, H, W); for a network of single pictures these themselves.
+        """
+        if self.frames == 1:
+            return x
+        window = x if x.ndim == 5 else x[:, None].expand(-1, 3, -1, -1, -1)
+        with torch.autocast(x.device.type, enabled=False):
+            window = window.float()
+            if velocity is None:
+                velocity = torch.stack([window_velocity(one) for one in window.detach()])
+            return _prepared(window, velocity.to(window))
+
+    def body(self, prepared: Tensor) -> Tensor:
+        """Deblur what :meth:`prepare` gave."""
+        features = self.stem(F.pixel_unshuffle(prepared, self.fold))
         skips: list[Tensor] = []
         for stage, down in zip(self.encoder, self.down, strict=False):
             features = stage(features)
@@ -108,4 +151,32 @@ class Lite(nn.Module):
         features = self.encoder[-1](features)
         for level in reversed(range(len(self.down))):
             features = self.decoder[level](F.pixel_shuffle(self.up[level](features), 2) + skips[level])
-        return x + F.pixel_shuffle(self.head(features), self.fold)
+        return prepared[:, :3] + F.pixel_shuffle(self.head(features), self.fold)
+
+
+def _prepared(window: Tensor, velocity: Tensor) -> Tensor:
+    """(B, 3, 3, H, W) and (B, 2, h, w) to (B, 20, H, W)."""
+    before, centre, after = window.unbind(1)
+    velocity = F.interpolate(velocity, size=centre.shape[-2:], mode="bilinear", align_corners=False)
+    luma = (centre * centre.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
+    steered = [_read(luma, time * velocity) - luma for time in ALONG]
+    neighbours = [
+        # A neighbour that is the centre itself, at the end of a clip, stays where it is.
+        _read(frame, time * velocity * (frame != centre).flatten(1).any(1).to(velocity)[:, None, None, None]) - centre
+        for frame, time in ((before, -1.0), (after, 1.0))
+    ]
+    # Blur does not know forward from backward: length, and the direction at double its angle.
+    x, y = velocity.unbind(1)
+    length = (x * x + y * y + 1e-4).sqrt()
+    motion = torch.stack([length, (x * x - y * y) / length, 2 * x * y / length], 1)
+    return torch.cat([centre, _DETAIL * torch.cat([*steered, *neighbours], 1), _MOTION * motion], 1)
+
+
+def _read(picture: Tensor, offset: Tensor) -> Tensor:
+    """A picture (B, C, H, W) read at each pixel's place plus its offset (B, 2, H, W), x then y, in px."""
+    height, width = picture.shape[-2:]
+    rows = torch.arange(height, dtype=picture.dtype, device=picture.device)[:, None]
+    columns = torch.arange(width, dtype=picture.dtype, device=picture.device)
+    x = (columns + offset[:, 0]) * (2 / max(width - 1, 1)) - 1
+    y = (rows + offset[:, 1]) * (2 / max(height - 1, 1)) - 1
+    return F.grid_sample(picture, torch.stack([x, y], -1), align_corners=True, padding_mode="border")

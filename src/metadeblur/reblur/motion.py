@@ -16,13 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metadeblur.clip import Clip
+from metadeblur.optical_flow import dense_flow
 
 Array = NDArray[Any]
 Kept = TypeVar("Kept")
-
-# OpenCV's DIS flow reads outside its image pyramid on small or very elongated pictures: these bounds keep it safe.
-_SMALLEST_SIDE = 48
-_LONGEST_TO_SHORTEST = 3
 
 
 @dataclass(frozen=True)
@@ -36,29 +33,6 @@ class MotionField:
 
     velocity: Array
     bend: Array
-
-
-def dense_flow(source: Array, target: Array) -> Array:
-    """Where each pixel of ``source`` lies in ``target``: (h, w, 2) float32 displacements, x then y, in pixels.
-
-    Kroeger et al., "Fast Optical Flow using Dense Inverse Search" (ECCV 2016), as in OpenCV, fast preset. A picture
-    too small or too elongated for it is continued at its borders.
-
-    Args:
-        source: (h, w) uint8.
-        target: (h, w) uint8.
-    """
-    height, width = source.shape
-    below = max(_SMALLEST_SIDE, -(-width // _LONGEST_TO_SHORTEST)) - height
-    right = max(_SMALLEST_SIDE, -(-height // _LONGEST_TO_SHORTEST)) - width
-    if below > 0 or right > 0:
-        source, target = (
-            cv2.copyMakeBorder(picture, 0, max(0, below), 0, max(0, right), cv2.BORDER_REFLECT)
-            for picture in (source, target)
-        )
-    algorithm: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
-    flow = algorithm.calc(source, target, None)
-    return np.ascontiguousarray(flow[:height, :width], dtype=np.float32)
 
 
 def parabola(forward: Array, backward: Array) -> tuple[Array, Array]:

@@ -12,10 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from metadeblur.data.layouts import plain_clips
-from metadeblur.data.pairs import PairSampler
+from metadeblur.data.pairs import Batch, PairSampler
 from metadeblur.errors import MetadeblurError
 from metadeblur.losses import balanced, charbonnier, psnr_loss
-from metadeblur.networks import final
 from metadeblur.networks.lite import Lite
 from metadeblur.training.loop import LoopSettings, run
 
@@ -32,8 +31,9 @@ class DeblurTraining:
     patch: int = 160  # side of a patch in px
     learning_rate: float = 8e-4  # of AdamW, at its highest
     loss: str = "balanced"  # balanced, charbonnier or psnr
-    identity: float = 0.06  # share of patches that are sharp on both sides
-    easy: float = 0.3  # chance that a drawn patch is used whose two sides are more than 33 dB alike
+    identity: float = 0.05  # share of patches that are sharp on both sides
+    alone: float = 0.1  # share of windows that stand still and repeat their centre, as a single picture does
+    easy: float = 0.2  # chance that a drawn patch is used whose two sides are more than 33 dB alike
     ema: float = 0.999  # weight of the past in the running mean of the weights, which is what is kept
     clip_gradient: float = 0.5  # longest gradient (2-norm)
     precision: str = "bf16"  # bf16 (mixed) or fp32
@@ -44,9 +44,9 @@ class DeblurTraining:
 class DeblurTrainee:
     """A deblurrer, the running mean of its weights, its optimiser and its data."""
 
-    def __init__(self, net: nn.Module, settings: DeblurTraining, device: torch.device) -> None:
+    def __init__(self, net: Lite, settings: DeblurTraining, device: torch.device) -> None:
         self.settings, self.device = settings, device
-        self.net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.net: Lite = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.mean = copy.deepcopy(self.net).eval().requires_grad_(False)
         self.optimizer = torch.optim.AdamW(
             self.net.parameters(), lr=settings.learning_rate, betas=(0.9, 0.99), weight_decay=0.0
@@ -57,19 +57,24 @@ class DeblurTrainee:
             patch=settings.patch,
             batch=settings.batch,
             seed=loop.seed,
+            frames=net.frames,
             identity=settings.identity,
+            alone=settings.alone,
             easy=settings.easy,
         )
         held_out = [clip for root in settings.validation for clip in plain_clips(Path(root))]
-        self.held_out = PairSampler(held_out, patch=settings.patch, batch=8, seed=1) if held_out else None
+        self.held_out = (
+            PairSampler(held_out, patch=settings.patch, batch=8, seed=1, frames=net.frames, easy=0.0)
+            if held_out
+            else None
+        )
 
     def step(self, number: int, rate: float) -> dict[str, float]:
         """One gradient step of AdamW on a batch of patches."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.learning_rate * rate
-        blurred, sharp = (part.to(self.device) for part in self.data(number))
-        output = self._forward(self.net, blurred)
-        loss = LOSSES[self.settings.loss](output, sharp)
+        batch = self.data(number)
+        loss = LOSSES[self.settings.loss](self._forward(self.net, batch), batch.sharp.to(self.device))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         length = nn.utils.clip_grad_norm_(self.net.parameters(), self.settings.clip_gradient)
@@ -82,25 +87,25 @@ class DeblurTrainee:
         return {"loss": loss.item(), "gradient": float(length)}
 
     def validate(self, number: int) -> dict[str, float]:
-        """Mean PSNR in dB over held-out patches: of the blurred input, and of the mean weights' output."""
+        """Mean PSNR in dB over blurred held-out patches: of the blurred input, and of the mean weights' output."""
         del number
         if self.held_out is None:
             return {}
         scores: dict[str, list[Tensor]] = {"blurred": [], "base": []}
         for index in range(8):
-            blurred, sharp = (part.to(self.device) for part in self.held_out(index))
+            batch = self.held_out(index)
             with torch.inference_mode():
-                restored = self._forward(self.mean, blurred).clamp(0, 1)
-            for name, picture in (("blurred", blurred), ("base", restored)):
-                error = (picture - sharp).square().flatten(1).mean(1)
+                restored = self._forward(self.mean, batch).clamp(0, 1).cpu()
+            for name, picture in (("blurred", batch.centre), ("base", restored)):
+                error = (picture - batch.sharp).square().flatten(1).mean(1)
                 scores[name].append(-10 * torch.log10(error + 1e-5))
         return {name: float(torch.cat(values).mean()) for name, values in scores.items()}
 
-    def _forward(self, net: nn.Module, blurred: Tensor) -> Tensor:
-        blurred = blurred.contiguous(memory_format=torch.channels_last)
-        enabled = self.settings.precision == "bf16"
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled):
-            return final(net(blurred)).float()
+    def _forward(self, net: Lite, batch: Batch) -> Tensor:
+        velocity = None if batch.velocity is None else batch.velocity.to(self.device)
+        prepared = net.prepare(batch.blurred.to(self.device), velocity)
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.settings.precision == "bf16"):
+            return net.body(prepared.contiguous(memory_format=torch.channels_last)).float()
 
     def state_dict(self) -> dict[str, Any]:
         """Weights, their mean and the optimiser."""
@@ -112,6 +117,11 @@ class DeblurTrainee:
         self.net.load_state_dict(state["net"])
         self.mean.load_state_dict(state["mean"])
         self.optimizer.load_state_dict(state["optimizer"])
+
+
+def new_network() -> Lite:
+    """The network that training from nothing starts with."""
+    return Lite(frames=3)
 
 
 def train_deblur(
@@ -129,7 +139,9 @@ def train_deblur(
     if not settings.clips:
         raise MetadeblurError("no training clips; give a folder of paired clips, for instance one that synth made")
     torch.manual_seed(settings.loop.seed)
-    net = load_deblurrer(settings.start) if settings.start else Lite()
+    net = load_deblurrer(settings.start) if settings.start else new_network()
+    if not isinstance(net, Lite):
+        raise MetadeblurError(f"{settings.start} holds weights of another network; train deblur trains lite")
     trainee = DeblurTrainee(net, settings, torch.device(device))
     steps = run(trainee, settings.loop, out, resume=resume, quiet=quiet)
     target = out / "weights.safetensors"

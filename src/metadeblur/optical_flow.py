@@ -1,0 +1,83 @@
+"""Dense optical flow between frames (DIS, as in OpenCV)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Array = NDArray[Any]
+
+# OpenCV's DIS flow reads outside its image pyramid on small or very elongated pictures: these bounds keep it safe.
+_SMALLEST_SIDE = 48
+_LONGEST_TO_SHORTEST = 3
+
+
+def dense_flow(source: Array, target: Array) -> Array:
+    """Where each pixel of ``source`` lies in ``target``: (h, w, 2) float32 displacements, x then y, in pixels.
+
+    Kroeger et al., "Fast Optical Flow using Dense Inverse Search" (ECCV 2016), as in OpenCV, fast preset. A picture
+    too small or too elongated for it is continued at its borders.
+
+    Args:
+        source: (h, w) uint8.
+        target: (h, w) uint8.
+    """
+    height, width = source.shape
+    below = max(_SMALLEST_SIDE, -(-width // _LONGEST_TO_SHORTEST)) - height
+    right = max(_SMALLEST_SIDE, -(-height // _LONGEST_TO_SHORTEST)) - width
+    if below > 0 or right > 0:
+        source, target = (
+            cv2.copyMakeBorder(picture, 0, max(0, below), 0, max(0, right), cv2.BORDER_REFLECT)
+            for picture in (source, target)
+        )
+    algorithm: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    flow = algorithm.calc(source, target, None)
+    return np.ascontiguousarray(flow[:height, :width], dtype=np.float32)
+
+
+def grey(frame: Tensor, pixels: int) -> Array:
+    """A frame (3, H, W) in [0, 1] as 8-bit grey (h, w), reduced to about so many pixels where it has more."""
+    picture = (frame.detach().float().cpu().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).contiguous().numpy()
+    dark = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+    height, width = dark.shape
+    scale = min(1.0, (pixels / (height * width)) ** 0.5)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return np.asarray(cv2.resize(dark, size, interpolation=cv2.INTER_AREA), np.uint8).reshape(size[1], size[0])
+
+
+def window_velocity(window: Tensor, pixels: int = 256_000) -> Tensor:
+    """How the pixels of a window's centre move.
+
+    The mean of the flow to the next frame and of the flow from the previous one. A neighbour that equals the centre, as
+    at the ends of a clip, says nothing and is left out; where both do, the velocity is zero.
+
+    Args:
+        window: (3, 3, H, W), RGB in [0, 1]: previous frame, centre, next frame.
+        pixels: the flow is computed on pictures reduced to about this many pixels.
+
+    Returns:
+        (2, h, w) float32 on the CPU, x then y, in px of the frame for each frame interval; h, w: of the reduced picture.
+
+    >>> torch.manual_seed(0); texture = torch.rand(3, 64, 64)
+    <torch._C.Generator object at ...>
+    >>> smooth = torch.nn.functional.avg_pool2d(texture, 5, 1, 2)
+    >>> window = torch.stack([smooth.roll(2 * shift, -1) for shift in (-1, 0, 1)])
+    >>> window_velocity(window)[:, 16:48, 16:48].mean((1, 2)).abs().round().tolist()
+    [2.0, 0.0]
+    """
+    previous, centre, following = (grey(frame, pixels) for frame in window)
+    rows, columns = centre.shape
+    flows = []
+    if not torch.equal(window[1], window[2]):
+        flows.append(dense_flow(centre, following))
+    if not torch.equal(window[1], window[0]):
+        flows.append(-dense_flow(centre, previous))
+    if not flows:
+        return torch.zeros(2, rows, columns)
+    step = np.array([window.shape[-1] / columns, window.shape[-2] / rows], np.float32)
+    return torch.from_numpy(np.mean(flows, 0) * step).permute(2, 0, 1).float()
