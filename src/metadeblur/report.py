@@ -33,7 +33,8 @@ from metadeblur.page import (
     text,
     title_of,
 )
-from metadeblur.report_parts import Look, PageSettings, ShotStory, share_of, shot_outcome, shot_parts
+from metadeblur.report_look import Look, PageSettings, ShotStory, share_of, shot_outcome
+from metadeblur.report_parts import shot_parts
 
 _TOO_MUCH = ("path", "display_matrix", "stream", "time_base")  # of the video's facts: nobody reads them on a page
 

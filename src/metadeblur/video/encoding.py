@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -249,9 +249,9 @@ class SegmentWriter:
             self._closed = True
             try:
                 if self._open is not None:
-                    self._open[0].close()
-            except (OSError, av.FFmpegError):
-                pass  # the file is removed anyway; what made it fail is being reported
+                    # The file is removed anyway; what made it fail is being reported.
+                    with suppress(OSError, av.FFmpegError):
+                        self._open[0].close()
             finally:
                 self._unfinished.discard()
 
