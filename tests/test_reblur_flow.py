@@ -83,6 +83,23 @@ def test_translation_matches_the_analytic_average() -> None:
     assert reblurrer.motion == pytest.approx(0.8 * np.hypot(6.0, 2.5), rel=0.1)
 
 
+def test_a_window_shows_what_the_moving_camera_saw() -> None:
+    def steady(t: float) -> tuple[float, float]:
+        return 6.0 * t, -2.5 * t
+
+    sharp, blurred = (moving(steady, exposure, frames=5) for exposure in (0.0, 0.8))
+    reblurrer = fit_flow_reblurrer(
+        sharp, generator=seeded(), exposure=0.8, settings=FlowSettings(any_frame=0.0, colocated=1.0)
+    )
+    where = place(2, 2)
+    window = reblurrer.reblur_window(sharp, where, 3, seeded())
+    assert torch.equal(window[1], reblurrer.reblur(sharp, where, seeded()))
+    inside = (slice(None), slice(where.top, where.top + where.size), slice(where.left, where.left + where.size))
+    for patch, frame in zip(window, (1, 2, 3), strict=True):
+        assert psnr(patch, blurred[frame][inside]) > 33
+    assert psnr(window[0], blurred[2][inside]) < 25
+
+
 def test_curved_path_matches_the_analytic_average() -> None:
     velocity = np.zeros((48, 48, 2), np.float32)
     velocity[..., 0], bend = 8, np.zeros_like(velocity)

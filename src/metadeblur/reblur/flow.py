@@ -95,6 +95,25 @@ class FlowReblurrer:
         Raises:
             MetadeblurError: the place reaches over the frame, or the clip is not the one this was fitted to.
         """
+        return self.reblur_window(clip, place, 1, generator)[0]
+
+    def reblur_window(self, clip: Clip, place: Place, frames: int, generator: torch.Generator) -> Tensor:
+        """The pseudo-blurred patch at ``place`` with the neighbours that a camera moving so would have taken.
+
+        The clip's own neighbours would show another motion than the one that blurs the patch.
+
+        Args:
+            clip: the clip this was fitted to.
+            place: as for :meth:`reblur`.
+            frames: N, odd.
+            generator: all that is drawn comes from it.
+
+        Returns:
+            (N, 3, P, P) float32 in [0, 1], on the CPU.
+
+        Raises:
+            MetadeblurError: as for :meth:`reblur`.
+        """
         fitted = self.clip_motion.clip
         if (len(clip), clip.height, clip.width) != (len(fitted), fitted.height, fitted.width):
             raise MetadeblurError(
@@ -104,12 +123,23 @@ class FlowReblurrer:
         velocity, bend = self._draw_paths(place, generator)
         exposure = self._draw_exposure(generator)
         picture = clip[place.frame]
-        blurred, mean_length = blur_patch(
-            picture, place.top, place.left, velocity, bend, exposure, self.response, self.settings.samples
-        )
-        # Averaging along the path has taken away the patch's own noise but for about one part in its length.
-        missing = self.noise * max(0.0, 1 - 1 / max(mean_length, 1.0))
-        return (blurred + draw_noise(missing, place.size, place.size, generator)).clamp(0, 1)
+        window = []
+        for shift in range(-(frames // 2), frames // 2 + 1):
+            blurred, mean_length = blur_patch(
+                picture,
+                place.top,
+                place.left,
+                velocity,
+                bend,
+                exposure,
+                self.response,
+                self.settings.samples,
+                middle=float(shift),
+            )
+            # Averaging along the path has taken away the patch's own noise but for about one part in its length.
+            missing = self.noise * max(0.0, 1 - 1 / max(mean_length, 1.0))
+            window.append((blurred + draw_noise(missing, place.size, place.size, generator)).clamp(0, 1))
+        return torch.stack(window)
 
     def describe(self) -> dict[str, Any]:
         """Exposure, response, noise and motion with the evidence for each, ready for JSON."""
@@ -240,12 +270,14 @@ def blur_patch(
     exposure: float,
     response: Response = "srgb",
     most_samples: int = 33,
+    *,
+    middle: float = 0.0,
 ) -> tuple[Tensor, float]:
     """Average the light of a frame along the paths of a patch's pixels.
 
-    A pixel at p shows at time s what lies at p - (s * velocity + s^2 * bend) in the sharp frame, s from -exposure/2
-    to exposure/2. Samples are a pixel apart, but for paths longer than ``most_samples``. Light from outside the patch
-    comes from the frame; outside the frame its border is mirrored.
+    A pixel at p shows at time s what lies at p - (s * velocity + s^2 * bend) in the sharp frame, s within exposure/2
+    of the ``middle``. Samples are a pixel apart, but for paths longer than ``most_samples``. Light from outside the
+    patch comes from the frame; outside the frame its border is mirrored.
 
     Args:
         frame: (3, H, W) display values in [0, 1].
@@ -256,6 +288,7 @@ def blur_patch(
         exposure: frame intervals, 0 or more; 0 returns the patch as it is.
         response: how display values depend on light.
         most_samples: samples along a path at most.
+        middle: of the exposure, in frame intervals from the frame's own time.
 
     Returns:
         The blurred patch (3, h, w) in [0, 1], and the mean length of the paths in px.
@@ -279,10 +312,11 @@ def blur_patch(
     longest = exposure * float(np.quantile(speed, 0.95))
     # A span of n pixels is n samples in the middle of its n parts; an odd number keeps the frame's own time.
     count = min(int(np.ceil(longest - 1e-3)) | 1, most_samples | 1)
-    if longest <= 0:
+    if longest <= 0 and middle == 0:
         return frame[:, top : top + height, left : left + width].clone(), 0.0
-    times = ((np.arange(max(count, 3), dtype=np.float32) + 0.5) / max(count, 3) - 0.5) * exposure
-    reach = exposure / 2 * float(speed.max()) + (exposure / 2) ** 2 * float(lengths(bend).max())
+    times = ((np.arange(max(count, 3), dtype=np.float32) + 0.5) / max(count, 3) - 0.5) * exposure + middle
+    farthest = float(np.abs(times).max())
+    reach = farthest * float(speed.max()) + farthest**2 * float(lengths(bend).max())
     margin = int(np.ceil(reach)) + _INTERPOLATION_MARGIN
     first_row, first_column = max(0, top - margin), max(0, left - margin)
     crop = frame[
