@@ -93,7 +93,7 @@ def test_a_window_shows_what_the_moving_camera_saw() -> None:
     )
     where = place(2, 2)
     window = reblurrer.reblur_window(sharp, where, 3, seeded())
-    assert psnr(window[1], reblurrer.reblur(sharp, where, seeded())) > 45
+    assert psnr(window[1], reblurrer.reblur(sharp, where, seeded())) > 40
     inside = (slice(None), slice(where.top, where.top + where.size), slice(where.left, where.left + where.size))
     for patch, frame in zip(window, (1, 2, 3), strict=True):
         assert psnr(patch, blurred[frame][inside]) > 33
