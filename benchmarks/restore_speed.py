@@ -16,28 +16,28 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import functional as F
 
 from metadeblur.networks.lite import Lite
 from metadeblur.restore import Restorer, RestoreSettings, has_native_bf16
 
 
-def network(generator: torch.Generator) -> nn.Module:
+def network(generator: torch.Generator) -> Lite:
     """Lite with a head that does something."""
-    net = Lite()
+    net = Lite(frames=3)
     with torch.no_grad():
         net.head.weight.normal_(0, 0.01, generator=generator)
     return net.eval()
 
 
-def plain(net: nn.Module, frame: Tensor, *, bf16: bool, channels_last: bool) -> Callable[[], object]:
+def plain(net: Lite, window: Tensor, *, bf16: bool, channels_last: bool) -> Callable[[], object]:
     layout = torch.channels_last if channels_last else torch.contiguous_format
     module = copy.deepcopy(net).to(memory_format=layout)
-    batch = frame[None].contiguous(memory_format=layout)
 
     def run() -> object:
         with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
-            return module(batch)
+            return module.body(module.prepare(window[None]).contiguous(memory_format=layout))
 
     return run
 
@@ -58,19 +58,21 @@ def main() -> None:
     torch.set_num_threads(choices.threads)
     generator = torch.Generator().manual_seed(0)
     net = network(generator)
-    frame = torch.rand(3, choices.height, choices.width, generator=generator)
+    texture = F.avg_pool2d(torch.rand(3, choices.height, choices.width, generator=generator), 5, 1, 2)
+    window = torch.stack([texture.roll(6 * shift, -1) for shift in (-1, 0, 1)])
     native = has_native_bf16(torch.device("cpu"))
 
-    ways: dict[str, Callable[[], object]] = {"fp32": plain(net, frame, bf16=False, channels_last=False)}
-    ways["fp32 channels-last"] = plain(net, frame, bf16=False, channels_last=True)
+    ways: dict[str, Callable[[], object]] = {"fp32": plain(net, window, bf16=False, channels_last=False)}
+    ways["motion and samples alone"] = partial(net.prepare, window[None])
+    ways["fp32 channels-last"] = plain(net, window, bf16=False, channels_last=True)
     if native:
-        ways["bf16"] = plain(net, frame, bf16=True, channels_last=False)
-        ways["bf16 channels-last"] = plain(net, frame, bf16=True, channels_last=True)
+        ways["bf16"] = plain(net, window, bf16=True, channels_last=False)
+        ways["bf16 channels-last"] = plain(net, window, bf16=True, channels_last=True)
     precision = "bf16" if native else "fp32"
     for tile in (0, 512, 256):
         settings = RestoreSettings(tile=tile, precision=precision, device="cpu", overlap=96)
         restorer = Restorer(net, choices.height, choices.width, settings)
-        ways[f"Restorer {precision}, tile {tile or 'whole'}"] = partial(restorer, frame)
+        ways[f"Restorer {precision}, tile {tile or 'whole'}"] = partial(restorer, window)
 
     for run in ways.values():
         run()
