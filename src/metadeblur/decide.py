@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -11,13 +12,11 @@ from torch import nn
 from metadeblur.adapt import AdaptSettings, Outcome, adapt
 from metadeblur.clip import Clip
 from metadeblur.guard import Reason, sharp_already
+from metadeblur.record import plain
 from metadeblur.support import MINIMUM_FRAMES
 
 STRETCH_BYTES = 400_000_000  # frames that are held in memory to adapt to
 STRETCH_FRAMES = 120
-STEP_COST = 7.0  # a gradient step, in passes of the network over the same pixels while restoring
-GUARD_COST = 50.0  # the guard of one shot, in restored frames
-PAIR_SECONDS = 0.3  # one place chosen, its motion measured and reblurred
 _TEXTURELESS_DB = 60.0  # self-shift scores above come from frames without texture, such as fades
 
 
@@ -48,6 +47,29 @@ class Decision:
         kept = {0.0: "the adaptation is dropped", 1.0: "the adaptation is kept whole"}
         said = kept.get(self.share, f"the adaptation is kept to {100 * self.share:.0f} %")
         return f"{said}: {why}" if why else said
+
+    def to_record(self, first: int) -> dict[str, Any]:
+        """The plain values that the record keeps of the shot; frames are counted from the beginning of the file.
+
+        Args:
+            first: number of the shot's first frame in the file.
+        """
+        found = self.outcome.to_record() if self.outcome else {}
+        offset = first + self.offset
+        moved = ("frame", "blurred_frame")  # places count the frames that were adapted to
+        pairs = [{key: v + offset if key in moved else v for key, v in pair.items()} for pair in found.get("pairs", [])]
+        return {
+            "untouched": self.untouched,
+            "adapted": self.outcome is not None and self.outcome.adapted is not None,
+            "share": self.share,
+            "reasons": plain(self.reasons),
+            "note": self.note,
+            "pairs": pairs,
+            "losses": found.get("losses", []),
+            "reblur_losses": found.get("reblur_losses", []),
+            "reblurrer": found.get("reblurrer"),
+            "stage_memory_mb": found.get("stage_memory_mb", {}),
+        }
 
 
 def decide(
@@ -122,19 +144,3 @@ def shared_budget(settings: AdaptSettings, frames: int, all_frames: Sequence[int
     if settings.budget_seconds == 0 or adapting == 0:
         return settings
     return replace(settings, budget_seconds=settings.budget_seconds * frames / adapting)
-
-
-def adapting_seconds(settings: AdaptSettings, lengths: Sequence[int], area: int, frame_seconds: float) -> float:
-    """About how long adapting will take, from the time that one frame takes to restore.
-
-    Args:
-        settings: of the adaptation; its time budget is that of all shots together.
-        lengths: frames of each shot that is left to do.
-        area: pixels of a frame.
-        frame_seconds: to restore one frame.
-    """
-    shots = sum(count >= MINIMUM_FRAMES for count in lengths)
-    frames_a_step = settings.batch * min(settings.patch**2, area) / area
-    steps = shots * STEP_COST * settings.steps * frames_a_step * frame_seconds
-    around = settings.pairs * PAIR_SECONDS + GUARD_COST * frame_seconds * settings.guard
-    return min(steps, settings.budget_seconds or steps) + shots * around

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +16,8 @@ from metadeblur import __version__
 from metadeblur.adapt import AdaptSettings
 from metadeblur.background import Behind
 from metadeblur.clip import Clip
-from metadeblur.decide import Decision, adapting_seconds, decide, shared_budget
+from metadeblur.decide import Decision, decide, shared_budget
+from metadeblur.forecast import Forecast, Work, measured_costs
 from metadeblur.outputs import Job, check_targets, copy_untouched, preview_path
 from metadeblur.progress import Bar, Talk, in_words, stopwatch
 from metadeblur.record import machine, peak_memory_mb, plain, versions
@@ -24,12 +26,12 @@ from metadeblur.restore import Restorer, RestoreSettings, choose_device, prefetc
 from metadeblur.resume import Parts, identify
 from metadeblur.shots import Shot, find_shots
 from metadeblur.story import PICTURES, Sketch, frames_to_show, read_story
+from metadeblur.support import MINIMUM_FRAMES
 from metadeblur.video import EncodeSettings, SegmentWriter, VideoReader, assemble
 from metadeblur.video.info import TimeTable
 from metadeblur.video.reading import reader_clip
 from metadeblur.weights import parameters_digest
 
-LONG_RUN_SECONDS = 10.0  # runs that are expected to take longer are announced
 TOLD_SHOTS = 12  # videos with more shots are summed up
 
 
@@ -86,8 +88,10 @@ class _Run:
         self.decisions: dict[int, Decision] = {}  # made for the preview, used again for the whole
         self.reader = VideoReader(job.source)
         self.targets = {"shot": job.output, "side": job.side_by_side, "preview": preview_path(job.output)}
+        self.targets["trial"] = job.output  # a segment as those of the output, never joined
         self.shots: tuple[Shot, ...] = ()
         self.scores: Sequence[float] = ()
+        self.forecast: Forecast | None = None  # once it is known how long everything takes
         check_targets(job, settings.encoding)
         self.parts, line = Parts.open(job.output, self._fingerprint(), resume=settings.resume)
         if line:
@@ -162,11 +166,15 @@ class _Run:
     def _decide(self, index: int, bar: Bar) -> Decision:
         shot, wanted = self.shots[index], self.settings.adaptation
 
+        adapting = self.forecast.adapting(wanted.steps) if self.forecast and self._adapts(shot) else None
+
         def show(done: int, total: int, stage: str) -> None:
             bar(shot.start, self.info.frames, f"{self._title(index)}: {stage} {done} of {total}")
+            if adapting is not None and stage == "adapt":
+                adapting.stepped(done, total)
 
         lengths = [shot.stop - shot.start for shot in self.shots]
-        return decide(
+        decision = decide(
             self.net,
             self._clip(shot),
             self.scores[shot.start : shot.stop],
@@ -174,6 +182,15 @@ class _Run:
             guard=wanted.guard,
             progress=show,
         )
+        if adapting is not None:
+            adapting.finished()
+        if self.forecast is not None and decision.untouched:
+            self.forecast.without(frame=shot.stop - shot.start)
+        return decision
+
+    def _adapts(self, shot: Shot) -> bool:
+        """Whether a shot is to be adapted to, unless it turns out to be sharp."""
+        return self.settings.adapt and shot.stop - shot.start >= MINIMUM_FRAMES
 
     def _write(
         self,
@@ -193,20 +210,23 @@ class _Run:
         with ExitStack() as stack:
             writers = {kind: stack.enter_context(self._writer(kind, index)) for kind in kinds}
             behind = stack.enter_context(Behind())
+            began = time.monotonic()
             for number, (blurred, restored) in enumerate(stack.enter_context(closing(_pairs(clip, restorer)))):
                 for kind, writer in writers.items():
                     behind.do(writer.write, self._beside(blurred, restored) if kind == "side" else restored)
                 if sketch is not None and number in sketch.wanted:
                     sketch.add(number, blurred, restored)
                 bar(shot.start + number + 1, self.info.frames, self._title(index))
+                if self.forecast is not None and restorer is not None:
+                    self.forecast.done("frame", time.monotonic() - began)
+                    began = time.monotonic()
             behind.finish()
         if restorer is not None and restorer.tile != self.restoration.tile:  # memory ran out, it was made smaller
             self._note_settled(restorer)
 
     def _preview(self, seconds: float) -> None:
         """Restore the first seconds to a file of their own; what was decided is used again for the whole."""
-        end = self.times.stamps[0] + seconds / float(self.times.time_base)
-        count = max(1, sum(stamp < end for stamp in self.times.stamps))
+        count = self._preview_frames(seconds)
         if count >= len(self.times):
             self.talk.say(f"no preview: {self.job.source.name} lasts no longer than {seconds:g} s")
             return
@@ -218,6 +238,11 @@ class _Run:
                 self._write(index, ["preview"], restorer, bar, count=count - self.shots[index].start)
         self._join("preview", used, self.times.first(count))
         self.talk.say(f"preview of {seconds:g} s: {self.targets['preview']}; going on with the whole")
+
+    def _preview_frames(self, seconds: float) -> int:
+        """How many frames the first seconds have."""
+        end = self.times.stamps[0] + seconds / float(self.times.time_base)
+        return max(1, sum(stamp < end for stamp in self.times.stamps))
 
     def _join(self, kind: str, indices: Sequence[int], times: TimeTable) -> Sequence[str]:
         """Join segments of one kind to the finished file; returns what could not be kept."""
@@ -297,6 +322,7 @@ class _Run:
             "container": self.job.output.suffix.lower(),
             "model": parameters_digest(self.net)[:16],
             "adapt": settings.adapt,
+            "reblurrer": identify(Path(settings.adaptation.reblurrer)) if settings.adaptation.reblurrer else None,
             **{f"{part}.{name}": value for part, values in parts.items() for name, value in plain(values).items()},
             "device": choose_device(settings.restoration.device).type,
             "version": __version__,
@@ -306,24 +332,13 @@ class _Run:
     def _shot_record(
         self, index: int, decision: Decision, restorer: Restorer | None, seconds: dict[str, float]
     ) -> dict[str, Any]:
-        shot, outcome = self.shots[index], decision.outcome
-        found = outcome.to_record() if outcome else {}
-        offset = shot.start + decision.offset
-        moved = ("frame", "blurred_frame")  # places count the frames that were adapted to, the record those of the file
-        pairs = [{key: v + offset if key in moved else v for key, v in pair.items()} for pair in found.get("pairs", [])]
+        shot = self.shots[index]
         return {
             "index": index,
             "start": shot.start,
             "stop": shot.stop,
-            "untouched": decision.untouched,
-            "adapted": outcome is not None and outcome.adapted is not None,
-            "share": decision.share,
-            "reasons": plain(decision.reasons),
-            "note": decision.note,
-            "pairs": pairs,
+            **decision.to_record(shot.start),
             "scores": list(self.scores[shot.start : shot.stop]),
-            "losses": found.get("losses", []),
-            "reblurrer": found.get("reblurrer"),
             "tile": restorer.tile if restorer else None,
             "precision": restorer.precision if restorer else None,
             "seconds": seconds,
@@ -367,25 +382,33 @@ class _Run:
             self.talk.say(f"{name} is damaged: {self.times.damaged} packets could not be decoded and are left out")
 
     def _announce(self) -> None:
-        """Before a long run, say how long it will take, from one frame that is restored for that."""
-        left = [shot for index, shot in enumerate(self.shots) if self.parts.shot(index) is None]
-        if not left or self.info.kind == "image":
+        """Before a long run, say how long it will take, from a short piece of it that is done for that."""
+        left = [index for index in range(len(self.shots)) if self.parts.shot(index) is None]
+        if not left or self.info.kind == "image" or not self.talk.heard:
             return
-        restorer = self._restorer(self.net)
-        window = self._clip(left[0]).window((left[0].stop - left[0].start) // 2, restorer.frames)
-        restorer.prepare(window)
-        began = time.monotonic()
-        restorer(window)
-        frame_seconds = time.monotonic() - began
-        lengths = [shot.stop - shot.start for shot in left]
-        area = self.info.height * self.info.width
-        adapting = (
-            adapting_seconds(self.settings.adaptation, lengths, area, frame_seconds) if self.settings.adapt else 0
+        settings = self.settings.adaptation
+        adapting = sum(self._adapts(self.shots[index]) for index in left)
+        work = Work(
+            fit=adapting,
+            step=adapting * settings.steps,
+            guard=adapting * settings.guard,
+            frame=sum(self.shots[index].stop - self.shots[index].start for index in left),
         )
-        expected = sum(lengths) * frame_seconds + adapting
-        if expected > LONG_RUN_SECONDS:
-            line = f"expected time: about {in_words(expected)} ({frame_seconds:.2g} s a frame for {sum(lengths)} frames"
-            self.talk.say(f"{line}, {in_words(adapting)} to adapt)" if adapting else f"{line})")
+        if self.settings.preview_seconds is not None and not self.parts.finished:
+            work = work.less(frame=-self._preview_frames(self.settings.preview_seconds))
+        restorer = self._restorer(self.net)
+        window = self._clip(self.shots[left[0]]).window(0, restorer.frames)
+
+        def trial(count: int) -> int:
+            """The first frames of a shot, to a segment that is thrown away."""
+            count = min(count, self.shots[left[0]].stop - self.shots[left[0]].start)
+            with self.talk.bar("measuring") as bar:
+                self._write(left[0], ["trial"], restorer, bar, count=count)
+            return count
+
+        costs = measured_costs(restorer, window, self.net, settings, work, trial)
+        self.forecast = Forecast(self.talk, work, costs, settings.budget_seconds)
+        self.forecast.announce()
 
     def _tell_about_output(self, record: dict[str, Any]) -> None:
         """Say what was made, how, and how long it took."""

@@ -97,12 +97,13 @@ def choose_support(
     method: Method = "guided",
     candidates: int = 400,
     minimum_frames: int = MINIMUM_FRAMES,
+    margin: int = 0,
     generator: torch.Generator,
 ) -> SupportSet:
     """Chooses the support set of a clip; every frame is read once, whatever the number of places.
 
-    All frames may be pseudo-sharp, also the first and the last two (FIDELITY item 10: windows are clamped). Candidate
-    places are drawn at random; their co-located patches are scored in one pass.
+    All frames may be pseudo-sharp, also the first and the last two (FIDELITY item 10: windows are clamped), unless a
+    ``margin`` leaves them out. Candidate places are drawn at random; their co-located patches are scored in one pass.
 
     "random" takes the candidates as drawn, as the paper does. "guided" takes those of highest merit: half of it how
     steady the picture is there (least flow to the neighbouring frames), a quarter how low the score, a quarter how
@@ -123,6 +124,7 @@ def choose_support(
         method: "guided" or "random".
         candidates: number of places looked at.
         minimum_frames: fewest frames; lower it (to 1) to allow shorter clips.
+        margin: frames at each end that give no pseudo-sharp patch; the paper's release leaves out 2.
         generator: where the places come from; the same seed gives the same places.
 
     Raises:
@@ -135,6 +137,10 @@ def choose_support(
     (4, 1, 32, 8)
     """
     _check_settings(pairs, held_out, method, candidates)
+    if not 0 <= margin < len(clip) / 2:
+        raise MetadeblurError(
+            f"margin is {margin}; {clip.name} has {len(clip)} frames, of which it must leave at least one"
+        )
     if len(clip) < minimum_frames:
         raise MetadeblurError(
             f"{clip.name}: {len(clip)} frames are too few to adapt to; at least {minimum_frames} are needed, "
@@ -144,14 +150,16 @@ def choose_support(
     extra = math.ceil(held_out * pairs)
     tops, lefts = _draw(clip, size, max(candidates, 2 * (pairs + extra)), generator)
     survey = _survey(clip, tops, lefts, size, guided=method == "guided")
-    every = np.ones(len(clip), dtype=np.bool_)
-    if extra and len(clip) >= _FRAMES_TO_SPLIT:
-        kept = _held_out_frames(survey.scores.mean(1), extra / (pairs + extra))
-        train = _choose(survey, pairs, ~kept, method)
-        held = _choose(survey, extra, kept, method)
+    inside = np.zeros(len(clip), dtype=np.bool_)
+    inside[margin : len(clip) - margin] = True
+    if extra and inside.sum() >= _FRAMES_TO_SPLIT:
+        kept = inside.copy()
+        kept[inside] = _held_out_frames(survey.scores.mean(1)[inside], extra / (pairs + extra))
+        train = _choose(survey, pairs, inside & ~kept, inside, method)
+        held = _choose(survey, extra, kept, inside, method)
     else:
-        train = _choose(survey, pairs, every, method)
-        held = _choose(survey, extra, every, method, avoid=train)
+        train = _choose(survey, pairs, inside, inside, method)
+        held = _choose(survey, extra, inside, inside, method, avoid=train)
     return SupportSet(
         train=_places(survey, train),
         held_out=_places(survey, held),
@@ -264,10 +272,15 @@ def _held_out_frames(frame_scores: _Floats, share: float) -> _Mask:
     return kept
 
 
-def _choose(survey: _Survey, count: int, allowed: _Mask, method: Method, avoid: _Picked | None = None) -> _Picked:
-    """Chooses up to ``count`` places whose pseudo-sharp frame is one of the allowed ones (T,)."""
+def _choose(
+    survey: _Survey, count: int, allowed: _Mask, inside: _Mask, method: Method, avoid: _Picked | None = None
+) -> _Picked:
+    """Chooses up to ``count`` places whose pseudo-sharp frame is one of the allowed ones (T,).
+
+    Places come first where no other frame ``inside`` the margins (T,) is sharper.
+    """
     frames = np.where(allowed[:, None], survey.scores, np.inf).argmin(0)
-    own = frames == survey.scores.argmin(0)
+    own = frames == np.where(inside[:, None], survey.scores, np.inf).argmin(0)
     if method == "guided":
         return _choose_guided(survey, count, frames, _merit(survey, frames) - ~own, avoid)
     order = np.argsort(~own, kind="stable").tolist()
