@@ -6,6 +6,8 @@ import importlib
 import io
 import json
 import math
+import re
+import time
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -19,6 +21,7 @@ from rich.console import Console
 from torch import nn
 
 import metadeblur.decide
+import metadeblur.forecast
 import metadeblur.pipeline
 import metadeblur.progress
 from journey import decoded, names, shaky, shaky_video
@@ -54,6 +57,7 @@ class Lines(Talk):
 
     def __init__(self):
         super().__init__(quiet=True)
+        self.heard = True
         self.lines = []
 
     def say(self, line):
@@ -490,13 +494,36 @@ def test_a_tile_that_had_to_be_lowered_stays_so_for_a_resumed_run(tmp_path, monk
     assert {tile for tile, _ in machine.used} == lowered != {0}
 
 
-def test_a_long_run_is_announced(tmp_path, monkeypatch):
-    monkeypatch.setattr(metadeblur.pipeline, "LONG_RUN_SECONDS", 0.0)
-    video = shaky_video(tmp_path / "a.mp4", (6,))
+def test_a_long_run_is_announced_as_a_range(tmp_path, monkeypatch):
+    class Slow(Darker):
+        def forward(self, x):
+            time.sleep(0.02)
+            return x * 0.5
+
+    monkeypatch.setattr(metadeblur.forecast, "LONG_RUN_SECONDS", 0.0)
+    video = shaky_video(tmp_path / "a.mp4", (6, 12))
     progress = Lines()
-    restore_file(Job(video, tmp_path / "b.mp4"), Darker(), BASE, talk=progress)
-    assert progress.lines[0].startswith("expected time: about ")
-    assert "a frame for 6 frames)" in progress.lines[0]
+    restore_file(Job(video, tmp_path / "b.mp4"), Slow(), BASE, talk=progress)
+    found = re.fullmatch(r"expected time: .* to .* \(([\d.]+) to ([\d.]+) s a frame for 18 frames\)", progress.lines[0])
+    assert found
+    assert float(found[1]) >= 0.02
+    assert float(found[2]) >= 1.25 * float(found[1])
+    assert names(tmp_path) == ["a.mp4", "b.mp4"]
+
+
+def test_the_time_to_adapt_is_announced_and_every_piece_is_counted(tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(metadeblur.forecast, "LONG_RUN_SECONDS", 0.0)
+    monkeypatch.setattr(
+        metadeblur.pipeline, "Forecast", lambda *given: made.append(metadeblur.forecast.Forecast(*given)) or made[-1]
+    )
+    video = shaky_video(tmp_path / "a.mp4", (3, 8, 9))
+    wanted = replace(BASE, adapt=True, adaptation=AdaptSettings(pairs=2, steps=3, patch=48, guard=True))
+    for output, how in (("b.mp4", wanted), ("c.mp4", replace(wanted, preview_seconds=0.3))):
+        progress = Lines()
+        restore_file(Job(video, tmp_path / output), nn.Conv2d(3, 3, 1), how, talk=progress)
+        assert re.search(r" s a frame for 2\d frames, .* to adapt\)$", progress.lines[0])
+        assert made[-1].work == metadeblur.forecast.Work()
 
 
 def test_interlaced_input_is_said(tmp_path):

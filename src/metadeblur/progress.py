@@ -68,6 +68,7 @@ class Talk:
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
+        self.heard = not quiet  # whether it is worth finding out what to say
         self.console: Console | None = None
         if not quiet:
             from rich.console import Console

@@ -1,0 +1,152 @@
+"""How long a run takes: ranges, corrections, and what is counted of an adaptation; on a clock that the tests turn."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+import metadeblur.forecast as forecast
+from metadeblur.adapt import AdaptSettings
+from metadeblur.forecast import Costs, Forecast, Work, expected, range_in_words, rough_costs, step_seconds
+from metadeblur.progress import Talk
+
+NOTHING = (0.0, 0.0)
+
+
+class Lines(Talk):
+    """Remembers what was said."""
+
+    def __init__(self):
+        super().__init__(quiet=True)
+        self.lines = []
+
+    def say(self, line):
+        self.lines.append(line)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that stands still unless it is turned: ``clock(seconds)``."""
+    now = [1000.0]
+    monkeypatch.setattr(forecast.time, "monotonic", lambda: now[0])
+
+    def turn(seconds):
+        now[0] += seconds
+
+    return turn
+
+
+def frames(count, cost):
+    return Forecast(Lines(), Work(frame=count), Costs(NOTHING, NOTHING, NOTHING, cost))
+
+
+counts = st.integers(0, 1000)
+seconds = st.floats(0, 100)
+
+
+@given(st.builds(Work, counts, counts, counts, counts), seconds, st.integers(1, 10**7), seconds)
+def test_more_work_never_takes_less(work, frame_seconds, area, budget):
+    costs = rough_costs(frame_seconds, AdaptSettings(), area)
+    low, high = expected(work, costs, budget)
+    assert 0 <= low <= high
+    for kind in ("fit", "step", "guard", "frame"):
+        more = expected(work.less(**{kind: -1}), costs, budget)
+        assert more[0] >= low
+        assert more[1] >= high
+
+
+def test_a_run_at_the_pace_that_was_announced_is_not_announced_again(clock):
+    run = frames(1000, (0.1, 0.2))
+    run.announce()
+    for _ in range(1000):
+        clock(0.15)
+        run.done("frame", 0.15)
+    assert run._talk.lines == ["expected time: 1 min 40 s to 3 min 20 s (0.1 to 0.2 s a frame for 1000 frames)"]
+    assert run.work == Work()
+
+
+@pytest.mark.parametrize(("pace", "said"), [(1.0, "slower"), (0.02, "faster")])
+def test_another_pace_is_said_once(clock, pace, said):
+    run = frames(1000, (0.1, 0.2))
+    run.announce()
+    for _ in range(1000):
+        clock(pace)
+        run.done("frame", pace)
+    assert len(run._talk.lines) == 2
+    assert run._talk.lines[1].startswith(f"{said} than expected: ")
+    assert run._talk.lines[1].endswith(" are left")
+
+
+def test_a_corrected_range_holds_what_is_left(clock):
+    run = frames(500, (0.1, 0.2))
+    run.announce()
+    said_after = None
+    for number in range(500):
+        clock(0.8)
+        run.done("frame", 0.8)
+        if len(run._talk.lines) == 2 and said_after is None:
+            said_after, (low, high) = number + 1, run.left()
+    assert low < (500 - said_after) * 0.8 < high
+    assert said_after * 0.8 <= 15
+
+
+def test_a_short_run_is_announced_only_once_it_turns_out_to_be_long(clock):
+    run = frames(20, (0.1, 0.2))
+    run.announce()
+    assert run._talk.lines == []
+    for _ in range(19):
+        clock(4)
+        run.done("frame", 4)
+    assert len(run._talk.lines) == 1
+    assert run._talk.lines[0].startswith("slower than expected: ")
+
+
+def test_an_adaptation_tells_what_its_pieces_took(clock):
+    run = Forecast(Lines(), Work(fit=2, step=80, guard=2, frame=10), Costs((1, 9), (1, 9), (1, 9), (1, 2)))
+    one = run.adapting(40)
+    clock(50)
+    for step in range(40):
+        one.stepped(step + 1, 40)
+        clock(2)
+    one.finished()
+    assert run.work == Work(fit=1, step=40, guard=1, frame=10)
+    assert run.costs.step[0] < 2 < run.costs.step[1] < 3
+    assert run.costs.fit[0] < 50 < run.costs.fit[1]
+    assert run.costs.guard[0] <= 2 <= run.costs.guard[1]
+    two = run.adapting(40)
+    two.stepped(1, 30)  # another number of steps than was thought
+    assert run.work.step == 29
+    two.finished()  # and it ended early
+    assert run.work == Work(frame=10)
+    three = Forecast(Lines(), Work(fit=1, step=40, guard=1, frame=9), run.costs)
+    three.adapting(40).finished()  # a shot that was sharp already
+    three.without(frame=9)
+    assert three.work == Work()
+
+
+def test_a_gradient_step_is_timed_for_any_network_and_changes_nothing():
+    class Video(nn.Module):
+        frames = 3
+
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Conv2d(9, 3, 1)
+
+        def forward(self, x):
+            return self.inner(x.flatten(1, 2))
+
+    settings = AdaptSettings(patch=48, device="cpu", precision="fp32")
+    for net in (Video(), nn.Conv2d(3, 3, 1), nn.Identity()):
+        before = [weight.clone() for weight in net.parameters()]
+        assert 0 < step_seconds(net, settings, 40, 60) < 60
+        assert all(torch.equal(a, b) and b.grad is None for a, b in zip(before, net.parameters(), strict=True))
+
+
+@given(st.floats(0.1, 1e5), st.floats(1, 10))
+def test_ranges_are_short_and_have_units(low, factor):
+    said = range_in_words(low, low * factor)
+    assert said.count(" to ") <= 1
+    assert said.split()[-1] in ("s", "min", "h")
