@@ -131,3 +131,24 @@ def maxim_package(path: Path, net: Maxim, *, spoil: Any = None) -> Path:
             entry.size = len(content)
             archive.addfile(entry, io.BytesIO(content))
     return path
+
+
+def small_networks() -> dict[str, nn.Module]:
+    """A random instance of every network whose weights are published, small where its sizes are free."""
+    from metadeblur.networks.cdvd_tsp import CDVDTSP
+    from metadeblur.networks.mimo_unet import MIMOUNet
+    from metadeblur.networks.mprnet import MPRNet
+    from metadeblur.networks.nafnet import NAFNet
+    from metadeblur.networks.restormer import Restormer
+
+    torch.manual_seed(0)
+    nets = {
+        "mimo-unet": MIMOUNet(blocks=1, channels=16),
+        "mimo-unet-plus": MIMOUNet(blocks=20, channels=16),
+        "mprnet": MPRNet(channels=8, level_step=4, stage3_step=4, blocks=1),
+        "restormer": Restormer(channels=8, blocks=(1, 1, 1, 1), refinement=1, heads=(1, 2, 2, 4)),
+        "cdvd-tsp": CDVDTSP(channels=4, blocks=1),
+        "nafnet-32": NAFNet(width=32, encoder=(1, 1), middle=1, decoder=(1, 1)),
+        "nafnet-64": NAFNet(width=64, encoder=(1, 1), middle=1, decoder=(1, 1)),
+    }
+    return {name: net.eval() for name, net in nets.items()}

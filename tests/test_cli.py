@@ -26,6 +26,7 @@ CONTRACT = {
     "train deblur": "--config --resume",
     "evaluate": "-o --layout --model --rows --resume",
     "models": "",
+    "weights import": "",
     "weights list": "",
     "weights verify": "",
     "doctor": "",
@@ -75,7 +76,7 @@ def test_no_command_lists_the_commands_and_is_wrong_usage(capsys):
         (["retsore", "a.mp4"], "did you mean: restore"),
         (["train"], "did you mean: train deblur"),
         (["train", "meta"], "no command 'train meta'"),
-        (["weights"], "weights list, weights verify"),
+        (["weights"], "weights import, weights list, weights verify"),
         (["restore"], "at least one video"),
         (["restore", "a.mp4", "--budget", "0"], "--budget 0"),
         (["adapt", "a.mp4", "-o", "w.safetensors", "--budget", "-3"], "--budget -3"),
@@ -197,7 +198,9 @@ def test_doctor_models_and_weights_print_facts(capsys):
     assert run("models") == 0
     assert "lite" in capsys.readouterr().out
     assert run("weights", "list") == 0
-    assert "lite.safetensors" in capsys.readouterr().out
+    listed = capsys.readouterr().out
+    assert "lite.safetensors" in listed
+    assert "metadeblur weights import mprnet FILE" in listed
 
 
 def test_demo_prints_the_figures(tmp_path, monkeypatch, capsys):

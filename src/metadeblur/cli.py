@@ -46,8 +46,9 @@ COMMANDS: dict[str, Entry] = {
     "train deblur": Entry("train", "TrainDeblur", "train a deblurring network on paired clips"),
     "evaluate": Entry("evaluate", "Evaluate", "measure blurred, base, adapted and oracle against the truth"),
     "models": Entry("models", "Models", "list the models that --model knows"),
-    "weights list": Entry("weights", "WeightsList", "list the weight files that are installed"),
-    "weights verify": Entry("weights", "WeightsVerify", "check the installed weight files against their checksums"),
+    "weights import": Entry("weights", "WeightsImport", "take a network's published weights over"),
+    "weights list": Entry("weights", "WeightsList", "list all weights: which are here, and how to get the others"),
+    "weights verify": Entry("weights", "WeightsVerify", "check the weights that are here against their checksums"),
     "doctor": Entry("doctor", "Doctor", "say what this machine and installation can do"),
 }
 

