@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,33 +12,54 @@ from metadeblur.commands import UsageError
 from metadeblur.progress import Talk
 
 ROWS = ("blurred", "base", "adapted", "oracle")
+BUILT_IN = "builtin"
 
 
 @dataclass(frozen=True)
 class Evaluate:
     """Measure blurred, base, adapted and oracle on paired clips, against their sharp frames.
 
-    Writes CLIP.json for each clip and summary.json, and prints the table of PSNR in dB.
+    Writes CLIP.json for each clip, summary.json, the tables (Markdown, LaTeX, CSV) and the page index.html, and prints
+    the table of PSNR in dB.
     """
 
-    root: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="ROOT")]
-    """Folder of paired clips: CLIP/blur and CLIP/sharp."""
+    root: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="ROOT|builtin")]
+    """Folder of paired clips, a benchmark's or CLIP/blur and CLIP/sharp; builtin: eight clips made on the spot."""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="DIR")]
     """Folder for the records."""
-    layout: Literal["auto", "plain"] = "auto"
-    """How the folder is laid out; plain: CLIP/blur and CLIP/sharp."""
+    layout: Literal["auto", "plain", "gopro", "dvd", "reds", "realblur", "bsd", "hide"] = "auto"
+    """How the folder is laid out; auto: recognised; plain: CLIP/blur and CLIP/sharp."""
+    part: Annotated[str, tyro.conf.arg(metavar="PART", help_behavior_hint="")] = ""
+    """Part of a benchmark, such as test, val, J or R; default: what its papers report."""
+    inputs: Literal["blur", "blur_gamma"] = "blur"
+    """GoPro's folder of blurred frames; most papers use blur."""
     model: Annotated[str, tyro.conf.arg(metavar="NAME|FILE")] = "lite"
     """The deblurring network: a model's name or a weight file."""
     rows: Annotated[str, tyro.conf.arg(metavar="ROW,...")] = ",".join(ROWS)
     """What is measured, separated by commas."""
+    method: Annotated[str, tyro.conf.arg(metavar="NAME,...")] = "flow"
+    """How adapted is adapted: none, meta, finetune, flow, self, align, or mixtures such as flow+align; separated by
+    commas: each is measured, the first one is the row adapted."""
+    clips: Annotated[str, tyro.conf.arg(metavar="CLIP,...", help_behavior_hint="")] = ""
+    """Clips to measure, separated by commas; default: all."""
     apart: Annotated[str, tyro.conf.arg(metavar="CLIP,...", help_behavior_hint="")] = ""
     """Clips whose mean is also given apart from that of the others, separated by commas."""
+    crop: Annotated[int, tyro.conf.arg(metavar="PX")] = 0
+    """Measure on the piece of this side in the middle of the frames; 0: whole frames."""
+    frames: Annotated[int, tyro.conf.arg(metavar="N")] = 0
+    """Measure on this many frames in the middle of each clip; 0: all."""
+    ssim: Literal["auto", "luma", "rgb", "matlab", "aligned"] = "auto"
+    """Kind of SSIM; auto: as papers on the benchmark take it."""
     pairs: Annotated[int, tyro.conf.arg(metavar="M")] = 20
     """Places of a clip whose sharpest patch is reblurred to learn from."""
     steps: Annotated[int, tyro.conf.arg(metavar="N")] = 40
     """Gradient steps of each adaptation."""
     lr: Annotated[float, tyro.conf.arg(metavar="LR")] = 1e-4
     """Learning rate of the adaptation."""
+    patch: Annotated[int, tyro.conf.arg(metavar="PX")] = 256
+    """Side of the patches that are learnt from; shrinks to fit small frames."""
+    reblurrer: Annotated[str, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = ""
+    """Weights of the reblurring network, for the methods finetune and meta; default: the built-in ones."""
     guard: bool = True
     """Keep, weaken or drop each adaptation by what it does."""
     seed: Annotated[int, tyro.conf.arg(metavar="S")] = 0
@@ -50,8 +70,10 @@ class Evaluate:
     """Side of the tiles that frames are cut into; 0: whole frames; default: what fits into memory."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic; auto: bf16 where the machine does it natively and the result stays the same."""
+    workers: Annotated[int, tyro.conf.arg(metavar="N")] = 1
+    """Processes that measure clips side by side."""
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Keep the records that are there already and do the rest."""
+    """Keep what has been measured already and do the rest."""
 
     def run(self) -> None:
         """Measure, and print the table."""
@@ -60,17 +82,28 @@ class Evaluate:
         if strange or not rows:
             raise UsageError(f"--rows {self.rows!r}: rows are {', '.join(ROWS)}, separated by commas")
         from metadeblur.adapt import AdaptSettings
-        from metadeblur.evaluation.protocol import EvaluateSettings, evaluate
-        from metadeblur.evaluation.tables import markdown, table
+        from metadeblur.evaluation.builtin import make_builtin
+        from metadeblur.evaluation.protocol import EvaluateSettings, evaluate, read_records
+        from metadeblur.evaluation.report import write_tables
         from metadeblur.restore import RestoreSettings
         from metadeblur.weights import load_deblurrer
 
         settings = EvaluateSettings(
             rows=rows,
+            methods=_listed(self.method),
+            layout=self.layout,
+            part=self.part,
+            inputs=self.inputs,
+            ssim=self.ssim,
+            clips=_listed(self.clips),
+            crop=self.crop,
+            frames=self.frames,
             adaptation=AdaptSettings(
                 pairs=self.pairs,
                 steps=self.steps,
                 lr=self.lr,
+                patch=self.patch,
+                reblurrer=self.reblurrer,
                 guard=self.guard,
                 precision=self.precision,
                 device=self.device,
@@ -79,14 +112,16 @@ class Evaluate:
             restoration=RestoreSettings(tile=self.tile, precision=self.precision, device=self.device),
             apart=_listed(self.apart),
             resume=self.resume,
+            workers=self.workers,
         )
         net, talk = load_deblurrer(self.model), Talk()
         with talk.bar("evaluating", "clips") as bar:
-            summary = evaluate(self.root, net, self.output, settings, model=self.model, progress=bar)
-        paths = [self.output / f"{clip.replace('/', '_')}.json" for clip in summary["clips"]]
-        print(markdown(table([json.loads(path.read_text(encoding="utf-8")) for path in paths], summary)))
-        if summary.get("oracle_ratio") is not None:
-            print(f"\noracle ratio: {summary['oracle_ratio']:.2f}")
+            built_in = str(self.root) == BUILT_IN
+            clips = make_builtin(self.output / "clips", bar) if built_in else self.root
+            summary = evaluate(clips, net, self.output, settings, model=self.model, progress=bar)
+        for note in summary["notes"]:
+            talk.say(f"note: {note}")
+        print(write_tables(read_records(self.output, summary), summary, self.output))
 
 
 def _listed(text: str) -> tuple[str, ...]:

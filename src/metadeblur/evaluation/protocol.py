@@ -7,30 +7,31 @@ but of TRUE pairs of the clip: an upper bound of what adaptation could win, for 
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from metadeblur.adapt import AdaptSettings, Outcome, Pair, adapt, inner_update
-from metadeblur.clip import Clip, PairedClip
-from metadeblur.data.layouts import ClipFolder, plain_clips
-from metadeblur.data.pairs import read_picture
+from metadeblur.adapt import AdaptSettings, Outcome, Pair, inner_update
+from metadeblur.clip import PairedClip
+from metadeblur.data.layouts import Benchmark, ClipFolder, open_benchmark
+from metadeblur.data.paired import TrialClip, read_trial
 from metadeblur.errors import MetadeblurError
+from metadeblur.evaluation.measures import Measure, measure_for
+from metadeblur.evaluation.methods import Method, find_method
+from metadeblur.evaluation.rows import Focus, Ledger, choose_focus, keep_picture, measure_row
+from metadeblur.evaluation.summary import FIGURES, summarize
 from metadeblur.guard import sharp_already
-from metadeblur.metrics import psnr, ssim
 from metadeblur.networks import traits
-from metadeblur.record import machine, plain, versions, write_json
-from metadeblur.restore import Restorer, RestoreSettings, restore_frames
+from metadeblur.progress import stopwatch
+from metadeblur.record import machine, peak_memory_mb, plain, versions, write_json
+from metadeblur.restore import RestoreSettings
+from metadeblur.weights import parameters_digest
 
 ROWS = ("blurred", "base", "adapted", "oracle")
-HARM_DB = 0.05  # adapted further below base than this counts as harm
 
 Progress = Callable[[int, int, str], None]  # (clips done, clips in all, what is going on)
 
@@ -40,19 +41,81 @@ class EvaluateSettings:
     """What is measured and how."""
 
     rows: tuple[str, ...] = ROWS  # blurred is always measured
+    methods: tuple[str, ...] = ("flow",)  # ways to adapt, see evaluation/methods.py; the first one is "adapted"
+    layout: str = "auto"  # of the folder of clips
+    part: str = ""  # of a benchmark; empty: what its papers report
+    inputs: str = "blur"  # GoPro's folder of blurred frames: blur or blur_gamma
+    ssim: str = "auto"  # kind of SSIM; auto: as the papers on the benchmark take it
+    clips: tuple[str, ...] = ()  # names of the clips to measure; none: all
+    crop: int = 0  # measure on the piece of this side in the middle of the frames, px; 0: whole frames
+    frames: int = 0  # measure on this many frames in the middle of each clip; 0: all
     adaptation: AdaptSettings = field(default_factory=AdaptSettings)
     restoration: RestoreSettings = field(default_factory=RestoreSettings)
     apart: tuple[str, ...] = ()  # names of clips whose mean is also given apart from the others'
-    resume: bool = False  # keep the records that are there and do the rest
+    resume: bool = False  # keep what is there and do the rest
+    workers: int = 1  # processes that measure clips side by side
 
     def __post_init__(self) -> None:
         strange = [row for row in self.rows if row not in ROWS]
         if strange:
             raise MetadeblurError(f"no row {strange[0]!r}; rows are {', '.join(ROWS)}")
+        for name, least in (("crop", 0), ("frames", 0), ("workers", 1)):
+            if getattr(self, name) < least:
+                raise MetadeblurError(f"{name} is {getattr(self, name)}; it must be at least {least}")
+        if not self.methods or len(set(self.methods)) < len(self.methods):
+            raise MetadeblurError(f"methods {', '.join(self.methods) or 'none'}: name one or more, each once")
+        for method in self.methods:
+            find_method(method)
+
+    def conditions(self, net: nn.Module, model: str, benchmark: Benchmark) -> dict[str, Any]:
+        """Everything that the figures depend on, as plain values."""
+        found: dict[str, Any] = plain(
+            {
+                "model": model,
+                "weights": parameters_digest(net)[:16],
+                "rows": self.rows,
+                "methods": self.methods,
+                "layout": benchmark.layout,
+                "part": benchmark.part,
+                "inputs": benchmark.inputs,
+                "measure": measure_for(benchmark.layout, self.ssim).describe(),
+                "crop": self.crop,
+                "frames": self.frames,
+                "adapt": asdict(self.adaptation),
+                "restore": asdict(self.restoration),
+            }
+        )
+        return found
+
+
+@dataclass(frozen=True)
+class Job:
+    """One clip to be measured, and where to."""
+
+    folder: ClipFolder
+    out: Path
+    settings: EvaluateSettings
+    measure: Measure
+    conditions: dict[str, Any]
+
+    @property
+    def path(self) -> Path:
+        """The record's file."""
+        return record_path(self.out, self.folder.name)
+
+
+def record_path(out: Path, clip: str) -> Path:
+    """Where a clip's record lies."""
+    return out / f"{clip.replace('/', '_')}.json"
+
+
+def read_records(out: Path, summary: dict[str, Any]) -> list[dict[str, Any]]:
+    """The records of the clips that a summary names."""
+    return [json.loads(record_path(out, clip).read_text(encoding="utf-8")) for clip in summary["clips"]]
 
 
 def evaluate(
-    root: Path,
+    root: Path | Benchmark,
     net: nn.Module,
     out: Path,
     settings: EvaluateSettings | None = None,
@@ -60,161 +123,248 @@ def evaluate(
     model: str = "",
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Evaluate a deblurrer on every paired clip below ``root``.
+    """Evaluate a deblurrer on paired clips.
 
     Args:
-        root: folder of clips in the plain layout, ``<clip>/{blur,sharp}``.
+        root: folder of clips in any layout of :mod:`metadeblur.data.layouts`, or what was found in one.
         net: the deblurrer; not changed.
-        out: folder for ``<clip>.json`` and ``summary.json``.
+        out: folder for ``<clip>.json``, ``summary.json`` and ``pictures/<clip>/<row>.png``.
         settings: see :class:`EvaluateSettings`.
         model: how the records call the deblurrer.
         progress: called before each step of the work.
 
     Returns:
-        What ``summary.json`` holds: means over the clips, gain, oracle ratio, harm rate, and the same for ``apart``.
+        What ``summary.json`` holds: see :func:`metadeblur.evaluation.summary.summarize`, and the same for ``apart``.
 
     Raises:
         MetadeblurError: no clips, unpaired frames, records of other settings to resume, see the rooms used.
     """
     settings = settings or EvaluateSettings()
-    folders = plain_clips(root)
-    unknown = set(settings.apart) - {folder.name for folder in folders}
-    if unknown:
-        names = ", ".join(folder.name for folder in folders)
-        raise MetadeblurError(f"no clip {sorted(unknown)[0]!r} to report apart; clips are {names}")
+    found = root if isinstance(root, Benchmark) else None
+    benchmark = found or open_benchmark(Path(str(root)), settings.layout, part=settings.part, inputs=settings.inputs)
+    folders = _chosen(benchmark, settings)
     out.mkdir(parents=True, exist_ok=True)
-    conditions = plain(
-        {"model": model, "rows": settings.rows, "adapt": asdict(settings.adaptation), **_restoring(settings)}
-    )
-    records = []
-    for number, folder in enumerate(folders):
-        path = out / f"{folder.name.replace('/', '_')}.json"
-        record = _finished(path, conditions) if settings.resume else None
-        if record is None:
-            say = (
-                (lambda stage, n=number, f=folder: progress(n, len(folders), f"{f.name}: {stage}"))
-                if progress
-                else None
-            )
-            record = evaluate_clip(read_paired(folder), net, settings, say=say)
-            record["conditions"] = conditions
-            write_json(record, path)
-        records.append(record)
-    summary: dict[str, Any] = {
-        "clips": [record["clip"] for record in records],
-        "conditions": conditions,
-        **summarize(records),
-        "versions": versions(),
-        "machine": machine(),
-    }
-    if settings.apart:
-        apart = [record for record in records if record["clip"] in settings.apart]
-        others = [record for record in records if record["clip"] not in settings.apart]
-        summary["apart"] = {"clips": list(settings.apart), **summarize(apart)}
-        summary["others"] = {"clips": [record["clip"] for record in others], **summarize(others)} if others else None
-    summary = plain(summary)
+    conditions = settings.conditions(net, model, benchmark)
+    measure = measure_for(benchmark.layout, settings.ssim)
+    jobs = [Job(folder, out, settings, measure, conditions) for folder in folders]
+    if settings.workers == 1:
+        for number, job in enumerate(jobs):
+            measure_job(job, net, _counting(progress, number, len(jobs), job.folder.name))
+    else:
+        from metadeblur.evaluation.workers import measure_side_by_side
+
+        measure_side_by_side(jobs, net, settings.workers, progress)
+    records = [json.loads(job.path.read_text(encoding="utf-8")) for job in jobs]
+    summary = _summary(records, settings, benchmark, conditions)
     write_json(summary, out / "summary.json")
     return summary
 
 
-def _restoring(settings: EvaluateSettings) -> dict[str, Any]:
-    return {"restore": asdict(settings.restoration)}
+def _chosen(benchmark: Benchmark, settings: EvaluateSettings) -> list[ClipFolder]:
+    """The clips that are measured."""
+    names = [folder.name for folder in benchmark.clips]
+    for wanted, purpose in ((settings.clips, "measure"), (settings.apart, "report apart")):
+        unknown = sorted(set(wanted) - set(names))
+        if unknown:
+            raise MetadeblurError(f"no clip {unknown[0]!r} to {purpose}; clips are {', '.join(names)}")
+    folders = [folder for folder in benchmark.clips if not settings.clips or folder.name in settings.clips]
+    files = [record_path(Path(), folder.name).name for folder in folders]
+    taken = next((name for name in files if files.count(name) > 1 or name == "summary.json"), None)
+    if taken:
+        raise MetadeblurError(f"two records would be called {taken}; rename the clip's folder")
+    return folders
 
 
-def _finished(path: Path, conditions: Any) -> dict[str, Any] | None:
-    """A clip's record from an earlier run under the same conditions, or None where there is none."""
-    if not path.exists():
-        return None
-    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    if record.get("conditions") != conditions:
-        raise MetadeblurError(
-            f"{path} was measured under other settings; give another folder with -o, or drop --resume"
-        )
-    return record
+def _counting(progress: Progress | None, number: int, count: int, name: str) -> Callable[[str], None] | None:
+    """Says what is done of one clip."""
+    return (lambda stage: progress(number, count, f"{name}: {stage}")) if progress else None
 
 
-def read_paired(folder: ClipFolder) -> PairedClip:
-    """Decode a paired clip once into memory (bytes)."""
-
-    def load(files: Sequence[Path]) -> Clip:
-        pictures = [torch.from_numpy(read_picture(path)).permute(2, 0, 1) for path in files]
-        sizes = {tuple(picture.shape) for picture in pictures}
-        if len(sizes) > 1:
-            raise MetadeblurError(f"{folder.name}: frames of different sizes ({sorted(sizes)}); make them equal")
-        return Clip(torch.stack(pictures), name=folder.name)
-
-    return PairedClip(load(folder.blurred), load(folder.sharp))
+def measure_job(job: Job, net: nn.Module, say: Callable[[str], None] | None = None) -> None:
+    """Write a clip's record, unless a run under the same conditions wrote it before and may be kept."""
+    if job.settings.resume and job.path.exists():
+        if json.loads(job.path.read_text(encoding="utf-8")).get("conditions") != job.conditions:
+            raise MetadeblurError(
+                f"{job.path} was measured under other settings; give another folder with -o, or drop --resume"
+            )
+        return
+    clip = read_trial(job.folder, crop=job.settings.crop, frames=job.settings.frames)
+    ledger = Ledger(job.path.with_name(f".{job.path.stem}.rows.json"), job.conditions, keep=job.settings.resume)
+    pictures = job.out / "pictures" / job.path.stem
+    record = evaluate_clip(clip, net, job.settings, measure=job.measure, ledger=ledger, pictures=pictures, say=say)
+    write_json(record | {"conditions": job.conditions}, job.path)
+    ledger.forget()
 
 
 def evaluate_clip(
-    clip: PairedClip, net: nn.Module, settings: EvaluateSettings, *, say: Callable[[str], None] | None = None
+    clip: TrialClip,
+    net: nn.Module,
+    settings: EvaluateSettings,
+    *,
+    measure: Measure | None = None,
+    ledger: Ledger | None = None,
+    pictures: Path | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
-    """One clip's record: PSNR and SSIM by row, seconds by stage, and the adaptation's own record."""
-    rows: dict[str, dict[str, float]] = {}
-    seconds: dict[str, float] = {}
+    """One clip's record: figures by row, seconds by stage, and each method's adaptation.
 
-    @contextmanager
-    def stage(name: str) -> Iterator[None]:
-        if say:
-            say(name)
-        began = time.monotonic()
-        yield
-        seconds[name] = time.monotonic() - began
-
-    def measure(row: str, model: nn.Module | None) -> None:
-        with stage(f"restore {row}" if model is not None else "blurred"):
-            rows[row] = _score(_restored(model, clip.blurred, settings), clip.sharp)
-
-    measure("blurred", None)
+    Args:
+        clip: the clip.
+        net: the deblurrer; not changed.
+        settings: rows, methods and how.
+        measure: the rule of measuring; by default that of plain clips.
+        ledger: rows that an earlier, killed run measured, and where to note those of this one.
+        pictures: folder for one telling piece of each row; none: no pictures.
+        say: called with the stage before each.
+    """
+    trial = _Trial(clip, net, settings, measure or measure_for("plain"), ledger or Ledger(), pictures, say)
+    trial.measure("blurred", None)
     if "base" in settings.rows:
-        measure("base", net)
-    outcome: Outcome | None = None
-    if "adapted" in settings.rows:
-        with stage("adapt"):
-            outcome = adapt(net, clip.blurred, settings=settings.adaptation)
-            sharp = sharp_already(clip.blurred) if settings.adaptation.guard else None
-        if outcome.adapted is not None:
-            measure("adapted_unguarded", outcome.adapted)
-        elif "base" in rows:
-            rows["adapted_unguarded"] = rows["base"]
-        if sharp is not None:  # such a clip is given back as it is
-            rows["adapted"] = rows["blurred"]
-        elif outcome.share == 1 and "adapted_unguarded" in rows:
-            rows["adapted"] = rows["adapted_unguarded"]
-        elif outcome.share == 0 and "base" in rows:
-            rows["adapted"] = rows["base"]
-        else:
-            measure("adapted", outcome.model)
+        trial.measure("base", net)
+    methods = {name: trial.adapted(find_method(name)) for name in settings.methods if "adapted" in settings.rows}
     if "oracle" in settings.rows:
-        with stage("adapt oracle"):
-            patch = outcome.support.patch if outcome and outcome.support else settings.adaptation.patch
-            oracle = fit_oracle(net, clip, settings.adaptation, patch)
-        measure("oracle", oracle)
+        trial.oracle()
+    first = next(iter(methods.values()), None)
+    rows = {row: figures for row, figures in trial.ledger.rows.items() if "/" not in row}
+    if first is not None:
+        rows |= {row: trial.ledger.rows[f"{settings.methods[0]}/{row}"] for row in first["rows"]}
     record = {
         "clip": clip.name,
         "frames": len(clip),
-        "psnr": {row: figures["psnr"] for row, figures in rows.items()},
-        "ssim": {row: figures["ssim"] for row, figures in rows.items()},
-        "seconds": seconds,
-        "share": outcome.share if outcome else 0.0,
-        "adaptation": outcome.to_record() if outcome else None,
+        **_columns(rows),
+        "per_frame": {figure: {row: table["per_frame"][figure] for row, table in rows.items()} for figure in FRAMES},
+        "seconds": trial.ledger.seconds,
+        "share": first["share"] if first else 0.0,
+        "peak_memory_mb": peak_memory_mb(),
+        "gpu_peak_memory_mb": round(torch.cuda.max_memory_allocated() / 2**20) if torch.cuda.is_available() else None,
+        "focus": asdict(trial.focus) if trial.focus else None,
+        "adaptation": first["adaptation"] if first else None,
     }
+    if len(methods) > 1:
+        record["methods"] = {
+            name: {**_columns({row: trial.ledger.rows[f"{name}/{row}"] for row in method.pop("rows")}), **method}
+            for name, method in methods.items()
+        }
     return dict(plain(record))
 
 
-def _restored(model: nn.Module | None, clip: Clip, settings: EvaluateSettings) -> Iterator[Tensor]:
-    if model is None:
-        return iter(clip)
-    return restore_frames(Restorer(model, clip.height, clip.width, settings.restoration), clip)
+FRAMES = ("psnr", "ssim")
 
 
-def _score(frames: Iterator[Tensor], sharp: Clip) -> dict[str, float]:
-    """Means over the frames after rounding to 8 bits, PSNR in dB on RGB and SSIM on luma."""
-    pairs = list(zip(frames, sharp, strict=True))
+def _columns(rows: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Each figure by row, of the rows that have it."""
     return {
-        "psnr": fmean(float(psnr(frame, truth, round_to_8bit=True)) for frame, truth in pairs),
-        "ssim": fmean(float(ssim(frame, truth, round_to_8bit=True)) for frame, truth in pairs),
+        figure: {row: table[figure] for row, table in rows.items() if table.get(figure) is not None}
+        for figure in (*FIGURES, "aligned")
     }
+
+
+class _Trial:
+    """One clip being measured: what is known of it so far."""
+
+    def __init__(
+        self,
+        clip: TrialClip,
+        net: nn.Module,
+        settings: EvaluateSettings,
+        rule: Measure,
+        ledger: Ledger,
+        pictures: Path | None,
+        say: Callable[[str], None] | None,
+    ) -> None:
+        self.clip, self.net, self.settings, self.rule, self.ledger = clip, net, settings, rule, ledger
+        self.pictures, self.say = pictures, say
+        self.focus: Focus | None = None
+        self.patch = settings.adaptation.patch  # side of the patches that the first method adapted on
+
+    def measure(self, row: str, model: nn.Module | None) -> None:
+        """Measure a row, unless an earlier run has; no model: the blurred frames themselves."""
+        if row == "blurred" and self.pictures is not None:
+            self.focus = choose_focus(self.clip)
+            keep_picture(self.clip.truth(self.focus.frame), self.focus, self.pictures / "sharp.png")
+        if row in self.ledger.rows:
+            return
+        if self.say:
+            self.say(f"restore {row}" if model is not None else row)
+        with stopwatch(self.ledger.seconds, f"restore {row}" if model is not None else row):
+            picture = self.pictures / f"{row.replace('/', '_')}.png" if self.pictures else None
+            figures = measure_row(self.clip, model, self.rule, self.settings.restoration, self.focus, picture)
+        self.ledger.note(row, figures)
+
+    def same(self, row: str, as_row: str) -> None:
+        """A row whose frames are those of another one."""
+        self.ledger.note(row, self.ledger.rows[as_row])
+        if self.pictures is not None:
+            source = self.pictures / f"{as_row.replace('/', '_')}.png"
+            if source.is_file():
+                (self.pictures / f"{row.replace('/', '_')}.png").write_bytes(source.read_bytes())
+
+    def adapted(self, method: Method) -> dict[str, Any]:
+        """Adapt by a method and measure what it gives, with and without the guard."""
+        guarded, whole = (f"{method.name}/{row}" for row in ("adapted", "adapted_unguarded"))
+        known = self.ledger.methods.get(method.name)
+        if known is not None and all(f"{method.name}/{row}" in self.ledger.rows for row in known["rows"]):
+            self.patch = known["patch"]
+            return dict(known)
+        base = "base" if "base" in self.ledger.rows else None
+        if self.say:
+            self.say(f"adapt {method.name}")
+        seconds: dict[str, float] = {}
+        with stopwatch(seconds, "adapt"):
+            outcome = self._adapt(method)
+            untouched = self.settings.adaptation.guard and outcome is not None
+            sharp = sharp_already(self.clip.pair.blurred) if untouched else None
+        for stage, spent in seconds.items():
+            self.ledger.seconds[f"{stage} {method.name}"] = spent
+        if outcome is None or (outcome.adapted is None and base):
+            self._base_again(whole, base)
+        elif outcome.adapted is not None:
+            self.measure(whole, outcome.adapted)
+        if sharp is not None:  # such a clip is given back as it is
+            self.same(guarded, "blurred")
+        elif outcome is not None and outcome.share == 1 and whole in self.ledger.rows:
+            self.same(guarded, whole)
+        elif outcome is None or outcome.share == 0:
+            self._base_again(guarded, base)
+        else:
+            self.measure(guarded, outcome.model)
+        if outcome is not None and outcome.support is not None and method.name == self.settings.methods[0]:
+            self.patch = outcome.support.patch
+        known = {
+            "rows": [row for row in ("adapted", "adapted_unguarded") if f"{method.name}/{row}" in self.ledger.rows],
+            "share": outcome.share if outcome else 0.0,
+            "seconds": seconds | (outcome.seconds if outcome else {}),
+            "patch": self.patch,
+            "adaptation": outcome.to_record() if outcome else {"note": self._why_not(method)},
+        }
+        self.ledger.note_method(method.name, known)
+        return dict(known)
+
+    def _adapt(self, method: Method) -> Outcome | None:
+        if not self.clip.video or method.adapt is None:
+            return None
+        return method.adapt(self.net, self.clip.pair.blurred, self.settings.adaptation)
+
+    def _why_not(self, method: Method) -> str:
+        if method.adapt is None:
+            return "the method takes the base model as it is"
+        return "the pictures do not follow one another: there is no clip to adapt to, the base model is used"
+
+    def _base_again(self, row: str, base: str | None) -> None:
+        if base is None:
+            self.measure(row, self.net)
+        else:
+            self.same(row, base)
+
+    def oracle(self) -> None:
+        """Fit the oracle on true pairs of the clip and measure it."""
+        if "oracle" in self.ledger.rows:
+            return
+        if self.say:
+            self.say("adapt oracle")
+        with stopwatch(self.ledger.seconds, "adapt oracle"):
+            fitted = fit_oracle(self.net, self.clip.pair, self.settings.adaptation, self.patch)
+        self.measure("oracle", fitted)
 
 
 def fit_oracle(net: nn.Module, clip: PairedClip, settings: AdaptSettings, patch: int) -> nn.Module:
@@ -237,28 +387,23 @@ def fit_oracle(net: nn.Module, clip: PairedClip, settings: AdaptSettings, patch:
     return fitted
 
 
-def summarize(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Means over clips, and what they say of the adaptation.
-
-    Returns:
-        ``psnr`` and ``ssim`` by row; ``gain`` = adapted - base in dB; ``oracle_ratio`` = gain / (oracle - base) of the
-        means; ``harm_rate`` = share of clips whose adapted row is more than 0.05 dB below base.
-
-    >>> record = {"psnr": {"base": 25.0, "adapted": 25.5, "oracle": 26.0}, "ssim": {}}
-    >>> summary = summarize([record, record])
-    >>> summary["gain"], summary["oracle_ratio"], summary["harm_rate"]
-    (0.5, 0.5, 0.0)
-    """
+def _summary(
+    records: Sequence[dict[str, Any]], settings: EvaluateSettings, benchmark: Benchmark, conditions: dict[str, Any]
+) -> dict[str, Any]:
+    """What ``summary.json`` holds."""
     summary: dict[str, Any] = {
-        figure: {row: fmean(record[figure][row] for record in records) for row in records[0][figure]}
-        for figure in ("psnr", "ssim")
+        "clips": [record["clip"] for record in records],
+        "frames": sum(record["frames"] for record in records),
+        "layout": benchmark.layout,
+        "notes": list(benchmark.notes),
+        "conditions": conditions,
+        **summarize(records),
+        "versions": versions(),
+        "machine": machine(),
     }
-    means = summary["psnr"]
-    if {"base", "adapted"} <= means.keys():
-        gains = [record["psnr"]["adapted"] - record["psnr"]["base"] for record in records]
-        summary["gain"] = fmean(gains)
-        summary["harm_rate"] = sum(gain < -HARM_DB for gain in gains) / len(gains)
-        if "oracle" in means:
-            room = means["oracle"] - means["base"]
-            summary["oracle_ratio"] = summary["gain"] / room if room > 0 else None
-    return summary
+    if settings.apart:
+        apart = [record for record in records if record["clip"] in settings.apart]
+        others = [record for record in records if record["clip"] not in settings.apart]
+        summary["apart"] = {"clips": list(settings.apart), **summarize(apart)}
+        summary["others"] = {"clips": [record["clip"] for record in others], **summarize(others)} if others else None
+    return dict(plain(summary))

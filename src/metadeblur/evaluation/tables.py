@@ -1,17 +1,23 @@
-"""Evaluation records as tables that a person reads."""
+"""Evaluation records as tables that a person reads, and as Markdown, LaTeX and CSV."""
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Sequence
 from typing import Any
 
 ROW_ORDER = ("blurred", "base", "adapted", "adapted_unguarded", "oracle")
+_DIGITS = {"psnr": 2, "ssim": 4, "flicker": 2, "self_shift": 2}
+_LATEX = str.maketrans({mark: f"\\{mark}" for mark in "&%$#_{}"})
+
+Lines = Sequence[Sequence[str]]
 
 
 def table(records: Sequence[dict[str, Any]], summary: dict[str, Any], figure: str = "psnr") -> list[list[str]]:
     """Head line, one line a clip, and the mean (and the means apart) of one figure, as text cells."""
-    rows = [row for row in ROW_ORDER if row in records[0][figure]]
-    digits = 2 if figure == "psnr" else 4
+    rows = [row for row in ROW_ORDER if all(row in record[figure] for record in records)]
+    digits = _DIGITS[figure]
     lines = [["clip", *(row.replace("_", " ") for row in rows), "share", "gain"]]
 
     def line(name: str, values: dict[str, float], share: str) -> list[str]:
@@ -28,7 +34,67 @@ def table(records: Sequence[dict[str, Any]], summary: dict[str, Any], figure: st
     return lines
 
 
-def markdown(lines: Sequence[Sequence[str]]) -> str:
+def method_table(summary: dict[str, Any]) -> list[list[str]]:
+    """One line a method: PSNR with and without the guard, gain with its interval, oracle ratio, harm rate, seconds.
+
+    Empty where fewer than two methods were compared.
+    """
+    methods = summary.get("methods") or {}
+    if len(methods) < 2:
+        return []
+    apart = summary.get("apart") or {}
+    groups = [("", methods)]
+    if apart:
+        groups = [(", ".join(apart["clips"]), apart["methods"])]
+        groups += [("others", summary["others"]["methods"])] if summary["others"] else []
+        groups.append(("all", methods))
+    head = [
+        "method",
+        "adapted",
+        "gain",
+        "95 %",
+        "oracle ratio",
+        "harm",
+        "unguarded",
+        "its gain",
+        "its harm",
+        "share",
+        "s",
+    ]
+    lines = [["clips", *head]] if apart else [head]
+    for group, table_of in groups:
+        for name, method in table_of.items():
+            whole = method.get("unguarded") or {}
+            cells = [
+                name,
+                _number(method["psnr"].get("adapted"), ".2f"),
+                _number(method.get("gain"), "+.2f"),
+                _span(method.get("interval")),
+                _number(method.get("oracle_ratio"), ".2f"),
+                _share(method.get("harm_rate")),
+                _number(method["psnr"].get("adapted_unguarded"), ".2f"),
+                _number(whole.get("gain"), "+.2f"),
+                _share(whole.get("harm_rate")),
+                _number(method["share"], ".2f"),
+                _number(method["seconds"], ".0f"),
+            ]
+            lines.append([group, *cells] if apart else cells)
+    return lines
+
+
+def worth(summary: dict[str, Any]) -> list[str]:
+    """Gain, oracle ratio and harm rate, each in one line; empty where they were not measured."""
+    said = []
+    if summary.get("oracle_ratio") is not None:
+        said.append(f"oracle ratio: {summary['oracle_ratio']:.2f}")
+    if summary.get("gain") is not None:
+        span = _span((summary.get("intervals") or {}).get("gain"))
+        said.append(f"gain: {summary['gain']:+.2f} dB{f' (95 % over clips: {span})' if span else ''}")
+        said.append(f"harm rate: {_share(summary['harm_rate'])} (adapted more than 0.05 dB below base)")
+    return said
+
+
+def markdown(lines: Lines) -> str:
     """A Markdown table; numbers to the right.
 
     >>> print(markdown([["clip", "base"], ["goat", "25.10"]]))
@@ -39,3 +105,52 @@ def markdown(lines: Sequence[Sequence[str]]) -> str:
     head, *body = lines
     marks = ["---", *("---:" for _ in head[1:])]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, marks, *body))
+
+
+def latex(lines: Lines) -> str:
+    r"""A LaTeX tabular (package booktabs); numbers to the right.
+
+    >>> print(latex([["clip", "share %"], ["a_b", "25"]]))
+    \begin{tabular}{lr}
+    \toprule
+    clip & share \% \\
+    \midrule
+    a\_b & 25 \\
+    \bottomrule
+    \end{tabular}
+    """
+    head, *body = [" & ".join(cell.translate(_LATEX) for cell in cells) + r" \\" for cells in lines]
+    columns = "l" + "r" * (len(lines[0]) - 1)
+    parts = [
+        rf"\begin{{tabular}}{{{columns}}}",
+        r"\toprule",
+        head,
+        r"\midrule",
+        *body,
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+    return "\n".join(parts)
+
+
+def csv_text(lines: Lines) -> str:
+    """The table as comma-separated values.
+
+    >>> csv_text([["clip", "base"], ["a, b", "25.10"]]).splitlines()
+    ['clip,base', '"a, b",25.10']
+    """
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(lines)
+    return text.getvalue()
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.0f} %"
+
+
+def _span(interval: Sequence[float] | None) -> str:
+    return "" if interval is None else f"{interval[0]:+.2f} to {interval[1]:+.2f}"

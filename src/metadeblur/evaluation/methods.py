@@ -1,0 +1,69 @@
+"""Ways to adapt that are compared under one protocol: each a pair source behind the one ``adapt`` function.
+
+All take the same number of places, pairs and gradient steps of the deblurrer, with the same learning rate and seed;
+none sees the truth, and none is tuned on it. The guard judges all by the same kind of held-out pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+from torch import nn
+
+from metadeblur.adapt import AdaptSettings, Outcome, PairSource, adapt, make_pairs
+from metadeblur.clip import Clip
+from metadeblur.errors import MetadeblurError
+from metadeblur.evaluation.pair_sources import aligned_neighbours, mixed, self_reconstruction
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to adapt."""
+
+    name: str
+    summary: str  # what it learns from
+    adapt: Callable[[nn.Module, Clip, AdaptSettings], Outcome] | None  # None: nothing is done
+
+
+SOURCES: dict[str, tuple[PairSource, str]] = {
+    "flow": (make_pairs, "sharp moments of the clip, blurred along the clip's optical flow"),
+    "self": (self_reconstruction, "blurred frames that must come back when their restoration is blurred again"),
+    "align": (aligned_neighbours, "blurred frames with a sharp neighbour warped onto them as target"),
+}
+"""Pair sources that need no weights; joined by + they are mixed in equal parts."""
+
+_NAMES = ("none", "meta", "finetune", *SOURCES)
+
+
+def find_method(name: str) -> Method:
+    """The method of a name: none, meta, finetune, flow, self, align, or several of the last three joined by +.
+
+    Raises:
+        MetadeblurError: no such method.
+
+    >>> find_method("flow+align").summary.count(";")
+    1
+    """
+    if name == "none":
+        return Method(name, "nothing: the base model as it is", None)
+    if name in ("finetune", "meta"):
+        what = "pre-trained" if name == "finetune" else "meta-trained"
+        return Method(name, f"sharp moments blurred by the paper's {what} reblurring network", _by_network)
+    parts = name.split("+")
+    if any(part not in SOURCES for part in parts) or len(set(parts)) < len(parts):
+        mixtures = f"several of {', '.join(SOURCES)} joined by +"
+        raise MetadeblurError(f"method {name!r} is not known; allowed: {', '.join(_NAMES)}, or {mixtures}")
+    source = SOURCES[name][0] if len(parts) == 1 else mixed([SOURCES[part][0] for part in parts])
+    return Method(name, "; ".join(SOURCES[part][1] for part in parts), partial(_by_source, source))
+
+
+def _by_source(source: PairSource, net: nn.Module, clip: Clip, settings: AdaptSettings) -> Outcome:
+    """Adapt on the pairs of a source, with the clip's optical flow as reblurrer."""
+    return adapt(net, clip, settings=replace(settings, reblur="flow"), pair_source=source)
+
+
+def _by_network(net: nn.Module, clip: Clip, settings: AdaptSettings) -> Outcome:
+    """Adapt on pairs of the paper's reblurring network, fitted to the clip first (Eq. 3 to 6)."""
+    return adapt(net, clip, settings=replace(settings, reblur="network"))

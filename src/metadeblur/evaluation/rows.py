@@ -1,0 +1,152 @@
+"""One row of an evaluation: all frames of a clip by one network, measured; and the notes that survive a kill."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from metadeblur.clip import Clip
+from metadeblur.data.paired import TrialClip
+from metadeblur.evaluation.measures import Measure, to_8bit
+from metadeblur.metrics import flicker, psnr
+from metadeblur.pictures import encode_png, to_uint8
+from metadeblur.record import plain, write_json, write_whole
+from metadeblur.restore import Restorer, RestoreSettings, restore_frames
+from metadeblur.sharpness import self_shift_score
+
+FOCUS_SIDE = 200  # px: pieces of frames that are shown side by side
+
+
+@dataclass(frozen=True)
+class Focus:
+    """The piece of a clip that pictures show: chosen by the blurred frames and the truth alone, for every row alike."""
+
+    frame: int
+    top: int
+    left: int
+    side: int
+
+    def cut(self, frame: Tensor) -> Tensor:
+        """The piece of a frame (3, H, W)."""
+        return frame[:, self.top : self.top + self.side, self.left : self.left + self.side]
+
+
+def choose_focus(clip: TrialClip, side: int = FOCUS_SIDE) -> Focus:
+    """Where the blurred input is furthest from the truth: its worst frame, and there the piece of largest error."""
+    blurred = clip.pair.blurred
+    scores = [float(psnr(blurred[index], clip.pair.sharp[index])) for index in range(len(clip))]
+    worst = int(np.argmin(scores))
+    side = min(side, blurred.height, blurred.width)
+    error = (blurred[worst] - clip.pair.sharp[worst]).square().mean(0).double().numpy()
+    sums = cv2.integral(error)
+    totals = sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]
+    top, left = np.unravel_index(int(totals.argmax()), totals.shape)
+    return Focus(worst, int(top), int(left), side)
+
+
+def keep_picture(frame: Tensor, focus: Focus, path: Path) -> None:
+    """Write the piece of a frame in focus as PNG."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, encode_png(to_uint8(focus.cut(frame))))
+
+
+def measure_row(
+    clip: TrialClip,
+    model: nn.Module | None,
+    rule: Measure,
+    settings: RestoreSettings,
+    focus: Focus | None = None,
+    picture: Path | None = None,
+) -> dict[str, Any]:
+    """Figures of one row: means over the frames, and those of each frame.
+
+    Args:
+        clip: the clip.
+        model: the deblurrer; None: the blurred frames are measured as they are.
+        rule: how a frame is measured.
+        settings: how frames go through the network.
+        focus: the piece to keep a picture of.
+        picture: where to.
+
+    Returns:
+        ``psnr`` (dB), ``ssim``, ``flicker`` (8-bit levels, against the blurred frames; of videos with one frame size),
+        ``self_shift`` (dB, low = sharp; needs no truth), ``aligned`` (RealBlur: share of frames that could be aligned),
+        and ``per_frame``.
+    """
+    figures: dict[str, list[float]] = {}
+    kept: list[Tensor] = []
+    with_time = clip.video and clip.one_size and len(clip) > 1
+    for index, frame in enumerate(_restored(clip, model, settings)):
+        truth = clip.truth(index)
+        # Padding is never measured: each frame is cut to the size of its truth.
+        frame = to_8bit(frame[:, : truth.shape[-2], : truth.shape[-1]])
+        shown = frame.float() / 255
+        for name, value in rule(shown, truth).items():
+            figures.setdefault(name, []).append(value)
+        figures.setdefault("self_shift", []).append(float(self_shift_score(shown)))
+        if with_time:
+            kept.append(frame)
+        if focus is not None and picture is not None and index == focus.frame:
+            keep_picture(shown, focus, picture)
+    row: dict[str, Any] = {name: fmean(values) for name, values in figures.items()}
+    if with_time:
+        row["flicker"] = flicker(Clip(torch.stack(kept)), clip.pair.blurred)
+    row["per_frame"] = {name: figures[name] for name in ("psnr", "ssim")}
+    return row
+
+
+def _restored(clip: TrialClip, model: nn.Module | None, settings: RestoreSettings) -> Iterator[Tensor]:
+    if model is None:
+        return iter(clip.whole)
+    return restore_frames(Restorer(model, clip.whole.height, clip.whole.width, settings), clip.whole)
+
+
+class Ledger:
+    """What has been measured of a clip so far; with a path, it is noted there after each row.
+
+    A run that is killed loses at most the row that it was at.
+
+    Args:
+        path: the notes' file; None: nothing is written.
+        conditions: what the figures depend on; notes under other conditions do not count.
+        keep: use the notes of an earlier run.
+    """
+
+    def __init__(self, path: Path | None = None, conditions: Any = None, *, keep: bool = False) -> None:
+        self.path, self.conditions = path, conditions
+        self.rows: dict[str, dict[str, Any]] = {}
+        self.methods: dict[str, dict[str, Any]] = {}
+        self.seconds: dict[str, float] = {}
+        if keep and path is not None and path.exists():
+            notes = json.loads(path.read_text(encoding="utf-8"))
+            if notes["conditions"] == conditions:
+                self.rows, self.methods, self.seconds = notes["rows"], notes["methods"], notes["seconds"]
+
+    def note(self, row: str, figures: dict[str, Any]) -> None:
+        """Keep a row's figures."""
+        self.rows[row] = dict(plain(figures))
+        self._write()
+
+    def note_method(self, name: str, about: dict[str, Any]) -> None:
+        """Keep what a method's adaptation was like."""
+        self.methods[name] = dict(plain(about))
+        self._write()
+
+    def forget(self) -> None:
+        """Take the notes away: the record is written."""
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+
+    def _write(self) -> None:
+        if self.path is not None:
+            notes = {"conditions": self.conditions, "rows": self.rows, "methods": self.methods, "seconds": self.seconds}
+            write_json(notes, self.path)

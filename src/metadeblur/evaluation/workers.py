@@ -1,0 +1,62 @@
+"""Several processes that measure clips side by side on one machine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+
+import torch
+from torch import nn
+
+from metadeblur.errors import MetadeblurError
+from metadeblur.evaluation.protocol import Job, measure_job
+
+_net: nn.Module | None = None  # of this worker process
+
+
+def measure_side_by_side(
+    jobs: Sequence[Job], net: nn.Module, workers: int, progress: Callable[[int, int, str], None] | None
+) -> None:
+    """Measure clips in ``workers`` processes; the processor's cores are shared out among them.
+
+    Raises:
+        MetadeblurError: what went wrong with a clip, or a process that died.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = max(1, min(torch.get_num_threads(), cores) // workers)
+    # A forked process would share locks of PyTorch's threads and its hold on a GPU.
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_begin, initargs=(net, threads))
+    try:
+        waiting: dict[Future[None], str] = {pool.submit(_work, job): job.folder.name for job in jobs}
+        count = 0
+        while waiting:
+            done, _ = wait(waiting, return_when=FIRST_COMPLETED)
+            for future in done:
+                future.result()
+                count += 1
+                if progress:
+                    progress(count, len(jobs), waiting[future])
+                del waiting[future]
+    except BrokenProcessPool as error:
+        raise MetadeblurError(
+            "a worker process died, perhaps for want of memory; go on with --resume and fewer --workers"
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _begin(net: nn.Module, threads: int) -> None:
+    """Set a worker process up."""
+    global _net
+    torch.set_num_threads(threads)
+    _net = net
+
+
+def _work(job: Job) -> None:
+    """Measure one clip in a worker process."""
+    if _net is None:
+        raise RuntimeError("the worker process has no network")
+    measure_job(job, _net)
