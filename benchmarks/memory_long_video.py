@@ -1,11 +1,12 @@
-"""Peak memory of a long video on its whole way: scan, an identity network, encoding, assembling.
+"""Peak memory of a long video on its whole way: scan, decisions, an identity network, encoding, joining.
 
 Run:  python benchmarks/memory_long_video.py [--frames 18000] [--width 1280] [--height 720] [--limit 2048]
 
-The input is made on the spot: a picture that moves, a cut every 1,500 frames, and a sound track. The measured part
-runs in a process of its own, so that making the input does not count. Its resident memory is printed as it goes, with
-the peak of each stage; memory that grows with the number of frames would show as a rising column. Ends with exit code
-1 where the peak is above the limit or the output does not have all frames.
+The input is made on the spot: a picture that moves, a cut every 1,500 frames, and a sound track. The measured part is
+:func:`metadeblur.pipeline.restore_file` as the command calls it, with the default encoder, without adapting and without
+the guard, which would return such frames untouched. It runs in a process of its own, so that making the input does not
+count. Its resident memory is printed as it goes; memory that grows with the number of frames would show as a rising
+column. Ends with exit code 1 where the peak is above the limit or the output does not have all frames.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -25,6 +27,7 @@ import numpy as np
 
 FPS = 30
 SHOT = 1500
+EVERY = 500  # frames between two lines of the table
 
 
 def make_input(path: Path, frames: int, width: int, height: int) -> None:
@@ -54,51 +57,52 @@ def make_input(path: Path, frames: int, width: int, height: int) -> None:
 
 
 def run(source: Path, output: Path) -> None:
-    """The measured part; prints and leaves with code 1 where frames are missing."""
+    """The measured part."""
     import torch  # here, so that the parent's memory stays small
-    from torch import Tensor, nn
+    from torch import nn
 
-    from metadeblur.restore import Restorer, RestoreSettings, restore_frames
-    from metadeblur.shots import find_shots
-    from metadeblur.video import SegmentWriter, VideoReader, assemble, check_output, reader_clip
+    from metadeblur.adapt import AdaptSettings
+    from metadeblur.outputs import Job
+    from metadeblur.pipeline import RunSettings, restore_file
+    from metadeblur.progress import Bar, Talk
+    from metadeblur.restore import RestoreSettings
 
     torch.set_num_threads(1)
-    print(f"{'stage':<10} {'frames':>7} {'now MB':>7} {'peak MB':>8} {'s':>6}", flush=True)
     began = time.monotonic()
 
     def tell(stage: str, frames: int) -> None:
-        now = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
-        print(f"{stage:<10} {frames:>7} {now:>7.0f} {peak_mb():>8.0f} {time.monotonic() - began:>6.0f}", flush=True)
+        now = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+        print(f"{stage:<12} {frames:>7} {now:>8.0f} {peak_mib():>9.0f} {time.monotonic() - began:>6.0f}", flush=True)
 
-    def counted(stage: str, frames: Iterator[Tensor], start: int) -> Iterator[Tensor]:
-        for index, frame in enumerate(frames, start=start):
-            if index % SHOT == 0:
-                tell(stage, index)
-            yield frame
+    class Told(Bar):
+        """Prints a line every so many frames where a terminal would show a bar."""
 
+        def __call__(self, done: int, *_: object) -> None:
+            if done % EVERY == 0:
+                tell(self.title.split()[0], done)
+
+    class Measured(Talk):
+        """Says its lines, and tells the memory as the work goes on."""
+
+        @contextmanager
+        def bar(self, title: str, unit: str = "frames") -> Iterator[Bar]:
+            yield Told(title, None, unit)
+
+    print(f"{'stage':<12} {'frames':>7} {'now MiB':>8} {'peak MiB':>9} {'s':>6}", flush=True)
     tell("start", 0)
-    reader = VideoReader(source)
-    check_output(source, output)
-    scan = find_shots(reader, progress=lambda done, _: tell("scan", done) if done % SHOT == 0 else None)
-    tell("scan", scan.frames)
-    # Whole frames, so that the tile does not depend on how much memory the machine has free.
-    restorer = Restorer(nn.Identity(), reader.info.height, reader.info.width, RestoreSettings(tile=0, precision="fp32"))
-    segments = []
-    for number, shot in enumerate(scan.shots):
-        segments.append(source.with_name(f"segment{number}"))
-        with SegmentWriter(segments[-1], reader.info, output=output) as writer:
-            frames = restore_frames(restorer, reader_clip(reader, shot.start, shot.stop))
-            for frame in counted("restore", frames, shot.start):
-                writer.write(frame)
-    tell("restore", scan.frames)
-    assemble(segments, reader.info, output, times=scan.times)
-    tell("assemble", scan.frames)
-    print(f"{len(scan.shots)} shots, peak {peak_mb():.0f} MB for {scan.frames} frames", flush=True)
+    settings = RunSettings(
+        adapt=False,
+        adaptation=AdaptSettings(guard=False),
+        # Whole frames, so that the tile does not depend on how much memory the machine has free.
+        restoration=RestoreSettings(tile=0, precision="fp32", device="cpu"),
+    )
+    record = restore_file(Job(source, output), nn.Identity(), settings, model="identity", talk=Measured())
+    tell("done", record["video"]["frames"])
 
 
-def peak_mb() -> float:
-    """Largest resident memory of this process so far, MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+def peak_mib() -> float:
+    """Largest resident memory of this process so far, MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def main() -> int:
