@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from metadeblur.adapt import AdaptSettings, Outcome, adapt
     from metadeblur.clip import Clip, PairedClip
+    from metadeblur.deblurrer import Deblurrer
     from metadeblur.errors import MetadeblurError
     from metadeblur.restore import RestoreSettings, restore
     from metadeblur.video import EncodeSettings, read_clip, write_clip
@@ -27,6 +28,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AdaptSettings",
     "Clip",
+    "Deblurrer",
     "EncodeSettings",
     "MetadeblurError",
     "Outcome",
@@ -43,6 +45,7 @@ __all__ = [
 _ROOMS = {
     "AdaptSettings": "adapt",
     "Clip": "clip",
+    "Deblurrer": "deblurrer",
     "EncodeSettings": "video",
     "MetadeblurError": "errors",
     "Outcome": "adapt",

@@ -18,6 +18,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from metadeblur.checkpoints import Checkpoint, read_checkpoint
+from metadeblur.deblurrer import Deblurrer, from_spandrel, has_spandrel
 from metadeblur.errors import MetadeblurError
 from metadeblur.networks import ARCHITECTURES, recognise
 from metadeblur.published import PUBLISHED
@@ -119,7 +120,8 @@ def load_deblurrer(model: str | Path = "lite") -> nn.Module:
 
     Args:
         model: a name that ``metadeblur models`` lists, or a file: safetensors, or a checkpoint as published. The
-            architecture and its sizes are read from the tensors.
+            architecture and its sizes are read from the tensors; where the package spandrel is installed, the networks
+            that it knows are taken too.
 
     Raises:
         MetadeblurError: unknown name, missing or broken file, or tensors of no known architecture.
@@ -130,6 +132,8 @@ def load_deblurrer(model: str | Path = "lite") -> nn.Module:
     path = find(model)
     weights = read_any(path).weights
     name = recognise(weights)
+    if name is None and has_spandrel():
+        return from_spandrel(weights)
     if name is None:
         known = ", ".join(ARCHITECTURES)
         raise MetadeblurError(f"{path}: its {len(weights)} tensors belong to no known network; known: {known}")
@@ -189,8 +193,12 @@ def save_reblurrer(reblurrer: NetworkReblurrer, path: Path, metadata: dict[str, 
     save_deblurrer(nn.ModuleDict(parts), path, about | metadata, half=half)
 
 
-def save_deblurrer(net: nn.Module, path: Path, metadata: dict[str, str], *, half: bool = False) -> None:
+def save_deblurrer(
+    net: nn.Module, path: str | Path, metadata: dict[str, str] | None = None, *, half: bool = False
+) -> None:
     """Write a network's weights as safetensors, under a temporary name first; ``half`` stores float16.
+
+    Of a :class:`~metadeblur.deblurrer.Deblurrer` the weights of the network inside are written.
 
     Raises:
         MetadeblurError: the file cannot be written.
@@ -198,10 +206,10 @@ def save_deblurrer(net: nn.Module, path: Path, metadata: dict[str, str], *, half
     weights = {
         # A copy each: the format has no tensors that share memory, as one activation under many names does.
         key: (value.half() if half and value.is_floating_point() else value).detach().cpu().clone().contiguous()
-        for key, value in net.state_dict().items()
+        for key, value in (net.net if isinstance(net, Deblurrer) else net).state_dict().items()
     }
-    with whole(path) as partial:
-        partial.write_bytes(save(weights, metadata={**metadata, "format": "pt"}))
+    with whole(Path(path)) as partial:
+        partial.write_bytes(save(weights, metadata={**(metadata or {}), "format": "pt"}))
 
 
 def model_card(name: str) -> dict[str, object]:
