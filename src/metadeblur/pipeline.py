@@ -166,7 +166,7 @@ class _Run:
     def _decide(self, index: int, bar: Bar) -> Decision:
         shot, wanted = self.shots[index], self.settings.adaptation
 
-        adapting = self.forecast.adapting(wanted.steps) if self.forecast and self._adapts(shot) else None
+        adapting = self.forecast.adapting(_steps(wanted)) if self.forecast and self._adapts(shot) else None
 
         def show(done: int, total: int, stage: str) -> None:
             bar(shot.start, self.info.frames, f"{self._title(index)}: {stage} {done} of {total}")
@@ -390,7 +390,7 @@ class _Run:
         adapting = sum(self._adapts(self.shots[index]) for index in left)
         work = Work(
             fit=adapting,
-            step=adapting * settings.steps,
+            step=adapting * _steps(settings),
             guard=adapting * settings.guard,
             frame=sum(self.shots[index].stop - self.shots[index].start for index in left),
         )
@@ -426,6 +426,11 @@ class _Run:
 
     def _title(self, index: int) -> str:
         return f"shot {index + 1} of {len(self.shots)}"
+
+
+def _steps(settings: AdaptSettings) -> int:
+    """Gradient steps on one shot."""
+    return settings.steps_on(settings.pairs * settings.blurs)
 
 
 def _pairs(clip: Clip, restorer: Restorer | None) -> Any:
