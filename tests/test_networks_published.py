@@ -1,23 +1,42 @@
-"""The published networks: equal to the golden values, loadable under the published names, usable at any size."""
+"""The published networks: equal to the golden values, and loaded under the published names."""
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from metadeblur.networks import ARCHITECTURES, recognise
+from metadeblur.networks import ARCHITECTURES, outputs, recognise
+from metadeblur.networks.cdvd_tsp import CDVDTSP, warp
 
 TOLERANCE = 2e-5
 GRADIENT_TOLERANCE = 1e-3
 
+PARAMETERS = {  # as the papers and their releases give them
+    "mimo-unet": 6_807_171,
+    "mimo-unet-plus": 16_107_651,
+    "mprnet": 20_127_073,
+    "restormer": 26_126_644,
+    "cdvd-tsp": 16_187_045,
+    "nafnet-32": 17_111_907,
+    "nafnet-64": 67_888_835,
+}
+KEYS = {
+    "mimo-unet": "mimounet",
+    "mimo-unet-plus": "mimounetplus",
+    "mprnet": "mprnet",
+    "restormer": "restormer",
+    "cdvd-tsp": "cdvd_tsp",
+}
 
-@pytest.fixture(scope="session")
-def recipe(shared):
+
+@pytest.fixture(scope="module")
+def recipe(shared) -> ModuleType:
     """The generator of the golden weights and inputs."""
     sys.path.insert(0, str(shared / "golden"))
     import recipe
@@ -26,26 +45,24 @@ def recipe(shared):
     return recipe
 
 
-@pytest.fixture(scope="session")
-def golden(shared, recipe) -> Callable[[str], dict[str, Tensor]]:
-    """Golden weights by the name of their key list."""
-
-    def filled(keys: str) -> dict[str, Tensor]:
-        spec = json.loads((shared / "golden" / f"keys_{keys}.json").read_text())
-        return recipe.from_keys_json(spec["keys"], spec["gain"], spec["bias_std"])
-
-    return filled
-
-
-def pictures(output: Tensor | tuple[Tensor, ...]) -> list[Tensor]:
-    return [output] if isinstance(output, Tensor) else list(output)
+def golden_weights(shared: Path, recipe: ModuleType, model: str) -> dict[str, Tensor]:
+    spec = json.loads((shared / "golden" / f"keys_{KEYS[model]}.json").read_text())
+    gains = spec["gain"] if isinstance(spec["gain"], dict) else {"": spec["gain"]}
+    return {
+        name: weight
+        for part, gain in gains.items()
+        for name, weight in recipe.from_keys_json(
+            [entry for entry in spec["keys"] if entry["key"].startswith(part)], gain, spec["bias_std"]
+        ).items()
+    }
 
 
-def check_golden(net: nn.Module, frames: Tensor, shared: Path, recipe, name: str) -> None:
-    """Outputs and the sums of all gradients against the stored ones; parameters in the published order."""
+def check_golden(net: nn.Module, frames: Tensor, shared: Path, recipe: ModuleType, name: str) -> None:
+    """Outputs and the sums of all gradients against the stored ones."""
     reference = np.load(shared / "golden" / f"{name}.npz")
     facts = json.loads((shared / "golden" / "models.json").read_text())["results"][name]
-    given = pictures(net.requires_grad_(True)(frames))
+    given = outputs(net.eval().requires_grad_(True), frames)
+    given = given if isinstance(given, Sequence) else [given]
     assert len(given) == len(reference.files)
     for index, picture in enumerate(given):
         assert np.abs(picture.detach().numpy() - reference[f"out{index}"]).max() < TOLERANCE
@@ -55,20 +72,70 @@ def check_golden(net: nn.Module, frames: Tensor, shared: Path, recipe, name: str
     assert sums == pytest.approx(facts["grad_abs_sum"], rel=GRADIENT_TOLERANCE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("model", "keys", "seed"), [("mimo-unet", "mimounet", 201), ("mimo-unet-plus", "mimounetplus", 202)]
+    ("model", "seed"), [("mimo-unet", 201), ("mimo-unet-plus", 202), ("mprnet", 301), ("restormer", 401)]
 )
-def test_image_networks_equal_the_golden_values(model, keys, seed, shared, recipe, golden):
-    weights = golden(keys)
-    assert recognise(weights) == model
-    net = ARCHITECTURES[model].build(weights).eval()
-    assert list(net.state_dict()) == list(weights)
-    check_golden(net, recipe.uniform(seed, (1, 3, 96, 128)), shared, recipe, f"{keys}_96x128")
+def test_image_networks_equal_the_golden_values(model, seed, shared, recipe):
+    net = ARCHITECTURES[model].build(golden_weights(shared, recipe, model))
+    check_golden(net, recipe.uniform(seed, (1, 3, 96, 128)), shared, recipe, f"{KEYS[model]}_96x128")
 
 
-@pytest.mark.parametrize(("model", "millions"), [("mimo-unet", 6.807171), ("mimo-unet-plus", 16.107651)])
-def test_published_sizes(model, millions):
+@pytest.mark.slow
+def test_cdvd_tsp_equals_the_golden_values(shared, recipe):
+    net = CDVDTSP.from_weights(golden_weights(shared, recipe, "cdvd-tsp"))
+    window = recipe.smooth_uniform(501, (1, 5, 3, 96, 128))
+    check_golden(net, window, shared, recipe, "cdvd_tsp_96x128_alignTrue")
+
+
+def test_pwc_net_equals_the_golden_values(shared, recipe):
+    net = CDVDTSP.from_weights(golden_weights(shared, recipe, "cdvd-tsp")).flow_net
+    window = recipe.smooth_uniform(501, (1, 5, 3, 96, 128))
+    with torch.no_grad():
+        flow = net(window[:, 2], window[:, 1])
+        warped, mask = warp(window[:, 1], flow)
+    reference = np.load(shared / "golden" / "pwc_flow_2to1_alignTrue.npz")
+    assert np.abs(flow.numpy() - reference["flow"]).max() < TOLERANCE
+    for picture, name in ((warped, "warped"), (mask, "mask")):  # a pixel at the threshold of the mask may flip
+        assert np.quantile(np.abs(picture.numpy() - reference[name]), 0.999) < TOLERANCE
+
+
+@pytest.mark.parametrize("model", PARAMETERS)
+def test_published_sizes_and_recognition(model):
     with torch.device("meta"):
         net = ARCHITECTURES[model].published()
-    assert sum(weight.numel() for weight in net.parameters()) == round(millions * 1e6)
+    assert sum(weight.numel() for weight in net.parameters()) == PARAMETERS[model]
     assert recognise(net.state_dict()) == model
+
+
+@pytest.mark.parametrize("model", KEYS)
+def test_published_names_shapes_and_order(model, shared):
+    with torch.device("meta"):
+        ours = {name: list(weight.shape) for name, weight in ARCHITECTURES[model].published().state_dict().items()}
+    spec = json.loads((shared / "golden" / f"keys_{KEYS[model]}.json").read_text())
+    assert list(ours.items()) == [(entry["key"], entry["shape"]) for entry in spec["keys"]]
+
+
+def test_nafnet_has_the_published_names():
+    with torch.device("meta"):
+        names = set(ARCHITECTURES["nafnet-32"].published().state_dict())
+    block = {"beta", "gamma", *(f"norm{i}.{part}" for i in (1, 2) for part in ("weight", "bias"))}
+    block |= {
+        f"{layer}.{part}"
+        for layer in ("conv1", "conv2", "conv3", "conv4", "conv5", "sca.1")
+        for part in ("weight", "bias")
+    }
+    stages = ["encoders.0.0", "encoders.3.27", "decoders.0.0", "decoders.3.0", "middle_blks.0"]
+    assert {f"{stage}.{part}" for stage in stages for part in block} <= names
+    assert {"intro.weight", "ending.bias", "downs.3.bias", "ups.0.0.weight"} <= names
+    assert not {"encoders.0.1.beta", "encoders.4.0.beta", "ups.0.0.bias"} & names
+
+
+@pytest.mark.parametrize("model", PARAMETERS)
+def test_weights_of_another_network_are_refused_by_name(model):
+    with torch.device("meta"):
+        weights = dict(ARCHITECTURES[model].published().state_dict())
+    last = list(weights)[-1]
+    del weights[last]
+    with pytest.raises((KeyError, RuntimeError), match=last.replace(".", r"\.")):
+        ARCHITECTURES[model].build({name: torch.zeros(weight.shape) for name, weight in weights.items()})

@@ -207,9 +207,13 @@ def l1_hard_example(
 ) -> Tensor:
     """CDVD-TSP's loss: L1 + 2 HEM over the four restored frames together (Pan et al., CVPR 2020; FIDELITY 27).
 
+    Where only the centre is known to be sharp, as in adaptation, both its pictures count and its neighbours' do not: as
+    targets the neighbours' own frames, blurred as they are, would teach the first pass to leave blur alone.
+
     Args:
         outputs: frames 1, 2 and 3 of the first pass and the centre of the second, each (B, 3, H, W).
-        frames: the five sharp frames, (B, 5, 3, H, W); those wanted are 1, 2, 3 and 2, counted from 0.
+        frames: the five sharp frames, (B, 5, 3, H, W), of which 1, 2, 3 and 2 are wanted, counted from 0; or the centre
+            alone, (B, 3, H, W).
         hard_weight: of the hard-example term.
         random: share of pixels that it draws at random.
         generator: for these.
@@ -217,8 +221,10 @@ def l1_hard_example(
     >>> round(l1_hard_example([torch.zeros(1, 3, 2, 2)] * 4, torch.ones(1, 5, 3, 2, 2), random=0).item(), 4)
     1.0
     """
-    output = torch.cat(list(outputs), dim=1)
-    target = frames[:, [1, 2, 3, 2]].flatten(1, 2)
+    if frames.ndim == 4:
+        output, target = torch.cat([outputs[1], outputs[3]], dim=1), torch.cat([frames, frames], dim=1)
+    else:
+        output, target = torch.cat(list(outputs), dim=1), frames[:, [1, 2, 3, 2]].flatten(1, 2)
     return F.l1_loss(output, target) + hard_weight * hard_example(output, target, random=random, generator=generator)
 
 

@@ -7,13 +7,25 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from metadeblur.losses import balanced, charbonnier_fft
+from metadeblur.losses import (
+    balanced,
+    charbonnier_edge,
+    charbonnier_fft,
+    l1_hard_example,
+    multiscale_fft,
+    psnr_loss,
+)
+from metadeblur.networks.cdvd_tsp import CDVDTSP
 from metadeblur.networks.lite import Lite
 from metadeblur.networks.maxim import Maxim
 from metadeblur.networks.mimo_unet import MIMOUNet
+from metadeblur.networks.mprnet import MPRNet
+from metadeblur.networks.nafnet import NAFNet
+from metadeblur.networks.restormer import Restormer
 
 Loss = Callable[[Any, Tensor], Tensor]  # of an output, or all of them, and the sharp picture
 
@@ -37,8 +49,14 @@ class Architecture:
     marks: tuple[str, ...]  # tensor names that tell this architecture from the others
     traits: Traits
     published: Callable[[], nn.Module]  # untrained, in the sizes of the paper
+    sizes: tuple[tuple[str, int], ...] = ()  # first dimensions of tensors that tell a variant from its sisters
     # Faster settings of the same weights, by name.
     variants: dict[str, Callable[[dict[str, Tensor]], nn.Module]] = field(default_factory=dict)
+
+
+def _seeded_hard_example(pictures: Sequence[Tensor], sharp: Tensor) -> Tensor:
+    """CDVD-TSP's loss with the same random pixels each time, so that a seed decides all that adaptation gives."""
+    return l1_hard_example(pictures, sharp, generator=torch.Generator().manual_seed(0))
 
 
 ARCHITECTURES: dict[str, Architecture] = {
@@ -53,7 +71,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         network=MIMOUNet,
         build=MIMOUNet.from_weights,
         marks=("feat_extract.5.main.0.weight", "AFFs.1.conv.0.main.0.weight", "SCM1.main.0.main.0.weight"),
-        traits=Traits(multiple=4),
+        traits=Traits(multiple=4, loss=multiscale_fft, all_outputs=True),
         published=MIMOUNet,
     ),
     "mimo-unet-plus": Architecture(
@@ -65,8 +83,44 @@ ARCHITECTURES: dict[str, Architecture] = {
             "SCM1.main.0.main.0.weight",
             "Encoder.0.layers.19.main.0.main.0.weight",
         ),
-        traits=Traits(multiple=4),
+        traits=Traits(multiple=4, loss=multiscale_fft, all_outputs=True),
         published=MIMOUNet.plus,
+    ),
+    "mprnet": Architecture(
+        network=MPRNet,
+        build=MPRNet.from_weights,
+        marks=("shallow_feat1.0.weight", "stage3_orsnet.conv_enc1.weight", "sam12.conv1.weight", "tail.weight"),
+        traits=Traits(multiple=8, loss=charbonnier_edge, all_outputs=True),
+        published=MPRNet,
+    ),
+    "restormer": Architecture(
+        network=Restormer,
+        build=Restormer.from_weights,
+        marks=("patch_embed.proj.weight", "latent.0.attn.temperature", "refinement.0.ffn.project_in.weight"),
+        traits=Traits(multiple=8, loss=F.l1_loss),
+        published=Restormer,
+    ),
+    "cdvd-tsp": Architecture(
+        network=CDVDTSP,
+        build=CDVDTSP.from_weights,
+        marks=("flow_net.moduleNetwork.moduleTwo.moduleUpflow.weight", "recons_net.inBlock.0.0.weight"),
+        traits=Traits(frames=5, multiple=4, loss=_seeded_hard_example, all_outputs=True),
+        published=CDVDTSP,
+    ),
+    "nafnet-32": Architecture(
+        network=NAFNet,
+        build=NAFNet.from_weights,
+        marks=("intro.weight", "ending.weight", "middle_blks.0.beta", "downs.0.weight"),
+        traits=Traits(multiple=16, loss=partial(psnr_loss, floor=1e-8)),
+        published=NAFNet,
+    ),
+    "nafnet-64": Architecture(
+        network=NAFNet,
+        build=NAFNet.from_weights,
+        marks=("intro.weight", "ending.weight", "middle_blks.0.beta", "downs.0.weight"),
+        sizes=(("intro.weight", 64),),
+        traits=Traits(multiple=16, loss=partial(psnr_loss, floor=1e-8)),
+        published=partial(NAFNet, width=64),
     ),
     "maxim": Architecture(
         network=Maxim,
@@ -104,10 +158,24 @@ def final(output: Tensor | Sequence[Tensor]) -> Tensor:
     return max(output, key=lambda picture: picture.shape[-1])
 
 
-def recognise(weights: dict[str, Tensor]) -> str | None:
-    """The registered architecture whose marks are all among the tensor names, or None.
+def outputs(net: nn.Module, frames: Tensor) -> Any:
+    """All that a network gives in training, in whatever mode it is: what its own loss is taken of.
 
-    Of several, such as a network and its larger variant, the one with the most marks.
+    A module that returns less in evaluation has a method ``outputs``; of all others it is what they return.
     """
-    fitting = [name for name, entry in ARCHITECTURES.items() if all(mark in weights for mark in entry.marks)]
-    return max(fitting, key=lambda name: len(ARCHITECTURES[name].marks), default=None)
+    every = getattr(net, "outputs", None)
+    return every(frames) if callable(every) else net(frames)
+
+
+def recognise(weights: dict[str, Tensor]) -> str | None:
+    """The registered architecture whose marks are all among the tensor names, and whose sizes are right, or None.
+
+    Of several, such as a network and its larger variant, the one that asks for most.
+    """
+
+    def fits(entry: Architecture) -> bool:
+        named = all(mark in weights for mark in entry.marks)
+        return named and all(name in weights and len(weights[name]) == size for name, size in entry.sizes)
+
+    fitting = {name: len(entry.marks) + len(entry.sizes) for name, entry in ARCHITECTURES.items() if fits(entry)}
+    return max(fitting, key=lambda name: fitting[name], default=None)
