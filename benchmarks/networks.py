@@ -1,0 +1,200 @@
+"""Each published network in its straightforward form against the tuned way of running it, in the same run.
+
+Run:  python benchmarks/networks.py [--networks mprnet restormer ...] [--side 128] [--rounds 5] [--json FILE]
+
+The straightforward form is the paper's written down step by step: float32, channels first, normalised copies for
+attention, layer normalisation by mean and variance, a flow pyramid for each pair of frames. The tuned ways add, one
+after another, what restoring does: our forms of these parts, inference mode, channels-last, bf16 where it is native;
+for Restormer PyTorch's fused attention as well. All ways take turns in every round, so that a busy machine slows all of
+them alike; the ratio is taken within each round. The difference is the PSNR in dB between a way's picture and the
+straightforward one's; weights are drawn, so that pictures vary as much as the networks' branches do (the time does not
+depend on them); ``--weights FILE`` measures real ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import math
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from types import MethodType
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from metadeblur import load_deblurrer
+from metadeblur.networks import ARCHITECTURES, final, nafnet, recognise, restormer, traits
+from metadeblur.networks.cdvd_tsp import CDVDTSP, temporal_sharpness, warp
+from metadeblur.restore import has_native_bf16
+
+NETWORKS = ("mimo-unet", "mimo-unet-plus", "mprnet", "restormer", "nafnet-32", "nafnet-64", "cdvd-tsp")
+
+
+def drawn(name: str) -> nn.Module:
+    """A network in its published sizes, weights drawn so that signals keep about their strength."""
+    net = ARCHITECTURES[name].published()
+    generator = torch.Generator().manual_seed(0)
+    for key, weight in net.state_dict().items():
+        if weight.ndim >= 2 and not key.endswith("temperature"):
+            fan_in = weight[0].numel() if weight.shape[0] > 1 else weight.numel()
+            weight.normal_(0, 0.6 / math.sqrt(max(fan_in, 1)), generator=generator)
+    return net.eval().requires_grad_(False)
+
+
+def plain_norm(self: nn.LayerNorm, x: Tensor) -> Tensor:
+    """Layer normalisation over the channels of (B, C, H, W), written down."""
+    mean = x.mean(1, keepdim=True)
+    variance = (x - mean).pow(2).mean(1, keepdim=True)
+    scaled = (x - mean) / (variance + self.eps).sqrt()
+    return scaled * self.weight[:, None, None] + self.bias[:, None, None]
+
+
+def heads(self: restormer.TransposedAttention, x: Tensor) -> Sequence[Tensor]:
+    """Query, key and value (B, heads, C, H * W)."""
+    return [part.unflatten(1, (self.heads, -1)).flatten(3) for part in self.qkv_dwconv(self.qkv(x)).chunk(3, 1)]
+
+
+def plain_attention(self: restormer.TransposedAttention, x: Tensor) -> Tensor:
+    query, key, value = heads(self, x)
+    attention = F.normalize(query, dim=-1) @ F.normalize(key, dim=-1).mT * self.temperature
+    return self.project_out((attention.softmax(-1) @ value).reshape(x.shape))
+
+
+def fused_attention(self: restormer.TransposedAttention, x: Tensor) -> Tensor:
+    query, key, value = heads(self, x)
+    query = F.normalize(query, dim=-1) * self.temperature
+    mixed = F.scaled_dot_product_attention(query, F.normalize(key, dim=-1), value, scale=1.0)
+    return self.project_out(mixed.reshape(x.shape))
+
+
+def plain_stage(self: CDVDTSP, frames: Sequence[Tensor]) -> list[Tensor]:
+    restored = []
+    for before, middle, after in zip(frames, frames[1:], frames[2:], strict=False):
+        previous, seen = warp(before, self.flow_net(middle, before))
+        following, seen_too = warp(after, self.flow_net(middle, after))
+        sharpness = temporal_sharpness(previous, middle, following) * seen * seen_too
+        restored.append(self.recons_net(torch.cat([previous, middle, following, sharpness], 1)))
+    return restored
+
+
+def straightforward(net: nn.Module, attention: Callable[..., Tensor] | None = plain_attention) -> nn.Module:
+    """A copy with the paper's forms in place of ours; with ``attention`` alone where that is another one."""
+    net = copy.deepcopy(net)
+    for module in net.modules():
+        if isinstance(module, restormer.TransposedAttention):
+            module.forward = MethodType(attention, module)
+        elif attention is not plain_attention:
+            continue
+        elif isinstance(module, restormer.ChannelNorm):
+            module.forward = partial(plain_norm, module.body)
+        elif isinstance(module, nafnet.ChannelNorm):
+            module.forward = MethodType(plain_norm, module)
+        elif isinstance(module, CDVDTSP):
+            module._stage = MethodType(plain_stage, module)
+    return net
+
+
+def way(net: nn.Module, frames: Tensor, *, last: bool, inference: bool, bf16: bool) -> Callable[[], Tensor]:
+    """A call that runs the network so."""
+    layout = torch.channels_last if last else torch.contiguous_format
+    net = copy.deepcopy(net).to(memory_format=layout)
+    if frames.ndim == 4:
+        frames = frames.contiguous(memory_format=layout)
+
+    def run() -> Tensor:
+        mode = torch.inference_mode() if inference else torch.no_grad()
+        with mode, torch.autocast(frames.device.type, dtype=torch.bfloat16, enabled=bf16):
+            picture = final(net(frames)).float()
+        if frames.is_cuda:
+            torch.cuda.synchronize()
+        return picture
+
+    return run
+
+
+def ways_of(net: nn.Module, frames: Tensor) -> dict[str, Callable[[], Tensor]]:
+    """All ways of running a network, the straightforward one first."""
+    ways = {
+        "straightforward": way(straightforward(net), frames, last=False, inference=False, bf16=False),
+        "our forms": way(net, frames, last=False, inference=False, bf16=False),
+        "+ inference mode": way(net, frames, last=False, inference=True, bf16=False),
+        "+ channels-last": way(net, frames, last=True, inference=True, bf16=False),
+    }
+    if has_native_bf16(frames.device):
+        ways["+ bf16"] = way(net, frames, last=True, inference=True, bf16=True)
+    if isinstance(net, restormer.Restormer):
+        fused = straightforward(net, fused_attention)
+        ways["channels-last, fused attention"] = way(fused, frames, last=True, inference=True, bf16=False)
+    return ways
+
+
+def measure(name: str, net: nn.Module, side: int, rounds: int, device: str) -> list[dict[str, object]]:
+    """Time and difference of every way; one row each."""
+    generator = torch.Generator().manual_seed(1)
+    count = traits(net).frames
+    frames = torch.rand(count, 3, -(-side // 8), -(-side // 8), generator=generator)
+    frames = F.interpolate(frames, (side, side), mode="bilinear").to(device)
+    ways = ways_of(net.to(device), frames if count == 1 else frames[None])
+    pictures = {title: run() for title, run in ways.items()}  # also warms up
+    times: dict[str, list[float]] = {title: [] for title in ways}
+    for _ in range(rounds):
+        for title, run in ways.items():
+            start = time.perf_counter()
+            run()
+            times[title].append(time.perf_counter() - start)
+    rows = []
+    for title, series in times.items():
+        ratios = [plain / one for one, plain in zip(series, times["straightforward"], strict=True)]
+        error = float((pictures[title] - pictures["straightforward"]).square().mean())
+        rows.append(
+            {
+                "network": name,
+                "way": title,
+                "seconds": statistics.median(series),
+                "faster": statistics.median(ratios),
+                "faster_min": min(ratios),
+                "faster_max": max(ratios),
+                "difference_db": -10 * math.log10(error) if error else None,
+            }
+        )
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=NETWORKS)
+    parser.add_argument("--weights", type=Path, help="a weight file instead of drawn weights")
+    parser.add_argument("--side", type=int, default=128, help="of the square picture, px")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--json", type=Path, help="write the rows to this file as well")
+    choices = parser.parse_args()
+    torch.set_num_threads(choices.threads)
+    nets = {name: partial(drawn, name) for name in choices.networks}
+    if choices.weights:
+        net = load_deblurrer(choices.weights)
+        nets = {recognise(net.state_dict()) or "network": lambda: net}
+
+    where = torch.cuda.get_device_name() if choices.device == "cuda" else f"cpu, {choices.threads} threads"
+    print(f"{choices.side}x{choices.side}, {where}, torch {torch.__version__}, {choices.rounds} rounds")
+    print(f"{'network':16}{'way':32}{'median s':>9}   times as fast (min to max)   difference dB")
+    rows = []
+    for name, build in nets.items():
+        for row in measure(name, build(), choices.side, choices.rounds, choices.device):
+            rows.append(row)
+            spread = f"{row['faster']:.2f} ({row['faster_min']:.2f} to {row['faster_max']:.2f})"
+            decibels = "same" if row["difference_db"] is None else f"{row['difference_db']:.1f}"
+            print(f"{name:16}{row['way']:32}{row['seconds']:9.3f}   {spread:26}   {decibels:>6}", flush=True)
+    if choices.json:
+        choices.json.write_text(json.dumps(rows, indent=1))
+
+
+if __name__ == "__main__":
+    main()
