@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 import metadeblur as md
 from metadeblur.adapt import AdaptSettings, Pair, inner_update, make_pairs
+from metadeblur.guard import blend
 from metadeblur.learning import own_loss, trainable
 from metadeblur.networks import ARCHITECTURES, final, outputs, recognise, traits
 from metadeblur.networks.cdvd_tsp import CDVDTSP, cost_volume, temporal_sharpness, warp
@@ -168,6 +169,16 @@ def test_mprnet_has_one_prelu_and_saves_it_under_every_name(tmp_path):
     assert sum(name.endswith("body.1.weight") for name, _ in net.named_parameters()) == 1
     md.weights.save_deblurrer(net, tmp_path / "mprnet.safetensors", {})
     assert set(names) <= set(md.load_deblurrer(tmp_path / "mprnet.safetensors").state_dict())
+
+
+def test_a_weight_with_many_names_is_blended_once():
+    base, adapted = small("mprnet"), small("mprnet")
+    (name,) = (name for name, weight in base.named_parameters() if weight.numel() == 1)
+    with torch.no_grad():
+        adapted.get_parameter(name).fill_(1.0)
+    share = 0.25
+    expected = (1 - share) * base.get_parameter(name) + share * 1.0
+    assert blend(base, adapted, share).get_parameter(name).item() == pytest.approx(expected.item())
 
 
 def test_mimo_unet_plus_drops_channels_in_training_only():

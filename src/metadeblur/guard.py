@@ -145,14 +145,19 @@ def blend(base: nn.Module, adapted: nn.Module, share: float) -> nn.Module:
     1.5
     """
     between = copy.deepcopy(base)
-    goal = adapted.state_dict()
+    goal = dict(_tensors(adapted))
     with torch.no_grad():
-        for name, value in between.state_dict().items():
+        for name, value in _tensors(between):
             if share == 1 or not value.is_floating_point():
                 value.copy_(goal[name])
             else:
                 value.lerp_(goal[name].to(value), share)
     return between
+
+
+def _tensors(net: nn.Module) -> list[tuple[str, Tensor]]:
+    """Parameters and buffers, each once: a state dict has one that modules share under all its names."""
+    return [*net.named_parameters(), *net.named_buffers()]
 
 
 def sharp_already(clip: Clip) -> Reason | None:
