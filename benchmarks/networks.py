@@ -6,9 +6,10 @@ The straightforward form is the paper's written down step by step: float32, chan
 attention, layer normalisation by mean and variance, a flow pyramid for each pair of frames. The tuned ways add, one
 after another, what restoring does: our forms of these parts, inference mode, channels-last, bf16 where it is native;
 for Restormer PyTorch's fused attention as well. All ways take turns in every round, so that a busy machine slows all of
-them alike; the ratio is taken within each round. The difference is the PSNR in dB between a way's picture and the
-straightforward one's; weights are drawn, so that pictures vary as much as the networks' branches do (the time does not
-depend on them); ``--weights FILE`` measures real ones.
+them alike; the ratio is taken within each round. On one thread of the CPU its own seconds are counted, not the clock's.
+The difference is the PSNR in dB between a way's picture and the straightforward one's; weights are drawn, so that
+pictures vary as much as the networks' branches do (the time does not depend on them); ``--weights FILE`` measures real
+ones.
 """
 
 from __future__ import annotations
@@ -143,11 +144,12 @@ def measure(name: str, net: nn.Module, side: int, rounds: int, device: str) -> l
     ways = ways_of(net.to(device), frames if count == 1 else frames[None])
     pictures = {title: run() for title, run in ways.items()}  # also warms up
     times: dict[str, list[float]] = {title: [] for title in ways}
+    clock = time.process_time if device == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
     for _ in range(rounds):
         for title, run in ways.items():
-            start = time.perf_counter()
+            start = clock()
             run()
-            times[title].append(time.perf_counter() - start)
+            times[title].append(clock() - start)
     rows = []
     for title, series in times.items():
         ratios = [plain / one for one, plain in zip(series, times["straightforward"], strict=True)]
