@@ -37,7 +37,7 @@ def plain(net: Lite, window: Tensor, *, bf16: bool, channels_last: bool) -> Call
 
     def run() -> object:
         with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
-            return module.body(module.prepare(window[None]).contiguous(memory_format=layout))
+            return module.deblur_prepared(module.prepare_window(window[None]).contiguous(memory_format=layout))
 
     return run
 
@@ -63,7 +63,7 @@ def main() -> None:
     native = has_native_bf16(torch.device("cpu"))
 
     ways: dict[str, Callable[[], object]] = {"fp32": plain(net, window, bf16=False, channels_last=False)}
-    ways["motion and samples alone"] = partial(net.prepare, window[None])
+    ways["motion and samples alone"] = partial(net.prepare_window, window[None])
     ways["fp32 channels-last"] = plain(net, window, bf16=False, channels_last=True)
     if native:
         ways["bf16"] = plain(net, window, bf16=True, channels_last=False)

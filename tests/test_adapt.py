@@ -11,6 +11,9 @@ from torch import nn
 from metadeblur.adapt import AdaptSettings, Pair, adapt, inner_update
 from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
+from metadeblur.optical_flow import window_velocity
+from metadeblur.reblur.flow import fit_flow_reblurrer
+from metadeblur.support import place_window
 from metadeblur.weights import parameters_digest
 
 QUICK = {"pairs": 4, "steps": 6, "patch": 48, "batch": 2, "precision": "fp32"}
@@ -115,14 +118,35 @@ def test_weights_that_become_nan_in_the_last_step_are_not_used():
     assert all(weight.isfinite().all() for weight in net.parameters())
 
 
+class Brighter:
+    """A reblurrer that knows of no motion."""
+
+    name = "brighter"
+
+    def reblur(self, clip, place, generator):
+        del generator
+        return (place_window(clip, place, 1)[0] + 0.01).clamp(0, 1)
+
+    def describe(self):
+        return {"name": self.name}
+
+
 def test_video_deblurrers_get_the_window_with_its_centre_replaced(clip):
-    outcome = adapt(SmallVideo(), clip, **QUICK, guard=False)
+    outcome = adapt(SmallVideo(), clip, reblurrer=Brighter(), **QUICK, guard=False)
     pair = outcome.pairs[0]
     assert pair.blurred.shape == (3, 3, 48, 48)
     place = outcome.support.train[0]
     cut = (..., slice(place.top, place.top + 48), slice(place.left, place.left + 48))
     assert torch.equal(pair.sharp, clip[place.frame][cut])
     assert torch.equal(pair.blurred[0], clip[clip.clamp(place.frame - 1)][cut])
+    assert torch.equal(pair.blurred[1], (pair.sharp + 0.01).clamp(0, 1))
+
+
+def test_flow_pairs_of_video_deblurrers_have_neighbours_that_move_as_the_blur_does(clip):
+    reblurrer = fit_flow_reblurrer(clip, generator=torch.Generator().manual_seed(0), exposure=0.8)
+    outcome = adapt(SmallVideo(), clip, reblurrer=reblurrer, **QUICK, guard=False)
+    moved = [window_velocity(pair.blurred).mean((1, 2)) for pair in outcome.pairs]
+    assert max(float(velocity.norm()) for velocity in moved) > 0.5
 
 
 def test_networks_that_need_a_multiple_and_give_several_outputs_adapt(clip):

@@ -126,8 +126,8 @@ class Restorer:
         self._net = copy.deepcopy(net).to(self.device).eval().requires_grad_(False)
         self._net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         # Some networks look beyond a pixel's surroundings first (motion); only what comes after is cut into tiles.
-        self._ready: Callable[[Tensor], Tensor] = getattr(self._net, "prepare", lambda frames: frames)
-        self._body: Callable[[Tensor], Tensor | Sequence[Tensor]] = getattr(self._net, "body", self._net)
+        self._ready: Callable[[Tensor], Tensor] = getattr(self._net, "prepare_window", lambda frames: frames)
+        self._body: Callable[[Tensor], Tensor | Sequence[Tensor]] = getattr(self._net, "deblur_prepared", self._net)
 
     def __call__(self, window: Tensor) -> Tensor:
         """Restore the centre of a window.

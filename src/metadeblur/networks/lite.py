@@ -119,9 +119,9 @@ class Lite(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Deblur the centre of (B, 3, 3, H, W), or (B, 3, H, W)."""
-        return self.body(self.prepare(x))
+        return self.deblur_prepared(self.prepare_window(x))
 
-    def prepare(self, x: Tensor, velocity: Tensor | None = None) -> Tensor:
+    def prepare_window(self, x: Tensor, velocity: Tensor | None = None) -> Tensor:
         """What looks beyond a pixel's surroundings, apart, so that frames can be cut into tiles after it.
 
         Args:
@@ -140,8 +140,8 @@ class Lite(nn.Module):
                 velocity = torch.stack([window_velocity(one) for one in window.detach()])
             return _prepared(window, velocity.to(window))
 
-    def body(self, prepared: Tensor) -> Tensor:
-        """Deblur what :meth:`prepare` gave."""
+    def deblur_prepared(self, prepared: Tensor) -> Tensor:
+        """Deblur what :meth:`prepare_window` gave."""
         features = self.stem(F.pixel_unshuffle(prepared, self.fold))
         skips: list[Tensor] = []
         for stage, down in zip(self.encoder, self.down, strict=False):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -16,6 +17,7 @@ from metadeblur.data.pairs import Batch, PairSampler
 from metadeblur.errors import MetadeblurError
 from metadeblur.losses import balanced, charbonnier, psnr_loss
 from metadeblur.networks.lite import Lite
+from metadeblur.pictures import Picture, side_by_side, to_uint8
 from metadeblur.training.loop import LoopSettings, run
 
 LOSSES = {"balanced": balanced, "charbonnier": charbonnier, "psnr": psnr_loss}
@@ -101,11 +103,25 @@ class DeblurTrainee:
                 scores[name].append(-10 * torch.log10(error + 1e-5))
         return {name: float(torch.cat(values).mean()) for name, values in scores.items()}
 
+    def pictures(self, number: int) -> dict[str, Picture]:
+        """Two held-out patches: blurred, restored by the mean weights, sharp."""
+        del number
+        if self.held_out is None:
+            return {}
+        batch = self.held_out(0)
+        with torch.inference_mode():
+            restored = self._forward(self.mean, batch).clamp(0, 1).cpu()
+        rows = [
+            side_by_side([to_uint8(part[index]) for part in (batch.centre, restored, batch.sharp)])
+            for index in range(min(2, len(restored)))
+        ]
+        return {"blurred_restored_sharp": np.concatenate(rows)}
+
     def _forward(self, net: Lite, batch: Batch) -> Tensor:
         velocity = None if batch.velocity is None else batch.velocity.to(self.device)
-        prepared = net.prepare(batch.blurred.to(self.device), velocity)
+        prepared = net.prepare_window(batch.blurred.to(self.device), velocity)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.settings.precision == "bf16"):
-            return net.body(prepared.contiguous(memory_format=torch.channels_last)).float()
+            return net.deblur_prepared(prepared.contiguous(memory_format=torch.channels_last)).float()
 
     def state_dict(self) -> dict[str, Any]:
         """Weights, their mean and the optimiser."""
