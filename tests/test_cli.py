@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import re
 import subprocess
 import sys
@@ -24,8 +25,11 @@ CONTRACT = {
     "adapt": "-o --model --steps --seed",
     "synth": "-o --clips --seed",
     "train deblur": "--config --resume",
-    "evaluate": "-o --layout --model --rows --resume",
-    "models": "",
+    "train reblur": "--config --resume",
+    "train meta": "--config --resume",
+    "evaluate": "-o --layout --model --rows --method --resume",
+    "reproduce": "--root -o --small",
+    "models": "--measure --json",
     "weights import": "",
     "weights list": "",
     "weights verify": "",
@@ -195,8 +199,14 @@ def test_doctor_models_and_weights_print_facts(capsys):
     facts = capsys.readouterr().out
     for word in ("torch", "libx264", "native bf16", "memory", "device"):
         assert word in facts
-    assert run("models") == 0
-    assert "lite" in capsys.readouterr().out
+    assert run("models", "lite", "mimo-unet") == 0
+    listed = capsys.readouterr().out
+    assert "lite            video, 3 frames" in listed
+    assert "metadeblur weights import mimo-unet FILE" in listed
+    assert run("models", "lite", "--json") == 0
+    assert json.loads(capsys.readouterr().out)[0]["weights"] == "built in"
+    assert run("models", "lit") == 1
+    assert "models are lite, " in capsys.readouterr().err
     assert run("weights", "list") == 0
     listed = capsys.readouterr().out
     assert "lite.safetensors" in listed

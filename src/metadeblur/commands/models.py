@@ -3,23 +3,54 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+if TYPE_CHECKING:
+    from metadeblur.catalogue import Model
 
 
 @dataclass(frozen=True)
 class Models:
-    """List the models that --model knows by name; a weight file of one of these networks works as well."""
+    """List the models that --model knows by name; a weight file of one of these networks works as well.
+
+    Multiply-adds are those of one frame, in convolutions and products of matrices.
+    """
+
+    names: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="NAME...")] = ()
+    """Which models; none: all."""
+    measure: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Time one frame of 256x256 on this machine, in fp32."""
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print a JSON list instead of the table."""
 
     def run(self) -> None:
-        """Print one line a model."""
-        from metadeblur.networks import ARCHITECTURES
-        from metadeblur.weights import BUILT_IN, built_in_path, read_weights
+        """Print two lines a model, as soon as they are known."""
+        from metadeblur.catalogue import describe, names
+        from metadeblur.record import to_json
 
-        for name, architecture in ARCHITECTURES.items():
-            frames = architecture.traits.frames
-            takes = "one frame" if frames == 1 else f"{frames} frames"
-            if name in BUILT_IN and built_in_path(name).is_file():
-                weights, _ = read_weights(built_in_path(name))
-                size = sum(tensor.numel() for tensor in weights.values())
-                print(f"{name:<16}built in, {size / 1e6:.2f} million parameters, takes {takes}")
-            else:
-                print(f"{name:<16}no weights installed, takes {takes}; give a weight file: --model FILE")
+        models = (describe(name, measure=self.measure) for name in self.names or names())
+        if self.json:
+            print(to_json(list(models)), end="")
+            return
+        print(
+            _line("model", "takes", "parameters", "256x256", "1280x720", "s a frame" if self.measure else "", "weights")
+        )
+        for model in models:
+            print(_told(model), flush=True)
+
+
+def _line(*cells: str) -> str:
+    name, takes, *numbers, weights = cells
+    return f"{name:<16}{takes:<16}" + "".join(f"{number:>12}" for number in numbers if number) + f"  {weights}"
+
+
+def _told(model: Model) -> str:
+    """Two lines: the figures, and where the weights come from."""
+    counted = [f"{count / 1e9:.1f} G" for count in model.multiply_adds.values()]
+    seconds = "" if model.seconds is None else f"{model.seconds:.2f}"
+    takes = model.kind if model.frames == 1 else f"{model.kind}, {model.frames} frames"
+    first = _line(model.name, takes, f"{model.parameters / 1e6:.2f} M", *counted, seconds, model.weights)
+    how = "" if model.weights != "not here" else f"\n{'':<16}{model.how}"
+    return f"{first}\n{'':<16}{model.paper}; weights: {model.licence}{how}"
