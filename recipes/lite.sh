@@ -25,4 +25,4 @@ fi
 metadeblur synth "$folder/photographs" -o "$folder/clips/train" --clips 900 --seed 0
 metadeblur synth "$folder/photographs" -o "$folder/clips/validation" --clips 12 --frames 3 --seed 777
 metadeblur train deblur --config "$here/lite.toml" --clips "$folder/clips/train" \
-  --validation "$folder/clips/validation" --loop.steps "$steps" -o "$folder/run" --resume
+  --validation "$folder/clips/validation" --steps "$steps" -o "$folder/run" --resume
