@@ -45,6 +45,7 @@ COMMANDS: dict[str, Entry] = {
     "synth": Entry("synth", "Synth", "make blurred and sharp clips from sharp photographs and videos"),
     "train deblur": Entry("train", "TrainDeblur", "train a deblurring network on paired clips"),
     "evaluate": Entry("evaluate", "Evaluate", "measure blurred, base, adapted and oracle against the truth"),
+    "reproduce": Entry("reproduce", "Reproduce", "run the paper's tables and figures, its numbers beside ours"),
     "models": Entry("models", "Models", "list the models that --model knows"),
     "weights import": Entry("weights", "WeightsImport", "take a network's published weights over"),
     "weights list": Entry("weights", "WeightsList", "list all weights: which are here, and how to get the others"),

@@ -40,6 +40,8 @@ class Evaluate:
     method: Annotated[str, tyro.conf.arg(metavar="NAME,...")] = "flow"
     """How adapted is adapted: none, meta, finetune, flow, self, align, or mixtures such as flow+align; separated by
     commas: each is measured, the first one is the row adapted."""
+    meta: Annotated[str, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = ""
+    """What metadeblur train meta wrote: the networks that the method meta starts from."""
     clips: Annotated[str, tyro.conf.arg(metavar="CLIP,...", help_behavior_hint="")] = ""
     """Clips to measure, separated by commas; default: all."""
     apart: Annotated[str, tyro.conf.arg(metavar="CLIP,...", help_behavior_hint="")] = ""
@@ -59,7 +61,7 @@ class Evaluate:
     patch: Annotated[int, tyro.conf.arg(metavar="PX")] = 256
     """Side of the patches that are learnt from; shrinks to fit small frames."""
     reblurrer: Annotated[str, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = ""
-    """Weights of the reblurring network, for the methods finetune and meta; default: the built-in ones."""
+    """Weights of the reblurring network, for the method finetune; default: the built-in ones."""
     guard: bool = True
     """Keep, weaken or drop each adaptation by what it does."""
     seed: Annotated[int, tyro.conf.arg(metavar="S")] = 0
@@ -91,6 +93,7 @@ class Evaluate:
         settings = EvaluateSettings(
             rows=rows,
             methods=_listed(self.method),
+            meta=self.meta,
             layout=self.layout,
             part=self.part,
             inputs=self.inputs,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from metadeblur.networks import traits
 from metadeblur.progress import stopwatch
 from metadeblur.record import machine, peak_memory_mb, plain, versions, write_json
 from metadeblur.restore import RestoreSettings
-from metadeblur.weights import parameters_digest
+from metadeblur.weights import checksum, load_deblurrer, parameters_digest
 
 ROWS = ("blurred", "base", "adapted", "oracle")
 
@@ -42,6 +42,7 @@ class EvaluateSettings:
 
     rows: tuple[str, ...] = ROWS  # blurred is always measured
     methods: tuple[str, ...] = ("flow",)  # ways to adapt, see evaluation/methods.py; the first one is "adapted"
+    meta: str = ""  # folder that "train meta" wrote: the networks that the method meta starts from
     layout: str = "auto"  # of the folder of clips
     part: str = ""  # of a benchmark; empty: what its papers report
     inputs: str = "blur"  # GoPro's folder of blurred frames: blur or blur_gamma
@@ -66,6 +67,8 @@ class EvaluateSettings:
             raise MetadeblurError(f"methods {', '.join(self.methods) or 'none'}: name one or more, each once")
         for method in self.methods:
             find_method(method)
+        if "meta" in self.methods:
+            meta_files(self.meta)
 
     def conditions(self, net: nn.Module, model: str, benchmark: Benchmark) -> dict[str, Any]:
         """Everything that the figures depend on, as plain values."""
@@ -75,6 +78,7 @@ class EvaluateSettings:
                 "weights": parameters_digest(net)[:16],
                 "rows": self.rows,
                 "methods": self.methods,
+                "meta": [checksum(path)[:16] for path in meta_files(self.meta)] if "meta" in self.methods else None,
                 "layout": benchmark.layout,
                 "part": benchmark.part,
                 "inputs": benchmark.inputs,
@@ -86,6 +90,20 @@ class EvaluateSettings:
             }
         )
         return found
+
+
+def meta_files(folder: str) -> tuple[Path, Path]:
+    """The deblurrer and the reblurring network that ``metadeblur train meta`` wrote into a folder.
+
+    Raises:
+        MetadeblurError: no folder, or not both in it.
+    """
+    files = Path(folder) / "weights.safetensors", Path(folder) / "reblurrer.safetensors"
+    missing = [str(path) for path in files if not path.is_file()]
+    if not folder or missing:
+        where = f"{missing[0]} is not there" if folder else "no folder was given"
+        raise MetadeblurError(f"the method meta needs what metadeblur train meta wrote (--meta DIR): {where}")
+    return files
 
 
 @dataclass(frozen=True)
@@ -306,32 +324,30 @@ class _Trial:
         if known is not None and all(f"{method.name}/{row}" in self.ledger.rows for row in known["rows"]):
             self.patch = known["patch"]
             return dict(known)
-        base = "base" if "base" in self.ledger.rows else None
         if self.say:
             self.say(f"adapt {method.name}")
         seconds: dict[str, float] = {}
         with stopwatch(seconds, "adapt"):
             outcome = self._adapt(method)
-            untouched = self.settings.adaptation.guard and outcome is not None
-            sharp = sharp_already(self.clip.pair.blurred) if untouched else None
-        for stage, spent in seconds.items():
-            self.ledger.seconds[f"{stage} {method.name}"] = spent
-        if outcome is None or (outcome.adapted is None and base):
-            self._base_again(whole, base)
-        elif outcome.adapted is not None:
+            guarding = self.settings.adaptation.guard and outcome is not None
+            sharp = sharp_already(self.clip.pair.blurred) if guarding else None
+        self.ledger.seconds[f"adapt {method.name}"] = seconds["adapt"]
+        if outcome is not None and outcome.adapted is not None:
             self.measure(whole, outcome.adapted)
+        else:
+            self._unadapted(whole, method, outcome)
         if sharp is not None:  # such a clip is given back as it is
             self.same(guarded, "blurred")
-        elif outcome is not None and outcome.share == 1 and whole in self.ledger.rows:
-            self.same(guarded, whole)
         elif outcome is None or outcome.share == 0:
-            self._base_again(guarded, base)
+            self._unadapted(guarded, method, outcome)
+        elif outcome.share == 1:
+            self.same(guarded, whole)
         else:
             self.measure(guarded, outcome.model)
         if outcome is not None and outcome.support is not None and method.name == self.settings.methods[0]:
             self.patch = outcome.support.patch
         known = {
-            "rows": [row for row in ("adapted", "adapted_unguarded") if f"{method.name}/{row}" in self.ledger.rows],
+            "rows": ["adapted", "adapted_unguarded"],
             "share": outcome.share if outcome else 0.0,
             "seconds": seconds | (outcome.seconds if outcome else {}),
             "patch": self.patch,
@@ -343,18 +359,25 @@ class _Trial:
     def _adapt(self, method: Method) -> Outcome | None:
         if not self.clip.video or method.adapt is None:
             return None
-        return method.adapt(self.net, self.clip.pair.blurred, self.settings.adaptation)
+        if method.name != "meta":
+            return method.adapt(self.net, self.clip.pair.blurred, self.settings.adaptation)
+        deblurrer, reblurrer = meta_files(self.settings.meta)
+        adaptation = replace(self.settings.adaptation, reblurrer=str(reblurrer))
+        return method.adapt(load_deblurrer(deblurrer), self.clip.pair.blurred, adaptation)
 
     def _why_not(self, method: Method) -> str:
         if method.adapt is None:
             return "the method takes the base model as it is"
         return "the pictures do not follow one another: there is no clip to adapt to, the base model is used"
 
-    def _base_again(self, row: str, base: str | None) -> None:
-        if base is None:
-            self.measure(row, self.net)
+    def _unadapted(self, row: str, method: Method, outcome: Outcome | None) -> None:
+        """A row that was not adapted: the base again, or the meta-trained network that the method started from."""
+        if method.name == "meta" and outcome is not None:
+            self.measure(row, outcome.model)
+        elif "base" in self.ledger.rows:
+            self.same(row, "base")
         else:
-            self.same(row, base)
+            self.measure(row, self.net)
 
     def oracle(self) -> None:
         """Fit the oracle on true pairs of the clip and measure it."""
