@@ -1,0 +1,49 @@
+"""Put the guard on trial: honest adaptations and as many that are spoilt on purpose.
+
+    python recipes/guard.py ROOT... -o DIR [--model lite] [--seeds 1] [--steps 40]
+
+ROOT is a folder of paired clips, or builtin. A stopped run goes on with the same command. Writes guard.md, .tex, .csv
+and guard.json, with every adaptation, machine, versions and settings.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from metadeblur.adapt import AdaptSettings
+from metadeblur.data.layouts import open_benchmark
+from metadeblur.evaluation.builtin import make_builtin
+from metadeblur.evaluation.guard_trial import guard_trial, trial_table, verdict
+from metadeblur.evaluation.report import write_table
+from metadeblur.evaluation.tables import markdown
+from metadeblur.record import machine, plain, versions, write_json
+from metadeblur.weights import load_deblurrer, parameters_digest
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("roots", nargs="+")
+    parser.add_argument("-o", dest="out", type=Path, required=True)
+    parser.add_argument("--model", default="lite")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=40)
+    given = parser.parse_args()
+    net, settings = load_deblurrer(given.model), AdaptSettings(steps=given.steps)
+    records = []
+    for root in given.roots:
+        benchmark = make_builtin(given.out / "clips") if root == "builtin" else open_benchmark(Path(root))
+        folder = given.out / "trials" / (Path(root).resolve().name if root != "builtin" else root)
+        records += guard_trial(
+            benchmark, net, folder, seeds=given.seeds, settings=settings, say=lambda line: print(line, flush=True)
+        )
+    lines = trial_table(records)
+    write_table(lines, given.out / "guard")
+    about = {"model": given.model, "weights": parameters_digest(net), "settings": settings}
+    record = {"table": lines, "verdict": verdict(records), "trials": records, **about}
+    write_json(plain(record | {"versions": versions(), "machine": machine()}), given.out / "guard.json")
+    print(markdown(lines))
+
+
+if __name__ == "__main__":
+    main()

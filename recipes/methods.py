@@ -1,0 +1,69 @@
+"""Compare the ways to adapt under one protocol, several seeds, clips not made with optical flow apart.
+
+    python recipes/methods.py ROOT... -o DIR [--model lite] [--methods flow,self,align,flow+align,flow+self] [--seeds 3]
+                              [--apart hero7] [--crop PX] [--frames N] [--steps 40]
+
+ROOT is a folder of paired clips, or builtin. A stopped run goes on with the same command. Writes methods.md, .tex, .csv
+and methods.json, with machine, versions and settings.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from metadeblur.adapt import AdaptSettings
+from metadeblur.data.layouts import open_benchmark
+from metadeblur.evaluation.builtin import make_builtin
+from metadeblur.evaluation.compare import LEGEND, compare
+from metadeblur.evaluation.protocol import EvaluateSettings
+from metadeblur.evaluation.report import write_table
+from metadeblur.evaluation.tables import markdown
+from metadeblur.record import machine, plain, versions, write_json
+from metadeblur.weights import load_deblurrer, parameters_digest
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("roots", nargs="+")
+    parser.add_argument("-o", dest="out", type=Path, required=True)
+    parser.add_argument("--model", default="lite")
+    parser.add_argument("--methods", default="flow,self,align,flow+align,flow+self")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--apart", default="hero7")
+    parser.add_argument("--crop", type=int, default=0)
+    parser.add_argument("--frames", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=40)
+    given = parser.parse_args()
+    benchmarks = {
+        Path(root).resolve().name if root != "builtin" else root: (
+            make_builtin(given.out / "clips") if root == "builtin" else open_benchmark(Path(root))
+        )
+        for root in given.roots
+    }
+    settings = EvaluateSettings(
+        methods=tuple(given.methods.split(",")),
+        crop=given.crop,
+        frames=given.frames,
+        apart=tuple(given.apart.split(",")),
+        adaptation=AdaptSettings(steps=given.steps),
+    )
+    net = load_deblurrer(given.model)
+    lines = compare(
+        benchmarks,
+        net,
+        given.out,
+        settings,
+        seeds=given.seeds,
+        model=given.model,
+        say=lambda line: print(line, flush=True),
+    )
+    write_table(lines, given.out / "methods")
+    about = {"seeds": given.seeds, "model": given.model, "weights": parameters_digest(net), "settings": settings}
+    record = {"table": lines, "legend": LEGEND, **about, "versions": versions(), "machine": machine()}
+    write_json(plain(record), given.out / "methods.json")
+    print(markdown(lines), *LEGEND, sep="\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""Ways to adapt, compared over several seeds: one line a way and group of clips, mean and spread over the seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from torch import nn
+
+from metadeblur.data.layouts import Benchmark
+from metadeblur.evaluation.protocol import EvaluateSettings, evaluate, read_records
+from metadeblur.evaluation.report import write_tables
+
+Summary = Mapping[str, Any]
+
+
+def compare(
+    benchmarks: Mapping[str, Benchmark],
+    net: nn.Module,
+    out: Path,
+    settings: EvaluateSettings,
+    *,
+    seeds: int = 3,
+    model: str = "",
+    say: Callable[[str], None] = lambda _: None,
+) -> list[list[str]]:
+    """Evaluate every benchmark with every seed, and put the ways to adapt side by side.
+
+    A stopped comparison goes on where it was; the evaluations lie in ``out/<benchmark>/seed<S>``.
+
+    Args:
+        benchmarks: paired clips by label.
+        net: the deblurrer; not changed.
+        out: folder for everything.
+        settings: of the evaluations; its seed is replaced, and clips ``apart`` are taken where a benchmark has them.
+        seeds: how many.
+        model: how the records call the deblurrer.
+        say: told before each evaluation.
+
+    Returns:
+        The lines of :func:`across_seeds` for each benchmark.
+    """
+    lines: list[list[str]] = []
+    for label, benchmark in benchmarks.items():
+        names = {clip.name for clip in benchmark.clips}
+        summaries = []
+        for seed in range(seeds):
+            say(f"{label}, seed {seed}")
+            chosen = replace(
+                settings,
+                adaptation=replace(settings.adaptation, seed=seed),
+                apart=tuple(name for name in settings.apart if name in names),
+                resume=True,
+            )
+            folder = out / label / f"seed{seed}"
+            summary = evaluate(benchmark, net, folder, chosen, model=model)
+            write_tables(read_records(folder, summary), summary, folder)
+            summaries.append(summary)
+        found = across_seeds(label, summaries)
+        lines += found if not lines else found[1:]
+    return lines
+
+
+def across_seeds(label: str, summaries: Sequence[Summary]) -> list[list[str]]:
+    """One line a way and group of clips: means over the seeds, the gains with their standard deviation over them."""
+    head = ["clips", "way", "base", "adapted", "gain", "oracle ratio", "harm", "whole", "its gain", "its harm", "s"]
+    lines: list[list[str]] = [head]
+    for group, tables in _groups(label, summaries):
+        for way in tables[0]["methods"]:
+            methods = [table["methods"][way] for table in tables]
+            whole = [method["unguarded"] for method in methods]
+            lines.append(
+                [
+                    group,
+                    way,
+                    _mean([table["psnr"]["base"] for table in tables], ".2f"),
+                    _mean([method["psnr"]["adapted"] for method in methods], ".2f"),
+                    _spread([method["gain"] for method in methods]),
+                    _mean([method.get("oracle_ratio") for method in methods], ".2f"),
+                    _mean([method["harm_rate"] for method in methods], ".0%"),
+                    _mean([method["psnr"]["adapted_unguarded"] for method in methods], ".2f"),
+                    _spread([method["gain"] for method in whole]),
+                    _mean([method["harm_rate"] for method in whole], ".0%"),
+                    _mean([method["seconds"] for method in methods], ".0f"),
+                ]
+            )
+    return lines
+
+
+def _groups(label: str, summaries: Sequence[Summary]) -> list[tuple[str, list[Summary]]]:
+    """All clips, or those reported apart and the others."""
+    if summaries[0].get("apart") and summaries[0].get("others"):
+        apart = [summary["apart"] for summary in summaries]
+        others = [summary["others"] for summary in summaries]
+        names = ", ".join(apart[0]["clips"])
+        return [(f"{label} but {names}", others), (f"{label}: {names}", apart)]
+    return [(label, list(summaries))]
+
+
+def _mean(values: Sequence[float | None], form: str) -> str:
+    known = [value for value in values if value is not None]
+    return format(fmean(known), form).replace("%", " %") if len(known) == len(values) else ""
+
+
+def _spread(values: Sequence[float]) -> str:
+    spread = f" \u00b1 {stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{fmean(values):+.2f}{spread}"
+
+
+LEGEND = (
+    "adapted: with the guard; whole: without it; its gain and its harm: of the whole one",
+    "gain: over base, in dB, mean and standard deviation over the seeds; harm: clips more than 0.05 dB below base",
+    "the same places, number of pairs, gradient steps, learning rate and seeds for every way; s: seconds a clip",
+)
+"""What the columns mean."""
