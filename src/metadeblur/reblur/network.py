@@ -21,6 +21,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from metadeblur.errors import MetadeblurError
 from metadeblur.tiles import pad_to_multiple
@@ -63,7 +64,7 @@ class Embedding(nn.Module):
 
 def _split(tokens: Tensor, heads: int) -> Tensor:
     """(..., T, C) to (..., heads, T, C / heads)."""
-    return tokens.reshape(*tokens.shape[:-1], heads, -1).transpose(-3, -2)
+    return tokens.reshape(*tokens.shape[:-1], heads, tokens.shape[-1] // heads).transpose(-3, -2)
 
 
 def _merge(tokens: Tensor) -> Tensor:
@@ -105,7 +106,8 @@ class Attention(nn.Module):
             weight, offset = self.qkv.weight, self.qkv.bias
             query = F.linear(tokens[:, queries], weight[:width], offset[:width])
             key, value = F.linear(tokens, weight[width:], offset[width:]).chunk(2, dim=-1)
-        mask = None if bias is None else bias[:, queries].to(query.dtype)
+        # A mask of four axes: with three, torch leaves its fused form.
+        mask = None if bias is None else bias[None, :, queries].to(query.dtype)
         query, key, value = (_split(part, self.heads) for part in (query, key, value))
         result: Tensor = self.proj(_merge(F.scaled_dot_product_attention(query, key, value, attn_mask=mask)))
         return result
@@ -131,10 +133,12 @@ class CrossAttention(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """Regional tokens (B, frames, T, C) to the same shape: the answers are added to the centre frame's."""
         centre = tokens.shape[1] // 2
-        query = _split(self.q(tokens[:, centre]), self.heads)[:, None]
-        key, value = (_split(part, self.heads) for part in self.kv(tokens).chunk(2, dim=-1))
-        answers = F.scaled_dot_product_attention(query.expand_as(key), key, value)
-        fused = tokens[:, centre] + self.proj(_merge(answers).transpose(1, 2).flatten(2))
+        query = self.q(tokens[:, centre])[:, None].expand_as(tokens)
+        key, value = self.kv(tokens).chunk(2, dim=-1)
+        # Batch and frames as one axis: with five axes, torch leaves its fused form.
+        query, key, value = (_split(part.flatten(0, 1), self.heads) for part in (query, key, value))
+        answers = _merge(F.scaled_dot_product_attention(query, key, value)).reshape(tokens.shape)
+        fused = tokens[:, centre] + self.proj(answers.transpose(1, 2).flatten(2))
         return torch.cat((tokens[:, :centre], fused[:, None], tokens[:, centre + 1 :]), dim=1)
 
 
@@ -173,6 +177,11 @@ class FusionBlock(nn.Module):
         result: Tensor = self.cross_attn(self.norm4(flat).unflatten(0, regional.shape[:2]))
         return result
 
+    def _mlp(self, tokens: Tensor) -> Tensor:
+        """Made again in the backward pass: its wide tokens would be almost half of what the fusion blocks hold."""
+        result: Tensor = self.mlp(self.norm3(tokens))
+        return result
+
     def within(self, regional: Tensor, local: Tensor, wanted: slice = slice(None)) -> Tensor:
         """Local self-attention and MLP in each window, which holds one regional token and then its P local ones.
 
@@ -188,7 +197,7 @@ class FusionBlock(nn.Module):
         shape = tokens.shape[:-2]
         tokens = tokens.flatten(0, -3)
         mixed = tokens[:, wanted] + self.attn(self.norm2(tokens), wanted, self.attn.local_bias())
-        mixed = mixed + self.mlp(self.norm3(mixed))
+        mixed = mixed + checkpoint(self._mlp, mixed, use_reentrant=False, preserve_rng_state=False)
         result: Tensor = mixed.reshape(*shape, *mixed.shape[1:])
         return result
 
@@ -244,15 +253,15 @@ class FusionTransformer(nn.Module):
 def _partition(maps: Tensor, window: int) -> Tensor:
     """(N, C, H, W) to its windows, row by row, and their pixels, row by row: (N, windows, window^2, C)."""
     count, channels, height, width = maps.shape
-    grid = maps.reshape(count, channels, height // window, window, width // window, window)
-    return grid.permute(0, 2, 4, 3, 5, 1).reshape(count, -1, window * window, channels)
+    grid = maps.permute(0, 2, 3, 1).reshape(count, height // window, window, width // window, window, channels)
+    return grid.transpose(2, 3).reshape(count, -1, window * window, channels)
 
 
 def _assemble(windows: Tensor, window: int, height: int) -> Tensor:
-    """The inverse of :func:`_partition`: (N, windows, window^2, C) to (N, C, H, W)."""
+    """The inverse of :func:`_partition`: (N, windows, window^2, C) to (N, C, H, W), channels last in memory."""
     count, _, _, channels = windows.shape
     grid = windows.reshape(count, height // window, -1, window, window, channels)
-    return grid.permute(0, 5, 1, 3, 2, 4).reshape(count, channels, height, -1)
+    return grid.transpose(2, 3).reshape(count, height, -1, channels).permute(0, 3, 1, 2)
 
 
 class ReblurNetwork(nn.Module):
@@ -370,7 +379,9 @@ class ReblurNetwork(nn.Module):
         def of_centre(features: Tensor) -> Tensor:
             return features.reshape(batch, self.frames, *features.shape[1:])[:, centre]
 
-        full = self.conv1(self.conv1_e(window.flatten(0, 1)))
+        # Channels last suits the convolutions, in bf16 by far, and makes tokens of the map without a copy of it.
+        pictures = window.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        full = self.conv1(self.conv1_e(pictures))
         half = self.conv2(self.conv2_e(full))
         quarter = self.conv3(self.conv3_e(half)).unflatten(0, (batch, self.frames))
         features = self.conv4(self.attn3(quarter, self.order))
