@@ -251,7 +251,7 @@ def items_of(clip: Clip, real: str = "blurriest", count: int = 2) -> list:
 
 
 def test_the_critic_is_held_within_its_bound_and_the_one_given_stays(clip, reblurrer):
-    stage = ReblurStage(reblurrer, TinyDeblurrer().eval(), ReblurUpdates(critic=CriticSettings(clip=0.003)))
+    stage = ReblurStage(reblurrer, TinyDeblurrer().eval(), ReblurUpdates(critic=CriticSettings(critic_clip=0.003)))
     stage.step(items_of(clip)[0])
     assert max(float(weight.detach().abs().max()) for weight in stage.critic.parameters()) <= 0.003 + 1e-9
     assert all(weight.requires_grad for weight in stage.critic.parameters())
@@ -325,7 +325,7 @@ def test_the_paper_is_the_default_for_the_network_and_single_settings_can_be_cha
     paper = preset("paper")
     assert (paper.pairs, paper.patch, paper.batch, paper.passes, paper.lr) == (20, 256, 1, 1, 2.5e-6)
     assert (paper.updates.lr_reblurrer, paper.updates.critic.lr_critic) == (1e-6, 1e-6)
-    assert (paper.updates.adversarial, paper.updates.cycle, paper.updates.critic.clip) == (1.0, 0.01, 0.01)
+    assert (paper.updates.adversarial, paper.updates.cycle, paper.updates.critic.critic_clip) == (1.0, 0.01, 0.01)
     outcome = adapt(TinyDeblurrer(), clip, **QUICK, reblurrer=reblurrer)
     assert len(outcome.history) == len(outcome.pairs) == 3
     assert len(adapt(TinyDeblurrer(), clip, **QUICK, steps=7, reblurrer=reblurrer).history) == 7

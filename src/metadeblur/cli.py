@@ -44,6 +44,8 @@ COMMANDS: dict[str, Entry] = {
     "adapt": Entry("adapt", "Adapt", "adapt a network to a clip and save its weights"),
     "synth": Entry("synth", "Synth", "make blurred and sharp clips from sharp photographs and videos"),
     "train deblur": Entry("train", "TrainDeblur", "train a deblurring network on paired clips"),
+    "train reblur": Entry("train", "TrainReblur", "train the paper's reblurring network and its critic"),
+    "train meta": Entry("train", "TrainMeta", "meta-train both networks, so that adapting helps more"),
     "evaluate": Entry("evaluate", "Evaluate", "measure blurred, base, adapted and oracle against the truth"),
     "reproduce": Entry("reproduce", "Reproduce", "run the paper's tables and figures, its numbers beside ours"),
     "models": Entry("models", "Models", "list the models that --model knows"),

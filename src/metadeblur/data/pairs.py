@@ -76,22 +76,23 @@ class PairSampler:
         self._places = [(clip, index) for clip in self._clips for index in range(len(clip.blurred))]
         self.patch, self.batch, self.seed, self.frames = patch, batch, seed, frames
         self.identity, self.alone, self.easy = identity, alone, easy
-        self._cache: dict[Path, Bytes] = {}
+        self._read = FrameCache(cache_bytes)
         self._velocities: dict[Path, Velocity] = {}
-        self._room = cache_bytes
 
     def __len__(self) -> int:
         """Number of frame pairs."""
         return len(self._places)
 
-    def __call__(self, step: int) -> Batch:
-        """Batch ``step``."""
+    def __call__(self, step: int, numbers: Sequence[int] | None = None) -> Batch:
+        """Batch ``step``, or those of its items that ``numbers`` names."""
         rng = np.random.default_rng((self.seed, step))
         drawn: list[_Drawn] = []
         while len(drawn) < self.batch:
             one = self._draw(rng)
             if self.easy >= 1 or rng.random() < self.easy or _differ(one.window[len(one.window) // 2], one.sharp):
                 drawn.append(one)
+        if numbers is not None:
+            drawn = [drawn[number] for number in numbers]
         sharp = _tensor(np.stack([one.sharp for one in drawn]))
         windows = _tensor(np.stack([np.stack(one.window) for one in drawn]))
         if self.frames == 1:
@@ -145,15 +146,6 @@ class PairSampler:
             self._velocities[key] = small.permute(1, 2, 0).numpy().astype(np.float16)
         return self._velocities[key]
 
-    def _read(self, path: Path) -> Bytes:
-        if path in self._cache:
-            return self._cache[path]
-        frame = read_picture(path)
-        if frame.nbytes <= self._room:
-            self._room -= frame.nbytes
-            self._cache[path] = frame
-        return frame
-
 
 @dataclass(frozen=True)
 class _Drawn:
@@ -180,6 +172,28 @@ def _turned(velocity: Velocity, turns: int, mirror: bool) -> Velocity:
 def _differ(one: Bytes, other: Bytes) -> bool:
     """Whether two pictures are less than 33 dB alike (by a quarter of their rows)."""
     return float(np.square(one[::4].astype(np.float32) - other[::4]).mean()) > _EASY_MSE
+
+
+class FrameCache:
+    """Pictures by path, decoded once and kept as bytes while they fit.
+
+    Args:
+        room: bytes that decoded pictures may take.
+    """
+
+    def __init__(self, room: int = 8_000_000_000) -> None:
+        self._kept: dict[Path, Bytes] = {}
+        self._room = room
+
+    def __call__(self, path: Path) -> Bytes:
+        """The picture as (H, W, 3) RGB uint8; not to be changed."""
+        if path in self._kept:
+            return self._kept[path]
+        frame = read_picture(path)
+        if frame.nbytes <= self._room:
+            self._room -= frame.nbytes
+            self._kept[path] = frame
+        return frame
 
 
 def read_picture(path: Path) -> Bytes:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
@@ -38,12 +38,12 @@ class CriticSettings:
 
     lr_critic: float = 1e-6  # learning rate of the critic (FIDELITY 8)
     adversarial_kind: AdversarialKind = "wgan"  # adversarial loss: wgan, hinge or lsgan (FIDELITY 7)
-    clip: float = 0.01  # all critic weights are held within +- this after each step; 0: they are not
+    critic_clip: float = 0.01  # all critic weights are held within +- this after each step; 0: they are not
     critic_optimizer: CriticOptimizer = "rmsprop"  # rmsprop or adam
 
     def __post_init__(self) -> None:
         _check_choices("critic", self, adversarial_kind=AdversarialKind, critic_optimizer=CriticOptimizer)
-        _check_not_negative("critic", self, "lr_critic", "clip")
+        _check_not_negative("critic", self, "lr_critic", "critic_clip")
 
 
 @dataclass(frozen=True)
@@ -242,7 +242,13 @@ class ReblurStage:
 
 
 def critic_step(
-    critic: nn.Module, optimizer: torch.optim.Optimizer, real: Tensor, made: Tensor, settings: CriticSettings
+    critic: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    real: Tensor,
+    made: Tensor,
+    settings: CriticSettings,
+    *,
+    average: Callable[[Iterable[nn.Parameter]], None] | None = None,
 ) -> Terms:
     """One step of the critic on real and made patches, then the clip of all its weights (FIDELITY 7).
 
@@ -252,6 +258,7 @@ def critic_step(
         real: really blurred patches, (B, 3, H, W).
         made: the reblurrer's, not clamped to [0, 1], without gradient.
         settings: kind of loss and clip.
+        average: averages the gradients over the processes that train together.
 
     Returns:
         Before the step: "real" and "made", the mean scores, and "critic", the loss.
@@ -260,8 +267,10 @@ def critic_step(
     loss = critic_loss(*scores, settings.adversarial_kind)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
+    if average is not None:
+        average(critic.parameters())
     optimizer.step()
-    clip_weights(critic, settings.clip)
+    clip_weights(critic, settings.critic_clip)
     return {"real": scores[0].mean().item(), "made": scores[1].mean().item(), "critic": loss.item()}
 
 

@@ -19,6 +19,7 @@ from metadeblur.losses import balanced, charbonnier, psnr_loss
 from metadeblur.networks.lite import Lite
 from metadeblur.pictures import Picture, side_by_side, to_uint8
 from metadeblur.training.loop import LoopSettings, run
+from metadeblur.training.workers import Workers, join
 
 LOSSES = {"balanced": balanced, "charbonnier": charbonnier, "psnr": psnr_loss}
 
@@ -46,8 +47,12 @@ class DeblurTraining:
 class DeblurTrainee:
     """A deblurrer, the running mean of its weights, its optimiser and its data."""
 
-    def __init__(self, net: Lite, settings: DeblurTraining, device: torch.device) -> None:
+    def __init__(
+        self, net: Lite, settings: DeblurTraining, device: torch.device, workers: Workers | None = None
+    ) -> None:
         self.settings, self.device = settings, device
+        self.workers = workers or Workers(device)
+        self.share = self.workers.share(settings.batch)
         self.net: Lite = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.mean = copy.deepcopy(self.net).eval().requires_grad_(False)
         self.optimizer = torch.optim.AdamW(
@@ -75,10 +80,11 @@ class DeblurTrainee:
         """One gradient step of AdamW on a batch of patches."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.learning_rate * rate
-        batch = self.data(number)
+        batch = self.data(number, self.share)
         loss = LOSSES[self.settings.loss](self._forward(self.net, batch), batch.sharp.to(self.device))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        self.workers.average_gradients(self.net.parameters())
         length = nn.utils.clip_grad_norm_(self.net.parameters(), self.settings.clip_gradient)
         self.optimizer.step()
         # A short run's mean must not remember the first weights for long.
@@ -154,14 +160,16 @@ def train_deblur(
     _check(settings.precision, ("bf16", "fp32"), "precision")
     if not settings.clips:
         raise MetadeblurError("no training clips; give a folder of paired clips, for instance one that synth made")
+    workers = join(torch.device(device))
     torch.manual_seed(settings.loop.seed)
     net = load_deblurrer(settings.start) if settings.start else new_network()
     if not isinstance(net, Lite):
         raise MetadeblurError(f"{settings.start} holds weights of another network; train deblur trains lite")
-    trainee = DeblurTrainee(net, settings, torch.device(device))
-    steps = run(trainee, settings.loop, out, resume=resume, quiet=quiet)
+    trainee = DeblurTrainee(net, settings, workers.device, workers)
+    steps = run(trainee, settings.loop, out, resume=resume, quiet=quiet, workers=workers, items=settings.batch)
     target = out / "weights.safetensors"
-    save_deblurrer(trainee.mean, target, {"architecture": "lite", "steps": str(steps)}, half=True)
+    if workers.leads:
+        save_deblurrer(trainee.mean, target, {"architecture": "lite", "steps": str(steps)}, half=True)
     return target
 
 

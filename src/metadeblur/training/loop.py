@@ -1,17 +1,23 @@
-"""The loop that every training shares: schedule, checkpoints, log, progress, resuming."""
+"""The loop that every training shares: schedule, checkpoints, log, pictures, progress, resuming."""
 
 from __future__ import annotations
 
 import csv
+import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import nn
 
 from metadeblur.errors import MetadeblurError
+from metadeblur.pictures import Picture, encode_png
+from metadeblur.training.curves import write_curves
+from metadeblur.training.workers import Workers
 from metadeblur.video.output import whole
 
 
@@ -21,11 +27,14 @@ class LoopSettings:
 
     steps: int = 100_000  # gradient steps in all
     warmup: int = 200  # steps over which the learning rate rises
-    decay: int = 0  # last steps over which it falls to zero; before, it stays level (so a run can be prolonged)
+    schedule: Literal["level", "cosine"] = "level"  # of the learning rate: level, or half a cosine over all steps
+    decay: int = 0  # last steps over which a level rate falls to zero (before, a run can be prolonged)
+    floor: float = 0.0  # share of the learning rate that a cosine ends at
     checkpoint_minutes: float = 4.0  # time between checkpoints
     validate_steps: int = 1000  # steps between validations
     log_steps: int = 50  # steps whose mean makes one line of log.csv
     seed: int = 0  # the randomness of the whole run
+    tensorboard: bool = False  # also write the figures for TensorBoard
 
 
 class Trainee(Protocol):
@@ -39,6 +48,10 @@ class Trainee(Protocol):
         """Figures on held-out data."""
         ...
 
+    def pictures(self, number: int) -> dict[str, Picture]:
+        """Pictures of held-out data to look at, by name; none where there is none."""
+        ...
+
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed run needs, tensors and plain values only."""
         ...
@@ -49,18 +62,56 @@ class Trainee(Protocol):
 
 
 def rate(step: int, settings: LoopSettings) -> float:
-    """Factor of the learning rate at ``step``: linear rise, level, linear fall over the last ``decay`` steps.
+    """Factor of the learning rate at ``step``.
+
+    A linear rise, then level with a linear fall over the last ``decay`` steps, or half a cosine over all steps.
 
     >>> [rate(s, LoopSettings(steps=100, warmup=10, decay=20)) for s in (4, 50, 90)]
     [0.5, 1.0, 0.5]
+    >>> [round(rate(s, LoopSettings(steps=100, warmup=0, schedule="cosine")), 3) for s in (0, 50, 99)]
+    [1.0, 0.5, 0.0]
     """
     rise = min(1.0, (step + 1) / max(settings.warmup, 1))
-    fall = min(1.0, (settings.steps - step) / settings.decay) if settings.decay else 1.0
+    if settings.schedule == "cosine":
+        fall = settings.floor + (1 - settings.floor) * 0.5 * (1 + math.cos(math.pi * step / settings.steps))
+    else:
+        fall = min(1.0, (settings.steps - step) / settings.decay) if settings.decay else 1.0
     return min(rise, fall)
 
 
-def run(trainee: Trainee, settings: LoopSettings, out: Path, *, resume: bool = False, quiet: bool = False) -> int:
-    """Train until ``settings.steps``, writing ``out/checkpoint.pt``, ``log.csv`` and ``validation.csv``.
+def follow(mean: nn.Module, net: nn.Module, decay: float, number: int) -> None:
+    """Move the running mean of a network's weights (EMA) one step on.
+
+    Args:
+        mean: holds the mean; changed.
+        net: the network after step ``number``.
+        decay: weight of the past, 0 to 1; in a short run less, so that the first weights are soon forgotten.
+        number: of the step, from 0.
+    """
+    decay = min(decay, (1 + number) / (10 + number))
+    current = net.state_dict()
+    with torch.no_grad():
+        for name, value in mean.state_dict().items():
+            if value.is_floating_point():
+                value.lerp_(current[name].to(value), 1 - decay)
+            else:
+                value.copy_(current[name])
+
+
+def run(
+    trainee: Trainee,
+    settings: LoopSettings,
+    out: Path,
+    *,
+    resume: bool = False,
+    quiet: bool = False,
+    workers: Workers | None = None,
+    items: int = 0,
+) -> int:
+    """Train until ``settings.steps``.
+
+    Writes ``out/checkpoint.pt``, ``log.csv``, ``validation.csv``, ``curves.html`` and ``pictures/``; with several
+    processes the first one does. A run that was stopped goes on to the same weights and the same log.
 
     Args:
         trainee: what is trained; left in its final state.
@@ -68,54 +119,156 @@ def run(trainee: Trainee, settings: LoopSettings, out: Path, *, resume: bool = F
         out: the run's folder.
         resume: go on from ``out/checkpoint.pt`` where it exists.
         quiet: no progress bar.
+        workers: the processes that train together; this one alone if not given.
+        items: patches a step, for the throughput that is shown.
 
     Returns:
         The number of the last step.
 
     Raises:
-        MetadeblurError: ``out`` holds a checkpoint and ``resume`` was not asked for, or the loss is not finite.
+        MetadeblurError: ``out`` holds a checkpoint and ``resume`` was not asked for, a schedule that is not known, or
+            figures that are not finite.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    checkpoint = out / "checkpoint.pt"
-    first = 0
-    if checkpoint.exists():
-        if not resume:
-            raise MetadeblurError(f"{checkpoint} is there already; go on with --resume, or give another folder with -o")
-        saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    if settings.schedule not in ("level", "cosine"):
+        raise MetadeblurError(f"schedule {settings.schedule!r} is not known; allowed: level, cosine")
+    workers = workers or Workers(torch.device("cpu"))
+    saved = workers.agree(_saved(out, resume=resume) if workers.leads else None)
+    if isinstance(saved, MetadeblurError):
+        raise saved
+    first, meter = 0, _Meter()
+    if saved is not None:
         trainee.load_state_dict(saved["trainee"])
-        first = saved["step"]
+        first, meter = saved["step"], _Meter(**saved.get("meter", {}))
+    book = _Book(out, settings, first) if workers.leads else None
     saved_at = time.monotonic()
-    sums: dict[str, float] = {}
-    counted = 0
-    since = time.monotonic()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, disable=quiet) as bar:
-        task = bar.add_task("training", total=settings.steps, completed=first)
+    with _bar(quiet or not workers.leads) as bar:
+        task = bar.add_task("training", total=settings.steps, completed=first, speed="")
         for step in range(first, settings.steps):
-            figures = trainee.step(step, rate(step, settings))
-            bad = [name for name, value in figures.items() if value != value or abs(value) == float("inf")]
+            # The randomness of a step (dropout) depends on its number alone, so that a resumed run draws alike.
+            torch.manual_seed((settings.seed * 1_000_003 + step) * 4_099 + workers.rank)
+            began = time.monotonic()
+            figures = workers.average(trainee.step(step, rate(step, settings)))
+            meter.add(figures, time.monotonic() - began)
+            bad = [name for name, value in figures.items() if not math.isfinite(value)]
             if bad:
                 raise MetadeblurError(
                     f"step {step}: {', '.join(bad)} is not finite; lower the learning rate and go on with --resume"
                 )
-            for name, value in figures.items():
-                sums[name] = sums.get(name, 0.0) + value
-            done, counted = step + 1, counted + 1
-            bar.update(task, completed=done)
+            done = step + 1
+            bar.update(task, completed=done, speed=_speed(meter, items))
+            if book is None:
+                meter.clear_if(done % settings.log_steps == 0)
+                continue
             if done % settings.log_steps == 0:
-                seconds = (time.monotonic() - since) / counted
-                means = {name: value / counted for name, value in sums.items()}
-                _append(out / "log.csv", {"step": done, "seconds_a_step": seconds, **means})
-                sums, counted, since = {}, 0, time.monotonic()
+                book.log({"step": done, **meter.means()})
+            meter.clear_if(done % settings.log_steps == 0)
             if done % settings.validate_steps == 0 or done == settings.steps:
-                _append(out / "validation.csv", {"step": done, **trainee.validate(done)})
-                since = time.monotonic()
+                book.validation({"step": done, **trainee.validate(done)}, trainee.pictures(done))
             due = time.monotonic() - saved_at > settings.checkpoint_minutes * 60
             if due or done == settings.steps:
-                with whole(checkpoint) as partial:
-                    torch.save({"step": done, "trainee": trainee.state_dict()}, partial)
+                state = {"step": done, "trainee": trainee.state_dict(), "meter": meter.state()}
+                with whole(out / "checkpoint.pt") as partial:
+                    torch.save(state, partial)
                 saved_at = time.monotonic()
     return settings.steps
+
+
+@dataclass
+class _Meter:
+    """Sums of the figures of the steps that make the next line of the log."""
+
+    sums: dict[str, float] | None = None
+    seconds: float = 0.0
+    count: int = 0
+
+    def add(self, figures: Mapping[str, float], seconds: float) -> None:
+        self.sums = {name: (self.sums or {}).get(name, 0.0) + value for name, value in figures.items()}
+        self.seconds, self.count = self.seconds + seconds, self.count + 1
+
+    def means(self) -> dict[str, float]:
+        known = {name: value / self.count for name, value in (self.sums or {}).items()}
+        return {"seconds_a_step": self.seconds / self.count, **known}
+
+    def clear_if(self, full: bool) -> None:
+        if full:
+            self.sums, self.seconds, self.count = None, 0.0, 0
+
+    def state(self) -> dict[str, Any]:
+        return {"sums": self.sums, "seconds": self.seconds, "count": self.count}
+
+
+def _saved(out: Path, *, resume: bool) -> Any:
+    """The checkpoint to go on from, None for a new run, or the error that there is one nobody asked for."""
+    out.mkdir(parents=True, exist_ok=True)
+    checkpoint = out / "checkpoint.pt"
+    if not checkpoint.exists():
+        return None
+    if not resume:
+        return MetadeblurError(f"{checkpoint} is there already; go on with --resume, or give another folder with -o")
+    return torch.load(checkpoint, map_location="cpu", weights_only=True)
+
+
+def _bar(quiet: bool) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[speed]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        disable=quiet,
+    )
+
+
+def _speed(meter: _Meter, items: int) -> str:
+    if meter.count == 0:
+        return ""
+    seconds = meter.seconds / meter.count
+    patches = f", {items / seconds:.1f} patches/s" if items and seconds > 0 else ""
+    return f"{seconds:.3g} s a step{patches}"
+
+
+class _Book:
+    """The run's figures on disk; lines after the step that a run goes on from are dropped, for it writes them again."""
+
+    def __init__(self, out: Path, settings: LoopSettings, first: int) -> None:
+        self._out = out
+        for name in ("log", "validation"):
+            _drop_after(out / f"{name}.csv", first)
+        self._board = _tensorboard(out, first) if settings.tensorboard else None
+
+    def log(self, row: dict[str, float]) -> None:
+        """One line of ``log.csv``."""
+        self._write("log", row)
+
+    def validation(self, row: dict[str, float], pictures: Mapping[str, Picture]) -> None:
+        """One line of ``validation.csv``, its pictures, and the curves as a page."""
+        if len(row) > 1:
+            self._write("validation", row)
+        for name, picture in pictures.items():
+            folder = self._out / "pictures"
+            folder.mkdir(exist_ok=True)
+            with whole(folder / f"{int(row['step']):08d}_{name}.png") as partial:
+                partial.write_bytes(encode_png(picture))
+        write_curves(self._out)
+
+    def _write(self, name: str, row: dict[str, float]) -> None:
+        _append(self._out / f"{name}.csv", row)
+        if self._board is not None:
+            for figure, value in row.items():
+                if figure != "step":
+                    self._board.add_scalar(f"{name}/{figure}", value, int(row["step"]))
+            self._board.flush()
+
+
+def _tensorboard(out: Path, first: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise MetadeblurError(
+            "TensorBoard is not installed; pip install 'metadeblur[train]', or leave --loop.tensorboard out"
+        ) from error
+    return SummaryWriter(str(out / "tensorboard"), purge_step=first + 1)
 
 
 def _append(path: Path, row: dict[str, float]) -> None:
@@ -126,3 +279,16 @@ def _append(path: Path, row: dict[str, float]) -> None:
         if new:
             writer.writeheader()
         writer.writerow({name: round(value, 6) for name, value in row.items()})
+
+
+def _drop_after(path: Path, step: int) -> None:
+    """Keep the lines of a CSV file up to a step."""
+    if not path.exists():
+        return
+    with path.open(newline="") as file:
+        reader = csv.DictReader(file)
+        names, rows = reader.fieldnames or [], [row for row in reader if float(row["step"]) <= step]
+    with whole(path) as partial, partial.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=names)
+        writer.writeheader()
+        writer.writerows(rows)

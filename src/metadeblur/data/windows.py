@@ -1,0 +1,133 @@
+"""Random windows of sharp frames with their blurred centre: what a reblurring network is trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from metadeblur.data.layouts import ClipFolder
+from metadeblur.data.pairs import Bytes, FrameCache
+from metadeblur.errors import MetadeblurError
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Windows:
+    """A batch, float32 in [0, 1].
+
+    Attributes:
+        sharp: (B, N, 3, P, P), co-located patches of consecutive sharp frames.
+        blurred: (B, 3, P, P), the patch of the blurred frame in the middle.
+    """
+
+    sharp: Tensor
+    blurred: Tensor
+
+    @property
+    def centre(self) -> Tensor:
+        """The sharp patch in the middle, (B, 3, P, P)."""
+        return self.sharp[:, self.sharp.shape[1] // 2]
+
+
+class WindowSampler:
+    """Draws windows; item i of batch k depends on (seed, k, i) alone, so that processes can share a batch.
+
+    Windows at the ends of a clip repeat its end frame (FIDELITY 19). Rotation is uniform over four quarter turns, a
+    flip has a chance of one half (FIDELITY 22).
+
+    Args:
+        clips: paired clips.
+        patch: side of the square patches, px.
+        seed: the randomness.
+        frames: N, odd.
+        flip: mirror half of the windows.
+        rotate: turn windows by quarter turns.
+        cache: where frames are decoded; shared by samplers of the same clips.
+    """
+
+    def __init__(
+        self,
+        clips: Sequence[ClipFolder],
+        *,
+        patch: int,
+        seed: int,
+        frames: int = 5,
+        flip: bool = True,
+        rotate: bool = True,
+        cache: FrameCache | None = None,
+    ) -> None:
+        self._places = [(clip, index) for clip in clips for index in range(len(clip.sharp))]
+        self.patch, self.seed, self.frames = patch, seed, frames
+        self.flip, self.rotate = flip, rotate
+        self._read = cache or FrameCache()
+
+    def __len__(self) -> int:
+        """Number of windows, one for each frame."""
+        return len(self._places)
+
+    def __call__(self, step: int, numbers: Sequence[int]) -> Windows:
+        """The items ``numbers`` of batch ``step``.
+
+        Raises:
+            MetadeblurError: a frame smaller than the patch, or not readable.
+        """
+        drawn = [self._draw(np.random.default_rng((self.seed, step, number))) for number in numbers]
+        sharp, blurred = (np.stack([pair[side] for pair in drawn]) for side in (0, 1))
+        return Windows(_tensor(sharp), _tensor(blurred)[:, 0])
+
+    def _draw(self, rng: np.random.Generator) -> tuple[Bytes, Bytes]:
+        """(N, P, P, 3) sharp and (1, P, P, 3) blurred."""
+        clip, index = self._places[int(rng.integers(len(self._places)))]
+        around = range(index - self.frames // 2, index + self.frames // 2 + 1)
+        sharp = [self._read(clip.sharp[min(max(number, 0), len(clip.sharp) - 1)]) for number in around]
+        height, width = sharp[0].shape[:2]
+        if min(height, width) < self.patch:
+            raise MetadeblurError(
+                f"{clip.sharp[index]}: {width}x{height} is smaller than the training patch; "
+                f"lower --patch from {self.patch}"
+            )
+        top, left = int(rng.integers(height - self.patch + 1)), int(rng.integers(width - self.patch + 1))
+        turns, mirror = int(rng.integers(4)) * self.rotate, bool(rng.integers(2)) and self.flip
+
+        def cut(frames: list[Bytes]) -> Bytes:
+            pieces = np.stack([frame[top : top + self.patch, left : left + self.patch] for frame in frames])
+            turned = np.rot90(pieces, turns, axes=(1, 2))
+            return np.ascontiguousarray(turned[:, :, ::-1] if mirror else turned)
+
+        return cut(sharp), cut([self._read(clip.blurred[index])])
+
+
+class Ahead(Generic[Item]):
+    """Makes the next batch in the background while the present one is used.
+
+    Args:
+        make: gives the batch of a number; called from one other thread alone.
+
+    >>> [Ahead(lambda number: number * number)(step) for step in (3, 4)]
+    [9, 16]
+    """
+
+    def __init__(self, make: Callable[[int], Item]) -> None:
+        self._make = make
+        self._pool = ThreadPoolExecutor(1)
+        self._next: tuple[int, Future[Item]] | None = None
+
+    def __call__(self, number: int) -> Item:
+        """The batch ``number``; the one after it is begun."""
+        if self._next is None or self._next[0] != number:
+            self._next = (number, self._pool.submit(self._make, number))
+        ready = self._next[1]
+        self._next = (number + 1, self._pool.submit(self._make, number + 1))
+        return ready.result()
+
+
+def _tensor(pictures: Bytes) -> Tensor:
+    """(B, N, H, W, 3) bytes to (B, N, 3, H, W) in [0, 1]."""
+    return torch.from_numpy(pictures).movedim(-1, -3).float() / 255

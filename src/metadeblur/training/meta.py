@@ -1,0 +1,278 @@
+"""Meta-train a deblurrer and a reblurring network, so that a few steps on a clip help more (``metadeblur train meta``).
+
+"Meta Transferring for Deblurring" (Liu et al., BMVC 2022), section 3.4: a task is a training clip. A copy of both
+networks adapts to it as at test time, from its blurred frames alone (:func:`metadeblur.adapt.adapt`); what the adapted
+copies get wrong on the clip's true pairs moves the meta-weights (:mod:`metadeblur.training.outer`). The weights that
+count are those after the last step (FIDELITY 18).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from metadeblur.adapt import AdaptSettings, adapt, preset
+from metadeblur.clip import Clip, PairedClip
+from metadeblur.data.layouts import ClipFolder, plain_clips
+from metadeblur.data.paired import PictureFiles
+from metadeblur.errors import MetadeblurError
+from metadeblur.learning import frozen, uses_bf16
+from metadeblur.metrics import psnr
+from metadeblur.networks import final, recognise, traits
+from metadeblur.pictures import Picture, side_by_side, to_uint8
+from metadeblur.reblur.updates import NetworkReblurrer
+from metadeblur.support import MINIMUM_FRAMES
+from metadeblur.tiles import pad_to_multiple
+from metadeblur.training.loop import LoopSettings, follow, run
+from metadeblur.training.outer import MetaLearner, OuterUpdate, Query, query_set
+from metadeblur.training.workers import Workers, join
+
+
+@dataclass(frozen=True)
+class MetaTraining:
+    """Settings of ``train meta``; the defaults are the paper's."""
+
+    clips: tuple[str, ...] = ()  # folders with paired clips, <clip>/{blur,sharp}; each clip is a task
+    validation: tuple[str, ...] = ()  # folders with paired clips that are never trained on
+    validation_clips: int = 3  # of them that are adapted to at each validation
+    model: str = "lite"  # the deblurrer to start from: a model's name or a weight file
+    reblurrer: str = ""  # weights of the reblurring network with its critic, from train reblur
+    inner: Literal["paper", "release"] = "paper"  # preset of the inner update
+    pairs: int = 20  # M of the inner update
+    patch: int = 256  # side of support and query patches in px
+    inner_steps: int = 0  # gradient steps of the deblurrer in the inner update; 0: one pass over the pairs
+    inner_lr: float = 2.5e-6  # its learning rate in the inner update of the preset "paper"
+    inner_lr_reblurrer: float = 1e-6  # the reblurrer's
+    tasks: int = 1  # clips an outer step, over all processes
+    query_frames: int = 0  # frames of a clip whose losses are summed, drawn at random; 0: all of them
+    outer: OuterUpdate = field(default_factory=OuterUpdate)
+    ema: float = 0.0  # weight of the past in a running mean of the meta-weights, which is then kept; 0: none
+    precision: str = "auto"  # auto (bf16 where native), bf16 (mixed) or fp32
+    loop: LoopSettings = field(default_factory=lambda: LoopSettings(steps=66, warmup=0, log_steps=1, validate_steps=22))
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("inner", ("paper", "release")), ("precision", ("auto", "bf16", "fp32"))):
+            if getattr(self, name) not in allowed:
+                raise MetadeblurError(f"{name} is {getattr(self, name)!r}; allowed: {', '.join(allowed)}")
+        for name in ("tasks", "pairs"):
+            if getattr(self, name) < 1:
+                raise MetadeblurError(f"{name} is {getattr(self, name)}; it must be at least 1")
+
+    def adaptation(self, seed: int) -> AdaptSettings:
+        """The inner update's settings: no guard, nothing held out."""
+        base = preset(self.inner)
+        changes: dict[str, Any] = {"steps": self.inner_steps} if self.inner_steps else {}
+        if self.inner == "paper":
+            changes |= {"lr": self.inner_lr, "updates": replace(base.updates, lr_reblurrer=self.inner_lr_reblurrer)}
+        return base.changed(
+            **changes,
+            pairs=self.pairs,
+            patch=self.patch,
+            precision=self.precision,
+            held_out=0.0,
+            guard=False,
+            seed=seed,
+        )
+
+
+class MetaTrainee:
+    """A meta-learner with its tasks."""
+
+    def __init__(
+        self, reblurrer: NetworkReblurrer, deblurrer: nn.Module, settings: MetaTraining, workers: Workers
+    ) -> None:
+        self.settings, self.workers = settings, workers
+        if settings.outer.outer_step == "frame" and workers.world > 1:
+            raise MetadeblurError(
+                "outer steps for each frame cannot be shared by processes; use --outer-step clip, or one"
+            )
+        bf16 = uses_bf16(settings.precision, workers.device)
+        self.learner = MetaLearner(reblurrer, deblurrer, settings.outer, workers, bf16=bf16)
+        self.share = workers.share(settings.tasks)
+        self.clips = _tasks(settings.clips)
+        self.held_out = _tasks(settings.validation)[: settings.validation_clips]
+        self.frames = (reblurrer.frames, traits(deblurrer).frames)
+        self.means: dict[str, nn.Module] = {}
+        if settings.ema > 0:
+            self.means = {name: frozen(net) for name, net in self._networks().items()}
+
+    def _networks(self) -> dict[str, nn.Module]:
+        return {"reblurrer": self.learner.reblurrer, "deblurrer": self.learner.deblurrer}
+
+    def step(self, number: int, rate: float) -> dict[str, float]:
+        """One outer step on the next clip, or batch of clips."""
+        self.learner.clear()
+        rows = []
+        for task in self.share:
+            folder = self._clip(number * self.settings.tasks + task)
+            seed = _seed(self.settings.loop.seed, number, task)
+            rows.append(self._learn(folder, seed, rate))
+        figures = {name: fmean(row[name] for row in rows) for name in rows[0]}
+        # Without anything learnt, an Adam would go on by its moments alone.
+        learnt = self.workers.average({"diverged": figures["diverged"]})["diverged"] < 1
+        figures["gradient"] = self.learner.step(rate) if learnt and self.settings.outer.outer_step == "clip" else 0.0
+        for name, mean in self.means.items():
+            follow(mean, self._networks()[name], self.settings.ema, number)
+        return figures
+
+    def _clip(self, number: int) -> ClipFolder:
+        """The clip of a task: every epoch takes each once, in an order of its own."""
+        epoch, place = divmod(number, len(self.clips))
+        order = np.random.default_rng((self.settings.loop.seed, epoch)).permutation(len(self.clips))
+        return self.clips[int(order[place])]
+
+    def _learn(self, folder: ClipFolder, seed: int, rate: float) -> dict[str, float]:
+        """Adapt to a clip and learn from its query set; a task whose adaptation diverges teaches nothing."""
+        pair = _read(folder)
+        reblurrer, deblurrer = self.learner.start()
+        figures = {"support": 0.0, "query_reblur": 0.0, "query_deblur": 0.0, "diverged": 0.0}
+        if self.settings.outer.algorithm != "plain":
+            outcome = adapt(deblurrer, pair.blurred, settings=self._adaptation(seed), reblurrer=reblurrer)
+            if outcome.adapted is None or not isinstance(outcome.reblurrer, NetworkReblurrer):
+                return {**figures, "diverged": 1.0}
+            reblurrer, deblurrer = outcome.reblurrer, outcome.adapted
+            figures["support"] = fmean(row["loss"] for row in outcome.history)
+        queries = self._queries(pair, seed)
+        share = 1 / len(self.share)
+        return figures | self.learner.learn(reblurrer.network, deblurrer, queries, share=share, rate=rate)
+
+    def _queries(self, pair: PairedClip, seed: int) -> list[Query]:
+        return query_set(pair, self.frames, self.settings.patch, self.settings.query_frames, seed)
+
+    def _adaptation(self, seed: int) -> AdaptSettings:
+        device = "cuda" if self.workers.device.type == "cuda" else "cpu"
+        return self.settings.adaptation(seed).changed(device=device)
+
+    def validate(self, number: int) -> dict[str, float]:
+        """On held-out clips: what one adaptation from the meta-weights wins.
+
+        Returns:
+            Mean PSNR in dB over query patches, of the blurred input, of the meta-weights (``psnr_before``) and of the
+            adapted weights (``psnr_after``), the difference (``gain``), and of the reblurrer's patches against the
+            blurred ones (``psnr_reblurred``).
+        """
+        del number
+        rows = [self._measure(folder)[0] for folder in self.held_out]
+        if not rows:
+            return {}
+        means = {name: fmean(row[name] for row in rows) for name in rows[0]}
+        return {**means, "gain": means["psnr_after"] - means["psnr_before"]}
+
+    def pictures(self, number: int) -> dict[str, Picture]:
+        """A query patch of the first held-out clip: blurred, by the meta-weights, by the adapted weights, sharp."""
+        del number
+        if not self.held_out:
+            return {}
+        parts = self._measure(self.held_out[0])[1]
+        return {"blurred_before_after_sharp": side_by_side([to_uint8(part) for part in parts])}
+
+    def _measure(self, folder: ClipFolder) -> tuple[dict[str, float], list[Tensor]]:
+        """Figures of one held-out clip, and the pictures of its first query patch."""
+        pair = _read(folder)
+        nets = self.means or self._networks()
+        reblurrer, deblurrer = NetworkReblurrer(frozen(nets["reblurrer"]), self.learner.critic), nets["deblurrer"]
+        seed = _seed(self.settings.loop.seed, 0, 0)
+        outcome = adapt(deblurrer, pair.blurred, settings=self._adaptation(seed), reblurrer=reblurrer)
+        queries = self._queries(pair, seed)
+        rows: list[dict[str, float]] = []
+        shown: list[Tensor] = []
+        for query in queries:
+            sharp, blurred = (part[part.shape[0] // 2] for part in (query.sharp, query.blurred))
+            before, after = (self._deblurred(net, query) for net in (deblurrer, outcome.adapted or deblurrer))
+            made = reblurrer.blur(query.sharp)
+            kinds = (("blurred", blurred, sharp), ("before", before, sharp), ("after", after, sharp))
+            figures = {f"psnr_{name}": float(psnr(one, other)) for name, one, other in kinds}
+            rows.append({**figures, "psnr_reblurred": float(psnr(made, blurred))})
+            shown = shown or [blurred, before, after, sharp]
+        return {name: fmean(row[name] for row in rows) for name in rows[0]}, shown
+
+    def _deblurred(self, net: nn.Module, query: Query) -> Tensor:
+        known = traits(net)
+        fed = query.blurred if known.frames > 1 else query.blurred[query.blurred.shape[0] // 2]
+        with torch.no_grad():
+            output = final(net(pad_to_multiple(fed[None].to(self.workers.device), known.multiple)))
+        rows, columns = fed.shape[-2:]
+        return output[0, :, :rows, :columns].float().clamp(0, 1).cpu()
+
+    def result(self) -> tuple[NetworkReblurrer, nn.Module]:
+        """The meta-trained reblurrer with the critic as it was, and the meta-trained deblurrer."""
+        nets = self.means or self._networks()
+        return NetworkReblurrer(nets["reblurrer"], self.learner.critic), nets["deblurrer"]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Meta-weights, their means, and the outer optimisers with their moments."""
+        nets = {name: net.state_dict() for name, net in self._networks().items()}
+        means = {f"mean_{name}": net.state_dict() for name, net in self.means.items()}
+        optimizers = {f"{name}_optimizer": one.state_dict() for name, one in self.learner.optimizers.items()}
+        return nets | means | optimizers
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from :meth:`state_dict`."""
+        for name, net in self._networks().items():
+            net.load_state_dict(state[name])
+        for name, net in self.means.items():
+            net.load_state_dict(state[f"mean_{name}"])
+        for name, optimizer in self.learner.optimizers.items():
+            optimizer.load_state_dict(state[f"{name}_optimizer"])
+
+
+def train_meta(
+    settings: MetaTraining, out: Path, *, resume: bool = False, device: str = "cpu", quiet: bool = False
+) -> tuple[Path, Path]:
+    """Meta-train, and write ``out/reblurrer.safetensors`` and ``out/weights.safetensors`` (the deblurrer).
+
+    The weights are those after the last step: a rule, not a choice (FIDELITY 18).
+
+    Raises:
+        MetadeblurError: no clips, clips too short, a setting out of range, or see :func:`metadeblur.training.loop.run`.
+    """
+    from metadeblur.weights import load_deblurrer, load_reblurrer, save_deblurrer, save_reblurrer
+
+    if not settings.clips:
+        raise MetadeblurError("no training clips; give a folder of paired clips, for instance one that synth made")
+    workers = join(torch.device(device))
+    torch.manual_seed(settings.loop.seed)
+    trainee = MetaTrainee(load_reblurrer(settings.reblurrer), load_deblurrer(settings.model), settings, workers)
+    steps = run(trainee, settings.loop, out, resume=resume, quiet=quiet, workers=workers)
+    targets = out / "reblurrer.safetensors", out / "weights.safetensors"
+    if workers.leads:
+        reblurrer, deblurrer = trainee.result()
+        about = {"steps": str(steps), "algorithm": settings.outer.algorithm}
+        save_reblurrer(reblurrer, targets[0], about)
+        name = recognise(deblurrer.state_dict()) or "unknown"
+        save_deblurrer(deblurrer, targets[1], {"architecture": name, "base": settings.model, **about})
+    return targets
+
+
+def _seed(run: int, step: int, task: int) -> int:
+    """A seed of its own for each task of each step."""
+    return int(np.random.default_rng((run, step, task)).integers(2**31))
+
+
+def _read(folder: ClipFolder) -> PairedClip:
+    """A clip whose frames are decoded when they are asked for, once."""
+    blurred, sharp = (Clip(PictureFiles(files), name=folder.name) for files in (folder.blurred, folder.sharp))
+    return PairedClip(blurred, sharp)
+
+
+def _tasks(roots: Sequence[str]) -> list[ClipFolder]:
+    """The clips below some folders, of which each is long enough to adapt to.
+
+    Raises:
+        MetadeblurError: no clips, or one too short.
+    """
+    clips = [clip for root in roots for clip in plain_clips(Path(root))]
+    short = next((clip for clip in clips if len(clip.blurred) < MINIMUM_FRAMES), None)
+    if short is not None:
+        raise MetadeblurError(
+            f"{short.name} has {len(short.blurred)} frames; a task needs {MINIMUM_FRAMES} or more: take it away, or "
+            f"make clips with metadeblur synth --frames {MINIMUM_FRAMES} or more"
+        )
+    return clips

@@ -1,0 +1,240 @@
+"""Pre-train the reblurring network with its critic on paired clips (``metadeblur train reblur``).
+
+"Meta Transferring for Deblurring" (Liu et al., BMVC 2022), section 4: windows of five sharp frames become the blurred
+centre; Charbonnier plus adversarial loss, batch 8, crops of 256, flips and rotations, Adam with 1e-4 and a cosine to
+1e-8 over 1000 epochs of GoPro's 2,103 frames. No deblurrer is trained beside it (FIDELITY 20), and the critic's rate
+falls over all steps as the reblurrer's does (FIDELITY 21).
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from metadeblur.data.layouts import plain_clips
+from metadeblur.data.pairs import FrameCache
+from metadeblur.data.windows import Ahead, Windows, WindowSampler
+from metadeblur.errors import MetadeblurError
+from metadeblur.learning import uses_bf16
+from metadeblur.losses import charbonnier
+from metadeblur.pictures import Picture, side_by_side, to_uint8
+from metadeblur.reblur.critic import Critic, critic_optimizer
+from metadeblur.reblur.network import ReblurNetwork
+from metadeblur.reblur.updates import CriticSettings, NetworkReblurrer, adversarial_term, critic_step
+from metadeblur.training.loop import LoopSettings, follow, run
+from metadeblur.training.workers import Workers, join
+
+VALIDATION_BATCH = 4  # windows at once
+SHOWN = 3  # validation windows in the sample pictures
+
+
+@dataclass(frozen=True)
+class ReblurTraining:
+    """Settings of ``train reblur``; the defaults are the paper's."""
+
+    clips: tuple[str, ...] = ()  # folders with paired clips, <clip>/{blur,sharp}
+    validation: tuple[str, ...] = ()  # folders with paired clips that are never trained on
+    validation_windows: int = 64  # windows of them that are reblurred, always the same
+    channels: int = 32  # of the network at full size
+    units: int = 3  # residual units a level
+    width: int = 256  # of a token in the fusion blocks
+    blocks: int = 4  # fusion blocks
+    heads: int = 4  # of every attention
+    batch: int = 8  # windows a step, over all processes
+    patch: int = 256  # side of a patch in px
+    flip: bool = True  # mirror half of the windows
+    rotate: bool = True  # turn windows by quarter turns
+    learning_rate: float = 1e-4  # of Adam, at its highest
+    adversarial: float = 1.0  # weight of the adversarial loss beside Charbonnier; 0: no critic is trained
+    critic_channels: tuple[int, ...] = (32, 64, 128)  # of the critic's convolutions
+    critic: CriticSettings = field(default_factory=lambda: CriticSettings(lr_critic=5e-5))
+    ema: float = 0.999  # weight of the past in the running mean of the weights, which is what is kept
+    clip_gradient: float = 0.0  # longest gradient of the reblurrer (2-norm); 0: any
+    precision: str = "auto"  # auto (bf16 where native), bf16 (mixed) or fp32
+    start: str = ""  # weights to start from (safetensors); empty: from nothing
+    loop: LoopSettings = field(
+        default_factory=lambda: LoopSettings(steps=263_000, warmup=0, schedule="cosine", floor=1e-4)
+    )
+
+
+class ReblurTrainee:
+    """A reblurring network, the running mean of its weights, its critic, their optimisers and data."""
+
+    def __init__(self, start: NetworkReblurrer, settings: ReblurTraining, workers: Workers) -> None:
+        self.settings, self.workers, self.device = settings, workers, workers.device
+        self.net = start.network.to(self.device).train().requires_grad_(True)
+        self.mean = copy.deepcopy(self.net).eval().requires_grad_(False)
+        self.optimizer = torch.optim.Adam(self.net.parameters(), lr=settings.learning_rate)
+        self.critic: nn.Module | None = None
+        if settings.adversarial > 0:
+            known = start.critic or Critic(settings.critic_channels)
+            self.critic = known.to(self.device).train().requires_grad_(True)
+            self.critic_optimizer = critic_optimizer(
+                self.critic, settings.critic.lr_critic, settings.critic.critic_optimizer
+            )
+        self.bf16 = uses_bf16(settings.precision, self.device)
+        cache, frames, share = FrameCache(), start.frames, workers.share(settings.batch)
+        sampler = WindowSampler(
+            [clip for root in settings.clips for clip in plain_clips(Path(root))],
+            patch=settings.patch,
+            seed=settings.loop.seed,
+            frames=frames,
+            flip=settings.flip,
+            rotate=settings.rotate,
+            cache=cache,
+        )
+        self.data = Ahead(lambda number: sampler(number, share))
+        held_out = [clip for root in settings.validation for clip in plain_clips(Path(root))]
+        self.held_out: WindowSampler | None = None
+        if held_out:
+            self.held_out = WindowSampler(held_out, patch=settings.patch, seed=1, frames=frames, cache=cache)
+
+    def step(self, number: int, rate: float) -> dict[str, float]:
+        """One step of the critic, then one of the reblurrer with the same made patches."""
+        settings = self.settings
+        for group in self.optimizer.param_groups:
+            group["lr"] = settings.learning_rate * rate
+        batch = self.data(number)
+        sharp, blurred = batch.sharp.to(self.device), batch.blurred.to(self.device)
+        made = self._made(self.net, sharp)
+        fidelity = charbonnier(made, blurred)
+        figures = {"loss": fidelity.item()}
+        loss = fidelity
+        if self.critic is not None:
+            for group in self.critic_optimizer.param_groups:
+                group["lr"] = settings.critic.lr_critic * rate
+            terms = critic_step(
+                self.critic,
+                self.critic_optimizer,
+                blurred,
+                made.detach(),
+                settings.critic,
+                average=self.workers.average_gradients,
+            )
+            adversarial = adversarial_term(self.critic, made, settings.critic)
+            loss = loss + settings.adversarial * adversarial
+            figures |= {"critic": terms["critic"], "critic_gap": terms["real"] - terms["made"]}
+            figures["adversarial"] = adversarial.item()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.workers.average_gradients(self.net.parameters())
+        longest = settings.clip_gradient or float("inf")
+        figures["gradient"] = float(nn.utils.clip_grad_norm_(self.net.parameters(), longest))
+        self.optimizer.step()
+        follow(self.mean, self.net, settings.ema, number)
+        return figures
+
+    def validate(self, number: int) -> dict[str, float]:
+        """On held-out windows, for the mean weights.
+
+        Returns:
+            Mean PSNR in dB against the true blurred patch, of what the network makes (``psnr_made``) and of the sharp
+            centre as it is (``psnr_centre``), their difference (``gain``), and the critic's mean score of real patches
+            less that of made ones (``critic_gap``).
+        """
+        del number
+        if self.held_out is None:
+            return {}
+        figures: dict[str, list[float]] = {"psnr_made": [], "psnr_centre": [], "critic_gap": []}
+        for first in range(0, self.settings.validation_windows, VALIDATION_BATCH):
+            batch, made = self._held_out(range(first, first + VALIDATION_BATCH))
+            for name, picture in (("psnr_made", made.clamp(0, 1)), ("psnr_centre", batch.centre)):
+                error = (picture - batch.blurred).square().flatten(1).mean(1)
+                figures[name] += (-10 * torch.log10(error + 1e-10)).tolist()
+            if self.critic is not None:
+                with torch.inference_mode():
+                    scores = [self.critic(part.to(self.device)) for part in (batch.blurred, made)]
+                figures["critic_gap"] += (scores[0] - scores[1]).tolist()
+        means = {name: float(np.mean(values)) for name, values in figures.items() if values}
+        return {**means, "gain": means["psnr_made"] - means["psnr_centre"]}
+
+    def pictures(self, number: int) -> dict[str, Picture]:
+        """Held-out windows: the sharp centre, what the network makes of it, and the true blurred patch."""
+        del number
+        if self.held_out is None:
+            return {}
+        batch, made = self._held_out(range(SHOWN))
+        rows = [
+            side_by_side([to_uint8(part[index]) for part in (batch.centre, made, batch.blurred)])
+            for index in range(SHOWN)
+        ]
+        return {"sharp_made_blurred": np.concatenate(rows)}
+
+    def _held_out(self, numbers: range) -> tuple[Windows, Tensor]:
+        """Held-out windows and what the mean weights make of them, on the CPU."""
+        assert self.held_out is not None
+        batch = self.held_out(0, numbers)
+        with torch.inference_mode():
+            made = self._made(self.mean, batch.sharp.to(self.device)).cpu()
+        return batch, made
+
+    def _made(self, net: nn.Module, sharp: Tensor) -> Tensor:
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
+            made: Tensor = net(sharp)
+        return made.float()
+
+    def result(self) -> NetworkReblurrer:
+        """The running mean of the network, and the critic."""
+        return NetworkReblurrer(self.mean, self.critic)
+
+    def _parts(self) -> dict[str, Any]:
+        parts: dict[str, Any] = {"net": self.net, "mean": self.mean, "optimizer": self.optimizer}
+        if self.critic is not None:
+            parts |= {"critic": self.critic, "critic_optimizer": self.critic_optimizer}
+        return parts
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights, their mean, the critic and the optimisers."""
+        return {name: part.state_dict() for name, part in self._parts().items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from :meth:`state_dict`."""
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+
+
+def train_reblur(
+    settings: ReblurTraining, out: Path, *, resume: bool = False, device: str = "cpu", quiet: bool = False
+) -> Path:
+    """Train a reblurring network and its critic, and write ``out/reblurrer.safetensors`` (half precision).
+
+    Raises:
+        MetadeblurError: no clips, a setting out of range, or see :func:`metadeblur.training.loop.run`.
+    """
+    from metadeblur.weights import load_reblurrer, save_reblurrer
+
+    if not settings.clips:
+        raise MetadeblurError("no training clips; give a folder of paired clips, for instance one that synth made")
+    if settings.precision not in ("auto", "bf16", "fp32"):
+        raise MetadeblurError(f"precision {settings.precision!r} is not known; allowed: auto, bf16, fp32")
+    workers = join(torch.device(device))
+    torch.manual_seed(settings.loop.seed)
+    start = load_reblurrer(settings.start) if settings.start else NetworkReblurrer(new_network(settings))
+    trainee = ReblurTrainee(start, settings, workers)
+    steps = run(trainee, settings.loop, out, resume=resume, quiet=quiet, workers=workers, items=settings.batch)
+    target = out / "reblurrer.safetensors"
+    if workers.leads:
+        save_reblurrer(trainee.result(), target, {"steps": str(steps)}, half=True)
+    return target
+
+
+def new_network(settings: ReblurTraining) -> ReblurNetwork:
+    """The network that training from nothing starts with.
+
+    >>> small = ReblurTraining(channels=20, units=2, width=128, blocks=3)
+    >>> sum(p.numel() for p in new_network(small).parameters()) < 2_500_000
+    True
+    """
+    return ReblurNetwork(
+        channels=settings.channels,
+        units=settings.units,
+        width=settings.width,
+        blocks=settings.blocks,
+        heads=settings.heads,
+    )
