@@ -32,10 +32,10 @@ class DeblurTraining:
     validation: tuple[str, ...] = ()  # folders with paired clips that are never trained on
     batch: int = 8  # patches a step
     patch: int = 160  # side of a patch in px
-    learning_rate: float = 8e-4  # of AdamW, at its highest
+    learning_rate: float = 1e-3  # of AdamW, at its highest
     loss: str = "balanced"  # balanced, charbonnier or psnr
-    identity: float = 0.05  # share of patches that are sharp on both sides
-    alone: float = 0.1  # share of windows that stand still and repeat their centre, as a single picture does
+    identity: float = 0.15  # share of patches that are sharp on both sides
+    alone: float = 0.08  # share of windows that stand still and repeat their centre, as a single picture does
     easy: float = 0.2  # chance that a drawn patch is used whose two sides are more than 33 dB alike
     ema: float = 0.999  # weight of the past in the running mean of the weights, which is what is kept
     clip_gradient: float = 0.5  # longest gradient (2-norm)
