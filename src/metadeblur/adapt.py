@@ -23,13 +23,14 @@ from torch.nn import functional as F
 from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
 from metadeblur.guard import GuardSettings, Reason, blend, judge
-from metadeblur.learning import frozen, own_loss, trainable, uses_bf16
+from metadeblur.learning import frozen, own_loss, uses_bf16
 from metadeblur.memory import Costs
 from metadeblur.networks import Loss, final, traits
 from metadeblur.reblur import Reblurrer
 from metadeblur.reblur.flow import FlowReblurrer, fit_flow_reblurrer
 from metadeblur.reblur.updates import Item, NetworkReblurrer, ReblurStage, ReblurUpdates, collect, fit_stage
 from metadeblur.restore import choose_device
+from metadeblur.subset import PARAMETERS, free, settle
 from metadeblur.support import MINIMUM_FRAMES, Place, SupportSet, choose_support, place_window
 from metadeblur.weights import load_reblurrer
 
@@ -79,6 +80,9 @@ class AdaptSettings:
     mirror: bool = True  # mirror and transpose each batch at random
     reblurrer: str = ""  # weight file of the reblurring network and its critic; none: the built-in one
     updates: ReblurUpdates = field(default_factory=ReblurUpdates)  # how that network is fitted to the clip
+    parameters: Literal["all", "norms-and-biases", "decoder", "last", "low-rank"] = (
+        "all"  # what moves: all, or a part that takes less memory (last: the last stage, or the finest decoder level)
+    )
     held_out: float = 0.25  # further places, as a share of M, that only the guard sees
     guard: bool = True  # let the guard keep, weaken or drop the adaptation
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # of the gradient steps: auto (bf16 where native), bf16 or fp32
@@ -98,6 +102,8 @@ class AdaptSettings:
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise MetadeblurError(f"{name} is {getattr(self, name)!r}; allowed: {', '.join(allowed)}")
+        if self.updates.shared_adam and self.parameters != "all":
+            raise MetadeblurError(f"parameters is {self.parameters!r}; the preset release moves all of them")
 
     def steps_on(self, pairs: int) -> int:
         """Gradient steps of the deblurrer on so many pairs.
@@ -149,6 +155,7 @@ def preset(name: str) -> AdaptSettings:
 _CHOICES = {
     "reblur": ("auto", "flow", "network"),
     "method": ("guided", "random"),
+    "parameters": PARAMETERS,
     "precision": ("auto", "fp32", "bf16"),
     "device": ("auto", "cpu", "cuda"),
 }
@@ -389,8 +396,8 @@ def inner_update(
     Args:
         base: the deblurrer; not changed.
         pairs: the support set.
-        settings: steps or passes, batch, order, learning rate, precision, time budget.
-        generator: draws order and mirroring.
+        settings: steps or passes, batch, order, learning rate, which parameters, precision, time budget.
+        generator: draws order and mirroring, and where low-rank adapters start.
         loss: on (output, sharp); the deblurrer's own if not given.
         moved: go on with this network and its optimiser instead of a copy and a fresh one (preset "release").
         progress: called with (steps done, steps in all, "adapt").
@@ -400,8 +407,8 @@ def inner_update(
         finite or grows tenfold, a copy of the base, the history and the reason.
     """
     net = moved.net if moved else copy.deepcopy(base)
-    net.requires_grad_(True).train(settings.updates.train_mode)
-    weights = trainable(net)
+    net.train(settings.updates.train_mode)
+    weights = free(net, settings.parameters, generator)
     history: list[dict[str, float]] = []
     steps = settings.steps_on(len(pairs))
     if not pairs or not weights or steps == 0:
@@ -439,6 +446,7 @@ def inner_update(
     if not all(bool(weight.isfinite().all()) for weight in weights):
         text = "the adapted weights are not finite; the base model is used"
         return base, history, Reason("diverged", float("nan"), 0.0, False, text)
+    settle(net)
     return net.eval().requires_grad_(False), history, None
 
 

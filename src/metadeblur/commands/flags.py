@@ -32,6 +32,8 @@ class AdaptationFlags:
     """How --reblur network adapts: as the paper says, or as its authors' released code does."""
     reblur_losses: Literal["both", "gan", "cycle", "none"] = "both"
     """Losses that fit that network to the clip: adversarial, cycle, both, or none (it stays as trained)."""
+    parameters: Literal["all", "norms-and-biases", "decoder", "last", "low-rank"] = "all"
+    """What of the network adapts; parts take less memory. last: its last stage, or the finest level of its decoder."""
     budget: Annotated[float | None, tyro.conf.arg(metavar="SECONDS", help_behavior_hint="")] = None
     """Most seconds that the gradient steps of all shots of one input may take together; default: no limit."""
     seed: Annotated[int, tyro.conf.arg(metavar="S")] = 0
@@ -58,6 +60,7 @@ class AdaptationFlags:
             reblur=self.reblur,
             reblurrer=str(self.reblurrer or ""),
             updates=replace(base.updates, losses=self.reblur_losses),
+            parameters=self.parameters,
             guard=guard,
             precision=precision,
             budget_seconds=self.budget or 0.0,

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -293,6 +294,10 @@ class CDVDTSP(nn.Module):
 
     frames = FRAMES
     multiple = 4
+    parts: ClassVar[dict[str, tuple[str, ...]]] = {
+        "decoder": ("recons_net.decoder_second", "recons_net.decoder_first", "recons_net.outBlock"),
+        "last": ("recons_net.outBlock",),
+    }
 
     def __init__(self, channels: int = 32, blocks: int = 3) -> None:
         super().__init__()

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -60,6 +61,8 @@ class Lite(nn.Module):
     >>> tuple(net(torch.zeros(1, 3, 16, 24)).shape)
     (1, 3, 16, 24)
     """
+
+    parts: ClassVar[dict[str, tuple[str, ...]]] = {"decoder": ("up", "decoder", "head"), "last": ("decoder.0", "head")}
 
     def __init__(
         self,

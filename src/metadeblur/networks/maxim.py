@@ -409,6 +409,11 @@ class Maxim(nn.Module):
         channels = [features * 2**level for level in range(len(sizes) - 1)]
         self.multiple = max(size * 2**level for level, size in enumerate(sizes))
         self.levels = len(channels)
+        decoding = ("to_gating", "gating", "to_decoder", "up", "decoder", "attention")
+        self.parts = {
+            "decoder": (*(f"stages.{number}.{part}" for number in range(stages) for part in decoding), "output"),
+            "last": (f"stages.{stages - 1}", "output"),
+        }
         self.checkpointing = True
         self.stages = nn.ModuleList(
             Stage(channels, sizes, groups, bottlenecks, first=number == 0, last=number == stages - 1)

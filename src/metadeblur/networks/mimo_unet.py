@@ -13,6 +13,8 @@ for half; ``Convs`` join skips, ``ConvsOut.0``/``.1`` give the pictures at a qua
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -125,6 +127,10 @@ class MIMOUNet(nn.Module):
     """
 
     multiple = 4
+    parts: ClassVar[dict[str, tuple[str, ...]]] = {
+        "decoder": ("AFFs", "Decoder", "Convs", "ConvsOut", "feat_extract.3", "feat_extract.4", "feat_extract.5"),
+        "last": ("Decoder.2", "feat_extract.5"),
+    }
 
     def __init__(self, blocks: int = 8, channels: int = 32, dropout: float = 0.0) -> None:
         super().__init__()

@@ -14,6 +14,7 @@ shared by all blocks and stands in the checkpoint under every block's name (``bo
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -198,6 +199,10 @@ class MPRNet(nn.Module):
     """
 
     multiple = 8
+    parts: ClassVar[dict[str, tuple[str, ...]]] = {
+        "decoder": ("stage1_decoder", "stage2_decoder", "sam12", "sam23", "concat23", "stage3_orsnet", "tail"),
+        "last": ("shallow_feat3", "concat23", "stage3_orsnet", "tail"),
+    }
 
     def __init__(
         self, channels: int = 96, level_step: int = 48, stage3_step: int = 32, blocks: int = 8, reduction: int = 4

@@ -129,6 +129,7 @@ class NAFNet(nn.Module):
         super().__init__()
         levels = len(encoder)
         self.multiple = 2**levels
+        self.parts = {"decoder": ("decoders", "ups", "ending"), "last": (f"decoders.{levels - 1}", "ending")}
         widths = [width * 2**level for level in range(levels + 1)]
 
         def stage(level: int, depth: int) -> nn.Sequential:

@@ -13,6 +13,7 @@ Parameter names are those of the published checkpoints (``{"params": state_dict}
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -138,6 +139,13 @@ class Restormer(nn.Module):
     """
 
     multiple = 8
+    parts: ClassVar[dict[str, tuple[str, ...]]] = {
+        "decoder": (
+            *("up4_3", "reduce_chan_level3", "decoder_level3", "up3_2", "reduce_chan_level2", "decoder_level2"),
+            *("up2_1", "decoder_level1", "refinement", "output"),
+        ),
+        "last": ("refinement", "output"),
+    }
 
     def __init__(
         self,
