@@ -61,7 +61,7 @@ def window_velocity(window: Tensor, pixels: int = 256_000) -> Tensor:
         pixels: the flow is computed on pictures reduced to about this many pixels.
 
     Returns:
-        (2, h, w) float32 on the CPU, x then y, in px of the frame for each frame interval; h, w: of the reduced picture.
+        (2, h, w) float32 on the CPU, x then y, in px of the frame for each frame interval, at the reduced size.
 
     >>> torch.manual_seed(0); texture = torch.rand(3, 64, 64)
     <torch._C.Generator object at ...>
