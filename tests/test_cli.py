@@ -79,7 +79,7 @@ def test_no_command_lists_the_commands_and_is_wrong_usage(capsys):
     [
         (["retsore", "a.mp4"], "did you mean: restore"),
         (["train"], "did you mean: train deblur"),
-        (["train", "meta"], "no command 'train meta'"),
+        (["train", "magic"], "no command 'train magic'"),
         (["weights"], "weights import, weights list, weights verify"),
         (["restore"], "at least one video"),
         (["restore", "a.mp4", "--budget", "0"], "--budget 0"),
