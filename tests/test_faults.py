@@ -11,6 +11,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -87,6 +88,63 @@ def test_truncated_mp4_with_its_index_in_front(tmp_path, fails):
     whole = (tmp_path / "whole.mp4").read_bytes()
     (tmp_path / "a.mp4").write_bytes(whole[: len(whole) * 2 // 3])
     assert "cut short" in fails("restore", tmp_path / "a.mp4")
+
+
+def test_a_matroska_file_that_was_cut_short_is_restored_as_far_as_it_goes_and_that_is_said(tmp_path, model, capsys):
+    whole = shaky_video(tmp_path / "whole.mkv", (30,)).read_bytes()
+    (tmp_path / "a.mkv").write_bytes(whole[: len(whole) * 2 // 3])
+    assert run("restore", tmp_path / "a.mkv", "--model", model, *PLAIN) == 0
+    assert "a.mkv is cut short: 33 % of its bytes are missing; what is there is restored" in capsys.readouterr().err
+    assert 5 < len(decoded(tmp_path / "a_deblurred.mkv")) < 30
+    assert run("restore", tmp_path / "whole.mkv", "--model", model, *PLAIN) == 0
+    assert "cut short" not in capsys.readouterr().err
+
+
+def test_a_damaged_picture_in_the_middle(tmp_path, model, capfd):
+    folder = make_frames(tmp_path / "f", 6)
+    damaged = folder / "frame4.png"
+    damaged.write_bytes(damaged.read_bytes()[:200])
+    assert run("restore", folder, "--model", model, *PLAIN) == 1
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == 1  # OpenCV has nothing to add
+    assert "frame4.png: not a picture" in lines[0]
+    assert names(tmp_path) == ["f"]
+
+
+@pytest.mark.parametrize("size", [(16, 16), (2, 3), (8, 200)])
+def test_frames_too_small_to_adapt_to_get_the_base_model(tmp_path, model, capsys, size):
+    folder = make_frames(tmp_path / "f", shaky((6,), (64, 200))[:, : size[0], : size[1]])
+    assert run("restore", folder, "--model", model, *QUICK, "--no-guard", "--json", "-") == 0
+    record = json.loads(capsys.readouterr().out)
+    assert "are too small to adapt to" in record["shots"][0]["note"]
+    assert "base model" in record["shots"][0]["note"]
+    assert cv2.imread(str(tmp_path / "f_deblurred" / "frame3.png")).shape == (*size, 3)
+
+
+def test_grey_pictures_stay_grey_and_lost_transparency_is_said(tmp_path, model, capsys):
+    for name, picture in (
+        ("grey", lambda frame: frame[..., 0]),
+        ("clear", lambda frame: np.dstack([frame, frame[..., 0]])),
+    ):
+        for bits in (8, 16):
+            folder = tmp_path / f"{name}{bits}"
+            folder.mkdir()
+            for number, frame in enumerate(shaky((2,))):
+                deep = frame.astype(np.uint16) * 257 if bits == 16 else frame
+                assert cv2.imwrite(str(folder / f"{number}.png"), np.ascontiguousarray(picture(deep)))
+            assert run("restore", folder, "--model", model, *PLAIN) == 0
+            error = capsys.readouterr().err
+            assert ("not kept: the transparency" in error) == (name == "clear")
+            result = cv2.imread(str(tmp_path / f"{name}{bits}_deblurred" / "1.png"), cv2.IMREAD_UNCHANGED)
+            assert result.dtype == (np.uint8 if bits == 8 else np.uint16)
+            assert result.shape == ((64, 96) if name == "grey" else (64, 96, 3))
+    assert run("restore", tmp_path / "grey8", "-o", tmp_path / "g.mp4", "--model", model, *PLAIN) == 0
+    assert decoded(tmp_path / "g.mp4").shape == (2, 64, 96, 3)
+
+
+def test_a_demonstration_needs_a_folder(tmp_path, fails):
+    (tmp_path / "a").write_text("x")
+    assert "is a file; the demonstration needs a folder" in fails("demo", tmp_path / "a")
 
 
 def test_frames_of_different_sizes(tmp_path, fails):

@@ -80,6 +80,17 @@ def test_another_pace_is_said_once(clock, pace, said):
     assert run._talk.lines[1].endswith(" are left")
 
 
+def test_a_machine_that_is_busy_for_a_while_is_not_told_of_again_and_again(clock):
+    run = frames(300, (0.1, 0.2))
+    run.announce()
+    for number in range(300):
+        pace = 30.0 if number < 4 else 0.15
+        clock(pace)
+        run.done("frame", pace)
+    assert len(run._talk.lines) <= 5
+    assert run.left()[1] == 0
+
+
 def test_a_corrected_range_holds_what_is_left(clock):
     run = frames(500, (0.1, 0.2))
     run.announce()

@@ -640,6 +640,23 @@ def test_a_missing_encoder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         check_output(source, tmp_path / "out.mkv")
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_hdr10_keeps_what_it_tells_of_its_screen(tmp_path: Path, suffix: str) -> None:
+    told = "master-display=G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,50):max-cll=1000,400"
+    options = {"x265-params": f"log-level=none:{told}", "preset": "ultrafast"}
+    colour = Colour(9, 1, 9, 16)
+    source = make_video(
+        tmp_path / f"in{suffix}", 6, codec="libx265", pix_fmt="yuv420p10le", options=options, colour=colour
+    )
+    output = through(source, tmp_path / f"out{suffix}")
+    before, after = probe(source), probe(output)
+    assert before.mastering.x265() == f":{told}"
+    assert (after.mastering, after.colour, after.bit_depth) == (before.mastering, before.colour, 10)
+    notes = check_output(source, tmp_path / "out.mkv", EncodeSettings("ffv1"))
+    assert any("mastered" in note for note in notes)
+    assert probe(make_video(tmp_path / "plain.mkv", 2)).mastering.x265() == ""
+
+
 def test_the_encoders_do_not_depend_on_what_was_in_memory_before(tmp_path: Path) -> None:
     """Each process finds its memory filled with another byte: an encoder that reads what it never wrote differs."""
     program = (

@@ -13,7 +13,7 @@ from metadeblur.adapt import AdaptSettings, Outcome, adapt
 from metadeblur.clip import Clip
 from metadeblur.guard import Reason, sharp_already
 from metadeblur.record import plain
-from metadeblur.support import MINIMUM_FRAMES
+from metadeblur.support import MINIMUM_FRAMES, MINIMUM_PATCH
 
 STRETCH_BYTES = 400_000_000  # frames that are held in memory to adapt to
 STRETCH_FRAMES = 120
@@ -105,6 +105,9 @@ def decide(
     if len(clip) < MINIMUM_FRAMES:
         text = f"{len(clip)} frames are too few to adapt to ({MINIMUM_FRAMES} are needed): the base model is used"
         return Decision(net, note=text)
+    if min(clip.height, clip.width) < MINIMUM_PATCH:
+        size = f"{clip.width}x{clip.height} px are too small to adapt to (both sides need {MINIMUM_PATCH} px)"
+        return Decision(net, note=f"frames of {size}: the base model is used")
     outcome = adapt(net, stretch, settings=settings, progress=progress)
     cut = f"adapted to frames {start} to {stop - 1} of the shot" if stop - start < len(clip) else None
     return Decision(outcome.model, outcome.share, outcome.reasons, cut, outcome, start)

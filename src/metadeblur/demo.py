@@ -20,6 +20,7 @@ from torch import Tensor
 from metadeblur.clip import Clip, PairedClip
 from metadeblur.data.synthesis import Scene, degrade, light, to_bytes
 from metadeblur.data.trajectory import Trajectory
+from metadeblur.errors import MetadeblurError
 from metadeblur.metrics import psnr, ssim
 from metadeblur.outputs import Job
 from metadeblur.pictures import encode_png, side_by_side, to_uint8
@@ -97,6 +98,8 @@ def run_demo(directory: Path, settings: DemoSettings | None = None, *, talk: Tal
         MetadeblurError: a file cannot be written.
     """
     settings, talk = settings or DemoSettings(), talk or Talk(quiet=True)
+    if directory.exists() and not directory.is_dir():
+        raise MetadeblurError(f"{directory}: is a file; the demonstration needs a folder, which is made where missing")
     directory.mkdir(parents=True, exist_ok=True)
     talk.say("filming: a simulated hand-held camera over a photograph")
     truth = shaky_clip(settings)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import Literal, TypeAlias
 
 import torch
@@ -23,6 +25,7 @@ Range: TypeAlias = tuple[float, float]
 """The least and the most seconds."""
 
 LONG_RUN_SECONDS = 10.0  # runs that are expected to take longer are announced
+_LATEST = 10  # pieces that show how fast it goes at present
 CORRECTED_AFTER = 10.0  # seconds between two announcements, at least
 TRIAL_SECONDS = 3.0  # spent on a piece of a long run to see how long it takes
 TRIAL_FRAMES = (2, 12)
@@ -186,6 +189,7 @@ class Forecast:
         self.work, self.costs = work, costs
         self._talk, self._budget = talk, budget
         self._measured: dict[str, tuple[float, int]] = {}  # seconds and pieces of each kind so far
+        self._latest: dict[str, deque[float]] = {}  # seconds that each of the latest pieces took
         self._said_at = time.monotonic()
         self._ends: Range = (self._said_at, self._said_at + LONG_RUN_SECONDS)  # when the run was said to end
 
@@ -210,9 +214,12 @@ class Forecast:
         """Note that pieces are done; says so where the end is not to be expected when it was announced."""
         spent, pieces = self._measured.get(kind, (0.0, 0))
         spent, pieces = self._measured[kind] = spent + seconds, pieces + count
-        known = kind in ("fit", "guard") or (pieces >= 3 and spent >= TRIAL_SECONDS)
-        if known:
-            self.costs = Costs(**{**vars(self.costs), kind: _times(spent / pieces, MEASURED)})
+        latest = self._latest.setdefault(kind, deque(maxlen=_LATEST))
+        latest.append(seconds / count)
+        if kind in ("fit", "guard") or (pieces >= 3 and spent >= TRIAL_SECONDS):
+            # A machine that was busy for a while may be so again or not.
+            both = fmean(latest), spent / pieces
+            self.costs = Costs(**{**vars(self.costs), kind: (MEASURED[0] * min(both), MEASURED[1] * max(both))})
         self.without(**{kind: count})
 
     def without(self, **pieces: int) -> None:

@@ -26,7 +26,7 @@ from metadeblur.restore import Restorer, RestoreSettings, choose_device, prefetc
 from metadeblur.resume import Parts, identify
 from metadeblur.shots import Shot, find_shots
 from metadeblur.story import PICTURES, Sketch, frames_to_show, read_story
-from metadeblur.support import MINIMUM_FRAMES
+from metadeblur.support import MINIMUM_FRAMES, MINIMUM_PATCH
 from metadeblur.video import EncodeSettings, SegmentWriter, VideoReader, assemble
 from metadeblur.video.info import TimeTable
 from metadeblur.video.reading import reader_clip
@@ -129,7 +129,7 @@ class _Run:
             for index, record in enumerate(records):
                 if record["untouched"] and kinds:
                     self._write(index, kinds, None, bar)
-        lost: list[str] = []
+        lost = [f"the transparency of {self.job.source.name}"] if self.info.channels == 4 and not copied else []
         with stopwatch(self.seconds, "assemble"):
             for kind in kinds:
                 lost += self._join(kind, range(len(self.shots)), self.times)
@@ -190,7 +190,8 @@ class _Run:
 
     def _adapts(self, shot: Shot) -> bool:
         """Whether a shot is to be adapted to, unless it turns out to be sharp."""
-        return self.settings.adapt and shot.stop - shot.start >= MINIMUM_FRAMES
+        large = min(self.info.height, self.info.width) >= MINIMUM_PATCH
+        return self.settings.adapt and large and shot.stop - shot.start >= MINIMUM_FRAMES
 
     def _write(
         self,
@@ -378,6 +379,9 @@ class _Run:
         name = self.job.source.name
         if self.info.interlaced:
             self.talk.say(f"{name} is interlaced: it is deinterlaced, one frame for each frame")
+        if self.info.missing:
+            missing = f"{100 * self.info.missing:.0f} % of its bytes are missing"
+            self.talk.say(f"{name} is cut short: {missing}; what is there is restored")
         if self.times.damaged:
             self.talk.say(f"{name} is damaged: {self.times.damaged} packets could not be decoded and are left out")
 
@@ -415,7 +419,7 @@ class _Run:
         if record["untouched"]:
             how = "sharp already, returned untouched"
         else:
-            how = f"adaptation used to {100 * record['share']:.0f} %" if self.settings.adapt else "base model"
+            how = f"adaptation used to {100 * record['share']:.0f} %" if record["share"] > 0 else "base model"
         for sentence in record["not_kept"]:
             self.talk.say(f"not kept: {sentence}")
         self.talk.say(f"{self.job.output}: {how}, {in_words(record['seconds']['total'])}")

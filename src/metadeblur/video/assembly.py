@@ -27,6 +27,7 @@ from metadeblur.video.carried import (
     copied_stream,
     describe,
     lost_aspect,
+    lost_mastering,
     muxer_options,
     other_packets,
 )
@@ -270,7 +271,7 @@ def _write(
                 if copy is not None:
                     copies[stream.index] = copy
         assert video is not None
-        notes += lost_aspect(info, video)
+        notes += lost_aspect(info, video) + lost_mastering(info, video)
         target.metadata.update(content_tags(source.metadata))
         target.set_chapters(chapters(source, times, shift))
         streams = [source.streams[index] for index in copies]

@@ -12,6 +12,7 @@ import av
 
 from metadeblur.errors import MetadeblurError
 from metadeblur.video.info import TimeTable, VideoInfo, open_media
+from metadeblur.video.mastering import Mastering
 
 FORMATS = {
     ".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm", ".avi": "avi",
@@ -168,6 +169,13 @@ def lost_aspect(info: VideoInfo, video: av.VideoStream) -> list[str]:
     if told or video.container.format.name not in ("matroska", "webm"):
         return []
     return [f"the sample aspect ratio {info.sample_aspect_ratio} was left out: H.264 or H.265 would keep it"]
+
+
+def lost_mastering(info: VideoInfo, video: av.VideoStream) -> list[str]:
+    """Only H.265 is told what HDR10 video says of the screen that it was made on."""
+    if info.mastering == Mastering() or video.codec_context.name == "hevc":
+        return []
+    return ["what the video tells of the screen that it was mastered on (HDR10) was left out: H.265 would keep it"]
 
 
 def clock_start(source: av.container.InputContainer) -> Fraction:

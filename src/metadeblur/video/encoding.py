@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import av
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from metadeblur.errors import MetadeblurError
@@ -171,7 +172,7 @@ def plan_encoding(info: VideoInfo, output: Path, settings: EncodeSettings, width
     matrix = assumed_matrix(tags.matrix, info.width, info.height)
     if not is_rgb and assumed_matrix(tags.matrix, width, height) != matrix:
         tags = replace(tags, matrix=matrix)  # another size must not change what untold colours mean
-    options = _options(name, encoder, settings, lossless=lossless, width=width)
+    options = _options(name, encoder, settings, info, lossless=lossless, width=width)
     rate = min(max(info.fps, Fraction(1)), Fraction(240))
     if name == "mpeg4":
         rate = Fraction(round(rate))  # it cannot count in small fractions of a second
@@ -223,7 +224,8 @@ class SegmentWriter:
             else:
                 self._unfinished.path.mkdir(exist_ok=True)
                 suffix = picture_suffix(self._info, self._output, self._settings)
-                write_picture(self._unfinished.path / f"{self.frames:06d}{suffix}", frame, self._info.bit_depth)
+                place = self._unfinished.path / f"{self.frames:06d}{suffix}"
+                write_picture(place, frame, self._info.bit_depth, grey=self._info.channels == 1)
         self.frames += 1
 
     def close(self) -> None:
@@ -307,10 +309,10 @@ def picture_suffix(info: VideoInfo, output: Path, settings: EncodeSettings) -> s
     return source if source in IMAGE_SUFFIXES and not (lossy and settings.quality == "lossless") else ".png"
 
 
-def write_picture(path: Path, frame: Tensor, bits: int) -> None:
+def write_picture(path: Path, frame: Tensor, bits: int, *, grey: bool = False) -> None:
     """Write one frame (3, H, W), RGB in [0, 1], as a picture of 8 bits, or 16 where ``bits`` is more than 8.
 
-    JPEG, BMP and WebP always have 8 bits.
+    With ``grey`` it gets one channel. JPEG, BMP and WebP always have 8 bits.
 
     Raises:
         OSError: the system refuses.
@@ -318,7 +320,10 @@ def write_picture(path: Path, frame: Tensor, bits: int) -> None:
     suffix = path.suffix.lower()
     deep = bits > 8 and suffix in (".png", ".tif", ".tiff")
     values = (frame.detach().float().clamp(0, 1) * (65535 if deep else 255)).round()
-    picture = values.permute(1, 2, 0).flip(-1).numpy().astype(np.uint16 if deep else np.uint8)
+    kind: type[np.integer[Any]] = np.uint16 if deep else np.uint8
+    picture: NDArray[np.integer[Any]] = values.permute(1, 2, 0).flip(-1).numpy().astype(kind)
+    if grey:
+        picture = cast("NDArray[np.integer[Any]]", cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY))
     options: list[int] = []
     if suffix in (".jpg", ".jpeg"):
         full_chroma = cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444
@@ -401,7 +406,9 @@ def _pixel_format(
     return f"yuv{chroma}p{ending}", encoder.name
 
 
-def _options(name: str, encoder: _Encoder, settings: EncodeSettings, *, lossless: bool, width: int) -> dict[str, str]:
+def _options(
+    name: str, encoder: _Encoder, settings: EncodeSettings, info: VideoInfo, *, lossless: bool, width: int
+) -> dict[str, str]:
     quality = str(encoder.quality if settings.quality is None else settings.quality)
     preset = settings.preset or encoder.preset
     match name:
@@ -412,7 +419,7 @@ def _options(name: str, encoder: _Encoder, settings: EncodeSettings, *, lossless
             fixed = {"preset": preset, **asm}
             return fixed | ({"qp": "0"} if lossless else {"crf": quality})
         case "h265":
-            more = ":lossless=1" if lossless else ""
+            more = info.mastering.x265() + (":lossless=1" if lossless else "")
             if width < 64:
                 more += (
                     ":cutree=0"  # x265 writes beyond the end of its memory with it where frames are 40 to 48 px wide

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from metadeblur.errors import MetadeblurError
 from metadeblur.video.colour import ColourTags, bit_depth, frame_tags
+from metadeblur.video.mastering import Mastering, mastering
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 """Pictures that a folder of frames may hold."""
@@ -120,7 +121,10 @@ class VideoInfo:
     display_matrix: tuple[int, ...] | None = None
     rotation: int = 0  # degrees counterclockwise by which players turn the picture
     colour: ColourTags = field(default_factory=ColourTags)
+    mastering: Mastering = field(default_factory=Mastering)
     files: tuple[Path, ...] = ()  # of a folder of frames, in order
+    channels: int = 3  # of pictures: 1 grey, which is kept, 4 with transparency, which is not
+    missing: float = 0.0  # share of the file's bytes that it says it has and has not
 
     def with_times(self, times: TimeTable) -> VideoInfo:
         """The same with what only decoding everything can tell: number of frames, constant or variable rate."""
@@ -189,6 +193,8 @@ def probe(path: Path | str) -> VideoInfo:
             display_matrix=matrix,
             rotation=first.rotation if matrix else 0,
             colour=tags,
+            mastering=mastering(first),
+            missing=_missing(path) if "matroska" in container.format.name else 0.0,
         )
 
 
@@ -233,15 +239,25 @@ def read_picture(path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
     Raises:
         MetadeblurError: it cannot be read.
     """
+    picture = _decoded_picture(path, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    if picture is None or picture.dtype not in (np.uint8, np.uint16):
+        raise MetadeblurError(f"{path}: not a picture of 8 or 16 bits that can be read, or damaged")
+    return cast("NDArray[np.uint8] | NDArray[np.uint16]", picture[..., ::-1])
+
+
+def _decoded_picture(path: Path, flags: int) -> NDArray[Any] | None:
+    """What OpenCV makes of a file, without a word of its own where that is nothing."""
     try:
         data = np.frombuffer(path.read_bytes(), np.uint8)
     except OSError as error:
         raise MetadeblurError(f"{path}: cannot be read ({error.strerror})") from error
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
-    picture = cv2.imdecode(data, flags) if data.size else None
-    if picture is None or picture.dtype not in (np.uint8, np.uint16):
-        raise MetadeblurError(f"{path}: not a picture of 8 or 16 bits that can be read, or damaged")
-    return cast("NDArray[np.uint8] | NDArray[np.uint16]", picture[..., ::-1])
+    if not data.size:
+        return None
+    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        return cv2.imdecode(data, flags)
+    finally:
+        cv2.utils.logging.setLogLevel(level)
 
 
 def natural_order(path: Path) -> list[tuple[int, int | str]]:
@@ -277,6 +293,7 @@ def _probe_pictures(path: Path, files: tuple[Path, ...], kind: Literal["frames",
                 f"{size[0]}x{size[1]}; all frames of a clip need one size"
             )
     bits = 8 if first.dtype == np.uint8 else 16
+    stored = _decoded_picture(files[0], cv2.IMREAD_UNCHANGED)
     return VideoInfo(
         path=path,
         kind=kind,
@@ -291,6 +308,7 @@ def _probe_pictures(path: Path, files: tuple[Path, ...], kind: Literal["frames",
         variable_frame_rate=False,
         time_base=1 / FOLDER_FPS,
         files=files,
+        channels=3 if stored is None else 1 if stored.ndim == 2 else stored.shape[2],
     )
 
 
@@ -360,6 +378,25 @@ def _refuse_truncated(container: av.container.InputContainer, path: Path) -> Non
                 f"{path}: cut short, {cut} of {len(stream.index_entries)} packets of stream {stream.index} "
                 f"({stream.type}) are missing; copy or download the file again"
             )
+
+
+def _missing(path: Path) -> float:
+    """Share of the bytes of a Matroska file that its header tells of and that are not there (RFC 8794, RFC 9559).
+
+    A file whose length was not known when it was begun, such as a recording, tells nothing.
+    """
+    with path.open("rb") as file:
+        head = file.read(4096)
+    segment = head.find(b"\x18\x53\x80\x67")
+    place = segment + 4
+    if segment < 0 or place >= len(head) or not head[place]:
+        return 0.0
+    length = 9 - head[place].bit_length()  # bytes of the number: the place of the first bit that is set
+    size = int.from_bytes(head[place : place + length], "big") & ((1 << 7 * length) - 1)
+    told = place + length + size
+    if size == (1 << 7 * length) - 1 or told <= path.stat().st_size:
+        return 0.0
+    return 1 - path.stat().st_size / told
 
 
 def _display_matrix(frame: av.VideoFrame) -> tuple[int, ...] | None:
