@@ -262,7 +262,7 @@ def largest_file(size: int):
 def test_disk_full_while_writing(tmp_path, model, capsys, flags):
     video = shaky_video(tmp_path / "a.mkv", (24,))
     before = names(tmp_path)
-    with largest_file(6_000):
+    with largest_file(2_000):
         assert run("restore", video, "--model", model, *PLAIN, *flags) == 1
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert "the disk is full" in line
