@@ -104,7 +104,7 @@ def test_checkpointing_changes_memory_and_nothing_else(net):
 
     plain, plain_bytes = gradients(False)
     saved, saved_bytes = gradients(True)
-    assert all(torch.equal(a, b) for a, b in zip(plain, saved, strict=True))
+    assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-7) for a, b in zip(plain, saved, strict=True))
     assert saved_bytes < plain_bytes / 3
 
 
