@@ -18,7 +18,7 @@ from metadeblur.cli import main
 from metadeblur.data.layouts import ClipFolder, plain_clips
 from metadeblur.data.paired import PictureFiles, read_trial
 from metadeblur.errors import MetadeblurError
-from metadeblur.evaluation import protocol, rows
+from metadeblur.evaluation import rows, trial
 from metadeblur.evaluation.measures import measure_for
 from metadeblur.evaluation.protocol import EvaluateSettings, evaluate, read_records
 from metadeblur.evaluation.rows import choose_focus, measure_row
@@ -150,7 +150,7 @@ def test_frames_of_several_sizes_are_measured_each_in_its_own(tmp_path):
     expected = [-10 * np.log10(max(((one - other) ** 2).mean() / 255**2, 1e-10)) for one, other in own]
     assert row["per_frame"]["psnr"] == pytest.approx(expected, abs=1e-4)
     assert "flicker" not in row
-    figures = protocol.evaluate_clip(clip, Small(), SETTINGS)
+    figures = trial.evaluate_clip(clip, Small(), SETTINGS)
     assert set(figures["psnr"]) == ALL_ROWS
 
 
@@ -162,7 +162,7 @@ def test_frames_are_decoded_once_and_only_when_asked_for(clips):
         assert files[2].shape == (3, 64, 96)
     assert files.decoded == 1
     clip = read_trial(folder)
-    protocol.evaluate_clip(clip, Small(), SETTINGS)
+    trial.evaluate_clip(clip, Small(), SETTINGS)
     assert clip.truths.decoded == len(folder.sharp)
 
 
@@ -261,7 +261,7 @@ def test_the_interval_covers_the_mean_as_often_as_it_says():
 def test_oracle_learns_from_the_truth(clips):
     clip = read_trial(plain_clips(clips)[0])
     settings = AdaptSettings(pairs=8, steps=40, patch=48, lr=1e-2, precision="fp32")
-    oracle = protocol.fit_oracle(Small(), clip.pair, settings, 48)
+    oracle = trial.fit_oracle(Small(), clip.pair, settings, 48)
     scores = [measure_row(clip, net, measure_for("plain"), RESTORATION)["psnr"] for net in (Small(), oracle)]
     assert scores[1] > scores[0]
 
@@ -274,7 +274,7 @@ def test_adaptation_is_given_blurred_frames_only(clips, monkeypatch):
         if change:
             monkeypatch.setattr(clip.truths, "_decode", lambda _: torch.zeros(3, 64, 96, dtype=torch.uint8))
             clip.truths._kept.clear()
-        records.append(protocol.evaluate_clip(clip, Small(), SETTINGS))
+        records.append(trial.evaluate_clip(clip, Small(), SETTINGS))
     assert records[0]["psnr"]["base"] != records[1]["psnr"]["base"]
     assert records[0]["share"] == records[1]["share"]
     losses = [[step["loss"] for step in record["adaptation"]["losses"]] for record in records]
@@ -286,7 +286,7 @@ def test_adaptation_is_given_blurred_frames_only(clips, monkeypatch):
 
 def test_a_killed_evaluation_goes_on_at_the_row_and_gives_the_same_tables(clips, tmp_path, monkeypatch):
     evaluate(clips, Small(), tmp_path / "whole", SETTINGS)
-    one, measured = protocol.measure_row, []
+    one, measured = trial.measure_row, []
 
     def killed_at(number):
         def measure(*arguments, **keywords):
@@ -295,7 +295,7 @@ def test_a_killed_evaluation_goes_on_at_the_row_and_gives_the_same_tables(clips,
                 raise KeyboardInterrupt
             return one(*arguments, **keywords)
 
-        monkeypatch.setattr(protocol, "measure_row", measure)
+        monkeypatch.setattr(trial, "measure_row", measure)
 
     resumed = EvaluateSettings(adaptation=ADAPTATION, restoration=RESTORATION, resume=True)
     for number in (2, 3, 4):

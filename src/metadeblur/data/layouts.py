@@ -7,14 +7,24 @@ differs from the published set, is said (:attr:`Benchmark.notes`), because figur
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from metadeblur.data.folders import (
+    ClipFolder,
+    Search,
+    enumerated,
+    folders_in,
+    last_number,
+    natural,
+    paired,
+    part_folder,
+    pictures,
+)
 from metadeblur.errors import MetadeblurError
 
-PICTURES = {".png", ".jpg", ".jpeg", ".tif", ".tiff"}
-_LISTED = 5  # names that an error message lists
+__all__ = ["DVD_TEST", "LAYOUTS", "Benchmark", "ClipFolder", "open_benchmark", "plain_clips", "recognise"]
 
 DVD_TEST = (
     "720p_240fps_2",
@@ -29,17 +39,6 @@ DVD_TEST = (
     "IMG_0049",
 )
 """The ten test clips of the DVD set (Su et al., CVPR 2017), as its authors name them."""
-
-
-@dataclass(frozen=True)
-class ClipFolder:
-    """One paired clip: its name and its frames' files, blurred and sharp, in order and of equal number."""
-
-    name: str
-    blurred: tuple[Path, ...]
-    sharp: tuple[Path, ...]
-    video: bool = True  # False: pictures that do not follow one another, to which nothing can adapt
-    sizes_differ: bool = False  # whether frames of several sizes are to be expected (RealBlur)
 
 
 @dataclass(frozen=True)
@@ -58,42 +57,13 @@ class Benchmark:
         return sum(len(clip.blurred) for clip in self.clips)
 
 
-@dataclass
-class _Search:
-    """One search: what was asked for, what was found, and what is wrong."""
-
-    root: Path
-    part: str
-    inputs: str
-    clips: list[ClipFolder] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    wrong: list[str] = field(default_factory=list)
-
-    def pair(self, name: str, blur: Path, sharp: Path, *, key: Callable[[str], str] = str) -> None:
-        """Add the clip of two folders, or say what is wrong with it."""
-        absent = [str(folder.relative_to(self.root)) for folder in (blur, sharp) if not folder.is_dir()]
-        if absent:
-            self.wrong.append(f"{name}: no folder {' and '.join(absent)}; add it, or take the clip away")
-            return
-        blurred, truth = _pictures(blur, key), _pictures(sharp, key)
-        lonely = sorted(set(blurred) ^ set(truth), key=_natural)
-        if lonely:
-            listed = f"frames without a partner in {blur.name} and {sharp.name}: {_enumerated(lonely)}"
-            self.wrong.append(f"{name}: {listed}; add or remove them")
-        elif not blurred:
-            self.wrong.append(f"{name}: no pictures in {blur.name} and {sharp.name}")
-        else:
-            order = sorted(blurred, key=_natural)
-            self.clips.append(_clip(name, order, blurred, truth))
-
-
 @dataclass(frozen=True)
 class Layout:
     """How a benchmark's folder looks, and how its papers take it."""
 
     tree: str  # for people
     is_here: Callable[[Path], bool]  # whether a folder looks so
-    find: Callable[[_Search], None]
+    find: Callable[[Search], None]
     parts: tuple[str, ...] = ()  # the first one that is there is taken by default
     published: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # clips and images of a part
 
@@ -126,13 +96,13 @@ def open_benchmark(root: Path, layout: str = "auto", *, part: str = "", inputs: 
     if part and part not in parts:
         allowed = f"its parts are {', '.join(parts)}" if parts else "it has no parts"
         raise MetadeblurError(f"part {part!r} is not known in the layout {name}; {allowed}")
-    search = _Search(base, part, inputs)
+    search = Search(base, part, inputs)
     LAYOUTS[name].find(search)
     if search.wrong:
         raise MetadeblurError(" | ".join(search.wrong))
     if not search.clips:
         raise MetadeblurError(f"{base}: no clip found; the layout {name} is {LAYOUTS[name].tree}")
-    clips = tuple(sorted(search.clips, key=lambda clip: _natural(clip.name)))
+    clips = tuple(sorted(search.clips, key=lambda clip: natural(clip.name)))
     benchmark = Benchmark(name, search.part, search.inputs, clips, tuple(search.notes))
     return _counted(benchmark)
 
@@ -143,7 +113,7 @@ def recognise(root: Path) -> list[tuple[str, Path]]:
     A folder of plain clips counts as one where nothing else is found.
     """
     named = {name: entry for name, entry in LAYOUTS.items() if name != "plain"}
-    for folders in ([root], _folders(root)):
+    for folders in ([root], folders_in(root)):
         found = [(name, base) for base in folders for name, entry in named.items() if entry.is_here(base)]
         if found:
             return found
@@ -176,7 +146,7 @@ def _counted(benchmark: Benchmark) -> Benchmark:
 # --- the layouts ---------------------------------------------------------------------------------------------------
 
 
-def _find_plain(search: _Search) -> None:
+def _find_plain(search: Search) -> None:
     search.part, search.inputs = "", "blur"
     folders = {path.parent for side in ("blur", "sharp") for path in search.root.rglob(side) if path.is_dir()}
     for folder in sorted(folders):
@@ -191,18 +161,18 @@ def _is_plain(base: Path) -> bool:
 
 
 def _is_gopro(base: Path) -> bool:
-    parted = [sequence for part in ("train", "test") for sequence in _folders(base / part)]
-    sequences = parted or _folders(base)
+    parted = [sequence for part in ("train", "test") for sequence in folders_in(base / part)]
+    sequences = parted or folders_in(base)
     if any((sequence / "blur_gamma").is_dir() for sequence in sequences):
         return True
-    others = [folder for folder in _folders(base) if folder.name not in ("train", "test")]
+    others = [folder for folder in folders_in(base) if folder.name not in ("train", "test")]
     return bool(parted) and not others and all((folder / "sharp").is_dir() for folder in parted)
 
 
-def _find_gopro(search: _Search) -> None:
+def _find_gopro(search: Search) -> None:
     if search.inputs not in ("blur", "blur_gamma"):
         raise MetadeblurError(f"inputs {search.inputs!r} is not known in the layout gopro; allowed: blur, blur_gamma")
-    for sequence in _folders(_part_folder(search, ("test", "train"))):
+    for sequence in folders_in(part_folder(search, ("test", "train"))):
         search.pair(sequence.name, sequence / search.inputs, sequence / "sharp")
     known = "linear averages, which most papers use" if search.inputs == "blur" else "averages in linear light"
     search.notes.append(f"the blurred frames are those of {search.inputs} ({known})")
@@ -210,13 +180,13 @@ def _find_gopro(search: _Search) -> None:
 
 def _is_dvd(base: Path) -> bool:
     home = base / "quantitative_datasets"
-    sequences = _folders(home if home.is_dir() else base)
+    sequences = folders_in(home if home.is_dir() else base)
     return home.is_dir() or any((s / "GT").is_dir() and (s / "input").is_dir() for s in sequences)
 
 
-def _find_dvd(search: _Search) -> None:
+def _find_dvd(search: Search) -> None:
     home = search.root / "quantitative_datasets"
-    sequences = _folders(home if home.is_dir() else search.root)
+    sequences = folders_in(home if home.is_dir() else search.root)
     search.inputs = "input"
     tested = [folder for folder in sequences if folder.name in DVD_TEST]
     if not search.part:
@@ -247,21 +217,21 @@ def _is_reds(base: Path) -> bool:
     return any(_reds_folders(base, part) is not None for part in ("val", "train"))
 
 
-def _find_reds(search: _Search) -> None:
+def _find_reds(search: Search) -> None:
     parts = [search.part] if search.part else ["val", "train"]
     part = next((part for part in parts if _reds_folders(search.root, part)), parts[0])
     sides = _reds_folders(search.root, part)
     if sides is None:
         raise MetadeblurError(f"{search.root}: no folder {part}_blur; choose another --part")
     search.part, search.inputs = part, sides[0].name
-    names = {folder.name for side in sides for folder in _folders(side)}
-    for name in sorted(names, key=_natural):
+    names = {folder.name for side in sides for folder in folders_in(side)}
+    for name in sorted(names, key=natural):
         search.pair(name, sides[0] / name, sides[1] / name)
 
 
 def _realblur_home(base: Path) -> list[Path]:
     """Folders with scenes: the folder itself, or those of RealBlur-J and -R inside it."""
-    homes = [folder for folder in (base, *_folders(base)) if any((s / "gt").is_dir() for s in folder.glob("scene*"))]
+    homes = [folder for folder in (base, *folders_in(base)) if any((s / "gt").is_dir() for s in folder.glob("scene*"))]
     return homes[:1] if homes[:1] == [base] else homes
 
 
@@ -269,7 +239,7 @@ def _is_realblur(base: Path) -> bool:
     return bool(_realblur_home(base))
 
 
-def _find_realblur(search: _Search) -> None:
+def _find_realblur(search: Search) -> None:
     homes = {_realblur_kind(home): home for home in _realblur_home(search.root)}
     kind = search.part or next(iter(sorted(homes)))
     if kind not in homes:
@@ -284,7 +254,7 @@ def _find_realblur(search: _Search) -> None:
     if listing is None:
         search.notes.append(f"the official list RealBlur_{kind}_test_list.txt is not here: all scenes are taken")
         for scene in sorted(home.glob("scene*")):
-            search.pair(scene.name, scene / "blur", scene / "gt", key=_last_number)
+            search.pair(scene.name, scene / "blur", scene / "gt", key=last_number)
     else:
         _find_listed(search, home, listing)
         search.notes.append(f"the images are those of the list {listing.name}")
@@ -296,7 +266,7 @@ def _realblur_kind(home: Path) -> str:
     return "R" if re.search(r"realblur[-_]r", home.name, re.IGNORECASE) else "J"
 
 
-def _find_listed(search: _Search, home: Path, listing: Path) -> None:
+def _find_listed(search: Search, home: Path, listing: Path) -> None:
     """The pairs that a list names, one a line: sharp file, blurred file."""
     scenes: dict[str, list[tuple[Path, Path]]] = {}
     for line in listing.read_text(encoding="utf-8").splitlines():
@@ -312,13 +282,13 @@ def _find_listed(search: _Search, home: Path, listing: Path) -> None:
         scenes.setdefault(sharp.parent.parent.name, []).append((blurred, sharp))
     for name, pairs in scenes.items():
         absent = [f"{path.parent.name}/{path.name}" for pair in pairs for path in pair if not path.is_file()]
-        odd = [blurred.name for blurred, sharp in pairs if _last_number(blurred.stem) != _last_number(sharp.stem)]
+        odd = [blurred.name for blurred, sharp in pairs if last_number(blurred.stem) != last_number(sharp.stem)]
         if absent:
-            search.wrong.append(f"{name}: files of {listing.name} that are not here: {_enumerated(absent)}")
+            search.wrong.append(f"{name}: files of {listing.name} that are not here: {enumerated(absent)}")
         elif odd:
-            search.wrong.append(f"{name}: {listing.name} pairs different numbers: {_enumerated(odd)}")
+            search.wrong.append(f"{name}: {listing.name} pairs different numbers: {enumerated(odd)}")
         else:
-            pairs.sort(key=lambda pair: _natural(pair[0].stem))
+            pairs.sort(key=lambda pair: natural(pair[0].stem))
             blurred_files, sharp_files = zip(*pairs, strict=True)
             search.clips.append(ClipFolder(name, blurred_files, sharp_files))
 
@@ -327,16 +297,16 @@ def _bsd_homes(base: Path) -> list[Path]:
     """Folders that hold train, valid and test of one exposure."""
 
     def holds(folder: Path) -> bool:
-        return any((s / "Sharp").is_dir() for part in ("test", "valid", "train") for s in _folders(folder / part))
+        return any((s / "Sharp").is_dir() for part in ("test", "valid", "train") for s in folders_in(folder / part))
 
-    return [folder for folder in (base, *_folders(base)) if holds(folder)]
+    return [folder for folder in (base, *folders_in(base)) if holds(folder)]
 
 
 def _is_bsd(base: Path) -> bool:
     return bool(_bsd_homes(base))
 
 
-def _find_bsd(search: _Search) -> None:
+def _find_bsd(search: Search) -> None:
     homes = _bsd_homes(search.root)
     if len(homes) > 1:
         names = ", ".join(home.name for home in homes)
@@ -344,7 +314,7 @@ def _find_bsd(search: _Search) -> None:
             f"{search.root} holds several exposures ({names}), which papers report apart; give the folder of one"
         )
     search.root, search.inputs = homes[0], "Blur/RGB"
-    for sequence in _folders(_part_folder(search, ("test", "valid", "train"))):
+    for sequence in folders_in(part_folder(search, ("test", "valid", "train"))):
         search.pair(sequence.name, sequence / "Blur" / "RGB", sequence / "Sharp" / "RGB")
 
 
@@ -353,18 +323,18 @@ def _is_hide(base: Path) -> bool:
     return (base / "GT").is_dir() and any((base / part).is_dir() for part in parts) and not _is_dvd(base)
 
 
-def _find_hide(search: _Search) -> None:
+def _find_hide(search: Search) -> None:
     search.inputs = ""
-    home = _part_folder(search, ("test", "train"))
-    truth = _pictures(search.root / "GT", str)
-    for folder in [folder for folder in (home, *_folders(home)) if _pictures(folder, str)]:
-        blurred = _pictures(folder, str)
-        lonely = sorted(set(blurred) - set(truth), key=_natural)
+    home = part_folder(search, ("test", "train"))
+    truth = pictures(search.root / "GT", str)
+    for folder in [folder for folder in (home, *folders_in(home)) if pictures(folder, str)]:
+        blurred = pictures(folder, str)
+        lonely = sorted(set(blurred) - set(truth), key=natural)
         if lonely:
-            search.wrong.append(f"{folder.name}: pictures without a partner in GT: {_enumerated(lonely)}")
+            search.wrong.append(f"{folder.name}: pictures without a partner in GT: {enumerated(lonely)}")
             continue
-        order = sorted(blurred, key=_natural)
-        search.clips.append(replace(_clip(folder.name, order, blurred, truth), video=False))
+        order = sorted(blurred, key=natural)
+        search.clips.append(replace(paired(folder.name, order, blurred, truth), video=False))
     search.notes.append("pictures that do not follow one another: nothing can adapt to them, adapted is base")
 
 
@@ -414,58 +384,3 @@ LAYOUTS: dict[str, Layout] = {
     "plain": Layout(tree="CLIP/{blur,sharp} with frames of equal names", is_here=_is_plain, find=_find_plain),
 }
 """The benchmarks that are known, by the name that ``--layout`` takes."""
-
-
-# --- folders and names ---------------------------------------------------------------------------------------------
-
-
-def _part_folder(search: _Search, parts: Sequence[str]) -> Path:
-    """The folder of the part asked for, or of the first one that is there; ``search.part`` becomes its name."""
-    for part in [search.part] if search.part else parts:
-        if (search.root / part).is_dir():
-            search.part = part
-            return search.root / part
-    if search.part and search.root.name != search.part:
-        raise MetadeblurError(f"{search.root}: no folder {search.part}; choose another --part")
-    search.part = search.root.name if search.root.name in parts else ""
-    return search.root
-
-
-def _folders(folder: Path) -> list[Path]:
-    """The folders inside one, sorted; none where there is no such folder. Hidden ones do not count."""
-    if not folder.is_dir():
-        return []
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
-def _clip(name: str, order: Sequence[str], blurred: Mapping[str, Path], sharp: Mapping[str, Path]) -> ClipFolder:
-    return ClipFolder(name, tuple(blurred[stem] for stem in order), tuple(sharp[stem] for stem in order))
-
-
-def _pictures(folder: Path, key: Callable[[str], str]) -> dict[str, Path]:
-    return {key(path.stem): path for path in folder.iterdir() if path.suffix.lower() in PICTURES}
-
-
-def _last_number(stem: str) -> str:
-    """What pairs blur_12 with gt_12.
-
-    >>> _last_number("blur_12")
-    '12'
-    """
-    digits = re.findall(r"\d+", stem)
-    return digits[-1].lstrip("0") or "0" if digits else stem
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    """Sorts numbers by their value.
-
-    >>> sorted(["blur_10", "blur_9"], key=_natural)
-    ['blur_9', 'blur_10']
-    """
-    parts: Iterable[str] = re.split(r"(\d+)", name)
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
-
-
-def _enumerated(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + more

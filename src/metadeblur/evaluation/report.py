@@ -151,6 +151,8 @@ def _key_figures(summary: dict[str, Any]) -> list[tuple[str, str]]:
         name, _, value = line.partition(": ")
         figures.append((name.capitalize(), value.partition(" (")[0]))
     figures.append(("Time", duration(sum(summary["seconds"].values()))))
+    if summary.get("peak_memory_mb"):
+        figures.append(("Peak memory", f"{summary['peak_memory_mb'] / 1024:.1f} GB"))
     return figures
 
 

@@ -304,6 +304,7 @@ def _clips_at_hand(
         made = str(root) == BUILT_IN
         benchmark = make_builtin(out / "clips") if made else open_benchmark(Path(root))
         label = BUILT_IN if made else Path(root).resolve().name
+        label = str(root) if label in found else label
         apart = tuple(clip for clip in benchmark.clips if clip.name in settings.apart)
         others = tuple(clip for clip in benchmark.clips if clip.name not in settings.apart)
         if apart and others:

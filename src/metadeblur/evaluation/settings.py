@@ -1,0 +1,90 @@
+"""What an evaluation measures and how, and what its figures depend on."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from metadeblur.adapt import AdaptSettings
+from metadeblur.data.layouts import Benchmark
+from metadeblur.errors import MetadeblurError
+from metadeblur.evaluation.measures import measure_for
+from metadeblur.evaluation.methods import find_method
+from metadeblur.record import plain
+from metadeblur.restore import RestoreSettings
+from metadeblur.weights import checksum, parameters_digest
+
+ROWS = ("blurred", "base", "adapted", "oracle")
+
+
+@dataclass(frozen=True)
+class EvaluateSettings:
+    """What is measured and how."""
+
+    rows: tuple[str, ...] = ROWS  # blurred is always measured
+    methods: tuple[str, ...] = ("flow",)  # ways to adapt, see evaluation/methods.py; the first one is "adapted"
+    meta: str = ""  # folder that "train meta" wrote: the networks that the method meta starts from
+    layout: str = "auto"  # of the folder of clips
+    part: str = ""  # of a benchmark; empty: what its papers report
+    inputs: str = "blur"  # GoPro's folder of blurred frames: blur or blur_gamma
+    ssim: str = "auto"  # kind of SSIM; auto: as the papers on the benchmark take it
+    clips: tuple[str, ...] = ()  # names of the clips to measure; none: all
+    crop: int = 0  # measure on the piece of this side in the middle of the frames, px; 0: whole frames
+    frames: int = 0  # measure on this many frames in the middle of each clip; 0: all
+    adaptation: AdaptSettings = field(default_factory=AdaptSettings)
+    restoration: RestoreSettings = field(default_factory=RestoreSettings)
+    apart: tuple[str, ...] = ()  # names of clips whose mean is also given apart from the others'
+    resume: bool = False  # keep what is there and do the rest
+    workers: int = 1  # processes that measure clips side by side
+
+    def __post_init__(self) -> None:
+        strange = [row for row in self.rows if row not in ROWS]
+        if strange:
+            raise MetadeblurError(f"no row {strange[0]!r}; rows are {', '.join(ROWS)}")
+        for name, least in (("crop", 0), ("frames", 0), ("workers", 1)):
+            if getattr(self, name) < least:
+                raise MetadeblurError(f"{name} is {getattr(self, name)}; it must be at least {least}")
+        if not self.methods or len(set(self.methods)) < len(self.methods):
+            raise MetadeblurError(f"methods {', '.join(self.methods) or 'none'}: name one or more, each once")
+        for method in self.methods:
+            find_method(method)
+        if "meta" in self.methods:
+            meta_files(self.meta)
+
+    def conditions(self, net: nn.Module, model: str, benchmark: Benchmark) -> dict[str, Any]:
+        """Everything that the figures depend on, as plain values."""
+        found: dict[str, Any] = plain(
+            {
+                "model": model,
+                "weights": parameters_digest(net)[:16],
+                "rows": self.rows,
+                "methods": self.methods,
+                "meta": [checksum(path)[:16] for path in meta_files(self.meta)] if "meta" in self.methods else None,
+                "layout": benchmark.layout,
+                "part": benchmark.part,
+                "inputs": benchmark.inputs,
+                "measure": measure_for(benchmark.layout, self.ssim).describe(),
+                "crop": self.crop,
+                "frames": self.frames,
+                "adapt": asdict(self.adaptation),
+                "restore": asdict(self.restoration),
+            }
+        )
+        return found
+
+
+def meta_files(folder: str) -> tuple[Path, Path]:
+    """The deblurrer and the reblurring network that ``metadeblur train meta`` wrote into a folder.
+
+    Raises:
+        MetadeblurError: no folder, or not both in it.
+    """
+    files = Path(folder) / "weights.safetensors", Path(folder) / "reblurrer.safetensors"
+    missing = [str(path) for path in files if not path.is_file()]
+    if not folder or missing:
+        where = f"{missing[0]} is not there" if folder else "no folder was given"
+        raise MetadeblurError(f"the method meta needs what metadeblur train meta wrote (--meta DIR): {where}")
+    return files

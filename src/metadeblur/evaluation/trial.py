@@ -1,0 +1,224 @@
+"""One clip on trial: its rows measured, adapted by every method, and the oracle's upper bound.
+
+Adaptation sees blurred frames alone. The oracle takes the same number of gradient steps, on patches of the same size,
+but of TRUE pairs of the clip.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from metadeblur.adapt import AdaptSettings, Outcome, Pair, inner_update
+from metadeblur.clip import PairedClip
+from metadeblur.data.paired import TrialClip
+from metadeblur.evaluation.measures import Measure, measure_for
+from metadeblur.evaluation.methods import Method, find_method
+from metadeblur.evaluation.rows import Focus, Ledger, choose_focus, keep_picture, measure_row
+from metadeblur.evaluation.settings import EvaluateSettings, meta_files
+from metadeblur.evaluation.summary import FIGURES
+from metadeblur.guard import sharp_already
+from metadeblur.networks import traits
+from metadeblur.progress import stopwatch
+from metadeblur.record import peak_memory_mb, plain
+from metadeblur.weights import load_deblurrer
+
+FRAMES = ("psnr", "ssim")  # figures that are kept frame by frame
+
+
+def evaluate_clip(
+    clip: TrialClip,
+    net: nn.Module,
+    settings: EvaluateSettings,
+    *,
+    measure: Measure | None = None,
+    ledger: Ledger | None = None,
+    pictures: Path | None = None,
+    say: Callable[[str], None] | None = None,
+) -> dict[str, Any]:
+    """One clip's record: figures by row, seconds by stage, and each method's adaptation.
+
+    Args:
+        clip: the clip.
+        net: the deblurrer; not changed.
+        settings: rows, methods and how.
+        measure: the rule of measuring; by default that of plain clips.
+        ledger: rows that an earlier, killed run measured, and where to note those of this one.
+        pictures: folder for one telling piece of each row; none: no pictures.
+        say: called with the stage before each.
+    """
+    trial = _Trial(clip, net, settings, measure or measure_for("plain"), ledger or Ledger(), pictures, say)
+    trial.measure("blurred", None)
+    if "base" in settings.rows:
+        trial.measure("base", net)
+    methods = {name: trial.adapted(find_method(name)) for name in settings.methods if "adapted" in settings.rows}
+    if "oracle" in settings.rows:
+        trial.oracle()
+    first = next(iter(methods.values()), None)
+    rows = {row: figures for row, figures in trial.ledger.rows.items() if "/" not in row}
+    if first is not None:
+        rows |= {row: trial.ledger.rows[f"{settings.methods[0]}/{row}"] for row in first["rows"]}
+    record = {
+        "clip": clip.name,
+        "frames": len(clip),
+        **_columns(rows),
+        "per_frame": {figure: {row: table["per_frame"][figure] for row, table in rows.items()} for figure in FRAMES},
+        "seconds": trial.ledger.seconds,
+        "share": first["share"] if first else 0.0,
+        "peak_memory_mb": peak_memory_mb(),
+        "gpu_peak_memory_mb": round(torch.cuda.max_memory_allocated() / 2**20) if torch.cuda.is_available() else None,
+        "focus": asdict(trial.focus) if trial.focus else None,
+        "adaptation": first["adaptation"] if first else None,
+    }
+    if len(methods) > 1:
+        record["methods"] = {
+            name: {**_columns({row: trial.ledger.rows[f"{name}/{row}"] for row in method.pop("rows")}), **method}
+            for name, method in methods.items()
+        }
+    return dict(plain(record))
+
+
+def _columns(rows: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Each figure by row, of the rows that have it."""
+    return {
+        figure: {row: table[figure] for row, table in rows.items() if table.get(figure) is not None}
+        for figure in (*FIGURES, "aligned")
+    }
+
+
+class _Trial:
+    """One clip being measured: what is known of it so far."""
+
+    def __init__(
+        self,
+        clip: TrialClip,
+        net: nn.Module,
+        settings: EvaluateSettings,
+        rule: Measure,
+        ledger: Ledger,
+        pictures: Path | None,
+        say: Callable[[str], None] | None,
+    ) -> None:
+        self.clip, self.net, self.settings, self.rule, self.ledger = clip, net, settings, rule, ledger
+        self.pictures, self.say = pictures, say
+        self.focus: Focus | None = None
+        self.patch = settings.adaptation.patch  # side of the patches that the first method adapted on
+
+    def measure(self, row: str, model: nn.Module | None) -> None:
+        """Measure a row, unless an earlier run has; no model: the blurred frames themselves."""
+        if row == "blurred" and self.pictures is not None:
+            self.focus = choose_focus(self.clip)
+            keep_picture(self.clip.truth(self.focus.frame), self.focus, self.pictures / "sharp.png")
+        if row in self.ledger.rows:
+            return
+        if self.say:
+            self.say(f"restore {row}" if model is not None else row)
+        with stopwatch(self.ledger.seconds, f"restore {row}" if model is not None else row):
+            picture = self.pictures / f"{row.replace('/', '_')}.png" if self.pictures else None
+            figures = measure_row(self.clip, model, self.rule, self.settings.restoration, self.focus, picture)
+        self.ledger.note(row, figures)
+
+    def same(self, row: str, as_row: str) -> None:
+        """A row whose frames are those of another one."""
+        self.ledger.note(row, self.ledger.rows[as_row])
+        if self.pictures is not None:
+            source = self.pictures / f"{as_row.replace('/', '_')}.png"
+            if source.is_file():
+                (self.pictures / f"{row.replace('/', '_')}.png").write_bytes(source.read_bytes())
+
+    def adapted(self, method: Method) -> dict[str, Any]:
+        """Adapt by a method and measure what it gives, with and without the guard."""
+        guarded, whole = (f"{method.name}/{row}" for row in ("adapted", "adapted_unguarded"))
+        known = self.ledger.methods.get(method.name)
+        if known is not None and all(f"{method.name}/{row}" in self.ledger.rows for row in known["rows"]):
+            self.patch = known["patch"]
+            return dict(known)
+        if self.say:
+            self.say(f"adapt {method.name}")
+        seconds: dict[str, float] = {}
+        with stopwatch(seconds, "adapt"):
+            outcome = self._adapt(method)
+            guarding = self.settings.adaptation.guard and outcome is not None
+            sharp = sharp_already(self.clip.pair.blurred) if guarding else None
+        self.ledger.seconds[f"adapt {method.name}"] = seconds["adapt"]
+        if outcome is not None and outcome.adapted is not None:
+            self.measure(whole, outcome.adapted)
+        else:
+            self._unadapted(whole, method, outcome)
+        if sharp is not None:  # such a clip is given back as it is
+            self.same(guarded, "blurred")
+        elif outcome is None or outcome.share == 0:
+            self._unadapted(guarded, method, outcome)
+        elif outcome.share == 1:
+            self.same(guarded, whole)
+        else:
+            self.measure(guarded, outcome.model)
+        if outcome is not None and outcome.support is not None and method.name == self.settings.methods[0]:
+            self.patch = outcome.support.patch
+        known = {
+            "rows": ["adapted", "adapted_unguarded"],
+            "share": outcome.share if outcome else 0.0,
+            "seconds": seconds | (outcome.seconds if outcome else {}),
+            "patch": self.patch,
+            "adaptation": outcome.to_record() if outcome else {"note": self._why_not(method)},
+        }
+        self.ledger.note_method(method.name, known)
+        return dict(known)
+
+    def _adapt(self, method: Method) -> Outcome | None:
+        if not self.clip.video or method.adapt is None:
+            return None
+        if method.name != "meta":
+            return method.adapt(self.net, self.clip.pair.blurred, self.settings.adaptation)
+        deblurrer, reblurrer = meta_files(self.settings.meta)
+        adaptation = replace(self.settings.adaptation, reblurrer=str(reblurrer))
+        return method.adapt(load_deblurrer(deblurrer), self.clip.pair.blurred, adaptation)
+
+    def _why_not(self, method: Method) -> str:
+        if method.adapt is None:
+            return "the method takes the base model as it is"
+        return "the pictures do not follow one another: there is no clip to adapt to, the base model is used"
+
+    def _unadapted(self, row: str, method: Method, outcome: Outcome | None) -> None:
+        """A row that was not adapted: the base again, or the meta-trained network that the method started from."""
+        if method.name == "meta" and outcome is not None:
+            self.measure(row, outcome.model)
+        elif "base" in self.ledger.rows:
+            self.same(row, "base")
+        else:
+            self.measure(row, self.net)
+
+    def oracle(self) -> None:
+        """Fit the oracle on true pairs of the clip and measure it."""
+        if "oracle" in self.ledger.rows:
+            return
+        if self.say:
+            self.say("adapt oracle")
+        with stopwatch(self.ledger.seconds, "adapt oracle"):
+            fitted = fit_oracle(self.net, self.clip.pair, self.settings.adaptation, self.patch)
+        self.measure("oracle", fitted)
+
+
+def fit_oracle(net: nn.Module, clip: PairedClip, settings: AdaptSettings, patch: int) -> nn.Module:
+    """The deblurrer after the same number of steps on as many true pairs of the clip, places drawn at random."""
+    generator = torch.Generator().manual_seed(settings.seed)
+    patch = min(patch, clip.blurred.height // 8 * 8, clip.blurred.width // 8 * 8)
+    frames = traits(net).frames
+
+    def draw(high: int) -> int:
+        return int(torch.randint(high, (), generator=generator))
+
+    pairs = []
+    for _ in range(settings.pairs * settings.blurs):
+        index = draw(len(clip))
+        top, left = draw(clip.blurred.height - patch + 1), draw(clip.blurred.width - patch + 1)
+        cut = (..., slice(top, top + patch), slice(left, left + patch))
+        blurred = clip.blurred.window(index, frames)[cut] if frames > 1 else clip.blurred[index][cut]
+        pairs.append(Pair(blurred.clone(), clip.sharp[index][cut].clone()))
+    fitted, _, _ = inner_update(net, pairs, settings, generator, loss=traits(net).loss)
+    return fitted
