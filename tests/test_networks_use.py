@@ -99,6 +99,13 @@ def test_own_loss_reaches_every_parameter(net):
     assert not silent
 
 
+def test_wrapped_it_has_the_same_loss(net):
+    frames = frames_for(net, height=44, width=60)
+    sharp = (frames if traits(net).frames == 1 else frames[:, 2]) * 0.9
+    with torch.no_grad():
+        assert own_loss(md.Deblurrer(net).eval(), frames, sharp) == own_loss(net, frames, sharp)
+
+
 def test_steps_learn(net):
     """A constant offset is learnt in a few steps: the loss falls, the base stays as it was."""
     frames = frames_for(net)[0]

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from metadeblur.errors import MetadeblurError
-from metadeblur.networks import Loss, final, traits
+from metadeblur.networks import Loss, final, outputs, traits
 from metadeblur.tiles import pad_to_multiple
 
 _SMALLEST_SIDE = 32  # px: of the patches and tiles that a network is ever given
@@ -67,7 +67,7 @@ class Deblurrer(nn.Module):
 
     def outputs(self, frames: Tensor) -> Any:
         """All that the network returns for frames whose sides it takes."""
-        every = self.net(frames)
+        every = outputs(self.net, frames)
         return list(every.values()) if isinstance(every, Mapping) else every
 
     def forward(self, frames: Tensor) -> Tensor:

@@ -159,10 +159,7 @@ def final(output: Tensor | Sequence[Tensor]) -> Tensor:
 
 
 def outputs(net: nn.Module, frames: Tensor) -> Any:
-    """All that a network gives in training, in whatever mode it is: what its own loss is taken of.
-
-    A module that returns less in evaluation has a method ``outputs``; of all others it is what they return.
-    """
+    """All that a network's own loss is taken of: its method ``outputs`` gives it, or else it is what it returns."""
     every = getattr(net, "outputs", None)
     return every(frames) if callable(every) else net(frames)
 

@@ -66,9 +66,9 @@ def warp(x: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
     """
     height, width = x.shape[-2:]
     flow = flow.float()  # places in bf16 would be wrong by pixels
-    columns = torch.arange(width, device=x.device, dtype=flow.dtype) + flow[:, 0]
-    rows = torch.arange(height, device=x.device, dtype=flow.dtype)[:, None] + flow[:, 1]
-    grid = torch.stack([2 * columns / max(width - 1, 1) - 1, 2 * rows / max(height - 1, 1) - 1], -1)
+    places = [torch.linspace(-1, 1, side, device=x.device) for side in (height, width)]
+    moves = flow * torch.tensor([2 / max(width - 1, 1), 2 / max(height - 1, 1)], device=x.device).reshape(2, 1, 1)
+    grid = torch.stack([places[1] + moves[:, 0], places[0][:, None] + moves[:, 1]], -1)
     fetched = F.grid_sample(torch.cat([x.float(), torch.ones_like(flow[:, :1])], 1), grid, align_corners=True)
     mask = (fetched[:, -1:] > 0.999).float()
     return fetched[:, :-1] * mask, mask
@@ -285,7 +285,7 @@ class CDVDTSP(nn.Module):
         channels: features of the restoration network at full size.
         blocks: residual blocks in each of its parts.
 
-    In evaluation mode it gives the restored centre frame, in training mode all four of :meth:`outputs`.
+    Its training loss is taken of the four pictures of :meth:`outputs`, the last of which is the restored centre frame.
 
     >>> net = CDVDTSP(channels=4, blocks=1).eval()
     >>> with torch.no_grad(): tuple(net(torch.zeros(1, 5, 3, 64, 64)).shape)
@@ -318,10 +318,9 @@ class CDVDTSP(nn.Module):
         net.load_state_dict({key: value.float() for key, value in weights.items()})
         return net
 
-    def forward(self, window: Tensor) -> Tensor | Outputs:
+    def forward(self, window: Tensor) -> Tensor:
         """Deblur the centre of (B, 5, 3, H, W)."""
-        outputs = self.outputs(window)
-        return outputs if self.training else outputs[-1]
+        return self.outputs(window)[-1]
 
     def outputs(self, window: Tensor) -> Outputs:
         """First-stage pictures of frames 1, 2 and 3 (counted from 0), and the final picture of frame 2."""
