@@ -45,30 +45,45 @@ def compare(
     """
     lines: list[list[str]] = []
     for label, benchmark in benchmarks.items():
-        names = {clip.name for clip in benchmark.clips}
-        summaries = []
-        for seed in range(seeds):
-            say(f"{label}, seed {seed}")
-            chosen = replace(
-                settings,
-                adaptation=replace(settings.adaptation, seed=seed),
-                apart=tuple(name for name in settings.apart if name in names),
-                resume=True,
-            )
-            folder = out / label / f"seed{seed}"
-            summary = evaluate(benchmark, net, folder, chosen, model=model)
-            write_tables(read_records(folder, summary), summary, folder)
-            summaries.append(summary)
+        summaries = over_seeds(benchmark, net, out / label, settings, seeds=seeds, model=model, say=say)
         found = across_seeds(label, summaries)
         lines += found if not lines else found[1:]
     return lines
+
+
+def over_seeds(
+    benchmark: Benchmark,
+    net: nn.Module,
+    out: Path,
+    settings: EvaluateSettings,
+    *,
+    seeds: int = 3,
+    model: str = "",
+    say: Callable[[str], None] = lambda _: None,
+) -> list[Summary]:
+    """The summary of one evaluation for each seed, each in ``out/seed<S>``; the arguments are those of compare."""
+    names = {clip.name for clip in benchmark.clips}
+    summaries: list[Summary] = []
+    for seed in range(seeds):
+        say(f"{out.name}, seed {seed}")
+        chosen = replace(
+            settings,
+            adaptation=replace(settings.adaptation, seed=seed),
+            apart=tuple(name for name in settings.apart if name in names),
+            resume=True,
+        )
+        folder = out / f"seed{seed}"
+        summary = evaluate(benchmark, net, folder, chosen, model=model)
+        write_tables(read_records(folder, summary), summary, folder)
+        summaries.append(summary)
+    return summaries
 
 
 def across_seeds(label: str, summaries: Sequence[Summary]) -> list[list[str]]:
     """One line a way and group of clips: means over the seeds, the gains with their standard deviation over them."""
     head = ["clips", "way", "base", "adapted", "gain", "oracle ratio", "harm", "whole", "its gain", "its harm", "s"]
     lines: list[list[str]] = [head]
-    for group, tables in _groups(label, summaries):
+    for group, tables in groups(label, summaries):
         for way in tables[0]["methods"]:
             methods = [table["methods"][way] for table in tables]
             whole = [method["unguarded"] for method in methods]
@@ -90,8 +105,8 @@ def across_seeds(label: str, summaries: Sequence[Summary]) -> list[list[str]]:
     return lines
 
 
-def _groups(label: str, summaries: Sequence[Summary]) -> list[tuple[str, list[Summary]]]:
-    """All clips, or those reported apart and the others."""
+def groups(label: str, summaries: Sequence[Summary]) -> list[tuple[str, list[Summary]]]:
+    """The summaries of all clips, or those of the clips reported apart and of the others, each with its name."""
     if summaries[0].get("apart") and summaries[0].get("others"):
         apart = [summary["apart"] for summary in summaries]
         others = [summary["others"] for summary in summaries]

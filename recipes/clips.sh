@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# The clips that the built-in weights are trained on: photographs -> clips. Needs Debian's package tools.
+#
+#   bash recipes/clips.sh FOLDER
+#
+# FOLDER takes packages, photographs and clips. Stopped at any point, the same command goes on where it was.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+folder=${1:?give a folder for photographs and clips}
+mkdir -p "$folder/packages" "$folder/photographs"
+
+if [ ! -e "$folder/photographs/.complete" ]; then
+  tail -n +2 "$here/lite_photographs.tsv" | cut -f2 | sort -u | while read -r package; do
+    (cd "$folder/packages" && apt-get download "$package" && dpkg -x "$package"_*.deb tree)
+  done
+  tail -n +2 "$here/lite_photographs.tsv" | while IFS=$'\t' read -r name _ path sum _; do
+    cp "$folder/packages/tree/$path" "$folder/photographs/$name"
+    echo "$sum  $folder/photographs/$name" | sha256sum --check --quiet
+  done
+  touch "$folder/photographs/.complete"
+fi
+
+for seed in 0 1; do
+  metadeblur synth "$folder/photographs" -o "$folder/clips/train$seed" --clips 300 --seed "$seed"
+done
+metadeblur synth "$folder/photographs" -o "$folder/clips/validation" --clips 12 --frames 3 --seed 777
+metadeblur synth "$folder/photographs" -o "$folder/clips/validation6" --clips 6 --frames 6 --seed 778
