@@ -63,6 +63,13 @@ def test_help_of_a_command_names_its_flags(name, capsys):
         assert re.search(rf"(?<![\w-]){flag}(?![\w-])", text), flag
 
 
+def test_help_of_a_group_lists_its_commands(capsys):
+    assert main(["weights", "--help"]) == 0
+    listed = capsys.readouterr().out
+    assert all(f"weights {name}" in listed for name in ("import", "list", "verify"))
+    assert "restore" not in listed
+
+
 def test_version(capsys):
     assert run("--version") == 0
     assert capsys.readouterr().out.strip() == f"metadeblur {__version__}"

@@ -1,17 +1,22 @@
 """Every network of the registry restores, learns and adapts, at any size, batches alike; small random ones."""
 
+import json
+
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 
 import metadeblur as md
+from journey import QUICK, decoded, run, shaky
+from media import make_video
 from metadeblur.adapt import AdaptSettings, Pair, inner_update, make_pairs
 from metadeblur.guard import blend
 from metadeblur.learning import own_loss, trainable
 from metadeblur.networks import ARCHITECTURES, final, outputs, recognise, traits
 from metadeblur.networks.cdvd_tsp import CDVDTSP, cost_volume, temporal_sharpness, warp
+from metadeblur.networks.maxim import ChannelAttention, Maxim
 from metadeblur.networks.mimo_unet import MIMOUNet
 from metadeblur.networks.mprnet import MPRNet
 from metadeblur.networks.nafnet import Block, NAFNet, WindowMean
@@ -27,6 +32,7 @@ SMALL = {
     "nafnet-32": lambda: NAFNet(width=8, encoder=(1, 2), middle=2, decoder=(2, 1)),
     "nafnet-64": lambda: NAFNet(width=64, encoder=(1,), middle=1, decoder=(1,)),
     "cdvd-tsp": lambda: CDVDTSP(channels=4, blocks=1),
+    "maxim": lambda: Maxim(features=8, stages=2, sizes=(4, 4, 2), groups=1, bottlenecks=1),
 }
 
 
@@ -37,6 +43,9 @@ def small(model: str) -> nn.Module:
     for weight in net.parameters():
         if not weight.any():
             nn.init.normal_(weight, std=0.1)
+    for module in net.modules():
+        if isinstance(module, ChannelAttention):
+            nn.init.ones_(module.squeeze.bias)  # so few channels may all be dead behind their ReLU
     return net
 
 
@@ -144,6 +153,26 @@ def test_adapt_then_restore(model):
             assert not torch.equal(pair.centre, pair.sharp)
     restored = md.restore(outcome.model, clip, RestoreSettings(device="cpu", tile=0, precision="fp32"))
     assert len(restored) == len(clip)
+
+
+@pytest.mark.parametrize(
+    "model", [pytest.param(model, marks=pytest.mark.slow) if model == "cdvd-tsp" else model for model in SMALL]
+)
+def test_the_commands_take_it_and_their_records_tell_of_it(model, tmp_path):
+    weights, record = tmp_path / "net.safetensors", tmp_path / "record.json"
+    save_file({name: weight.clone() for name, weight in small(model).state_dict().items()}, weights)
+    video = make_video(tmp_path / "a.mp4", shaky((5,), (40, 64)))
+    chosen = ("--model", weights, *QUICK, "--no-guard", "--lr", "1e-6", "--json", record)
+    assert run("restore", video, *chosen, "-o", tmp_path / "sharp.mp4") == 0
+    restored = json.loads(record.read_text())
+    assert restored["settings"]["model"] == str(weights)
+    assert [(len(shot["losses"]), shot["share"]) for shot in restored["shots"]] == [(2, 1)]
+    assert decoded(tmp_path / "sharp.mp4").shape == decoded(video).shape
+    assert run("adapt", video, *chosen, "-o", tmp_path / "mine.safetensors") == 0
+    adapted = json.loads(record.read_text())
+    assert (adapted["model"], adapted["weights"]) == (str(weights), restored["settings"]["weights"])
+    assert len(adapted["losses"]) == 2
+    assert recognise(load_file(tmp_path / "mine.safetensors")) == model
 
 
 class Darkening:

@@ -83,6 +83,9 @@ def _dispatch(words: Sequence[str]) -> int:
     if words[0] in ("-V", "--version"):
         print(f"metadeblur {__version__}")
         return DONE
+    if words[1:] in (["-h"], ["--help"]) and _group(words[0]):
+        print(overview(words[0]))
+        return DONE
     parse(words).run()
     return DONE
 
@@ -104,10 +107,22 @@ def _ended_like_ctrl_c() -> Iterator[None]:
             signal.signal(name, signal.SIG_DFL)
 
 
-def overview() -> str:
-    """The list of commands."""
-    width = max(map(len, COMMANDS)) + 2
-    lines = [f"  {name:<{width}}{entry.summary}" for name, entry in COMMANDS.items()]
+def _group(word: str) -> list[str]:
+    """The commands of two words that begin with this one.
+
+    >>> _group("weights")
+    ['weights import', 'weights list', 'weights verify']
+    """
+    return [name for name in COMMANDS if name.startswith(f"{word} ")]
+
+
+def overview(group: str = "") -> str:
+    """The list of commands, or of those that begin with one word."""
+    names = _group(group) if group else list(COMMANDS)
+    width = max(map(len, names)) + 2
+    lines = [f"  {name:<{width}}{COMMANDS[name].summary}" for name in names]
+    if group:
+        return "\n".join([f"usage: metadeblur {group} COMMAND ...", "", *lines])
     return "\n".join(
         [
             "usage: metadeblur COMMAND ... | --version | --help",
@@ -143,7 +158,7 @@ def parse(words: Sequence[str]) -> Command:
 
 def _unknown(words: Sequence[str]) -> str:
     """What to say about a command that is none."""
-    group = [name for name in COMMANDS if name.startswith(f"{words[0]} ")]
+    group = _group(words[0])
     asked = " ".join(words[: 2 if group else 1])
     meant = difflib.get_close_matches(words[0], {name.split()[0] for name in COMMANDS}, n=1)
     near = group or [name for name in COMMANDS if name.split()[0] in meant]

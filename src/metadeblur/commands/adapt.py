@@ -84,7 +84,8 @@ class Adapt:
         }
         save_deblurrer(model, self.output, metadata)
         if self.json is not None:
-            about = {"input": self.input, "output": self.output, "version": __version__, "settings": settings}
+            about = {"input": self.input, "output": self.output, "model": self.model, "version": __version__}
+            about |= {"weights": parameters_digest(net)[:16], "settings": settings}
             write_json({**about, **outcome.to_record(), "versions": versions(), "machine": machine()}, self.json)
         spent = in_words(sum(outcome.seconds.values()))
         if outcome.share == 0:
