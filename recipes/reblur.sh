@@ -8,7 +8,7 @@
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 folder=${1:?give a folder for photographs, clips and the run}
-steps=${2:-2400}
+steps=${2:-1500}
 bash "$here/clips.sh" "$folder"
 metadeblur train reblur --config "$here/reblur_small.toml" --clips "$folder/clips/train0" "$folder/clips/train1" \
   --validation "$folder/clips/validation" --steps "$steps" -o "$folder/reblur" --resume
