@@ -148,7 +148,9 @@ def _built(name: str, goal: Target, weights: dict[str, Tensor], file: Path) -> n
     """The network, filled; what does not fit is told."""
     known = recognise(weights)
     if known not in (None, name):
-        raise MetadeblurError(f"{file}: these are weights of {known}, not of {name}: metadeblur weights import {known}")
+        raise MetadeblurError(
+            f"{file}: these are weights of {known}, not of {name}: metadeblur weights import {known} {file}"
+        )
     try:
         return goal.build(weights).eval()
     except (KeyError, IndexError, RuntimeError, ValueError) as error:
