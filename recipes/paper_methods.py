@@ -22,10 +22,10 @@ from statistics import fmean, stdev
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from metadeblur.adapt import AdaptSettings, collect, fit_network, make_pairs
-from metadeblur.clip import PairedClip
+from metadeblur.adapt import AdaptSettings, Pair, adapt, collect, fit_network, make_pairs
+from metadeblur.clip import Clip, PairedClip
 from metadeblur.data.layouts import Benchmark, open_benchmark
 from metadeblur.data.paired import read_trial
 from metadeblur.evaluation.compare import Summary, groups, over_seeds
@@ -35,11 +35,13 @@ from metadeblur.evaluation.settings import meta_files
 from metadeblur.evaluation.tables import markdown
 from metadeblur.metrics import psnr
 from metadeblur.networks import traits
+from metadeblur.reblur import Reblurrer
 from metadeblur.reblur.flow import fit_flow_reblurrer
 from metadeblur.reblur.updates import CriticSettings, NetworkReblurrer, ReblurUpdates
 from metadeblur.record import machine, plain, versions, write_json
+from metadeblur.restore import restore
 from metadeblur.sharpness import self_shift_score
-from metadeblur.support import choose_support
+from metadeblur.support import Place, choose_support, place_window
 from metadeblur.weights import load_deblurrer, load_reblurrer, parameters_digest
 
 ROWS = (
@@ -85,12 +87,13 @@ def main() -> None:
     lines = table(given.root.resolve().name, whole, start[0])
     write_table(lines, given.out / "paper_methods")
     print(markdown(lines), flush=True)
-    pairs = pair_lines(benchmark, settings)
+    clips = by_clip(given.out / "rows", given.seeds)
+    pairs = pair_lines(benchmark, settings, net, {name: seeds[0] for name, seeds in clips.items()})
     write_table(pairs, given.out / "pairs")
     print(markdown(pairs))
     about = {"seeds": given.seeds, "model": given.model, "weights": parameters_digest(net), "settings": settings}
     conditions = {"conditions": whole[0]["conditions"], "versions": versions(), "machine": machine()}
-    record = {"table": lines, "pairs": pairs, "clips": by_clip(given.out / "rows", given.seeds), **about, **conditions}
+    record = {"table": lines, "pairs": pairs, "clips": clips, **about, **conditions}
     write_json(plain(record), given.out / "paper_methods.json")
 
 
@@ -142,57 +145,76 @@ def by_clip(folder: Path, seeds: int) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def pair_lines(benchmark: Benchmark, settings: EvaluateSettings) -> list[list[str]]:
-    """How strong a blur the pairs carry, and how true the networks' blur is; one line a clip.
+def pair_lines(
+    benchmark: Benchmark, settings: EvaluateSettings, net: nn.Module, figures: dict[str, dict[str, float]]
+) -> list[list[str]]:
+    """What the pairs are like, and why they help or not; one line a clip, seed 0.
 
     Columns: the self-shift score (dB, higher is more blurred) of the pseudo-sharp patches, of the clip's blurred
     patches at the same places, and of the pseudo-blurred ones by flow, by the pre-trained network as it is and fitted
     to the clip, and by the meta-trained one fitted; then the PSNR against the truly blurred frames of true sharp
-    windows blurred by the two networks as they are, and of the sharp frames as they are. Truth is used to tell, not to
-    choose.
+    windows blurred by the two networks as they are, and of the sharp frames as they are; then the gain over base (dB)
+    of flow pairs, and of flow pairs that are windows as the network's are: only their centre is blurred, the neighbours
+    are the clip's own. Truth is used to tell, not to choose.
+
+    Args:
+        benchmark: the clips.
+        settings: of the evaluation.
+        net: the base.
+        figures: PSNR by row of every clip, with seed 0.
     """
-    head = ["clip", "sharp", "real", "flow", "network", "fitted", "meta, fitted"]
-    lines = [[*head, "PSNR network", "PSNR meta", "PSNR sharp"]]
-    net = load_deblurrer("lite")
-    nets = {
-        "network": load_reblurrer(settings.adaptation.reblurrer),
-        "meta": load_reblurrer(meta_files(settings.meta)[1]),
-    }
-    bases = {"network": net, "meta": load_deblurrer(meta_files(settings.meta)[0])}
+    head = ["clip", "sharp", "real", "flow", "network", "fitted", "meta, fitted", "PSNR network", "PSNR meta"]
+    lines = [[*head, "PSNR sharp", "gain flow", "gain flow, own neighbours"]]
+    weights, reblurrer = meta_files(settings.meta)
+    starts = {"network": (load_reblurrer(settings.adaptation.reblurrer), net)}
+    starts["meta"] = (load_reblurrer(reblurrer), load_deblurrer(weights))
     for folder in benchmark.clips:
-        pair = read_trial(folder, crop=settings.crop, frames=settings.frames).pair
-        clip, adaptation_ = pair.blurred, settings.adaptation
-        generator = torch.Generator().manual_seed(0)
-        support = choose_support(
-            clip, pairs=adaptation_.pairs, patch=adaptation_.patch, held_out=0.0, generator=generator
-        )
-        flow = fit_flow_reblurrer(clip, places=support.train, generator=generator)
+        pair, how = read_trial(folder, crop=settings.crop, frames=settings.frames).pair, settings.adaptation
+        clip, generator = pair.blurred, torch.Generator().manual_seed(0)
+        places = choose_support(clip, pairs=how.pairs, patch=how.patch, held_out=0.0, generator=generator).train
+        flow = fit_flow_reblurrer(clip, places=places, generator=generator)
         frames = traits(net).frames
-        scores = [fmean(place.score for place in support.train), fmean(place.blurred_score for place in support.train)]
-        made = [pseudo.centre for pseudo in make_pairs(clip, support.train, flow, 1, frames, generator)]
-        scores.append(_score(made))
-        truth: dict[str, list[float]] = {"network": [], "meta": [], "sharp": []}
-        for name, reblurrer in nets.items():
-            items = collect(clip, support.train, max(reblurrer.frames, frames), "blurriest", generator)
-            if name == "network":
-                scores.append(_score([reblurrer.reblur(clip, place, generator) for place in support.train]))
-            fitted, _, _ = fit_network(reblurrer, bases[name], items, adaptation_)
-            scores.append(_score([fitted.reblur(clip, place, generator) for place in support.train]))
-            truth[name] = _fidelity(pair, reblurrer)
-        truth["sharp"] = [float(psnr(pair.sharp[number], pair.blurred[number])) for number in range(len(pair))]
-        cells = [f"{score:.2f}" for score in scores] + [f"{fmean(values):.2f}" for values in truth.values()]
+        scores = [fmean(place.score for place in places), fmean(place.blurred_score for place in places)]
+        scores.append(_score([one.centre for one in make_pairs(clip, places, flow, 1, frames, generator)]))
+        truth: list[float] = []
+        for name, (start, base) in starts.items():
+            items = collect(clip, places, max(start.frames, frames), "blurriest", generator)
+            fitted, _, _ = fit_network(start, base, items, how)
+            for one in (start, fitted) if name == "network" else (fitted,):
+                scores.append(_score([one.reblur(clip, place, generator) for place in places]))
+            truth.append(_fidelity(pair, start))
+        truth.append(fmean(float(psnr(pair.sharp[number], pair.blurred[number])) for number in range(len(pair))))
+        inconsistent = adapt(net, clip, settings=how, pair_source=own_neighbours)
+        restored = restore(inconsistent.model, clip)
+        own = fmean(float(psnr(one, true, round_to_8bit=True)) for one, true in zip(restored, pair.sharp, strict=True))
+        gains = [value - figures[clip.name]["base"] for value in (figures[clip.name]["flow"], own)]
+        cells = [f"{value:.2f}" for value in scores + truth] + [f"{gain:+.2f}" for gain in gains]
         lines.append([clip.name, *cells])
     return lines
+
+
+def own_neighbours(
+    clip: Clip, places: Sequence[Place], reblurrer: Reblurrer, blurs: int, frames: int, generator: torch.Generator
+) -> list[Pair]:
+    """Pairs whose window has its centre replaced by the reblurrer's patch, and the clip's own neighbours beside it."""
+    pairs = []
+    for place in places:
+        window = place_window(clip, place, frames)
+        for _ in range(blurs):
+            centre = reblurrer.reblur(clip, place, generator)
+            fed = torch.cat([window[: frames // 2], centre[None], window[frames // 2 + 1 :]])
+            pairs.append(Pair(fed if frames > 1 else centre, window[frames // 2]))
+    return pairs
 
 
 def _score(patches: Sequence[Tensor]) -> float:
     return fmean(float(self_shift_score(patch)) for patch in patches)
 
 
-def _fidelity(pair: PairedClip, reblurrer: NetworkReblurrer) -> list[float]:
-    """PSNR of reblurred true sharp windows against the blurred frames."""
+def _fidelity(pair: PairedClip, reblurrer: NetworkReblurrer) -> float:
+    """Mean PSNR of reblurred true sharp windows against the blurred frames."""
     windows = (pair.sharp.window(number, reblurrer.frames) for number in range(len(pair)))
-    return [float(psnr(reblurrer.blur(window), pair.blurred[number])) for number, window in enumerate(windows)]
+    return fmean(float(psnr(reblurrer.blur(window), pair.blurred[number])) for number, window in enumerate(windows))
 
 
 if __name__ == "__main__":
