@@ -8,7 +8,7 @@
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 folder=${1:?give the folder of recipes/reblur.sh}
-steps=${2:-150}
+steps=${2:-40}
 [ -e "$folder/reblur/reblurrer.safetensors" ] || bash "$here/reblur.sh" "$folder"
 metadeblur train meta --config "$here/meta_lite.toml" --clips "$folder/clips/train0" "$folder/clips/train1" \
   --validation "$folder/clips/validation6" --model lite --reblurrer "$folder/reblur/reblurrer.safetensors" \

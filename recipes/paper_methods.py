@@ -1,7 +1,7 @@
 """The paper's method beside fine-tuning on flow pairs, on clips with known truth: one table over several seeds.
 
     python recipes/paper_methods.py ROOT -o DIR --meta DIR --reblurrer FILE [--model lite] [--apart hero7] [--seeds 3]
-                                    [--steps 40] [--lr 1e-4] [--patch 128] [--crop 320] [--frames 9]
+                                    [--steps 40] [--lr 1e-4] [--patch 96] [--crop 256] [--frames 7]
 
 Rows: blurred; base; fine-tuned on flow pairs; the paper without meta-training (its pre-trained reblurring network and
 critic fitted to the clip); the meta-trained weights as they are, and adapted; oracle (true pairs). The same number of
@@ -63,9 +63,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--lr", type=float, default=1e-4)
-    parser.add_argument("--patch", type=int, default=128)
-    parser.add_argument("--crop", type=int, default=320)
-    parser.add_argument("--frames", type=int, default=9)
+    parser.add_argument("--patch", type=int, default=96)
+    parser.add_argument("--crop", type=int, default=256)
+    parser.add_argument("--frames", type=int, default=7)
     given = parser.parse_args()
     benchmark, net = open_benchmark(given.root), load_deblurrer(given.model)
     settings = EvaluateSettings(
