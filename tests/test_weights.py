@@ -1,5 +1,6 @@
 """Weights: what loads, and what is refused with a line that helps."""
 
+import json
 import pickle
 
 import pytest
@@ -8,7 +9,16 @@ from safetensors.torch import save_file
 
 from metadeblur.errors import MetadeblurError
 from metadeblur.networks.lite import Lite
-from metadeblur.weights import built_in_path, checksum, load_deblurrer, model_card, parameters_digest, save_deblurrer
+from metadeblur.weights import (
+    FOLDER_VARIABLE,
+    built_in_path,
+    checksum,
+    load_deblurrer,
+    load_reblurrer,
+    model_card,
+    parameters_digest,
+    save_deblurrer,
+)
 
 SMALL = {"channels": (8, 16), "encoder": (1, 1), "decoder": (1,), "fold": 2}
 
@@ -92,3 +102,17 @@ def test_the_card_belongs_to_the_weights():
     card = model_card("lite")
     assert card["sha256"] == checksum(built_in_path("lite"))
     assert built_in_path("lite").stat().st_size <= 6_000_000
+
+
+def test_the_built_in_reblurrer_blurs_and_its_card_belongs_to_it(monkeypatch, tmp_path):
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
+    reblurrer, path = load_reblurrer(), built_in_path("reblurrer")
+    card = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    assert card["sha256"] == checksum(path)
+    assert sum(weight.numel() for weight in reblurrer.network.parameters()) == card["parameters"] <= 2_000_000
+    assert reblurrer.critic is not None
+    window = torch.rand(5, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    window = torch.nn.functional.avg_pool2d(window, 5, stride=1, padding=2, count_include_pad=False)
+    sharp, made = window[2], reblurrer.blur(window)
+    assert all(float(made.diff(dim=side).abs().mean() / sharp.diff(dim=side).abs().mean()) < 0.95 for side in (-1, -2))
+    assert abs(float((made - sharp).mean())) < 0.01  # no lighter, no darker
