@@ -157,7 +157,8 @@ def pair_lines(
     to the clip, and by the meta-trained one fitted; then the PSNR against the truly blurred frames of true sharp
     windows blurred by the two networks as they are, of the sharp frames as they are, and of these under a Gaussian of
     1.5 px, which knows nothing of motion; then the gain over base (dB) of flow pairs, and of such that are windows as
-    the network's are: only their centre is blurred, the neighbours are the clip's own. Truth is used to tell, not to choose.
+    the network's are: only their centre is blurred, the neighbours are the clip's own. Truth is used to tell, not
+    to choose.
 
     Args:
         benchmark: the clips.
