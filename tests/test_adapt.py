@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from metadeblur.adapt import AdaptSettings, Pair, adapt, inner_update
+from metadeblur.adapt import AdaptSettings, Pair, adapt, inner_update, preset
 from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
 from metadeblur.optical_flow import window_velocity
@@ -192,3 +192,31 @@ def test_settings_out_of_range_are_named(clip, wrong, line):
 def test_unknown_settings_are_refused(clip):
     with pytest.raises(TypeError, match="colour"):
         adapt(Small(), clip, colour="red")
+
+
+class Steeper(nn.Module):
+    """Raises contrast: what it restores can be told from what it was given."""
+
+    def __init__(self):
+        super().__init__()
+        self.gain = nn.Parameter(torch.tensor(1.2))
+
+    def forward(self, x):
+        return 0.5 + self.gain * (x - 0.5)
+
+
+@pytest.mark.parametrize("restored", [True, False])
+def test_pseudo_sharp_patches_are_restored_first(clip, restored):
+    outcome = adapt(Steeper(), clip, **QUICK, restore_first=restored)
+    for place, pair in zip(outcome.support.train, outcome.pairs[::2], strict=True):
+        seen = place_window(clip, place, 1)[0]
+        expected = (0.5 + 1.2 * (seen - 0.5)).clamp(0, 1) if restored else seen
+        assert torch.allclose(pair.sharp, expected, atol=1e-5)
+        if not restored:
+            continue
+        # The blur is of the restored patch too: on the mean as bright and as contrasted as that.
+        assert pair.blurred.std() > 0.6 * pair.sharp.std()
+
+
+def test_the_paper_reblurs_the_clip_as_it_is():
+    assert [preset(name).restore_first for name in ("flow", "paper", "release")] == [True, False, False]

@@ -156,6 +156,7 @@ def test_an_honest_adaptation_is_kept_whole(world: World) -> None:
         "divergence",
         "flicker",
         "reblur consistency",
+        "sharpness",
     }
     assert all(reason.passed for reason in verdict.reasons)
     json.dumps([asdict(reason) for reason in verdict.reasons], allow_nan=False)
@@ -188,9 +189,13 @@ def rigged(world: World, change: Callable[[Tensor], Tensor]) -> list[tuple[Tenso
     return [(blurred, change(sharp).clamp(0, 1)) for blurred, sharp in world.held_out]
 
 
-def over_sharpened(picture: Tensor) -> Tensor:
+def softened(picture: Tensor) -> Tensor:
     soft = cv2.GaussianBlur(picture.permute(1, 2, 0).numpy().copy(), (0, 0), 2.0)
-    return picture + 2 * (picture - torch.from_numpy(soft).permute(2, 0, 1))
+    return torch.from_numpy(soft).permute(2, 0, 1)
+
+
+def over_sharpened(picture: Tensor) -> Tensor:
+    return picture + 2 * (picture - softened(picture))
 
 
 @pytest.mark.parametrize(
@@ -198,6 +203,7 @@ def over_sharpened(picture: Tensor) -> Tensor:
     [
         (coloured, 6.0, lambda sharp: sharp + torch.tensor([6.0, 0, -6.0])[:, None, None] / 255, "colour drift"),
         (exaggerated, 3.0, over_sharpened, "reblur consistency"),
+        (exaggerated, -0.6, softened, "sharpness"),
     ],
 )
 def test_votes_veto_what_pairs_of_the_same_fault_would_keep(

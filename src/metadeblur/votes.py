@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from metadeblur.clip import Clip
 from metadeblur.metrics import colour_shift, dis_flow, flicker, ringing
 from metadeblur.reblur.flow import FlowReblurrer, Spot, blur_patch, paths
+from metadeblur.sharpness import self_shift_score
 
 _BLOCK = 32  # px: side of the regions in which divergence is looked for
 _GRID = 16  # px: crops lie on multiples of this
@@ -87,7 +88,17 @@ VOTES: dict[str, Kind] = {
         0.0,
         at_least=True,
     ),
+    "sharpness": Kind(
+        "the self-shift score",
+        "dB over the base model (lower is sharper)",
+        "the adaptation learnt to leave blur in",
+        0.1,
+        0.0,
+    ),
 }
+
+CLEARLY_EXPLAINED = 2.0
+"""dB of reblur consistency from which restored frames may be less sharp than the base model's: it overdid them."""
 
 
 @dataclass(frozen=True)
@@ -161,11 +172,15 @@ def measure_votes(
     ]
     if any(len(sample.blurred) > 1 for sample in samples):
         votes.append(_upper("flicker", *(_mean_flicker(samples, frames) for frames in (after, before))))
+    explained = 0.0
     if isinstance(reblurrer, FlowReblurrer) and reblurrer.exposure is not None:
         old, new = (_reblur_error(samples, frames, reblurrer) for frames in (before, after))
-        gain = 10 * math.log10(old / new)
+        explained = 10 * math.log10(old / new)
         limit = VOTES["reblur consistency"].normal
-        votes.append(Vote("reblur consistency", gain, 0.0, limit, gain >= limit))
+        votes.append(Vote("reblur consistency", explained, 0.0, limit, explained >= limit))
+    blurrier = float((self_shift_score(adapted) - self_shift_score(base)).mean())
+    limit = VOTES["sharpness"].normal
+    votes.append(Vote("sharpness", blurrier, 0.0, limit, blurrier <= limit or explained >= CLEARLY_EXPLAINED))
     return votes
 
 

@@ -1,0 +1,125 @@
+"""How a deblurrer adapts to a clip: every setting, and the presets."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from metadeblur.errors import MetadeblurError
+from metadeblur.reblur.updates import ReblurUpdates
+from metadeblur.subset import PARAMETERS
+
+
+@dataclass(frozen=True)
+class AdaptSettings:
+    """How a deblurrer adapts to a clip."""
+
+    pairs: int = 20  # M: places whose pseudo-sharp patch is reblurred
+    blurs: int = 2  # different blurs made for each place
+    steps: int = 40  # gradient steps
+    lr: float = 1e-4  # learning rate of Adam
+    patch: int = 256  # side of a patch in px; shrinks to fit small frames
+    batch: int = 2  # pairs a step
+    reblur: Literal["auto", "flow", "network"] = (
+        "auto"  # where the blur comes from: flow (the clip's optical flow), network (the paper's), auto (now: flow)
+    )
+    method: Literal["guided", "random"] = "guided"  # choice of places; random: as in the paper
+    restore_first: bool = True  # restore the pseudo-sharp patches with the base model before flow blurs them again
+    margin: int = 0  # frames at each end of the clip that give no pseudo-sharp patch; the release: 2
+    passes: int = 0  # steps are counted as passes through the pairs; 0: there are as many steps as ``steps`` says
+    shuffle: bool = True  # draw the order of the pairs anew for each pass
+    mirror: bool = True  # mirror and transpose each batch at random
+    average: float = 1.0  # share of the steps, the last ones, over which the weights are averaged; 0: the last weights
+    reblurrer: str = ""  # weight file of the reblurring network and its critic; none: the built-in one
+    updates: ReblurUpdates = field(default_factory=ReblurUpdates)  # how that network is fitted to the clip
+    parameters: Literal["all", "norms-and-biases", "decoder", "last", "low-rank"] = (
+        "all"  # what moves: all, or a part that takes less memory (last: the last stage, or the finest decoder level)
+    )
+    held_out: float = 0.25  # further places, as a share of M, that only the guard sees
+    guard: bool = True  # let the guard keep, weaken or drop the adaptation
+    precision: Literal["auto", "fp32", "bf16"] = "auto"  # of the gradient steps: auto (bf16 where native), bf16 or fp32
+    budget_seconds: float = 0.0  # stop stepping after this time; 0: no limit
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto, cpu or cuda
+    seed: int = 0  # the only source of randomness
+
+    def __post_init__(self) -> None:
+        least = {"pairs": 1, "blurs": 1, "steps": 0, "batch": 1, "patch": 32, "margin": 0, "passes": 0}
+        for name, low in least.items():
+            if getattr(self, name) < low:
+                raise MetadeblurError(f"{name} is {getattr(self, name)}; it must be at least {low}")
+        if not 0 < self.lr < 1:
+            raise MetadeblurError(f"lr is {self.lr}; a learning rate lies between 0 and 1, for instance 1e-4")
+        if not 0 <= self.average <= 1:
+            raise MetadeblurError(f"average is {self.average}; it must lie between 0 and 1")
+        if not 0 <= self.held_out <= 2:
+            raise MetadeblurError(f"held_out is {self.held_out}; it must lie between 0 and 2")
+        for name, allowed in _CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise MetadeblurError(f"{name} is {getattr(self, name)!r}; allowed: {', '.join(allowed)}")
+        if self.updates.shared_adam and self.parameters != "all":
+            raise MetadeblurError(f"parameters is {self.parameters!r}; the preset release moves all of them")
+
+    def steps_on(self, pairs: int) -> int:
+        """Gradient steps of the deblurrer on so many pairs.
+
+        >>> AdaptSettings(batch=2, passes=3).steps_on(5)
+        9
+        """
+        return self.passes * math.ceil(pairs / self.batch) if self.passes else self.steps
+
+    def changed(self, **overrides: Any) -> AdaptSettings:
+        """The settings with some fields changed; a number of steps replaces a number of passes.
+
+        >>> preset("paper").changed(steps=40).steps_on(20)
+        40
+        """
+        if "steps" in overrides:
+            overrides.setdefault("passes", 0)
+        return replace(self, **overrides)
+
+
+def preset(name: str) -> AdaptSettings:
+    """The settings called "flow", "paper" or "release".
+
+    "paper" is the inner update as the paper says it: M = 20 random places of 256x256, reblurrer and critic by L_adv +
+    0.01 L_cycle, all pairs made once, one pass of a fresh Adam over them, evaluation mode throughout. "release" differs
+    as the authors' released code does (FIDELITY 1, 2, 5, 6, 8, 10): it moves the deblurrer in the reblurrer's stage
+    too (its FFT loss of MIMO-UNet, FIDELITY 26, is ``loss=partial(multiscale_fft, transform="1d")``). Both keep this
+    program's own guard and the places that it holds out; ``guard=False, held_out=0`` is without.
+
+    >>> preset("paper").lr, preset("release").lr
+    (2.5e-06, 2.5e-06)
+
+    Raises:
+        MetadeblurError: no such preset.
+    """
+    if name == "flow":
+        return AdaptSettings()
+    paper = AdaptSettings(
+        reblur="network",
+        method="random",
+        restore_first=False,
+        blurs=1,
+        batch=1,
+        passes=1,
+        lr=2.5e-6,
+        mirror=False,
+        average=0.0,
+        updates=ReblurUpdates(),
+    )
+    if name == "paper":
+        return paper
+    if name == "release":
+        updates = ReblurUpdates(adversarial=0.99, lr_reblurrer=2.5e-6, real="neighbour", shared_adam=True)
+        return replace(paper, margin=2, updates=updates)
+    raise MetadeblurError(f"preset {name!r} is not known; allowed: flow, paper, release")
+
+
+_CHOICES = {
+    "reblur": ("auto", "flow", "network"),
+    "method": ("guided", "random"),
+    "parameters": PARAMETERS,
+    "precision": ("auto", "fp32", "bf16"),
+    "device": ("auto", "cpu", "cuda"),
+}
