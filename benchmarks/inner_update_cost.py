@@ -149,10 +149,10 @@ def main() -> None:
             "",
         ]
     )
-    print(text)
     if given.out:
         given.out.parent.mkdir(parents=True, exist_ok=True)
         write_whole(given.out, text.encode())
+    print(text)
 
 
 if __name__ == "__main__":
