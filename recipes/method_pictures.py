@@ -54,7 +54,7 @@ def main() -> None:
     assert support is not None
     order = np.argsort(support.frame_scores)
     sharpest, blurriest = int(order[0]), int(order[-1])
-    places = sorted(support.train, key=lambda place: -place.gap)
+    places = sorted(support.train, key=lambda place: place.score)
     chosen = _apart(places)
     maps = [self_shift_map(clip[number], PATCH, STRIDE) for number in (sharpest, blurriest)]
     low, high = (float(edge) for edge in np.quantile(torch.stack(maps).numpy(), (0.02, 0.98)))
@@ -95,7 +95,7 @@ def main() -> None:
 
 
 def _apart(places: list[Place]) -> list[Place]:
-    """The first places that do not overlap, of those with the largest gap first."""
+    """The first places that lie apart."""
     found: list[Place] = []
     for place in places:
         if all(abs(place.top - one.top) > 48 or abs(place.left - one.left) > 48 for one in found):

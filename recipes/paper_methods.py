@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from metadeblur.adapt import AdaptSettings, Pair, adapt, collect, fit_network, make_pairs
+from metadeblur.adapt import AdaptSettings, Pair, adapt, fit_network, make_pairs
 from metadeblur.clip import Clip, PairedClip
 from metadeblur.data.layouts import Benchmark, open_benchmark
 from metadeblur.data.paired import read_trial
@@ -39,7 +39,7 @@ from metadeblur.metrics import psnr
 from metadeblur.networks import traits
 from metadeblur.reblur import Reblurrer
 from metadeblur.reblur.flow import fit_flow_reblurrer
-from metadeblur.reblur.updates import CriticSettings, NetworkReblurrer, ReblurUpdates
+from metadeblur.reblur.updates import CriticSettings, NetworkReblurrer, ReblurUpdates, collect
 from metadeblur.record import machine, plain, versions, write_json
 from metadeblur.restore import restore
 from metadeblur.sharpness import self_shift_score
@@ -100,11 +100,18 @@ def main() -> None:
 
 
 def adaptation(steps: int, lr: float, patch: int, reblurrer: str) -> AdaptSettings:
-    """What every row shares."""
+    """What every row shares: the paper's plain pseudo-sharp patches and last weights, this program's steps and rate."""
     own = lr * REBLURRER_SHARE
-    updates = ReblurUpdates(lr_reblurrer=own, critic=CriticSettings(lr_critic=own))
     return AdaptSettings(
-        steps=steps, lr=lr, patch=patch, reblurrer=reblurrer, updates=updates, guard=False, held_out=0.0
+        steps=steps,
+        lr=lr,
+        patch=patch,
+        restore_first=False,
+        average=0.0,
+        reblurrer=reblurrer,
+        updates=ReblurUpdates(lr_reblurrer=own, critic=CriticSettings(lr_critic=own)),
+        guard=False,
+        held_out=0.0,
     )
 
 
