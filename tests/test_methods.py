@@ -190,3 +190,14 @@ def test_names():
     for name in ("magic", "flow+magic", "flow+flow", "none+flow", ""):
         with pytest.raises(MetadeblurError, match=r"method .* is not known; allowed: none, meta, finetune, flow, self"):
             find_method(name)
+
+
+def test_the_method_flow_is_what_restore_does(made):
+    blurred = made[0]
+    net = Small()
+    nn.init.constant_(net.conv.weight, 0.01)  # restored patches differ from the clip's
+    settings = AdaptSettings(pairs=3, steps=2, patch=48, precision="fp32", guard=False)
+    by_method, by_default = find_method("flow").adapt(net, blurred, settings), adapt(net, blurred, settings=settings)
+    for one, other in zip(by_method.pairs, by_default.pairs, strict=True):
+        assert torch.equal(one.blurred, other.blurred)
+        assert torch.equal(one.sharp, other.sharp)

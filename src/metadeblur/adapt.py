@@ -155,7 +155,7 @@ def adapt(
         frames = traits(net).frames
         # The paper's network learns the clip's blur on the clip's own patches, so that is what it blurs.
         first = settings.restore_first and not isinstance(reblurrer, NetworkReblurrer)
-        from_clip = partial(make_pairs, sharpener=Sharpener(base, clip, support.patch) if first else None)
+        from_clip = partial(make_pairs, sharpener=Sharpener(base, clip) if first else None)
         outcome.pairs = (pair_source or from_clip)(clip, support.train, reblurrer, settings.blurs, frames, generator)
         held_out = from_clip(clip, support.held_out, reblurrer, 1, frames, generator)
     with costs.stage("adapt"):

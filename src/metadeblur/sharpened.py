@@ -23,23 +23,19 @@ class Sharpener:
 
     Args:
         net: the base model; not changed.
-        clip: that the places lie in.
-        size: side of the places, px.
+        clip: that the places lie in; all of one size.
 
     >>> import torch
     >>> clip = Clip(torch.zeros(5, 3, 40, 40))
     >>> place = Place(frame=2, top=8, left=0, size=32, score=0.0, blurred_frame=0, blurred_score=0.0)
-    >>> brighter = Sharpener(nn.Conv2d(3, 3, 1), clip, 32)(place)
+    >>> brighter = Sharpener(nn.Conv2d(3, 3, 1), clip)(place)
     >>> [bool(torch.equal(frame, clip[0])) for frame in brighter]
     [True, True, False, True, True]
     """
 
-    def __init__(self, net: nn.Module, clip: Clip, size: int) -> None:
-        self.clip, self.frames = clip, traits(net).frames
-        self.height, self.width = (min(side, size + 2 * MARGIN) for side in (clip.height, clip.width))
-        weight = next(net.parameters(), None)
-        settings = RestoreSettings(tile=0, device="cuda" if weight is not None and weight.is_cuda else "cpu")
-        self._restorer = Restorer(net, self.height, self.width, settings)
+    def __init__(self, net: nn.Module, clip: Clip) -> None:
+        self.net, self.clip, self.frames = net, clip, traits(net).frames
+        self._restorer: Restorer | None = None
 
     def __call__(self, place: Place) -> Clip:
         """The clip with the place's frame restored there.
@@ -47,9 +43,14 @@ class Sharpener:
         Raises:
             MetadeblurError: the network gives values that are not finite.
         """
-        top = min(max(place.top - MARGIN, 0), self.clip.height - self.height)
-        left = min(max(place.left - MARGIN, 0), self.clip.width - self.width)
-        region = (..., slice(top, top + self.height), slice(left, left + self.width))
+        height, width = (min(side, place.size + 2 * MARGIN) for side in (self.clip.height, self.clip.width))
+        if self._restorer is None:
+            weight = next(self.net.parameters(), None)
+            settings = RestoreSettings(tile=0, device="cuda" if weight is not None and weight.is_cuda else "cpu")
+            self._restorer = Restorer(self.net, height, width, settings)
+        top = min(max(place.top - MARGIN, 0), self.clip.height - height)
+        left = min(max(place.left - MARGIN, 0), self.clip.width - width)
+        region = (..., slice(top, top + height), slice(left, left + width))
         window = self.clip.window(place.frame, self.frames)[region]
         frame = self.clip[place.frame].clone()
         frame[region] = self._restorer(window if self.frames > 1 else window[0])

@@ -6,7 +6,7 @@ none sees the truth, and none is tuned on it. The guard judges all by the same k
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -16,6 +16,7 @@ from metadeblur.adapt import AdaptSettings, Outcome, PairSource, adapt, make_pai
 from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
 from metadeblur.evaluation.pair_sources import aligned_neighbours, mixed, self_reconstruction
+from metadeblur.sharpened import Sharpener
 
 
 @dataclass(frozen=True)
@@ -55,15 +56,17 @@ def find_method(name: str) -> Method:
     if any(part not in SOURCES for part in parts) or len(set(parts)) < len(parts):
         mixtures = f"several of {', '.join(SOURCES)} joined by +"
         raise MetadeblurError(f"method {name!r} is not known; allowed: {', '.join(_NAMES)}, or {mixtures}")
-    source = SOURCES[name][0] if len(parts) == 1 else mixed([SOURCES[part][0] for part in parts])
-    return Method(name, "; ".join(SOURCES[part][1] for part in parts), partial(_by_source, source))
+    return Method(name, "; ".join(SOURCES[part][1] for part in parts), partial(_by_sources, parts))
 
 
-def _by_source(source: PairSource, net: nn.Module, clip: Clip, settings: AdaptSettings) -> Outcome:
-    """Adapt on the pairs of a source, with the clip's optical flow as reblurrer."""
+def _by_sources(parts: Sequence[str], net: nn.Module, clip: Clip, settings: AdaptSettings) -> Outcome:
+    """Adapt on the pairs of sources, with the clip's optical flow as reblurrer."""
+    sharpener = Sharpener(net, clip) if settings.restore_first else None
+    sources = [partial(make_pairs, sharpener=sharpener) if part == "flow" else SOURCES[part][0] for part in parts]
+    source = sources[0] if len(sources) == 1 else mixed(sources)
     return adapt(net, clip, settings=replace(settings, reblur="flow"), pair_source=source)
 
 
 def _by_network(net: nn.Module, clip: Clip, settings: AdaptSettings) -> Outcome:
     """Adapt on pairs of the paper's reblurring network, fitted to the clip first (Eq. 3 to 6)."""
-    return adapt(net, clip, settings=replace(settings, reblur="network"))
+    return adapt(net, clip, settings=replace(settings, reblur="network", restore_first=False))
