@@ -32,6 +32,7 @@ from metadeblur.metrics import psnr
 from metadeblur.networks import ARCHITECTURES, traits
 from metadeblur.reblur.flow import fit_flow_reblurrer
 from metadeblur.restore import Restorer, RestoreSettings, windows
+from metadeblur.sharpened import Sharpener
 from metadeblur.subset import PARAMETERS, free
 from metadeblur.support import choose_support
 
@@ -105,7 +106,10 @@ def wins(net: nn.Module, folder: Path, settings: AdaptSettings, side: int, rates
         generator=generator,
     )
     reblurrer = fit_flow_reblurrer(blurred, places=support.train, generator=generator)
-    pairs = make_pairs(blurred, support.train, reblurrer, settings.blurs, traits(net).frames, generator)
+    sharpener = Sharpener(net, blurred)
+    pairs = make_pairs(
+        blurred, support.train, reblurrer, settings.blurs, traits(net).frames, generator, sharpener=sharpener
+    )
     base = score(net, blurred, sharp)
     rows = [{"clip": folder.name, "parameters": "base", "lr": 0.0, "psnr": base}]
     for which in PARAMETERS:
