@@ -8,7 +8,7 @@
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 folder=${1:?give a folder for photographs, clips and the run}
-steps=${2:-17000}
+steps=${2:-27300}
 mkdir -p "$folder/packages" "$folder/photographs"
 
 if [ ! -e "$folder/photographs/.complete" ]; then
