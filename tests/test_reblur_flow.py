@@ -303,7 +303,8 @@ def test_mean_light_is_kept(x: float, y: float, exposure: float, response: Any) 
 def test_linear_light_goes_there_and_back(response: Any, seed: int) -> None:
     display = torch.rand(3, 5, 7, generator=seeded(seed))
     linear = to_linear(display, response)
-    assert torch.allclose(to_display(linear, response), display, atol=1e-4)
+    # Light below 1e-8 comes back as that, 2.3e-4 of gamma 2.2, where the root has no finite slope: 0.06 levels of 255.
+    assert torch.allclose(to_display(linear, response), display, atol=2.5e-4)
     assert bool((linear <= display + 1e-6).all())
 
 
