@@ -9,22 +9,7 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 folder=${1:?give a folder for photographs, clips and the run}
 steps=${2:-27300}
-mkdir -p "$folder/packages" "$folder/photographs"
 
-if [ ! -e "$folder/photographs/.complete" ]; then
-  tail -n +2 "$here/lite_photographs.tsv" | cut -f2 | sort -u | while read -r package; do
-    (cd "$folder/packages" && apt-get download "$package" && dpkg -x "$package"_*.deb tree)
-  done
-  tail -n +2 "$here/lite_photographs.tsv" | while IFS=$'\t' read -r name _ path sum _; do
-    cp "$folder/packages/tree/$path" "$folder/photographs/$name"
-    echo "$sum  $folder/photographs/$name" | sha256sum --check --quiet
-  done
-  touch "$folder/photographs/.complete"
-fi
-
-for seed in 0 1; do
-  metadeblur synth "$folder/photographs" -o "$folder/clips/train$seed" --clips 300 --seed "$seed"
-done
-metadeblur synth "$folder/photographs" -o "$folder/clips/validation" --clips 12 --frames 3 --seed 777
+bash "$here/clips.sh" "$folder"
 metadeblur train deblur --config "$here/lite.toml" --clips "$folder/clips/train0" "$folder/clips/train1" \
   --validation "$folder/clips/validation" --steps "$steps" -o "$folder/run" --resume

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metadeblur import memory
+from metadeblur.background import prefetch
 from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
 from metadeblur.networks.lite import Lite
-from metadeblur.restore import Restorer, RestoreSettings, prefetch, restore, restore_frames, restore_pairs, windows
+from metadeblur.restore import Restorer, RestoreSettings, restore, restore_frames, restore_pairs, windows
 from metadeblur.tiles import pad_to_multiple, spans
 
 MODULE = importlib.import_module("metadeblur.restore")  # the package gives a function the same name

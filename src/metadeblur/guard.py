@@ -21,7 +21,7 @@ from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
 from metadeblur.metrics import psnr
 from metadeblur.networks import traits
-from metadeblur.restore import Restorer, RestoreSettings
+from metadeblur.restore import whole_frames
 from metadeblur.votes import VOTES, Sample, Vote, choose_samples, measure_votes
 
 # The four limits below were set by looking at 10 sharp and 9 blurred clips; the ranges are of those same clips, so they
@@ -206,7 +206,7 @@ def _gains(
 
 def _mean_psnr(net: nn.Module, pairs: Sequence[tuple[Tensor, Tensor]]) -> float:
     """Mean PSNR in dB of restored pseudo-blurred against pseudo-sharp patches."""
-    restorer = _restorer(net, pairs[0][1])
+    restorer = whole_frames(net, *pairs[0][1].shape[-2:])
     return math.fsum(float(psnr(restorer(blurred), sharp.cpu())) for blurred, sharp in pairs) / len(pairs)
 
 
@@ -214,15 +214,8 @@ def _restored(net: nn.Module, samples: Sequence[Sample]) -> list[Tensor]:
     """Restored frames of each sample, (K, 3, h, w)."""
     if not samples:
         return []
-    restorer = _restorer(net, samples[0].blurred)
+    restorer = whole_frames(net, *samples[0].blurred.shape[-2:])
     return [torch.stack([restorer(window) for window in sample.windows]) for sample in samples]
-
-
-def _restorer(net: nn.Module, like: Tensor) -> Restorer:
-    """For whole pictures of the size of ``like`` (..., H, W), on the device that the network is on."""
-    weight = next(net.parameters(), None)
-    settings = RestoreSettings(tile=0, device="cuda" if weight is not None and weight.is_cuda else "cpu")
-    return Restorer(net, like.shape[-2], like.shape[-1], settings)
 
 
 def _broken_weights(adapted: nn.Module) -> Reason | None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from metadeblur import __version__
 from metadeblur.adapt import AdaptSettings
-from metadeblur.background import Behind
+from metadeblur.background import Behind, prefetch
 from metadeblur.clip import Clip
 from metadeblur.decide import Decision, decide, shared_budget
 from metadeblur.forecast import Forecast, Work, measured_costs
@@ -22,7 +22,7 @@ from metadeblur.outputs import Job, check_targets, copy_untouched, preview_path
 from metadeblur.progress import Bar, Talk, in_words, stopwatch
 from metadeblur.record import machine, peak_memory_mb, plain, versions
 from metadeblur.report import write_report
-from metadeblur.restore import Restorer, RestoreSettings, choose_device, prefetch, restore_pairs
+from metadeblur.restore import Restorer, RestoreSettings, choose_device, restore_pairs
 from metadeblur.resume import Parts, identify
 from metadeblur.shots import Shot, find_shots
 from metadeblur.story import PICTURES, Sketch, frames_to_show, read_story

@@ -11,17 +11,16 @@ from __future__ import annotations
 import copy
 import math
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from queue import Empty, Full, Queue
-from threading import Event, Thread
-from typing import Literal, TypeVar
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from metadeblur.background import prefetch
 from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
 from metadeblur.memory import available_bytes, is_out_of_memory, peak_bytes
@@ -41,8 +40,6 @@ _PROBE_DEPTH = 384  # px: as far as the reach of a network is searched
 _PROBE_SIDE = 256  # px: crop on which memory and precision are tried
 _SMALLEST_TILE = 64  # px
 _QUEUED = 3  # frames decoded ahead of the network
-
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -315,6 +312,13 @@ class Restorer:
         return result
 
 
+def whole_frames(net: nn.Module, height: int, width: int) -> Restorer:
+    """Sends windows of one size through a network uncut, on the device that the network is on."""
+    weight = next(net.parameters(), None)
+    settings = RestoreSettings(tile=0, device="cuda" if weight is not None and weight.is_cuda else "cpu")
+    return Restorer(net, height, width, settings)
+
+
 def _too_little(height: int, width: int) -> MetadeblurError:
     """What to say where memory does not hold the smallest piece of work."""
     return MetadeblurError(
@@ -411,48 +415,3 @@ def windows(clip: Clip, size: int) -> Iterator[Tensor]:
         recent.append(recent[-1] if recent and (position <= 0 or position > last) else clip[max(position, 0)])
         if len(recent) == size:
             yield torch.stack(tuple(recent))
-
-
-def prefetch(items: Iterable[Item], depth: int) -> Generator[Item, None, None]:
-    """The items in order, made by a thread that works up to ``depth`` items ahead.
-
-    An error raised while an item is made is raised here in its place. Closing the iterator stops the thread.
-
-    >>> list(prefetch(range(4), depth=2))
-    [0, 1, 2, 3]
-    """
-    queue: Queue[tuple[Item] | BaseException | None] = Queue(depth)
-    stopped = Event()
-
-    def offer(entry: tuple[Item] | BaseException | None) -> bool:
-        while not stopped.is_set():
-            try:
-                queue.put(entry, timeout=0.1)
-            except Full:
-                continue
-            return True
-        return False
-
-    def work() -> None:
-        try:
-            for item in items:
-                if not offer((item,)):
-                    return
-            offer(None)
-        except BaseException as error:  # handed to the reader of the items
-            offer(error)
-
-    worker = Thread(target=work, name="prefetch", daemon=True)
-    worker.start()
-    try:
-        while (entry := queue.get()) is not None:
-            if isinstance(entry, BaseException):
-                raise entry
-            yield entry[0]
-    finally:
-        stopped.set()
-        while worker.is_alive():  # room in the queue lets a waiting worker see the end at once
-            try:
-                queue.get_nowait()
-            except Empty:
-                worker.join(0.01)

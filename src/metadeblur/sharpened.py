@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from metadeblur.clip import Clip
 from metadeblur.networks import traits
-from metadeblur.restore import Restorer, RestoreSettings
+from metadeblur.restore import Restorer, whole_frames
 from metadeblur.support import Place
 
 MARGIN = 64  # px around a patch that are restored too: blur carries their light into it
@@ -45,9 +45,7 @@ class Sharpener:
         """
         height, width = (min(side, place.size + 2 * MARGIN) for side in (self.clip.height, self.clip.width))
         if self._restorer is None:
-            weight = next(self.net.parameters(), None)
-            settings = RestoreSettings(tile=0, device="cuda" if weight is not None and weight.is_cuda else "cpu")
-            self._restorer = Restorer(self.net, height, width, settings)
+            self._restorer = whole_frames(self.net, height, width)
         top = min(max(place.top - MARGIN, 0), self.clip.height - height)
         left = min(max(place.left - MARGIN, 0), self.clip.width - width)
         region = (..., slice(top, top + height), slice(left, left + width))

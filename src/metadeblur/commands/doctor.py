@@ -19,7 +19,7 @@ class Doctor:
 
 def facts() -> dict[str, str]:
     """What there is to know, in the order it is printed."""
-    import av
+    from av import library_versions
 
     from metadeblur.memory import available_bytes
     from metadeblur.record import machine, versions
@@ -32,7 +32,7 @@ def facts() -> dict[str, str]:
     return {
         **versions(),
         "ffmpeg": ", ".join(
-            f"{name} {'.'.join(map(str, number))}" for name, number in sorted(av.library_versions.items())
+            f"{name} {'.'.join(map(str, number))}" for name, number in sorted(library_versions.items())
         ),
         "system": host["system"],
         "processor": f"{host['processor']}, {host['cpus']} CPUs, {host['threads']} threads used",
