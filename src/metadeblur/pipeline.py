@@ -217,6 +217,7 @@ class _Run:
                     behind.do(writer.write, self._beside(blurred, restored) if kind == "side" else restored)
                 if sketch is not None and number in sketch.wanted:
                     sketch.add(number, blurred, restored)
+                self.talk.show(shot.start + number, blurred, restored)
                 bar(shot.start + number + 1, self.info.frames, self._title(index))
                 if self.forecast is not None and restorer is not None:
                     self.forecast.done("frame", time.monotonic() - began)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
+    from torch import Tensor
 
 DELAY_SECONDS = 2.0  # work that is over sooner shows no bar
 
@@ -79,6 +80,9 @@ class Talk:
         """Print one line on stderr, above a bar that is showing."""
         if self.console is not None:
             self.console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+    def show(self, number: int, blurred: Tensor, restored: Tensor) -> None:
+        """A frame is restored, both (3, H, W) in [0, 1]; nothing is done with it here, a page may show it."""
 
     @contextmanager
     def bar(self, title: str, unit: str = "frames") -> Iterator[Bar]:
