@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,6 +14,7 @@ from metadeblur.errors import MetadeblurError
 from metadeblur.networks import ARCHITECTURES, traits
 from metadeblur.published import PUBLISHED
 from metadeblur.restore import Restorer, RestoreSettings
+from metadeblur.speed import quickest
 from metadeblur.weights import BUILT_IN, VARIANTS, installed_path, load_deblurrer, model_card
 
 MEASURED_SIDE = 256  # px: of the frame whose restoration is timed
@@ -113,8 +113,7 @@ def seconds_a_frame(name: str) -> float:
     settings = RestoreSettings(tile=0, precision="fp32")
     restorer = Restorer(filled(name), MEASURED_SIDE, MEASURED_SIDE, settings)
     picture = torch.rand(3, MEASURED_SIDE, MEASURED_SIDE, generator=torch.Generator().manual_seed(0))
-    run = partial(restorer, picture.expand(restorer.frames, -1, -1, -1))
-    return min(_seconds(run) for _ in range(3))
+    return quickest(partial(restorer, picture.expand(restorer.frames, -1, -1, -1)), 3)
 
 
 def filled(name: str) -> nn.Module:
@@ -124,9 +123,3 @@ def filled(name: str) -> nn.Module:
     entry = ARCHITECTURES[VARIANTS.get(name, name)]
     weights: dict[str, Tensor] = entry.published().state_dict()
     return entry.variants.get(name, entry.build)(weights).eval()
-
-
-def _seconds(run: partial[Tensor]) -> float:
-    began = time.perf_counter()
-    run()
-    return time.perf_counter() - began

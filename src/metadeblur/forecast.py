@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import fmean
 from typing import Literal, TypeAlias
 
@@ -18,6 +19,7 @@ from metadeblur.adapt import AdaptSettings
 from metadeblur.networks import final, traits
 from metadeblur.progress import Talk, in_words
 from metadeblur.restore import Restorer, choose_device, has_native_bf16
+from metadeblur.speed import quickest
 
 Piece: TypeAlias = Literal["fit", "step", "guard", "frame"]
 """What a restoration is made of: finding and reblurring the pairs of a shot, its gradient steps, its guard, frames."""
@@ -121,17 +123,14 @@ def step_seconds(net: nn.Module, settings: AdaptSettings, height: int, width: in
     bf16 = settings.precision == "bf16" or (settings.precision == "auto" and has_native_bf16(device))
     copied = copy.deepcopy(net).to(device).eval().requires_grad_(True)
     patches = torch.full((settings.batch, *([frames] if frames > 1 else []), 3, side, side), 0.5, device=device)
-    spent = 0.0
-    for _ in range(2):  # the first one also sets up what the others use again
-        began = time.monotonic()
+
+    def step() -> None:
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
             output = final(copied(patches))
         if output.requires_grad:
             output.float().mean().backward()  # type: ignore[no-untyped-call]
-        spent = time.monotonic() - began
-        if spent > TRIAL_SECONDS:
-            break
-    return spent
+
+    return quickest(step, 2, TRIAL_SECONDS)  # the first one also sets up what the others use again
 
 
 def measured_costs(
@@ -152,13 +151,7 @@ def measured_costs(
         work: all that is to do.
         trial: restores so many frames, if there are, on the whole way from decoding to encoding; returns how many.
     """
-    network = 0.0
-    for _ in range(2):  # the first one also sets up what the others use again
-        began = time.monotonic()
-        restorer(window)
-        network = time.monotonic() - began
-        if network > TRIAL_SECONDS:
-            break
+    network = quickest(partial(restorer, window), 2, TRIAL_SECONDS)
     costs = rough_costs(network, settings, restorer.height * restorer.width)
     if expected(work, costs, settings.budget_seconds)[1] <= LONG_RUN_SECONDS:
         return costs

@@ -105,6 +105,13 @@ def _processor_name() -> str:
     return next(named, "") or platform.processor() or platform.machine()
 
 
+def usable_cpus() -> int:
+    """Processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def total_memory_mb() -> int | None:
     """Main memory in MB, None where the system does not say."""
     try:
