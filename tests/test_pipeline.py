@@ -441,7 +441,7 @@ def test_all_shots_use_tile_and_precision_of_the_first(tmp_path, monkeypatch):
         machine.free, machine.bf16 = 1 << 40, True  # what is free once the run is under way decides nothing
         return forward(self, x)
 
-    restorer = metadeblur.pipeline.Restorer(Darker(), 128, 192, RestoreSettings(device="cpu"))
+    restorer = RESTORE.Restorer(Darker(), 128, 192, RestoreSettings(device="cpu"))
     restorer.prepare(torch.zeros(3, 128, 192))
     assert 0 < restorer.tile < 128
     monkeypatch.setattr(Darker, "forward", grow)

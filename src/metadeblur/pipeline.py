@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,22 +13,20 @@ from torch import Tensor, nn
 
 from metadeblur import __version__
 from metadeblur.adapt import AdaptSettings
-from metadeblur.background import Behind, prefetch
-from metadeblur.clip import Clip
-from metadeblur.decide import Decision, decide, shared_budget
+from metadeblur.decide import Decision
 from metadeblur.forecast import Forecast, Work, measured_costs
 from metadeblur.outputs import Job, check_targets, copy_untouched, preview_path
 from metadeblur.progress import Bar, Talk, in_words, stopwatch
 from metadeblur.record import machine, peak_memory_mb, plain, versions
 from metadeblur.report import write_report
-from metadeblur.restore import Restorer, RestoreSettings, choose_device, restore_pairs
+from metadeblur.restore import RestoreSettings, choose_device
 from metadeblur.resume import Parts, identify
-from metadeblur.shots import Shot, find_shots
-from metadeblur.story import PICTURES, Sketch, frames_to_show, read_story
+from metadeblur.shot_work import EachFrame, Film, decide_shot, restore_shot, settled, write_shot
+from metadeblur.shots import Scan, Shot, find_shots
+from metadeblur.story import read_story
 from metadeblur.support import MINIMUM_FRAMES, MINIMUM_PATCH
-from metadeblur.video import EncodeSettings, SegmentWriter, VideoReader, assemble
-from metadeblur.video.info import TimeTable
-from metadeblur.video.reading import reader_clip
+from metadeblur.video import EncodeSettings, VideoReader, assemble
+from metadeblur.video.info import TimeTable, VideoInfo
 from metadeblur.weights import parameters_digest
 
 TOLD_SHOTS = 12  # videos with more shots are summed up
@@ -74,24 +71,46 @@ def restore_file(
     Raises:
         MetadeblurError: the input cannot be read, an output not be written, or a setting is out of range.
     """
-    return _Run(job, net, settings or RunSettings(), model, talk or Talk(quiet=True)).run()
+    return Run(job, net, settings or RunSettings(), model, talk or Talk(quiet=True)).run()
 
 
-class _Run:
-    """One file on its way through the program."""
+class Run:
+    """One file on its way through the program.
 
-    def __init__(self, job: Job, net: nn.Module, settings: RunSettings, model: str, talk: Talk) -> None:
+    :meth:`run` does all of it here; a cluster (:mod:`metadeblur.cluster`) takes the same steps, and has the scan and
+    the shots done elsewhere.
+
+    Attributes:
+        film: the input as its scan left it, once :meth:`know` was called.
+        parts: the finished shots.
+        preview: the shots that the preview shows, and how many frames of each.
+        talk: where lines and progress go.
+    """
+
+    film: Film
+    preview: Mapping[int, int]
+
+    def __init__(
+        self, job: Job, net: nn.Module, settings: RunSettings, model: str, talk: Talk, *, device: str | None = None
+    ) -> None:
+        """Open a run.
+
+        Args:
+            job: the input and the files to make of it.
+            net: the base deblurrer; it is not changed.
+            settings: how.
+            model: what the record calls the network.
+            talk: where lines and progress go.
+            device: type of the device that does the work; by default what the settings choose here.
+        """
         self.job, self.net, self.settings, self.model, self.talk = job, net, settings, model, talk
+        self.device = device or choose_device(settings.restoration.device).type
         self.began = time.monotonic()
         self.seconds: dict[str, float] = {}
-        self.restoration = settings.restoration
         self.decisions: dict[int, Decision] = {}  # made for the preview, used again for the whole
         self.reader = VideoReader(job.source)
-        self.targets = {"shot": job.output, "side": job.side_by_side, "preview": preview_path(job.output)}
-        self.targets["trial"] = job.output  # a segment as those of the output, never joined
-        self.shots: tuple[Shot, ...] = ()
-        self.scores: Sequence[float] = ()
         self.forecast: Forecast | None = None  # once it is known how long everything takes
+        self.copied = False  # whether the output is a copy of the input
         check_targets(job, settings.encoding)
         self.parts, line = Parts.open(job.output, self._fingerprint(), resume=settings.resume)
         if line:
@@ -100,218 +119,205 @@ class _Run:
     def run(self) -> dict[str, Any]:
         """Do all of it and return the record; what cannot be used any more is removed, also after an error."""
         try:
-            record = self._restore()
+            return self._restore()
         except BaseException as error:
-            if self.parts.finished:
-                error.add_note(f"{self.parts.finished} finished shots are kept: run it again with --resume to go on")
-            else:
-                self.parts.discard()
+            self.stopped(error)
             raise
-        self.parts.discard()
-        return record
 
     def _restore(self) -> dict[str, Any]:
         with stopwatch(self.seconds, "scan"), self.talk.bar(f"looking through {self.job.source.name}") as bar:
-            scan = find_shots(self.reader, progress=bar)
-        self.shots, self.scores = tuple(scan.shots), [float(score) for score in scan.sharpness]
-        self.info, self.times = self.reader.info, self.reader.times
-        self._tell_about_input()
-        self._settle()
+            self.know(find_shots(self.reader, progress=bar))
+        if self.parts.noted("settled") is None:
+            self.settle(settled(self.film, self.net))
         self._announce()
-        if self.settings.preview_seconds is not None and not self.parts.finished:
-            self._preview(self.settings.preview_seconds)
+        if self.preview:
+            self._preview()
         with self.talk.bar("restoring") as bar:
-            for index in range(len(self.shots)):
+            for index in range(len(self.film.shots)):
                 self._shot(index, bar)
-            records = [self.parts.shot(index) or {} for index in range(len(self.shots))]
-            copied = all(record["untouched"] for record in records) and copy_untouched(self.info, self.job.output)
-            kinds = [kind for kind in self._kinds() if not (copied and kind == "shot")]
-            for index, record in enumerate(records):
-                if record["untouched"] and kinds:
-                    self._write(index, kinds, None, bar)
-        lost = [f"the transparency of {self.job.source.name}"] if self.info.channels == 4 and not copied else []
+            for index in self.passing():
+                self._write(index, self.kinds, None, bar)
+        return self.conclude()
+
+    # --- steps -----------------------------------------------------------------------------------------------------
+
+    def know(self, scan: Scan) -> None:
+        """Take over what a scan of the input found, and the tile and precision that an earlier run chose."""
+        self.reader.learn(scan.times)
+        job, settings = self.job, self.settings
+        targets = {"shot": job.output, "trial": job.output, "preview": preview_path(job.output)}
+        if job.side_by_side is not None:
+            targets["side"] = job.side_by_side
+        self.film = Film(
+            reader=self.reader,
+            shots=tuple(scan.shots),
+            scores=tuple(float(score) for score in scan.sharpness),
+            targets=targets,
+            folder=self.parts.folder,
+            kinds=("shot", "side") if job.side_by_side is not None else ("shot",),
+            pictured=job.report is not None,
+            adapt=settings.adapt,
+            adaptation=settings.adaptation,
+            restoration=settings.restoration,
+            encoding=settings.encoding,
+        )
+        self._tell_about_input()
+        noted = self.parts.noted("settled")
+        if noted is not None:
+            self.settle(noted)
+        self.preview = self._preview_shots()
+
+    def settle(self, values: Mapping[str, Any]) -> None:
+        """Take tile and precision for all shots, and note them: a run that was stopped must end with the same file."""
+        self.film = replace(self.film, restoration=replace(self.film.restoration, **values))
+        if self.parts.noted("settled") != values:
+            self.parts.note("settled", values)
+
+    def _preview_shots(self) -> dict[int, int]:
+        """The shots that the preview shows, and how many frames of each; none where it would be the whole."""
+        seconds, times = self.settings.preview_seconds, self.reader.times
+        if seconds is None or self.parts.finished:
+            return {}
+        end = times.stamps[0] + seconds / float(times.time_base)
+        count = max(1, sum(stamp < end for stamp in times.stamps))
+        if count >= len(times):
+            self.talk.say(f"no preview: {self.job.source.name} lasts no longer than {seconds:g} s")
+            return {}
+        shots = self.film.shots
+        return {index: min(len(shot), count - shot.start) for index, shot in enumerate(shots) if shot.start < count}
+
+    def join_preview(self) -> None:
+        """Join the preview's segments."""
+        self._join("preview", list(self.preview), self.reader.times.first(sum(self.preview.values())))
+        seconds, target = self.settings.preview_seconds, self.film.targets["preview"]
+        self.talk.say(f"preview of {seconds:g} s: {target}; going on with the whole")
+
+    def is_finished(self, index: int) -> bool:
+        """Whether a shot has been restored, by this run or an earlier one."""
+        record = self.parts.shot(index)
+        if record is None:
+            return False
+        return record["untouched"] or all(self.parts.path(kind, index).exists() for kind in self.film.kinds)
+
+    def finish(self, index: int, record: dict[str, Any]) -> None:
+        """Take a shot's record, see :func:`restore_shot`; its segments must be in the parts' folder."""
+        restoration = self.film.restoration
+        if record["precision"] and (record["tile"], record["precision"]) != (restoration.tile, restoration.precision):
+            self.settle({"tile": record["tile"], "precision": record["precision"]})  # memory ran out
+        self.parts.finish(index, record)
+
+    def passing(self) -> list[int]:
+        """The shots that still need segments, of frames that pass as they are, once all shots are finished.
+
+        Where all frames pass, the input is copied if it can be, and only other outputs need segments.
+        """
+        records = self.shot_records()
+        self.copied = all(shot["untouched"] for shot in records) and copy_untouched(self.info, self.job.output)
+        return [index for index, shot in enumerate(records) if shot["untouched"]] if self.kinds else []
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of segments that are joined in the end."""
+        return tuple(kind for kind in self.film.kinds if not (self.copied and kind == "shot"))
+
+    def conclude(self) -> dict[str, Any]:
+        """Make the outputs of all segments, and return the record; the parts are removed."""
+        records = self.shot_records()
+        lost = [f"the transparency of {self.job.source.name}"] if self.info.channels == 4 and not self.copied else []
         with stopwatch(self.seconds, "assemble"):
-            for kind in kinds:
-                lost += self._join(kind, range(len(self.shots)), self.times)
+            for kind in self.kinds:
+                lost += self._join(kind, range(len(records)), self.reader.times)
         record = self._record(records, list(dict.fromkeys(lost)))
         if self.job.report is not None:
             stories = [read_story(self.parts.path("story", shot["index"], ".npz"), shot) for shot in records]
             write_report(self.job.report, record, stories)
         self._tell_about_output(record)
+        self.parts.discard()
         return record
 
-    # --- shots -----------------------------------------------------------------------------------------------------
+    def stopped(self, error: BaseException) -> None:
+        """After an error: keep the finished shots and say so in the error; without any, leave nothing behind."""
+        if self.parts.finished:
+            error.add_note(f"{self.parts.finished} finished shots are kept: run it again with --resume to go on")
+        else:
+            self.parts.discard()
+
+    @property
+    def info(self) -> VideoInfo:
+        """What the input is."""
+        return self.reader.info
+
+    def shot_records(self) -> list[dict[str, Any]]:
+        """The records of all shots."""
+        return [self.parts.shot(index) or {} for index in range(len(self.film.shots))]
+
+    # --- shots, here -----------------------------------------------------------------------------------------------
 
     def _shot(self, index: int, bar: Bar) -> None:
         """Decide on a shot and restore it, unless an earlier run has done so."""
-        earlier = self.parts.shot(index)
-        if earlier and (earlier["untouched"] or all(self.parts.path(kind, index).exists() for kind in self._kinds())):
+        if self.is_finished(index):
             return
-        shot = self.shots[index]
         decision = self.decisions.pop(index, None) or self._decide(index, bar)
-        seconds = dict(decision.outcome.seconds) if decision.outcome else {}
-        sketch, restorer = self._sketch(index), None
-        with stopwatch(seconds, "restore"):
-            if decision.model is not None:
-                restorer = self._restorer(decision.model)
-                self._write(index, self._kinds(), restorer, bar, sketch=sketch)
-            if sketch is not None:
-                self._complete(sketch, shot, decision)
-                sketch.save(self.parts.path("story", index, ".npz"))
-        self.parts.finish(index, self._shot_record(index, decision, restorer, seconds))
-        if len(self.shots) <= TOLD_SHOTS:
-            title = f"{self._title(index)}: " if len(self.shots) > 1 else ""
+        self.finish(index, restore_shot(self.film, self.net, index, decision, self._watch(index, bar, decision.model)))
+        if len(self.film.shots) <= TOLD_SHOTS:
+            title = f"{self.film.title(index)}: " if len(self.film.shots) > 1 else ""
             self.talk.say(f"{title}{decision.in_short()}")
 
     def _decide(self, index: int, bar: Bar) -> Decision:
-        shot, wanted = self.shots[index], self.settings.adaptation
-
+        shot, wanted = self.film.shots[index], self.settings.adaptation
         adapting = self.forecast.adapting(_steps(wanted)) if self.forecast and self._adapts(shot) else None
 
         def show(done: int, total: int, stage: str) -> None:
-            bar(shot.start, self.info.frames, f"{self._title(index)}: {stage} {done} of {total}")
+            bar(shot.start, self.info.frames, f"{self.film.title(index)}: {stage} {done} of {total}")
             if adapting is not None and stage == "adapt":
                 adapting.stepped(done, total)
 
-        lengths = [shot.stop - shot.start for shot in self.shots]
-        decision = decide(
-            self.net,
-            self._clip(shot),
-            self.scores[shot.start : shot.stop],
-            shared_budget(wanted, lengths[index], lengths) if self.settings.adapt else None,
-            guard=wanted.guard,
-            progress=show,
-        )
+        decision = decide_shot(self.film, self.net, index, show)
         if adapting is not None:
             adapting.finished()
         if self.forecast is not None and decision.untouched:
-            self.forecast.without(frame=shot.stop - shot.start)
+            self.forecast.without(frame=len(shot))
         return decision
 
     def _adapts(self, shot: Shot) -> bool:
         """Whether a shot is to be adapted to, unless it turns out to be sharp."""
         large = min(self.info.height, self.info.width) >= MINIMUM_PATCH
-        return self.settings.adapt and large and shot.stop - shot.start >= MINIMUM_FRAMES
+        return self.settings.adapt and large and len(shot) >= MINIMUM_FRAMES
+
+    def _watch(self, index: int, bar: Bar, net: nn.Module | None) -> EachFrame:
+        """What is shown and counted after each frame of a shot."""
+        shot = self.film.shots[index]
+
+        def each_frame(done: int, seconds: float, blurred: Tensor, restored: Tensor) -> None:
+            self.talk.show(shot.start + done - 1, blurred, restored)
+            bar(shot.start + done, self.info.frames, self.film.title(index))
+            if self.forecast is not None and net is not None:
+                self.forecast.done("frame", seconds)
+
+        return each_frame
 
     def _write(
-        self,
-        index: int,
-        kinds: Sequence[str],
-        restorer: Restorer | None,
-        bar: Bar,
-        *,
-        count: int | None = None,
-        sketch: Sketch | None = None,
+        self, index: int, kinds: Sequence[str], net: nn.Module | None, bar: Bar, count: int | None = None
     ) -> None:
-        """Restore the first ``count`` frames of a shot into its segments; without a restorer they pass as they are."""
-        shot = self.shots[index]
-        clip = self._clip(shot)
-        if count is not None:
-            clip = clip.part(0, count)
-        with ExitStack() as stack:
-            writers = {kind: stack.enter_context(self._writer(kind, index)) for kind in kinds}
-            behind = stack.enter_context(Behind())
-            began = time.monotonic()
-            for number, (blurred, restored) in enumerate(stack.enter_context(closing(_pairs(clip, restorer)))):
-                for kind, writer in writers.items():
-                    behind.do(writer.write, self._beside(blurred, restored) if kind == "side" else restored)
-                if sketch is not None and number in sketch.wanted:
-                    sketch.add(number, blurred, restored)
-                self.talk.show(shot.start + number, blurred, restored)
-                bar(shot.start + number + 1, self.info.frames, self._title(index))
-                if self.forecast is not None and restorer is not None:
-                    self.forecast.done("frame", time.monotonic() - began)
-                    began = time.monotonic()
-            behind.finish()
-        if restorer is not None and restorer.tile != self.restoration.tile:  # memory ran out, it was made smaller
-            self._note_settled(restorer)
+        """The first ``count`` frames of a shot, restored by a network or as they are, into segments."""
+        restorer = None if net is None else self.film.restorer(net)
+        watch = self._watch(index, bar, net)
+        write_shot(self.film, index, kinds, restorer, count=count, each_frame=watch)
+        if restorer is not None and restorer.tile != self.film.restoration.tile:  # memory ran out, it was made smaller
+            self.settle({"tile": restorer.tile, "precision": restorer.precision})
 
-    def _preview(self, seconds: float) -> None:
+    def _preview(self) -> None:
         """Restore the first seconds to a file of their own; what was decided is used again for the whole."""
-        count = self._preview_frames(seconds)
-        if count >= len(self.times):
-            self.talk.say(f"no preview: {self.job.source.name} lasts no longer than {seconds:g} s")
-            return
-        used = [index for index, shot in enumerate(self.shots) if shot.start < count]
         with self.talk.bar("making the preview") as bar:
-            for index in used:
+            for index, count in self.preview.items():
                 decision = self.decisions[index] = self._decide(index, bar)
-                restorer = None if decision.model is None else self._restorer(decision.model)
-                self._write(index, ["preview"], restorer, bar, count=count - self.shots[index].start)
-        self._join("preview", used, self.times.first(count))
-        self.talk.say(f"preview of {seconds:g} s: {self.targets['preview']}; going on with the whole")
-
-    def _preview_frames(self, seconds: float) -> int:
-        """How many frames the first seconds have."""
-        end = self.times.stamps[0] + seconds / float(self.times.time_base)
-        return max(1, sum(stamp < end for stamp in self.times.stamps))
+                self._write(index, ["preview"], decision.model, bar, count)
+        self.join_preview()
 
     def _join(self, kind: str, indices: Sequence[int], times: TimeTable) -> Sequence[str]:
         """Join segments of one kind to the finished file; returns what could not be kept."""
-        target = self.targets[kind]
-        assert target is not None
-        return assemble([self.parts.path(kind, index) for index in indices], self.info, target, times=times)
-
-    def _kinds(self) -> list[str]:
-        """The kinds of segments that the outputs need."""
-        return ["shot", "side"] if self.job.side_by_side is not None else ["shot"]
-
-    def _writer(self, kind: str, index: int) -> SegmentWriter:
-        path = self.parts.path(kind, index)
-        return SegmentWriter(path, self.info, self.settings.encoding, output=self.targets[kind])
-
-    def _settle(self) -> None:
-        """Choose tile and precision once for all shots, as free memory is now; a resumed run takes those noted before.
-
-        Another tile or precision changes the last digits, and a run that was stopped must end with the same file.
-        """
-        noted = self.parts.noted("settled")
-        if noted is not None:
-            self.restoration = replace(self.restoration, **noted)
-            return
-        restorer = self._restorer(self.net)
-        restorer.prepare(self._clip(self.shots[0]).window(0, restorer.frames))
-        self._note_settled(restorer)
-
-    def _note_settled(self, restorer: Restorer) -> None:
-        settled: dict[str, Any] = {"tile": restorer.tile, "precision": restorer.precision}
-        self.restoration = replace(self.restoration, **settled)
-        self.parts.note("settled", settled)
-
-    def _restorer(self, net: nn.Module) -> Restorer:
-        return Restorer(net, self.info.height, self.info.width, self.restoration)
-
-    def _clip(self, shot: Shot) -> Clip:
-        """The shot's frames, read when asked for; every caller gets a reader of its own."""
-        return reader_clip(self.reader, shot.start, shot.stop)
-
-    def _beside(self, blurred: Tensor, restored: Tensor) -> Tensor:
-        """Both next to each other, blurred on the left once a player has turned the picture."""
-        turned = self.info.rotation % 360
-        both = [restored, blurred] if turned in (180, 270) else [blurred, restored]
-        return torch.cat(both, dim=-2 if turned in (90, 270) else -1)
-
-    # --- pictures --------------------------------------------------------------------------------------------------
-
-    def _sketch(self, index: int) -> Sketch | None:
-        """A collection of pictures for the report, where one is wanted and the shot is among those that it shows."""
-        if self.job.report is None or index >= PICTURES:
-            return None
-        shot = self.shots[index]
-        return Sketch(frames_to_show(self.scores[shot.start : shot.stop], len(self.shots)))
-
-    def _complete(self, sketch: Sketch, shot: Shot, decision: Decision) -> None:
-        """Add the pictures that did not come by while restoring."""
-        clip = self._clip(shot)
-        if decision.untouched:
-            for number in sketch.wanted:
-                sketch.add(number, clip[number], clip[number])
-        if decision.outcome is not None:
-            sketch.learn(decision.outcome, max(2, PICTURES // len(self.shots)))
-        if decision.share > 0:
-            restorer = self._restorer(self.net)
-            for number in sketch.wanted:
-                sketch.add_base(restorer(clip.window(number, restorer.frames)))
+        segments = [self.parts.path(kind, index) for index in indices]
+        return assemble(segments, self.info, self.film.targets[kind], times=times)
 
     # --- records and lines -----------------------------------------------------------------------------------------
 
@@ -326,24 +332,9 @@ class _Run:
             "adapt": settings.adapt,
             "reblurrer": identify(Path(settings.adaptation.reblurrer)) if settings.adaptation.reblurrer else None,
             **{f"{part}.{name}": value for part, values in parts.items() for name, value in plain(values).items()},
-            "device": choose_device(settings.restoration.device).type,
+            "device": self.device,
             "version": __version__,
             "torch": str(torch.__version__),
-        }
-
-    def _shot_record(
-        self, index: int, decision: Decision, restorer: Restorer | None, seconds: dict[str, float]
-    ) -> dict[str, Any]:
-        shot = self.shots[index]
-        return {
-            "index": index,
-            "start": shot.start,
-            "stop": shot.stop,
-            **decision.to_record(shot.start),
-            "scores": list(self.scores[shot.start : shot.stop]),
-            "tile": restorer.tile if restorer else None,
-            "precision": restorer.precision if restorer else None,
-            "seconds": seconds,
         }
 
     def _record(self, shots: Sequence[dict[str, Any]], lost: Sequence[str]) -> dict[str, Any]:
@@ -383,32 +374,33 @@ class _Run:
         if self.info.missing:
             missing = f"{100 * self.info.missing:.0f} % of its bytes are missing"
             self.talk.say(f"{name} is cut short: {missing}; what is there is restored")
-        if self.times.damaged:
-            self.talk.say(f"{name} is damaged: {self.times.damaged} packets could not be decoded and are left out")
+        damaged = self.reader.times.damaged
+        if damaged:
+            self.talk.say(f"{name} is damaged: {damaged} packets could not be decoded and are left out")
 
     def _announce(self) -> None:
         """Before a long run, say how long it will take, from a short piece of it that is done for that."""
-        left = [index for index in range(len(self.shots)) if self.parts.shot(index) is None]
+        shots = self.film.shots
+        left = [index for index in range(len(shots)) if self.parts.shot(index) is None]
         if not left or self.info.kind == "image" or not self.talk.heard:
             return
         settings = self.settings.adaptation
-        adapting = sum(self._adapts(self.shots[index]) for index in left)
+        adapting = sum(self._adapts(shots[index]) for index in left)
         work = Work(
             fit=adapting,
             step=adapting * _steps(settings),
             guard=adapting * settings.guard,
-            frame=sum(self.shots[index].stop - self.shots[index].start for index in left),
+            frame=sum(len(shots[index]) for index in left),
         )
-        if self.settings.preview_seconds is not None and not self.parts.finished:
-            work = work.less(frame=-self._preview_frames(self.settings.preview_seconds))
-        restorer = self._restorer(self.net)
-        window = self._clip(self.shots[left[0]]).window(0, restorer.frames)
+        work = work.less(frame=-sum(self.preview.values()))
+        restorer = self.film.restorer(self.net)
+        window = self.film.clip(left[0]).window(0, restorer.frames)
 
         def trial(count: int) -> int:
             """The first frames of a shot, to a segment that is thrown away."""
-            count = min(count, self.shots[left[0]].stop - self.shots[left[0]].start)
+            count = min(count, len(shots[left[0]]))
             with self.talk.bar("measuring") as bar:
-                self._write(left[0], ["trial"], restorer, bar, count=count)
+                self._write(left[0], ["trial"], self.net, bar, count)
             return count
 
         costs = measured_costs(restorer, window, self.net, settings, work, trial)
@@ -429,17 +421,7 @@ class _Run:
         if self.job.report is not None:
             self.talk.say(f"{self.job.report / 'index.html'}: the report")
 
-    def _title(self, index: int) -> str:
-        return f"shot {index + 1} of {len(self.shots)}"
-
 
 def _steps(settings: AdaptSettings) -> int:
     """Gradient steps on one shot."""
     return settings.steps_on(settings.pairs * settings.blurs)
-
-
-def _pairs(clip: Clip, restorer: Restorer | None) -> Any:
-    """(blurred, restored) frames in order; without a restorer they are the same."""
-    if restorer is not None:
-        return restore_pairs(restorer, clip)
-    return ((frame, frame) for frame in prefetch(clip, 3))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,23 @@ def parts_folder(output: Path) -> Path:
     return output.with_name(f".{output.name}.metadeblur-parts")
 
 
+def part_path(folder: Path, kind: str, index: int, suffix: str = "") -> Path:
+    """Where the file of one kind for one shot belongs in a folder of parts.
+
+    >>> part_path(Path("parts"), "shot", 3).as_posix()
+    'parts/shot-00003'
+    """
+    return folder / f"{kind}-{index:05d}{suffix}"
+
+
 def identify(source: Path) -> str:
     """What an input file or folder of frames is recognised by: sizes, times of change, names, first bytes."""
+    return identify_files(sorted(source.iterdir()) if source.is_dir() else [source])
+
+
+def identify_files(files: Iterable[Path]) -> str:
+    """The same for files in order; what is no file does not count."""
     digest = hashlib.sha256()
-    files = sorted(source.iterdir()) if source.is_dir() else [source]
     for number, path in enumerate(files):
         if not path.is_file():
             continue
@@ -89,7 +103,7 @@ class Parts:
 
     def path(self, kind: str, index: int, suffix: str = "") -> Path:
         """Where the file of one kind for one shot belongs."""
-        return self.folder / f"{kind}-{index:05d}{suffix}"
+        return part_path(self.folder, kind, index, suffix)
 
     @property
     def finished(self) -> int:
