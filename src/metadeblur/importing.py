@@ -17,10 +17,11 @@ from metadeblur.published import PUBLISHED
 from metadeblur.record import write_json
 from metadeblur.video.output import refusals
 from metadeblur.weights import (
+    card_beside,
     checksum,
     imported_path,
     installed_path,
-    model_card,
+    load_reblurrer,
     read_any,
     read_weights,
     save_deblurrer,
@@ -122,13 +123,15 @@ def import_weights(name: str, file: Path) -> Imported:
     return Imported(path, card)
 
 
-def fault(name: str) -> str:
-    """What is wrong with the installed weights of a network, in a few words; empty where they are good.
+def fault(name: str, path: Path | None = None) -> str:
+    """What is wrong with the weights of a network, in a few words; empty where they are good.
 
     Args:
         name: of a built-in model, or one of :data:`metadeblur.published.PUBLISHED`.
+        path: of :func:`metadeblur.weights.expected`; none: those that ``--model`` takes by this name.
     """
-    path, card = installed_path(name), model_card(name)
+    path = path or installed_path(name)
+    card = card_beside(path)
     if not path.is_file():
         return "missing"
     if not card:
@@ -136,12 +139,21 @@ def fault(name: str) -> str:
     if checksum(path) != card.get("sha256"):
         return f"its checksum is {checksum(path)[:16]}, its card says {str(card.get('sha256') or 'nothing')[:16]}"
     try:
+        if name == "reblurrer" and path != imported_path(name):
+            load_reblurrer(path)
+            return ""
         weights, _ = read_weights(path)
         build = target(name).build if name in PUBLISHED else ARCHITECTURES[name].build
         build(weights)
     except (MetadeblurError, KeyError, IndexError, RuntimeError, ValueError) as error:
         return (str(error).strip().splitlines() or [type(error).__name__])[0]
     return ""
+
+
+def remedy(path: Path) -> str:
+    """What to do about a faulty weight file of :func:`metadeblur.weights.expected`."""
+    imported = path == imported_path(path.stem)
+    return f"metadeblur weights import {path.stem} FILE" if imported else "install metadeblur again"
 
 
 def _built(name: str, goal: Target, weights: dict[str, Tensor], file: Path) -> nn.Module:

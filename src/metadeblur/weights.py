@@ -55,6 +55,12 @@ def installed_path(name: str) -> Path:
     return built_in_path(name) if name in BUILT_IN else imported_path(VARIANTS.get(name, name))
 
 
+def expected() -> dict[Path, str]:
+    """The weight files that belong to this installation, with their names: built in, there or not, and imported."""
+    built_in = {built_in_path(name): name for name in (*BUILT_IN, "reblurrer")}
+    return built_in | {imported_path(name): name for name in PUBLISHED if imported_path(name).is_file()}
+
+
 def checksum(path: Path) -> str:
     """SHA-256 of a file, hexadecimal."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
@@ -214,8 +220,13 @@ def save_deblurrer(
 
 def model_card(name: str) -> dict[str, object]:
     """What the card beside the weights of a model says (``<name>.json``); empty where there is none."""
-    path = installed_path(name).with_suffix(".json")
-    card: dict[str, object] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return card_beside(installed_path(name))
+
+
+def card_beside(path: Path) -> dict[str, object]:
+    """What the card beside a weight file says; empty where there is none."""
+    about = path.with_suffix(".json")
+    card: dict[str, object] = json.loads(about.read_text(encoding="utf-8")) if about.is_file() else {}
     return card
 
 

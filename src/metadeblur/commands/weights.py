@@ -69,18 +69,13 @@ class WeightsVerify:
         Raises:
             MetadeblurError: a file is missing, damaged or not the one that its card describes.
         """
-        from metadeblur.importing import fault
-        from metadeblur.published import PUBLISHED
-        from metadeblur.weights import BUILT_IN, installed_path
+        from metadeblur.importing import fault, remedy
+        from metadeblur.weights import expected
 
-        remedy = dict.fromkeys(BUILT_IN, "install metadeblur again")
-        remedy |= {
-            name: f"metadeblur weights import {name} FILE" for name in PUBLISHED if installed_path(name).is_file()
-        }
         wrong = []
-        for name in remedy:
-            found = fault(name)
+        for path, name in expected().items():
+            found = fault(name, path)
             print(f"{name:<16}{found or 'good'}")
-            wrong += [f"{name}: {found} ({remedy[name]})"] if found else []
+            wrong += [f"{name}: {found} ({remedy(path)})"] if found else []
         if wrong:
             raise MetadeblurError("; ".join(wrong))
