@@ -3,57 +3,89 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-ENCODERS = ("libx264", "libx265", "libsvtav1", "libaom-av1", "libvpx-vp9", "ffv1", "prores_ks", "h264_nvenc")
+import tyro
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from metadeblur.doctor import Checkup
 
 
 @dataclass(frozen=True)
 class Doctor:
-    """Say what this machine and installation can do: versions, device, precision, encoders, memory."""
+    """Say what this machine and installation can do, how fast, and what is wrong with it.
+
+    Exit codes: 0, also where problems are found and told; 1 where the built-in weights are missing or damaged.
+    """
+
+    speed: bool = True
+    """Measure each model whose weights are here, about two seconds each."""
+    json: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    """Write everything as JSON too; - is standard output, instead of the lines."""
 
     def run(self) -> None:
-        """Print one line a fact."""
-        for name, value in facts().items():
-            print(f"{name:<24}{value}")
+        """Examine and tell.
+
+        Raises:
+            MetadeblurError: the built-in weights are missing or damaged.
+        """
+        from rich.console import Console
+
+        from metadeblur.doctor import examine
+        from metadeblur.errors import MetadeblurError
+        from metadeblur.progress import Talk
+        from metadeblur.record import write_json
+
+        with Talk().bar("measuring speed", "models") as bar:
+            found = examine(speed=self.speed, progress=bar)
+        if self.json is not None:
+            write_json(found, self.json)
+        if str(self.json) != "-":
+            console = Console()
+            (_table if console.is_terminal else _lines)(found, console)
+        grave = [f"{problem.what} ({problem.remedy})" for problem in found.problems if problem.grave]
+        if grave:
+            raise MetadeblurError("; ".join(grave))
 
 
-def facts() -> dict[str, str]:
-    """What there is to know, in the order it is printed."""
-    from av import library_versions
+def _lines(found: Checkup, _: Console) -> None:
+    """One line a fact, for files and pipes."""
+    from metadeblur.doctor import ABOUT_SPEED, sections
 
-    from metadeblur.memory import available_bytes
-    from metadeblur.record import machine, versions
-    from metadeblur.restore import choose_device, has_native_bf16
-    from metadeblur.weights import BUILT_IN, built_in_path
-
-    device, host = choose_device("auto"), machine()
-    encoders = [name for name in ENCODERS if _can_encode(name)]
-    missing = [name for name in BUILT_IN if not built_in_path(name).is_file()]
-    return {
-        **versions(),
-        "ffmpeg": ", ".join(
-            f"{name} {'.'.join(map(str, number))}" for name, number in sorted(library_versions.items())
-        ),
-        "system": host["system"],
-        "processor": f"{host['processor']}, {host['cpus']} CPUs, {host['threads']} threads used",
-        "memory": f"{_gigabytes((host['memory_mb'] or 0) << 20)} in all, {_gigabytes(available_bytes(device))} to use",
-        "gpu": host["gpu"] or "none that PyTorch can use",
-        "device": f"{device.type} (what --device auto takes)",
-        "native bf16": "yes" if has_native_bf16(device) else "no (fp32 is used)",
-        "encoders": ", ".join(encoders) or "none: videos cannot be written",
-        "built-in weights": "all there" if not missing else f"MISSING: {', '.join(missing)}; install metadeblur again",
-    }
+    for heading, rows in sections(found).items():
+        for name, value in rows:
+            print(f"{heading}: {name}: {value}")
+    if found.speed:
+        print(ABOUT_SPEED)
+    for problem in found.problems:
+        print(f"problem: {problem.what}; {problem.remedy}")
+    if not found.problems:
+        print("no problems found")
 
 
-def _can_encode(name: str) -> bool:
-    import av
+def _table(found: Checkup, console: Console) -> None:
+    """A table under each heading, for people."""
+    from rich.table import Table
+    from rich.text import Text
 
-    try:
-        av.Codec(name, "w")
-    except av.codec.codec.UnknownCodecError:
-        return False
-    return True
+    from metadeblur.doctor import ABOUT_SPEED, sections
 
-
-def _gigabytes(size: int) -> str:
-    return f"{size / 2**30:.1f} GB"
+    for heading, rows in sections(found).items():
+        if rows:
+            table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 2))
+            table.add_column(min_width=22, no_wrap=True)
+            table.add_column(overflow="fold")
+            for name, value in rows:
+                table.add_row(Text(name), Text(value))
+            console.print(Text(heading, style="bold"))
+            console.print(table)
+    if found.speed:
+        console.print(Text(ABOUT_SPEED, style="dim"))
+    for problem in found.problems:
+        console.print(Text(f"problem: {problem.what}", style="bold red" if problem.grave else "yellow"))
+        console.print(Text(f"  what to do: {problem.remedy}"))
+    if not found.problems:
+        console.print(Text("no problems found", style="green"))

@@ -98,6 +98,11 @@ _ENCODERS: dict[str, _Encoder] = {
 }
 
 
+def encoders() -> dict[str, bool]:
+    """The FFmpeg encoders behind the codecs, and whether this build of FFmpeg has them."""
+    return {plan.name: _has(plan.name) for plan in _ENCODERS.values()}
+
+
 @dataclass(frozen=True)
 class Encoding:
     """Everything that decides the bytes of a segment besides its frames."""
@@ -373,12 +378,18 @@ def _codec(info: VideoInfo, suffix: str, settings: EncodeSettings) -> str:
 
 def _require(encoder: str) -> None:
     """Refuse an encoder that this build of FFmpeg lacks."""
-    try:
-        av.Codec(encoder, "w")
-    except ValueError as error:
+    if not _has(encoder):
         raise MetadeblurError(
             f"the FFmpeg of this PyAV has no encoder {encoder}; choose another codec, or install av from PyPI"
-        ) from error
+        )
+
+
+def _has(encoder: str) -> bool:
+    try:
+        av.Codec(encoder, "w")
+    except ValueError:
+        return False
+    return True
 
 
 def _pixel_format(
