@@ -52,6 +52,7 @@ COMMANDS: dict[str, Entry] = {
     "weights import": Entry("weights", "WeightsImport", "take a network's published weights over"),
     "weights list": Entry("weights", "WeightsList", "list all weights: which are here, and how to get the others"),
     "weights verify": Entry("weights", "WeightsVerify", "check the weights that are here against their checksums"),
+    "app": Entry("app", "App", "show a page in the browser that does the same, for everybody"),
     "doctor": Entry("doctor", "Doctor", "say what this machine and installation can do"),
 }
 

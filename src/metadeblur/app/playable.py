@@ -1,0 +1,103 @@
+"""A copy of a restored clip that every browser plays: H.264 of 8 bits in MP4, with its sound as AAC."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from metadeblur.pictures import to_uint8
+from metadeblur.video import VideoReader, whole
+from metadeblur.video.info import main_video, open_media
+
+_SOUND = ("aac", "mp3")
+_CLOCK = Fraction(1, 90_000)  # seconds of a tick of the copy's time stamps
+
+
+def plays_everywhere(path: Path) -> bool:
+    """Whether a file is one that every browser plays."""
+    if path.suffix.lower() not in (".mp4", ".m4v"):
+        return False
+    with open_media(path) as container:
+        stream = main_video(container, path)
+        sound = [other.codec_context.name in _SOUND for other in container.streams.audio]
+        return stream.codec_context.codec.canonical_name == "h264" and stream.pix_fmt == "yuv420p" and all(sound)
+
+
+def write_playable(source: Path, target: Path) -> None:
+    """Write a copy of a video or folder of frames that browsers play, turned upright, with its first sound track.
+
+    Args:
+        source: as :class:`metadeblur.video.VideoReader` takes it.
+        target: an .mp4 file.
+
+    Raises:
+        MetadeblurError: the source cannot be read, or the disk is full.
+    """
+    reader = VideoReader(source)
+    times, turned = reader.times, reader.info.rotation // 90 % 4
+    with whole(target) as draft, av.open(str(draft), "w", options={"movflags": "+faststart"}) as output:
+        video: av.VideoStream | None = None
+        sound = _Sound(reader.info.path, output) if reader.info.audio_streams else None
+        for stamp, rgb in zip(times.stamps, reader, strict=True):
+            picture = _even(torch.rot90(rgb, turned, (-2, -1)))
+            if video is None:
+                video = _video_stream(output, picture, reader.info.fps)
+                if turned % 2 == 0:
+                    video.sample_aspect_ratio = reader.info.sample_aspect_ratio or Fraction(1)
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(
+                format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG"
+            )
+            frame.pts, frame.time_base = round(stamp * times.time_base / _CLOCK), _CLOCK
+            output.mux(video.encode(frame))
+        assert video is not None
+        output.mux(video.encode(None))
+        if sound is not None:
+            sound.write()
+
+
+def _video_stream(output: av.container.OutputContainer, picture: NDArray[np.uint8], fps: Fraction) -> av.VideoStream:
+    stream = output.add_stream("libx264", rate=min(max(fps, Fraction(1)), Fraction(240)))
+    stream.height, stream.width = picture.shape[:2]
+    stream.pix_fmt, stream.time_base = "yuv420p", _CLOCK
+    stream.codec_context.time_base = _CLOCK
+    stream.options = {"crf": "18", "preset": "veryfast"}
+    stream.codec_context.colorspace, stream.codec_context.color_range = 1, 1
+    return stream
+
+
+class _Sound:
+    """The first sound track of a file, encoded as AAC.
+
+    Its stream is added before the first packet of any is written, as MP4 wants it.
+    """
+
+    def __init__(self, source: Path, output: av.container.OutputContainer) -> None:
+        self._source, self._output = source, output
+        with open_media(source) as container:
+            rate = container.streams.audio[0].rate
+        self._stream = output.add_stream("aac", rate=rate if rate in _AAC_RATES else 48_000)
+        self._stream.layout = "stereo"
+
+    def write(self) -> None:
+        """Decode, encode and write all of it."""
+        resampler = av.AudioResampler(format="fltp", layout="stereo", rate=self._stream.rate)
+        with open_media(self._source) as container:
+            for decoded in container.decode(audio=0):
+                for frame in resampler.resample(decoded):
+                    self._output.mux(self._stream.encode(frame))
+        self._output.mux(self._stream.encode(None))
+
+
+_AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
+
+
+def _even(frame: Tensor) -> NDArray[np.uint8]:
+    """A frame (3, H, W) as a picture with even sides: the last row or column is left out where need be."""
+    height, width = frame.shape[-2:]
+    return np.ascontiguousarray(to_uint8(frame)[: height - height % 2 or None, : width - width % 2 or None])

@@ -1,0 +1,177 @@
+"""What the page can do, without the page: take a clip, say how long it will take, restore it, give the result."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from metadeblur.app import work
+from metadeblur.app.jobs import Job, Line, Workers
+from metadeblur.app.uploads import Clip, Visit, Visits, take
+from metadeblur.catalogue import names as model_names
+from metadeblur.errors import MetadeblurError
+from metadeblur.forecast import range_in_words
+from metadeblur.weights import installed_path
+
+Result = TypeVar("Result")
+
+MOST_WAITING = 50  # restorations, one a visitor
+_PICTURES_AT_ONCE = 2  # processes that read frames to be looked at
+
+
+class Service:
+    """Everything behind the page; calls may come from many threads.
+
+    Args:
+        limit: bytes that one clip may have.
+        jobs: restorations that run at the same time.
+    """
+
+    def __init__(self, limit: int, jobs: int = 1) -> None:
+        self.visits = Visits(limit)
+        self.workers = Workers(share=jobs)
+        self.line = Line(self.workers, jobs)
+        self._speeds: dict[str, float] = {}
+        self._once = threading.Lock()  # measured and made once, whoever comes first
+        self._looking = threading.Semaphore(_PICTURES_AT_ONCE)
+
+    def models(self) -> list[str]:
+        """Names of the models whose weights are here."""
+        return [name for name in model_names() if installed_path(name).is_file()]
+
+    def clip_of(self, visit: Visit) -> Clip:
+        """Take what has arrived as the visitor's clip and look whether it can be restored.
+
+        Raises:
+            MetadeblurError: it cannot; everything of it is deleted.
+        """
+        clip = take(visit)
+        try:
+            clip.facts = _named(clip, lambda: self.workers.call(visit.folder, work.check, clip.path))
+        except MetadeblurError:
+            visit.empty()
+            raise
+        visit.clip = clip
+        return clip
+
+    def example(self, visit: Visit, name: str) -> Clip:
+        """Give the visitor one of the examples as a clip; it is filmed when it is asked for the first time.
+
+        Raises:
+            MetadeblurError: a restoration is under way.
+        """
+        if visit.busy:
+            raise MetadeblurError("a restoration is under way; cancel it before you choose another clip")
+        kept = self.visits.folder / f"{work.EXAMPLES[name].settings.width}.mp4"
+        with self._once:
+            if not kept.is_file():
+                self.workers.call(self.visits.folder, work.make_example, name, Path(kept.name))
+        visit.empty()
+        visit.fresh(visit.uploads)
+        shutil.copyfile(kept, visit.uploads / "part000000")
+        visit.arrived[0] = "shaky.mp4"
+        return self.clip_of(visit)
+
+    def expected(self, clip: Clip, model: str, effort: work.Effort, seconds: float) -> str:
+        """How long a restoration of a clip will take, in words.
+
+        Raises:
+            MetadeblurError: a model or an effort that there is not.
+        """
+        assert clip.facts is not None
+        low, high = work.expected_seconds(clip.facts, self.speed(model), work.run_settings(effort, seconds))
+        return range_in_words(low, high)
+
+    def speed(self, model: str) -> float:
+        """Seconds that a model takes for a pixel here; measured the first time it is asked for."""
+        self._known(model)
+        with self._once:
+            if model not in self._speeds:
+                self._speeds[model] = self.workers.call(self.visits.folder, work.speed, model)
+        return self._speeds[model]
+
+    def begin(self, visit: Visit, model: str, effort: work.Effort, seconds: float) -> Job:
+        """Have the visitor's clip restored when its turn comes.
+
+        Raises:
+            MetadeblurError: there is no clip, a restoration is under way already, or too many wait.
+        """
+        self._known(model)
+        settings = work.run_settings(effort, seconds)
+        with visit.lock:
+            if visit.clip is None:
+                raise MetadeblurError("there is no clip yet; choose a video, the frames of one, or an example")
+            if visit.busy:
+                raise MetadeblurError("a restoration is under way already")
+            if len(self.line) >= MOST_WAITING:
+                raise MetadeblurError(f"{MOST_WAITING} restorations are waiting already; come back later")
+            visit.fresh(visit.run)
+            clip, into = visit.clip, Path(visit.run.name)
+            visit.job = self.line.add(visit.folder, work.restore, clip.path, clip.names, into, model, settings)
+            return visit.job
+
+    def cancel(self, visit: Visit) -> None:
+        """End the visitor's restoration, if there is one; nothing of it is left when this returns."""
+        if visit.job is not None:
+            self.line.cancel(visit.job)
+            visit.job = None
+        shutil.rmtree(visit.run, ignore_errors=True)
+
+    def end(self, visit: Visit) -> None:
+        """The visitor leaves, or wants everything deleted."""
+        self.cancel(visit)
+        self.visits.end(visit)
+
+    def sweep(self) -> None:
+        """Delete what belongs to visitors who have left without a word."""
+        for visit in self.visits.gone(time.monotonic()):
+            self.end(visit)
+
+    def close(self) -> None:
+        """End all restorations and delete everything."""
+        self.line.close()
+        self.visits.close()
+
+    def finished(self, visit: Visit) -> work.Done | None:
+        """The visitor's result, None as long as there is none."""
+        job = visit.job
+        result: work.Done | None = job.result if job is not None and job.state == "done" else None
+        return result
+
+    def picture(self, visit: Visit, side: str, number: int) -> bytes | None:
+        """A frame before or after, as JPEG; None where there is none.
+
+        Args:
+            visit: whose.
+            side: "before" or "after".
+            number: of the frame, from 0 on.
+        """
+        done = self.finished(visit)
+        if done is None or side not in ("before", "after") or not 0 <= number < done.frames:
+            return None
+        source, times = done.before if side == "before" else done.after
+        with self._looking:
+            made: bytes = self.workers.call(visit.folder, work.picture, source, times, number)
+        return made
+
+    def _known(self, model: str) -> None:
+        """Refuse a model that is not here: its name comes from outside."""
+        if model not in self.models():
+            raise MetadeblurError(f"model {model!r} is not here; choose one of {', '.join(self.models())}")
+
+
+def reason(clip: Clip, line: str) -> str:
+    """An error's line with the visitor's own name of the clip in place of ours."""
+    return line.replace(str(clip.path), clip.name)
+
+
+def _named(clip: Clip, call: Callable[[], Result]) -> Result:
+    """What a call returns; an error of it speaks of the clip by the visitor's own name."""
+    try:
+        return call()
+    except MetadeblurError as error:
+        raise MetadeblurError(reason(clip, str(error))) from error
