@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
 from metadeblur.commands import UsageError
+from metadeblur.commands.flags import ClusterFlags
 from metadeblur.progress import Talk
 
 ROWS = ("blurred", "base", "adapted", "oracle")
@@ -72,8 +74,7 @@ class Evaluate:
     """Side of the tiles that frames are cut into; 0: whole frames; default: what fits into memory."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic; auto: bf16 where the machine does it natively and the result stays the same."""
-    workers: Annotated[int, tyro.conf.arg(metavar="N")] = 1
-    """Processes that measure clips side by side."""
+    cluster: Annotated[ClusterFlags, tyro.conf.OmitArgPrefixes] = field(default_factory=ClusterFlags)
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Keep what has been measured already and do the rest."""
 
@@ -83,6 +84,7 @@ class Evaluate:
         strange = [row for row in rows if row not in ROWS]
         if strange or not rows:
             raise UsageError(f"--rows {self.rows!r}: rows are {', '.join(ROWS)}, separated by commas")
+        cluster = self.cluster.settings(without=("workers",))
         from metadeblur.adapt import AdaptSettings
         from metadeblur.evaluation.builtin import make_builtin
         from metadeblur.evaluation.protocol import EvaluateSettings, evaluate, read_records
@@ -115,13 +117,20 @@ class Evaluate:
             restoration=RestoreSettings(tile=self.tile, precision=self.precision, device=self.device),
             apart=_listed(self.apart),
             resume=self.resume,
-            workers=self.workers,
+            workers=self.cluster.workers or 1 if cluster is None else 1,
         )
         net, talk = load_deblurrer(self.model), Talk()
+        measure_all = None
+        if cluster is not None:
+            from metadeblur.cluster.evaluating import measure_on_cluster
+
+            measure_all = partial(measure_on_cluster, cluster=cluster, talk=talk)
         with talk.bar("evaluating", "clips") as bar:
             built_in = str(self.root) == BUILT_IN
             clips = make_builtin(self.output / "clips", bar) if built_in else self.root
-            summary = evaluate(clips, net, self.output, settings, model=self.model, progress=bar)
+            summary = evaluate(
+                clips, net, self.output, settings, model=self.model, progress=bar, measure_all=measure_all
+            )
         for note in summary["notes"]:
             talk.say(f"note: {note}")
         print(write_tables(read_records(self.output, summary), summary, self.output))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -12,6 +13,7 @@ from metadeblur.commands import UsageError
 
 if TYPE_CHECKING:
     from metadeblur.adapt import AdaptSettings
+    from metadeblur.cluster.connection import ClusterSettings
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,43 @@ class AdaptationFlags:
             device=device,
             seed=self.seed,
         )
+
+
+@dataclass(frozen=True)
+class ClusterFlags:
+    """Many processes or machines, through Ray."""
+
+    cluster: Annotated[str | None, tyro.conf.arg(metavar="ADDRESS|local", help_behavior_hint="")] = None
+    """Have the work done by the processes of a Ray cluster: its address, auto to find it, or local to start processes
+    on this machine (needs pip install 'metadeblur[cluster]')."""
+    workers: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
+    """Processes that work side by side. With --cluster the default is as many as there is room for: one for each GPU
+    where there are any, otherwise one for each processor."""
+    worker_threads: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
+    """With --cluster: processor threads of each worker; default: all of them shared out."""
+    worker_gpus: Annotated[float | None, tyro.conf.arg(metavar="SHARE", help_behavior_hint="")] = None
+    """With --cluster: how much of a GPU each worker takes; 0.5: two workers share one. Default: 1."""
+
+    def settings(self, *, without: Sequence[str] = ()) -> ClusterSettings | None:
+        """The settings of the cluster; None where there is to be none.
+
+        Args:
+            without: flags that make sense without a cluster too.
+
+        Raises:
+            UsageError: a flag that needs --cluster stands alone.
+            MetadeblurError: a value out of range, or Ray is not installed.
+        """
+        if self.cluster is None:
+            for name in ("workers", "worker_threads", "worker_gpus"):
+                if name not in without and getattr(self, name) is not None:
+                    raise UsageError(f"--{name.replace('_', '-')} needs --cluster, such as --cluster local")
+            return None
+        from metadeblur.cluster.connection import ClusterSettings, check_installed
+
+        check_installed()
+        gpus = 1.0 if self.worker_gpus is None else self.worker_gpus
+        return ClusterSettings(self.cluster, self.workers, self.worker_threads, gpus)
 
 
 def positive_seconds(name: str, value: float | None) -> None:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from metadeblur.commands import UsageError, explain
-from metadeblur.commands.flags import AdaptationFlags, positive_seconds
+from metadeblur.commands.flags import AdaptationFlags, ClusterFlags, positive_seconds
 from metadeblur.errors import MetadeblurError
 from metadeblur.progress import Talk
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from metadeblur.outputs import Job
     from metadeblur.pipeline import RunSettings
 
 
@@ -58,12 +62,13 @@ class Restore:
     """Write the record as JSON (several inputs: a list of records); - is standard output."""
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Go on where an earlier run of the same command was stopped; its finished shots are not done again."""
+    cluster: Annotated[ClusterFlags, tyro.conf.OmitArgPrefixes] = field(default_factory=ClusterFlags)
 
     def run(self) -> None:
-        """Restore every input in turn; one that fails is named, and the others are still done."""
+        """Restore every input; one that fails is named, and the others are still done."""
         self._check()
+        cluster = self.cluster.settings()
         from metadeblur.outputs import plan
-        from metadeblur.pipeline import restore_file
         from metadeblur.record import write_json
         from metadeblur.weights import load_deblurrer
 
@@ -71,17 +76,26 @@ class Restore:
             self.inputs, self.output, side_by_side=self.side_by_side, report=self.report, json=self._json_file()
         )
         talk, settings, net = Talk(), self.run_settings(), load_deblurrer(self.model)
-        records, failures = [], []
-        for job in jobs:
-            try:
-                records.append(restore_file(job, net, settings, model=self.model, talk=talk))
-            except Exception as error:
-                if len(jobs) == 1:
-                    raise
-                failures.append(job.source.name)
+
+        def failed(error: Exception) -> None:
+            if len(jobs) > 1:
                 talk.say(f"metadeblur: {explain(error)}")
+
+        if cluster is None:
+            results = _one_after_other(jobs, net, settings, self.model, talk, failed)
+        else:
+            from metadeblur.cluster.restoring import restore_files
+            from metadeblur.cluster.summary import tell_results
+
+            results = restore_files(jobs, net, settings, cluster, model=self.model, talk=talk, failed=failed)
+            if len(jobs) > 1:
+                tell_results(jobs, results, talk)
+        if len(jobs) == 1 and isinstance(results[0], Exception):
+            raise results[0]
+        records = [result for result in results if not isinstance(result, Exception)]
         if self.json is not None:
             write_json(records[0] if len(jobs) == 1 else records, self.json)
+        failures = [job.source.name for job, result in zip(jobs, results, strict=True) if isinstance(result, Exception)]
         if failures:
             raise MetadeblurError(f"{len(failures)} of {len(jobs)} inputs failed: {', '.join(failures)}")
 
@@ -109,3 +123,24 @@ class Restore:
         if not self.inputs:
             raise UsageError("restore needs at least one video file or folder of frames: metadeblur restore IN")
         positive_seconds("preview", self.preview)
+
+
+def _one_after_other(
+    jobs: Sequence[Job],
+    net: nn.Module,
+    settings: RunSettings,
+    model: str,
+    talk: Talk,
+    failed: Callable[[Exception], None],
+) -> list[dict[str, Any] | Exception]:
+    """The records of inputs that are restored in this process, or what went wrong with them."""
+    from metadeblur.pipeline import restore_file
+
+    results: list[dict[str, Any] | Exception] = []
+    for job in jobs:
+        try:
+            results.append(restore_file(job, net, settings, model=model, talk=talk))
+        except Exception as error:
+            failed(error)
+            results.append(error)
+    return results

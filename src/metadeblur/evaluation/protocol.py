@@ -24,7 +24,16 @@ from metadeblur.evaluation.summary import summarize
 from metadeblur.evaluation.trial import evaluate_clip
 from metadeblur.record import machine, plain, versions, write_json
 
-__all__ = ["EvaluateSettings", "Job", "evaluate", "measure_job", "read_records", "record_path"]
+__all__ = [
+    "EvaluateSettings",
+    "Job",
+    "evaluate",
+    "is_measured",
+    "ledger_path",
+    "measure_job",
+    "read_records",
+    "record_path",
+]
 
 Progress = Callable[[int, int, str], None]  # (clips done, clips in all, what is going on)
 
@@ -50,6 +59,14 @@ def record_path(out: Path, clip: str) -> Path:
     return out / f"{clip.replace('/', '_')}.json"
 
 
+MeasureAll = Callable[[Sequence[Job], nn.Module, Progress | None], None]  # measures clips and writes their records
+
+
+def ledger_path(record: Path) -> Path:
+    """Where the rows of a clip are noted until its record is written."""
+    return record.with_name(f".{record.stem}.rows.json")
+
+
 def read_records(out: Path, summary: dict[str, Any]) -> list[dict[str, Any]]:
     """The records of the clips that a summary names."""
     return [json.loads(record_path(out, clip).read_text(encoding="utf-8")) for clip in summary["clips"]]
@@ -63,6 +80,7 @@ def evaluate(
     *,
     model: str = "",
     progress: Progress | None = None,
+    measure_all: MeasureAll | None = None,
 ) -> dict[str, Any]:
     """Evaluate a deblurrer on paired clips.
 
@@ -73,6 +91,7 @@ def evaluate(
         settings: see :class:`EvaluateSettings`.
         model: how the records call the deblurrer.
         progress: called before each step of the work.
+        measure_all: has the clips measured elsewhere; by default it is done here, in ``settings.workers`` processes.
 
     Returns:
         What ``summary.json`` holds: see :func:`metadeblur.evaluation.summary.summarize`, and the same for ``apart``.
@@ -88,7 +107,9 @@ def evaluate(
     conditions = settings.conditions(net, model, benchmark)
     measure = measure_for(benchmark.layout, settings.ssim)
     jobs = [Job(folder, out, settings, measure, conditions) for folder in folders]
-    if settings.workers == 1:
+    if measure_all is not None:
+        measure_all(jobs, net, progress)
+    elif settings.workers == 1:
         for number, job in enumerate(jobs):
             measure_job(job, net, _counting(progress, number, len(jobs), job.folder.name))
     else:
@@ -121,16 +142,27 @@ def _counting(progress: Progress | None, number: int, count: int, name: str) -> 
     return (lambda stage: progress(number, count, f"{name}: {stage}")) if progress else None
 
 
+def is_measured(job: Job) -> bool:
+    """Whether a run under the same conditions wrote the clip's record before and it may be kept.
+
+    Raises:
+        MetadeblurError: a record of other conditions is there that is to be kept.
+    """
+    if not job.settings.resume or not job.path.exists():
+        return False
+    if json.loads(job.path.read_text(encoding="utf-8")).get("conditions") != job.conditions:
+        raise MetadeblurError(
+            f"{job.path} was measured under other settings; give another folder with -o, or drop --resume"
+        )
+    return True
+
+
 def measure_job(job: Job, net: nn.Module, say: Callable[[str], None] | None = None) -> None:
-    """Write a clip's record, unless a run under the same conditions wrote it before and may be kept."""
-    if job.settings.resume and job.path.exists():
-        if json.loads(job.path.read_text(encoding="utf-8")).get("conditions") != job.conditions:
-            raise MetadeblurError(
-                f"{job.path} was measured under other settings; give another folder with -o, or drop --resume"
-            )
+    """Write a clip's record, unless it is there already, see :func:`is_measured`."""
+    if is_measured(job):
         return
     clip = read_trial(job.folder, crop=job.settings.crop, frames=job.settings.frames)
-    ledger = Ledger(job.path.with_name(f".{job.path.stem}.rows.json"), job.conditions, keep=job.settings.resume)
+    ledger = Ledger(ledger_path(job.path), job.conditions, keep=job.settings.resume)
     pictures = job.out / "pictures" / job.path.stem
     record = evaluate_clip(clip, net, job.settings, measure=job.measure, ledger=ledger, pictures=pictures, say=say)
     write_json(record | {"conditions": job.conditions}, job.path)

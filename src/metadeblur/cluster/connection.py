@@ -1,0 +1,231 @@
+"""A Ray cluster to work on: one that is running, or one that is started here and ended again; and who fits on it."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import shutil
+import signal
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from metadeblur.errors import MetadeblurError
+
+LOCAL = "local"
+STORE_BYTES = 200_000_000  # of the object store that is started here: workers on this machine see the files themselves
+_SHORT = 30  # characters of a temporary folder; Ray puts sockets into it, whose names may have 107
+
+Device: TypeAlias = Literal["auto", "cpu", "cuda"]
+Machine: TypeAlias = tuple[float, float]
+"""(processors, GPUs) of one machine of a cluster."""
+
+
+@dataclass(frozen=True)
+class ClusterSettings:
+    """Where many processes come from, and what each of them gets."""
+
+    address: str = LOCAL  # of a running Ray cluster that this machine belongs to, "auto" to find it; "local": start one
+    workers: int | None = None  # processes; none: as many as there is room for
+    threads: int | None = None  # of each worker; none: all processors shared out
+    gpus: float = 1.0  # GPUs of each worker, where the cluster has any and they are to be used; below 1 they are shared
+
+    def __post_init__(self) -> None:
+        for name in ("workers", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise MetadeblurError(f"{name} is {value}; it must be at least 1")
+        if not 0 < self.gpus <= 1:
+            raise MetadeblurError(f"GPUs of a worker are {self.gpus:g}; give a number above 0 and at most 1")
+        if self.address.startswith("ray://"):
+            raise MetadeblurError(
+                f"{self.address}: Ray's client is not supported; run metadeblur on a machine of the cluster, with "
+                "--cluster auto"
+            )
+
+
+@dataclass(frozen=True)
+class Places:
+    """The workers that a cluster has room for.
+
+    >>> Places(4, 1, 0.0).describe(), Places(2, 8, 1.0).describe()
+    ('4 workers with 1 thread each', '2 workers with 8 threads each and a GPU')
+    """
+
+    workers: int
+    threads: int  # of each
+    gpus: float  # of each
+
+    @property
+    def device(self) -> Literal["cpu", "cuda"]:
+        """What the workers compute on."""
+        return "cuda" if self.gpus else "cpu"
+
+    def describe(self) -> str:
+        """In words."""
+        gpu = {0.0: "", 1.0: " and a GPU"}.get(self.gpus, f" and {self.gpus:g} of a GPU")
+        crew = "1 worker" if self.workers == 1 else f"{self.workers} workers"
+        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
+        return f"{crew} with {threads}{' each' if self.workers > 1 else ''}{gpu}"
+
+
+def places(machines: Sequence[Machine], settings: ClusterSettings, device: Device) -> Places:
+    """How many workers of which size work at once.
+
+    Args:
+        machines: of the cluster.
+        settings: what is wished.
+        device: what is to compute; auto: GPUs where there are any.
+
+    >>> places([(8, 0), (8, 0)], ClusterSettings(), "auto")
+    Places(workers=16, threads=1, gpus=0.0)
+    >>> places([(8, 0), (8, 0)], ClusterSettings(workers=4), "auto")
+    Places(workers=4, threads=4, gpus=0.0)
+    >>> places([(16, 2), (4, 0)], ClusterSettings(), "auto")
+    Places(workers=2, threads=8, gpus=1.0)
+
+    Raises:
+        MetadeblurError: there is no room for so many.
+    """
+    has_gpus = any(gpus for _, gpus in machines)
+    if device == "cuda" and not has_gpus:
+        raise MetadeblurError("--device cuda: the cluster has no GPU; start Ray with --num-gpus on a machine that has")
+    gpus = settings.gpus if has_gpus and device != "cpu" else 0.0
+    most = room(machines, settings.threads or 1, gpus)
+    workers = settings.workers or most
+    if most < max(1, workers):
+        each = Places(1, settings.threads or 1, gpus).describe().removeprefix("1 worker ")
+        raise MetadeblurError(f"the cluster has room for {most} workers {each}, not for {max(1, workers)}")
+    cores = max(int(cpus) for cpus, _ in machines)
+    fitting = (count for count in range(cores, 0, -1) if room(machines, count, gpus) >= workers)
+    return Places(workers, settings.threads or next(fitting), gpus)
+
+
+def room(machines: Sequence[Machine], threads: int, gpus: float) -> int:
+    """Workers with so many threads and GPUs that fit on the machines.
+
+    >>> room([(8, 1), (3, 1)], threads=2, gpus=0.5)
+    3
+    """
+    return sum(int(min(cpus // threads, share / gpus + 1e-6 if gpus else math.inf)) for cpus, share in machines)
+
+
+def machines() -> list[Machine]:
+    """The machines of the cluster that this process has joined."""
+    import ray
+
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    return [(resources.get("CPU", 0.0), resources.get("GPU", 0.0)) for resources in alive]
+
+
+def check_installed() -> None:
+    """Refuse to go on without Ray.
+
+    Raises:
+        MetadeblurError: the extra is not installed.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise MetadeblurError(
+            "--cluster needs Ray, which is not installed: pip install 'metadeblur[cluster]'"
+        ) from error
+    assert ray.__version__
+
+
+@contextmanager
+def joined(settings: ClusterSettings) -> Iterator[None]:
+    """Be part of a cluster inside the ``with``; one that was started for it is ended afterwards.
+
+    Where this process has joined a cluster already, that one is used and left as it is. Ray prints to standard output
+    when a worker dies; nothing that is printed there meanwhile is shown.
+
+    Raises:
+        MetadeblurError: Ray is not installed, or no cluster answers.
+    """
+    check_installed()
+    import ray
+
+    with redirect_stdout(_Nowhere()):
+        if ray.is_initialized():
+            yield
+            return
+        with _scratch(settings.address) as folder:
+            try:
+                _init(settings, folder)
+                yield
+            finally:
+                ray.shutdown()
+
+
+def _init(settings: ClusterSettings, folder: str) -> None:
+    import ray
+
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+    mine = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        if settings.address == LOCAL:
+            least = (settings.workers or 1) * (settings.threads or 1)
+            ray.init(
+                address=LOCAL,
+                num_cpus=max(cores(), least),
+                object_store_memory=STORE_BYTES,
+                include_dashboard=False,
+                _temp_dir=folder,
+                **quiet,
+            )
+        else:
+            ray.init(address=settings.address, **quiet)
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split()).split(". ")[0].rstrip(".")
+        if settings.address == LOCAL:
+            raise MetadeblurError(f"Ray cannot be started on this machine: {reason}") from error
+        raise MetadeblurError(
+            f"no Ray cluster answers at {settings.address} ({reason}); start one with 'ray start --head' and run "
+            "metadeblur on one of its machines"
+        ) from error
+    finally:  # Ray ends the program on SIGTERM in its own way
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in mine.items():
+                signal.signal(number, handler)
+
+
+def cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def _scratch(address: str) -> Iterator[str]:
+    """A folder for what a cluster that is started here writes while it runs."""
+    if address != LOCAL:
+        yield ""
+        return
+    usual = tempfile.gettempdir()
+    folder = tempfile.mkdtemp(prefix="metadeblur-", dir=usual if len(usual) <= _SHORT or os.name != "posix" else "/tmp")
+    try:
+        yield folder
+    finally:
+        with suppress(OSError):
+            shutil.rmtree(Path(folder))
+
+
+class _Nowhere:
+    """A stream that swallows what is written to it."""
+
+    def write(self, text: str) -> int:
+        """Drop the text."""
+        return len(text)
+
+    def flush(self) -> None:
+        """Nothing is kept."""
+
+    def isatty(self) -> bool:
+        """It is no terminal."""
+        return False

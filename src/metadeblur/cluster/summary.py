@@ -1,0 +1,47 @@
+"""What became of many inputs, in one table for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from metadeblur.outputs import Job
+from metadeblur.progress import Talk, in_words
+
+_PLAIN_WIDTH = 1000  # columns of what is no terminal
+
+
+def tell_results(jobs: Sequence[Job], results: Sequence[dict[str, Any] | Exception], talk: Talk) -> None:
+    """Print the table on stderr; where that is no terminal, without lines and colours.
+
+    Args:
+        jobs: the inputs.
+        results: the record of each, or what went wrong with it.
+        talk: where it goes.
+    """
+    if talk.console is None:
+        return
+    shown = talk.console.is_terminal
+    table = Table(box=box.ROUNDED if shown else None, pad_edge=shown)
+    table.add_column("input", overflow="fold")
+    for title in ("frames", "shots", "adapted", "work"):
+        table.add_column(title, justify="right")
+    table.add_column("result", overflow="fold")
+    for job, result in zip(jobs, results, strict=True):
+        if isinstance(result, Exception):
+            reason = " ".join(str(result).split()) or type(result).__name__
+            table.add_row(job.source.name, "", "", "", "", f"failed: {reason}")
+        else:
+            table.add_row(job.source.name, *_figures(result), result["output"])
+    talk.console.print(table, markup=False, highlight=False, width=None if shown else _PLAIN_WIDTH)
+
+
+def _figures(record: dict[str, Any]) -> tuple[str, str, str, str]:
+    """Frames, shots, how far they are adapted, and the workers' time."""
+    shots = record["shots"]
+    adapted = "untouched" if record["untouched"] else f"{100 * record['share']:.0f} %"
+    spent = sum(sum(shot["seconds"].values()) for shot in shots)
+    return str(record["video"]["frames"]), str(len(shots)), adapted, in_words(spent)
