@@ -119,7 +119,7 @@ class Restorer:
         self.margin = self.settings.overlap  # px, actual once the frame is cut; None until then
         self.precision = "fp32"  # actual: "fp32" or "bf16"
         self._prepared = False
-        # Channels-last is the faster layout in fp32 and bf16 alike (benchmarks/restore_speed.py).
+        # Channels-last is the faster layout in fp32 and bf16 alike (benchmarks/speed.py).
         self._net = copy.deepcopy(net).to(self.device).eval().requires_grad_(False)
         self._net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         # Some networks look beyond a pixel's surroundings first (motion); only what comes after is cut into tiles.
