@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import metadeblur as md
 from journey import run
 from metadeblur import __version__
 from metadeblur.cli import COMMANDS, main, parse
@@ -226,12 +227,23 @@ def test_demo_prints_the_figures(tmp_path, monkeypatch, capsys):
 
     rows = {"blurred": 25.0, "base": 26.0, "adapted": 26.5}
     result = {"psnr": rows, "ssim": dict.fromkeys(rows, 0.8), "files": ["report/index.html"]}
-    monkeypatch.setattr(metadeblur.demo, "run_demo", lambda directory, **_: result | {"directory": directory})
+    monkeypatch.setattr(metadeblur.demo, "run_demo", lambda directory, _, **__: result | {"directory": directory})
     assert run("demo", tmp_path) == 0
     out = capsys.readouterr().out
     assert "adapted" in out
     assert "26.50" in out
     assert "report/index.html" in out
+
+
+def test_demo_films_a_clip_to_be_restored_by_hand(tmp_path, capsys):
+    size = ("--frames", "6", "--width", "96", "--height", "64")
+    assert run("demo", tmp_path / "clip", "--film", *size) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "clip" / "shaky.mp4")
+    assert sorted(path.name for path in (tmp_path / "clip").iterdir()) == ["shaky.mp4", "sharp"]
+    blurred, sharp = (md.read_clip(tmp_path / "clip" / name) for name in ("shaky.mp4", "sharp"))
+    assert [(len(clip), clip.height, clip.width) for clip in (blurred, sharp)] == [(6, 64, 96)] * 2
+    assert run("demo", tmp_path / "clip", "--film", "--width", "641") == 1
+    assert "width is 641; give 1 to 640" in capsys.readouterr().err
 
 
 def test_weights_verify_finds_a_damaged_file(tmp_path, monkeypatch, capsys):

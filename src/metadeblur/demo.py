@@ -32,6 +32,7 @@ from metadeblur.video import read_clip, write_clip
 from metadeblur.weights import load_deblurrer
 
 PHOTOGRAPH = "demo.jpg"  # "friends" by Aitzol Berasategi, 2018, CC-BY-4.0, reduced and cut
+SHAKY = "shaky.mp4"
 EXPOSURE = 0.85  # share of the frame interval
 
 
@@ -44,6 +45,11 @@ class DemoSettings:
     height: int = 480  # px, at most 480
     seed: int = 0  # of the camera's shake and of the adaptation
     model: str = "lite"  # the deblurrer
+
+    def __post_init__(self) -> None:
+        for name, most in (("frames", 1000), ("width", 640), ("height", 480)):
+            if not 1 <= getattr(self, name) <= most:
+                raise MetadeblurError(f"{name} is {getattr(self, name)}; give 1 to {most}")
 
 
 def shaky_clip(settings: DemoSettings) -> PairedClip:
@@ -82,6 +88,22 @@ def _hand(frames: int, rng: np.random.Generator) -> Trajectory:
     return Trajectory(envelope[:, None] * tremor)
 
 
+def film(directory: Path, settings: DemoSettings, talk: Talk) -> PairedClip:
+    """Make the shaky clip and keep it as ``shaky.mp4``, its sharp frames in ``sharp/``.
+
+    Raises:
+        MetadeblurError: the folder is a file, or cannot be written to.
+    """
+    if directory.exists() and not directory.is_dir():
+        raise MetadeblurError(f"{directory}: is a file; the demonstration needs a folder, which is made where missing")
+    directory.mkdir(parents=True, exist_ok=True)
+    talk.say("filming: a simulated hand-held camera over a photograph")
+    truth = shaky_clip(settings)
+    write_clip(truth.blurred, directory / SHAKY)
+    write_clip(truth.sharp, directory / "sharp")
+    return truth
+
+
 def run_demo(directory: Path, settings: DemoSettings | None = None, *, talk: Talk | None = None) -> dict[str, Any]:
     """Make, restore and measure the demonstration clip.
 
@@ -98,14 +120,8 @@ def run_demo(directory: Path, settings: DemoSettings | None = None, *, talk: Tal
         MetadeblurError: a file cannot be written.
     """
     settings, talk = settings or DemoSettings(), talk or Talk(quiet=True)
-    if directory.exists() and not directory.is_dir():
-        raise MetadeblurError(f"{directory}: is a file; the demonstration needs a folder, which is made where missing")
-    directory.mkdir(parents=True, exist_ok=True)
-    talk.say("filming: a simulated hand-held camera over a photograph")
-    truth = shaky_clip(settings)
-    source, output = directory / "shaky.mp4", directory / "shaky_deblurred.mp4"
-    write_clip(truth.blurred, source)
-    write_clip(truth.sharp, directory / "sharp")
+    truth = film(directory, settings, talk)
+    source, output = directory / SHAKY, directory / "shaky_deblurred.mp4"
     net = load_deblurrer(settings.model)
     job = Job(source, output, directory / "side_by_side.mp4", directory / "report")
     run = RunSettings()

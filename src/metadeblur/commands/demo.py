@@ -21,11 +21,25 @@ class Demo:
     directory: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")] = Path("metadeblur-demo")
     """Folder for the clip, its restoration, the report and the figures; made where it is missing."""
 
+    film: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Film the clip only, to be restored by hand: shaky.mp4 and the folder sharp."""
+    frames: Annotated[int, tyro.conf.arg(metavar="N")] = 45
+    """Of the clip, at 30 a second."""
+    width: Annotated[int, tyro.conf.arg(metavar="PX")] = 640
+    """At most 640."""
+    height: Annotated[int, tyro.conf.arg(metavar="PX")] = 480
+    """At most 480."""
+
     def run(self) -> None:
         """Run it and print the figures."""
-        from metadeblur.demo import run_demo
+        from metadeblur.demo import SHAKY, DemoSettings, film, run_demo
 
-        result = run_demo(self.directory, talk=Talk())
+        settings, talk = DemoSettings(frames=self.frames, width=self.width, height=self.height), Talk()
+        if self.film:
+            film(self.directory, settings, talk)
+            print(self.directory / SHAKY)
+            return
+        result = run_demo(self.directory, settings, talk=talk)
         print(f"{'':<10}{'PSNR in dB':>12}{'SSIM':>8}")
         for row, value in result["psnr"].items():
             print(f"{row:<10}{value:>12.2f}{result['ssim'][row]:>8.3f}")
