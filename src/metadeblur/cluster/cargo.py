@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 from uuid import uuid4
 
+from metadeblur.cluster.connection import folder_of
 from metadeblur.resume import identify_files
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class Depot:
     """
 
     def __init__(self, key: str) -> None:
-        self.folder = Path(tempfile.gettempdir()) / f"metadeblur-{key}"
+        self.folder = folder_of(key)
 
     def find(self, cargo: Cargo) -> Move | None:
         """Where the files are on this machine; None where they are not."""

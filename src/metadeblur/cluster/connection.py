@@ -201,6 +201,16 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def folder_of(key: str) -> Path:
+    """Where the workers of a run keep on their machine what the driver's folders cannot."""
+    return Path(tempfile.gettempdir()) / f"metadeblur-{key}"
+
+
+def remove_folder_of(key: str) -> None:
+    """Remove it; done on each machine by a process that need not load PyTorch for it."""
+    shutil.rmtree(folder_of(key), ignore_errors=True)
+
+
 @contextmanager
 def _scratch(address: str) -> Iterator[str]:
     """A folder for what a cluster that is started here writes while it runs."""

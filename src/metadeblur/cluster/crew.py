@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import shutil
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -28,7 +27,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from torch import nn
 
 from metadeblur.cluster.cargo import Cargo, Shipped, delivery
-from metadeblur.cluster.connection import ClusterSettings, Device, Places, machines, places, room
+from metadeblur.cluster.connection import ClusterSettings, Device, Places, machines, places, remove_folder_of, room
 from metadeblur.cluster.worker import Errand, Event, Made, Missing, Piece, Step, Worker
 from metadeblur.errors import MetadeblurError
 from metadeblur.progress import Talk
@@ -271,18 +270,11 @@ class Crew:
     def _tidy(self) -> None:
         """Remove what the workers of this run have left on their machines."""
         with suppress(RayError, OSError):
-            remove = ray.remote(num_cpus=0, max_retries=0)(_remove)
+            remove = ray.remote(num_cpus=0, max_retries=0)(remove_folder_of)
             ids = [node["NodeID"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
             where = [NodeAffinitySchedulingStrategy(node_id=name, soft=False) for name in ids]
             with suppress(GetTimeoutError):
-                ray.get([remove.options(scheduling_strategy=node).remote(self._key) for node in where], timeout=10)
-
-
-def _remove(key: str) -> None:
-    """Remove the folder of a run on this machine."""
-    from metadeblur.cluster.cargo import Depot
-
-    shutil.rmtree(Depot(key).folder, ignore_errors=True)
+                ray.get([remove.options(scheduling_strategy=node).remote(self._key) for node in where], timeout=20)
 
 
 async def _put(made: Path, target: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich import box
+from rich.console import Console
 from rich.table import Table
 
 from metadeblur.outputs import Job
@@ -36,7 +37,9 @@ def tell_results(jobs: Sequence[Job], results: Sequence[dict[str, Any] | Excepti
             table.add_row(job.source.name, "", "", "", "", f"failed: {reason}")
         else:
             table.add_row(job.source.name, *_figures(result), result["output"])
-    talk.console.print(table, markup=False, highlight=False, width=None if shown else _PLAIN_WIDTH)
+    # What is no terminal has no width to fit into.
+    console = talk.console if shown else Console(file=talk.console.file, width=_PLAIN_WIDTH)
+    console.print(table, markup=False, highlight=False)
 
 
 def _figures(record: dict[str, Any]) -> tuple[str, str, str, str]:

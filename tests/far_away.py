@@ -1,0 +1,30 @@
+"""A worker of a cluster that behaves as if on another machine: it sees no file of the driver's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from metadeblur.cluster.cargo import Cargo, Depot, Move
+from metadeblur.cluster.worker import Worker
+
+
+class FarDepot(Depot):
+    """Knows nothing but what was shipped to it."""
+
+    def find(self, cargo: Cargo) -> Move | None:
+        return self._copied(cargo) if (self.folder / cargo.mark).is_dir() else None
+
+    @contextmanager
+    def bench(self, folder: Path) -> Iterator[tuple[Path, bool]]:
+        with super().bench(folder / "not here") as found:
+            yield found
+
+
+class FarWorker(Worker):
+    """Works out of such a depot."""
+
+    def __init__(self, net, threads, device, key):
+        super().__init__(net, threads, device, key)
+        self._depot = FarDepot(key)
