@@ -97,7 +97,8 @@ class Restorer:
 
     Args:
         net: image deblurrer (B, 3, H, W) or video deblurrer (B, N, 3, H, W) -> (B, 3, H, W), unclamped.
-        height, width: of the frames to come, px.
+        height: of the frames to come, px.
+        width: likewise.
         settings: how; the defaults choose by themselves.
 
     Raises:
