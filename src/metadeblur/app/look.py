@@ -38,6 +38,8 @@ DROP = _asset("app_drop.html")
 DROP_SCRIPT = _asset("app_drop.js")
 COMPARE_SCRIPT = _asset("app_compare.js")
 """The style of the page, the place to bring a clip to, and the scripts of that and of the comparison."""
+NAMES_SCRIPT = "() => { document.querySelector('#effort').closest('fieldset').setAttribute('aria-label', 'Effort'); }"
+"""Gives a group of choices the name that Gradio shows above it."""
 LIVE_SCRIPT = "element.setAttribute('role', 'status'); element.setAttribute('aria-live', 'polite');"
 
 
@@ -187,7 +189,7 @@ def result(token: str, done: Done, clip: Clip, flags: str) -> str:
     took = f"It took {in_words(record['seconds']['total'])}."
     lost = "".join(f'<p class="md-quiet">Not kept: {text(sentence(what))}</p>' for what in record["not_kept"])
     video = (
-        f'<video controls playsinline preload="metadata" src="{base}/video" '
+        f'<video controls playsinline preload="metadata" poster="{base}/after/0" src="{base}/video" '
         f'aria-label="The restored clip {text(clip.name)}"></video>'
         if done.video
         else ""
@@ -225,8 +227,8 @@ def compare(token: str, done: Done) -> str:
     """Any frame before and after, with a divider and a choice of the frame; both are moved by mouse, touch or keys."""
     base = f"visit/{token}"
     frames = (
-        f'<label><span>Frame</span><input type="range" class="frame" min="1" max="{done.frames}" value="1" '
-        f'aria-label="Frame to look at"><output>1 of {done.frames}</output></label>'
+        f'<label><span>Frame</span><input type="range" class="frame" min="1" max="{done.frames}" value="1">'
+        f'<b aria-hidden="true">1 of {done.frames}</b></label>'
     )
     return (
         f'<section class="md-compare" aria-label="Before and after" data-base="{base}" data-frames="{done.frames}">'
@@ -234,7 +236,7 @@ def compare(token: str, done: Done) -> str:
         '<div class="stage"><span>blurred</span><span>restored</span>'
         f'<img class="before" src="{base}/before/0" alt="Frame 1 as it was">'
         f'<img class="after" src="{base}/after/0" alt="Frame 1 restored"></div>'
-        '<label><span>Divider</span><input type="range" class="divider" min="0" max="100" value="50" '
-        'aria-label="Where the restored picture begins, in per cent from the left"><output>50 %</output></label>'
+        '<label><span>Divider</span><input type="range" class="divider" min="0" max="100" value="50">'
+        '<b aria-hidden="true">50 %</b></label>'
         f"{frames if done.frames > 1 else ''}</section>"
     )

@@ -16,10 +16,10 @@ from metadeblur.errors import MetadeblurError
 TICK_SECONDS = 0.7  # between two looks at a job
 
 _EFFORTS = [
-    ("Quick: no adaptation", "quick"),
+    ("Quick (no adaptation)", "quick"),
     ("Balanced", "balanced"),
-    ("Best: more to learn from, more steps", "best"),
-    ("A time limit for learning", "budget"),
+    ("Best (learns longer)", "best"),
+    ("Time limit for learning", "budget"),
 ]
 _ENDED = "this visit has ended, and everything of it is deleted; load the page again"
 
@@ -41,14 +41,14 @@ def make_page(service: Service) -> gr.Blocks:
             limit=service.visits.limit // 1_000_000,
             elem_id="drop",
         )
+        gr.HTML(look.quiet("No video at hand? Try an example:"))
         with gr.Row(elem_id="examples"):
-            examples = {name: gr.Button(example.title, size="sm") for name, example in EXAMPLES.items()}
+            examples = {name: gr.Button(example.title, size="md") for name, example in EXAMPLES.items()}
         clip = gr.HTML("", elem_id="clip")
+        effort = gr.Radio(_EFFORTS, value="balanced", label="Effort", elem_id="effort")
         with gr.Row():
-            effort = gr.Radio(_EFFORTS, value="balanced", label="Effort", elem_id="effort")
-            with gr.Column():
-                model = gr.Dropdown(models, value=models[0], label="Model", elem_id="model")
-                seconds = gr.Number(30, label="Seconds for learning", minimum=1, visible=False, elem_id="seconds")
+            model = gr.Dropdown(models, value=models[0], label="Model", elem_id="model")
+            seconds = gr.Number(30, label="Seconds for learning", minimum=1, visible=False, elem_id="seconds")
         expectation = gr.HTML("", elem_id="expectation", js_on_load=look.LIVE_SCRIPT)
         with gr.Row():
             start = gr.Button("Restore", variant="primary", interactive=False, elem_id="start")
@@ -57,7 +57,7 @@ def make_page(service: Service) -> gr.Blocks:
         work = gr.HTML("", elem_id="work")
         result = gr.HTML("", elem_id="result")
         compare = gr.HTML("", js_on_load=look.COMPARE_SCRIPT, elem_id="compare")
-        forget = gr.Button("Delete my clip and its result now", visible=False, size="sm", elem_id="forget")
+        forget = gr.Button("Delete my clip and its result now", visible=False, size="md", elem_id="forget")
         timer = gr.Timer(TICK_SECONDS, active=False)
 
         quick: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
@@ -187,7 +187,7 @@ def make_page(service: Service) -> gr.Blocks:
             nothing = {expectation: "", start: gr.Button(interactive=False), forget: gr.Button(visible=False)}
             return {**blank(), **nothing, clip: look.quiet("Your clip and its result are deleted.")}
 
-        page.load(arrive, None, [token, drop], **quick)
+        page.load(arrive, None, [token, drop], js=look.NAMES_SCRIPT, **quick)
         drop.brought(brought, chosen, everything, **quick)
         for which, button in examples.items():
             button.click(_first(example, which), chosen, everything, **quick)

@@ -24,7 +24,7 @@ from metadeblur.app.playable import plays_everywhere, write_playable
 from metadeblur.catalogue import MEASURED_SIDE, seconds_a_frame
 from metadeblur.demo import DemoSettings, shaky_clip
 from metadeblur.errors import MetadeblurError
-from metadeblur.forecast import Range, Work, expected, rough_costs
+from metadeblur.forecast import LONG_RUN_SECONDS, TRIAL_FRAMES, Range, Work, expected, rough_costs
 from metadeblur.outputs import default_name, plan
 from metadeblur.pictures import encode_jpeg, shrink, to_uint8
 from metadeblur.pipeline import RunSettings, restore_file
@@ -38,6 +38,7 @@ Effort = Literal["quick", "balanced", "best", "budget"]
 Tell = Callable[[tuple[Any, ...]], None]
 """Sends a message to the process that shows the page."""
 
+START_SECONDS = (1.0, 5.0)  # until the first frame is under way, and from the last one to the finished file and report
 PREVIEW_WIDTH = 640  # px
 PREVIEW_SECONDS = 0.7  # between two pictures of the frame being worked on
 _TOLD_SECONDS = 0.2  # between two figures of progress
@@ -179,7 +180,9 @@ def expected_seconds(facts: Facts, pixel_seconds: float, settings: RunSettings) 
     steps = settings.adaptation.steps_on(settings.adaptation.pairs * settings.adaptation.blurs)
     work = Work(fit=int(adapted), step=adapted * steps, guard=int(adapted), frame=facts.frames)
     costs = rough_costs(pixel_seconds * area, settings.adaptation, area)
-    return expected(work, costs, settings.adaptation.budget_seconds)
+    low, high = expected(work, costs, settings.adaptation.budget_seconds)
+    tried = TRIAL_FRAMES[1] * costs.frame[1] if high > LONG_RUN_SECONDS else 0.0
+    return low + START_SECONDS[0], high + START_SECONDS[1] + tried
 
 
 def make_example(name: str, target: Path, tell: Tell) -> None:

@@ -4,7 +4,7 @@ function divide(share) {
   const at = Math.round(Math.min(100, Math.max(0, share)));
   find('.stage').style.setProperty('--at', `${at}%`);
   find('.divider').value = at;
-  find('.divider').nextElementSibling.textContent = `${at} %`;
+  find('.divider').ariaValueText = find('.divider').nextElementSibling.textContent = `${at} %`;
 }
 function look(number) {
   const section = find('.md-compare');

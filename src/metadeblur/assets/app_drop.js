@@ -40,7 +40,7 @@ async function bring(files) {
       await post(file, number, before, all);
       before += file.size;
     }
-    say('Looking at it ...');
+    say('Uploaded.');
     trigger('brought');
   } catch (error) {
     say(error.message);
@@ -59,7 +59,8 @@ async function inside(entry) {
   }
 }
 
-const shown = (files) => files.filter((file) => !file.name.startsWith('.') && file.name !== 'Thumbs.db');
+const hidden = (file) => file.name.startsWith('.') || file.name === 'Thumbs.db';  // what systems put into folders
+const shown = (files) => (files.length > 1 ? files.filter((file) => !hidden(file)) : files);
 element.addEventListener('change', (event) => {
   const files = shown([...event.target.files]);
   event.target.value = '';

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 import sys
@@ -63,7 +64,9 @@ class App:
         for line in warnings(self.host, bool(password)):
             print(line, file=sys.stderr)
         site = Site(self.host, self.port, password, self.max_upload, self.jobs, self.root_path.rstrip("/"))
-        serve(site, self._ready)
+        with contextlib.suppress(KeyboardInterrupt):  # the usual way to end it
+            serve(site, self._ready)
+        print("metadeblur app: ended, and what visitors brought is deleted", flush=True)
 
     def _ready(self, address: str) -> None:
         """Say where the page is, and open it."""
