@@ -114,7 +114,7 @@ def make_page(service: Service) -> gr.Blocks:
             try:
                 taken = service.example(visit, which)
             except MetadeblurError as error:
-                return {} if visit.busy else refused(error)
+                return {timer: gr.Timer(active=True)} if visit.busy else refused(error)
             shown = {clip: look.chosen(taken), forget: gr.Button(visible=True)}
             return {**blank(), **shown, **expected(visit, name, how, limit)}
 
@@ -143,8 +143,8 @@ def make_page(service: Service) -> gr.Blocks:
         def watched(visit: Visit) -> Changes:
             """What there is to see of a visitor's job; what has not changed is left alone."""
             job, taken = visit.job, visit.clip
-            if job is None or taken is None:
-                return {}
+            if job is None or taken is None:  # cancelled while this look at it was on its way
+                return {timer: gr.Timer(active=False)}
             over: Changes = {
                 cancel: gr.Button(visible=False),
                 start: gr.Button(interactive=True),

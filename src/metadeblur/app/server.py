@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
-import os
 import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -50,8 +49,6 @@ class Site:
     host: str = "127.0.0.1"  # address to listen at
     port: int = 7860  # 0: any that is free
     password: str = ""  # asked for with any user name; none: everybody may come in
-    max_upload_mb: int = 500  # that one clip may have
-    jobs: int = 1  # restorations at the same time
     root_path: str = ""  # where a reverse proxy shows the page, such as /deblur
 
 
@@ -67,8 +64,6 @@ def make_app(service: Service, site: Site) -> FastAPI:
             sweeping.cancel()
             service.close()
 
-    # Gradio copies nothing as long as no component of its own holds a file; what it should still write goes with us.
-    os.environ["GRADIO_TEMP_DIR"] = str(service.visits.folder / "gradio")
     app = FastAPI(lifespan=life, docs_url=None, redoc_url=None, openapi_url=None)
     _add_addresses(app, service)
     gr.mount_gradio_app(
@@ -223,24 +218,20 @@ def listen(site: Site) -> socket.socket:
     return taken
 
 
-def serve(site: Site, ready: Callable[[str], None]) -> None:
+def serve(service: Service, site: Site, ready: Callable[[str], None]) -> None:
     """Serve the page until Ctrl-C or a polite request to end; then everything that visitors brought is deleted.
 
     Args:
+        service: what is served; closed at the end.
         site: how.
         ready: called with the page's address as soon as it can be opened.
 
     Raises:
         MetadeblurError: see :func:`listen`.
     """
-    taken = listen(site)
-    service = Service(site.max_upload_mb * 1_000_000, site.jobs)
-    try:
+    with contextlib.closing(service), contextlib.closing(listen(site)) as taken:
         config: dict[str, Any] = {"log_level": "warning", "access_log": False, "timeout_graceful_shutdown": 2}
         server = uvicorn.Server(uvicorn.Config(make_app(service, site), **config))
         host = f"[{site.host}]" if ":" in site.host else site.host
         ready(f"http://{host}:{taken.getsockname()[1]}/")
         server.run(sockets=[taken])
-    finally:
-        service.close()
-        taken.close()

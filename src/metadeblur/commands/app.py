@@ -57,15 +57,18 @@ class App:
         """Serve the page until Ctrl-C."""
         if find_spec("gradio") is None:
             raise MetadeblurError("the page needs Gradio, which is not installed: pip install 'metadeblur[app]'")
-        os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when Gradio is imported
-        from metadeblur.app.server import Site, serve
+        from metadeblur.app.service import Service
 
         password = self.password or os.environ.get(PASSWORD_VARIABLE, "")
         for line in warnings(self.host, bool(password)):
             print(line, file=sys.stderr)
-        site = Site(self.host, self.port, password, self.max_upload, self.jobs, self.root_path.rstrip("/"))
+        service = Service(self.max_upload * 1_000_000, self.jobs)
+        # Both are read when Gradio is imported; what it should write itself is deleted with the rest.
+        os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": str(service.visits.folder / "gradio")}
+        from metadeblur.app.server import Site, serve
+
         with contextlib.suppress(KeyboardInterrupt):  # the usual way to end it
-            serve(site, self._ready)
+            serve(service, Site(self.host, self.port, password, self.root_path.rstrip("/")), self._ready)
         print("metadeblur app: ended, and what visitors brought is deleted", flush=True)
 
     def _ready(self, address: str) -> None:
