@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import stat
+import subprocess
+import sys
 import time
 import zipfile
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -441,6 +443,13 @@ def test_a_port_that_is_taken_is_named(capsys):
 def test_wrong_usage(words, capsys):
     assert run("app", *words) == 2
     assert f"{words[0]} {words[1]}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["--help"], ["app", "--help"]])
+def test_help_loads_neither_torch_nor_gradio(words):
+    looks = "assert not {'torch', 'gradio'} & set(sys.modules)"
+    code = f"import sys; from metadeblur.cli import main; main({words}); {looks}"
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
 
 
 def test_there_is_no_share():

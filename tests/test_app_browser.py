@@ -167,7 +167,10 @@ def test_progress_and_cancel(visitor, folder):
 
 
 def test_a_bad_file_gets_one_clear_line(visitor):
-    visitor.bring(("notes.mp4", b"not a video\n" * 40))
+    dropped = visitor.page.evaluate_handle(
+        "() => { const all = new DataTransfer(); all.items.add(new File(['not a video'], 'notes.mp4')); return all; }"
+    )
+    visitor.page.dispatch_event(".md-drop", "drop", {"dataTransfer": dropped})
     line = visitor.page.get_by_role("alert").first
     line.wait_for()
     assert line.inner_text().lower().startswith("notes.mp4: ")

@@ -160,6 +160,7 @@ def make_page(service: Service) -> gr.Blocks:
                     compare: look.compare(visit.token, done),
                 }
             if job.over:
+                service.cancel(visit)  # what it has written is of no use
                 return {**over, stage: look.wrong(reason(taken, job.error))}
             head = look.headline(job, service.line.before(job))
             news: Changes = {} if head == visit.headline else {stage: look.at_stage(head)}

@@ -36,7 +36,7 @@ class Service:
         self.workers = Workers(share=jobs)
         self.line = Line(self.workers, jobs)
         self._speeds: dict[str, float] = {}
-        self._once = threading.Lock()  # measured and made once, whoever comes first
+        self._measuring, self._filming = threading.Lock(), threading.Lock()  # done once, whoever comes first
         self._looking = threading.Semaphore(_PICTURES_AT_ONCE)
 
     def models(self) -> list[str]:
@@ -67,7 +67,7 @@ class Service:
         if visit.busy:
             raise MetadeblurError("a restoration is under way; cancel it before you choose another clip")
         kept = self.visits.folder / f"{work.EXAMPLES[name].settings.width}.mp4"
-        with self._once:
+        with self._filming:
             if not kept.is_file():
                 self.workers.call(self.visits.folder, work.make_example, name, Path(kept.name))
         visit.empty()
@@ -89,7 +89,7 @@ class Service:
     def speed(self, model: str) -> float:
         """Seconds that a model takes for a pixel here; measured the first time it is asked for."""
         self._known(model)
-        with self._once:
+        with self._measuring:
             if model not in self._speeds:
                 self._speeds[model] = self.workers.call(self.visits.folder, work.speed, model)
         return self._speeds[model]
