@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--steps", type=int, default=40)
     given = parser.parse_args()
-    net, settings = load_deblurrer(given.model), AdaptSettings(steps=given.steps)
+    net, settings = load_deblurrer(given.model), AdaptSettings(steps=given.steps, fuse=False)
     records = []
     for root in given.roots:
         benchmark = make_builtin(given.out / "clips") if root == "builtin" else open_benchmark(Path(root))

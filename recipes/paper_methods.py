@@ -103,6 +103,7 @@ def adaptation(steps: int, lr: float, patch: int, reblurrer: str) -> AdaptSettin
     """What every row shares: the paper's plain pseudo-sharp patches and last weights, this program's steps and rate."""
     own = lr * REBLURRER_SHARE
     return AdaptSettings(
+        fuse=False,
         steps=steps,
         lr=lr,
         patch=patch,

@@ -34,6 +34,7 @@ CONTRACT = {
     "weights import": "",
     "weights list": "",
     "weights verify": "",
+    "app",
     "doctor": "",
 }
 
@@ -161,7 +162,7 @@ def test_flags_have_the_defaults_and_choices_of_the_rooms():
     assert Restore(inputs=[Path("x")]).run_settings() == RunSettings()
     wanted = AdaptSettings()
     evaluate = Evaluate(Path("x"), Path("y"))
-    for name in ("pairs", "steps", "lr", "guard", "seed", "device", "precision"):
+    for name in ("pairs", "steps", "lr", "fuse", "guard", "seed", "device", "precision"):
         assert getattr(evaluate, name) == getattr(wanted, name), name
     for command in (Restore(inputs=[]), Adapt(Path("x"), Path("y"))):
         flags = command.adaptation
@@ -172,7 +173,9 @@ def test_flags_have_the_defaults_and_choices_of_the_rooms():
 
 
 def test_flags_reach_the_settings():
-    words = "restore a.mp4 b.mp4 -o out --no-adapt --no-guard --pairs 3 --steps 4 --lr 1e-3 --budget 9 --seed 5"
+    words = (
+        "restore a.mp4 b.mp4 -o out --no-adapt --no-guard --no-fuse --pairs 3 --steps 4 --lr 1e-3 --budget 9 --seed 5"
+    )
     words += " --device cpu --tile 128 --precision fp32 --codec h265 --quality lossless --preview 2.5 --resume"
     words += " --json - --report r"
     command = parse(words.split())
@@ -182,6 +185,7 @@ def test_flags_reach_the_settings():
     assert (settings.adapt, settings.preview_seconds, settings.resume) == (False, 2.5, True)
     adaptation = settings.adaptation
     assert (adaptation.pairs, adaptation.steps, adaptation.lr, adaptation.seed) == (3, 4, 1e-3, 5)
+    assert not adaptation.fuse
     assert (adaptation.budget_seconds, adaptation.guard, adaptation.device) == (9, False, "cpu")
     assert (settings.restoration.tile, settings.restoration.precision) == (128, "fp32")
     assert (settings.encoding.codec, settings.encoding.quality) == ("h265", "lossless")

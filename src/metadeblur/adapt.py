@@ -4,7 +4,8 @@ The inner update of "Meta Transferring for Deblurring" (Liu et al., BMVC 2022, s
 patches of the clip are reblurred with the clip's own kind of blur, and the deblurrer takes gradient steps on these
 pairs with its own loss. The blur comes from the clip's optical flow, or from the paper's reblurring network, which is
 fitted to the clip first (:mod:`metadeblur.reblur.updates`). Nothing here takes sharp frames: there is no way to hand it
-any.
+any. Beyond the paper, the clip's frames also help each other once restored (:mod:`metadeblur.fusion`): the adapted
+model carries the wish, and whoever restores the clip with it does so.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from torch import nn
 
 from metadeblur.adapt_settings import AdaptSettings, preset
 from metadeblur.clip import Clip
-from metadeblur.guard import GuardSettings, Reason, blend, judge
+from metadeblur.fusion import FusionSettings, with_fusion
+from metadeblur.guard import GuardSettings, Reason, blend, judge, judge_fusion
 from metadeblur.inner_update import Moved, Pair, Progress, inner_update
 from metadeblur.learning import frozen, uses_bf16
 from metadeblur.memory import Costs
@@ -53,8 +55,9 @@ class Outcome:
     """What adaptation gave: the network to use, how much of it is adapted, and why."""
 
     model: nn.Module  # to be used: base, adapted, or between
-    share: float  # 0 (base) to 1 (adapted whole)
+    share: float  # of the adapted weights, 0 (base, and nothing is fused) to 1 (whole)
     reasons: tuple[Reason, ...]
+    fused: bool = False  # whether frames that the model restores are fused with their neighbours
     history: list[dict[str, float]] = field(default_factory=list)  # step, loss, seconds of the deblurrer's steps
     reblurrer: Reblurrer | None = None
     support: SupportSet | None = None
@@ -70,6 +73,7 @@ class Outcome:
         return {
             "share": self.share,
             "adapted": self.share > 0,
+            "fused": self.fused,
             "reasons": [asdict(reason) for reason in self.reasons],
             "pairs": [asdict(place) for place in places],
             "scores": list(self.support.frame_scores) if self.support else [],
@@ -172,9 +176,10 @@ def adapt(
     if failure is not None:
         outcome.reasons = (failure,)
         return outcome
-    outcome.adapted = adapted
+    fusion = FusionSettings() if settings.fuse else None
+    outcome.adapted = with_fusion(adapted, fusion)
     if not settings.guard:
-        outcome.model, outcome.share = adapted, 1.0
+        outcome.model, outcome.share, outcome.fused = adapted, 1.0, settings.fuse
         outcome.reasons = (Reason("guard", 1.0, 1.0, True, "the guard was switched off: the adaptation is used whole"),)
         return outcome
     with costs.stage("guard"):
@@ -187,7 +192,13 @@ def adapt(
             settings=GuardSettings(),
         )
         outcome.share, outcome.reasons = verdict.share, verdict.reasons
-        outcome.model = base if verdict.share == 0 else blend(base, adapted, verdict.share)
+        if verdict.share == 0:
+            return outcome
+        outcome.model = blend(base, adapted, verdict.share)
+        if fusion is not None:
+            outcome.fused, reasons = judge_fusion(outcome.model, clip, fusion, reblurrer=reblurrer)
+            outcome.reasons += reasons
+            with_fusion(outcome.model, fusion if outcome.fused else None)
     return outcome
 
 

@@ -15,10 +15,10 @@ from metadeblur.subset import PARAMETERS
 class AdaptSettings:
     """How a deblurrer adapts to a clip."""
 
-    pairs: int = 20  # M: places whose pseudo-sharp patch is reblurred
+    pairs: int = 40  # M: places whose pseudo-sharp patch is reblurred
     blurs: int = 2  # different blurs made for each place
-    steps: int = 40  # gradient steps
-    lr: float = 1e-4  # learning rate of Adam
+    steps: int = 120  # gradient steps
+    lr: float = 1.5e-4  # learning rate of Adam
     patch: int = 256  # side of a patch in px; shrinks to fit small frames
     batch: int = 2  # pairs a step
     reblur: Literal["auto", "flow", "network"] = (
@@ -36,6 +36,7 @@ class AdaptSettings:
     parameters: Literal["all", "norms-and-biases", "decoder", "last", "low-rank"] = (
         "all"  # what moves: all, or a part that takes less memory (last: the last stage, or the finest decoder level)
     )
+    fuse: bool = True  # fuse restored frames with neighbours that show the same sharper (metadeblur.fusion)
     held_out: float = 0.25  # further places, as a share of M, that only the guard sees
     guard: bool = True  # let the guard keep, weaken or drop the adaptation
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # of the gradient steps: auto (bf16 where native), bf16 or fp32
@@ -99,7 +100,9 @@ def preset(name: str) -> AdaptSettings:
     paper = AdaptSettings(
         reblur="network",
         method="random",
+        pairs=20,
         restore_first=False,
+        fuse=False,
         blurs=1,
         batch=1,
         passes=1,

@@ -27,6 +27,7 @@ class Checkpoint:
     weights: dict[str, Tensor]
     wrapping: str  # what was around them, for the model card
     notices: dict[str, str] = field(default_factory=dict)  # licence notices that came with them
+    metadata: dict[str, str] = field(default_factory=dict)  # of a safetensors file
 
 
 def read_checkpoint(path: Path) -> Checkpoint:

@@ -46,6 +46,7 @@ class Decision:
         why = "; ".join(against or [reason.text for reason in self.reasons[:1]])
         kept = {0.0: "the adaptation is dropped", 1.0: "the adaptation is kept whole"}
         said = kept.get(self.share, f"the adaptation is kept to {100 * self.share:.0f} %")
+        said += ", frames are fused with their neighbours" if self.outcome.fused else ""
         return f"{said}: {why}" if why else said
 
     def to_record(self, first: int) -> dict[str, Any]:
@@ -62,6 +63,7 @@ class Decision:
             "untouched": self.untouched,
             "adapted": self.outcome is not None and self.outcome.adapted is not None,
             "share": self.share,
+            "fused": self.outcome is not None and self.outcome.fused,
             "reasons": plain(self.reasons),
             "note": self.note,
             "pairs": pairs,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,10 +19,11 @@ from torch import Tensor, nn
 from metadeblur.blurriness import blurriness
 from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
+from metadeblur.fusion import FusionSettings, fuse_frames
 from metadeblur.metrics import psnr
 from metadeblur.networks import traits
 from metadeblur.restore import whole_frames
-from metadeblur.votes import VOTES, Sample, Vote, choose_samples, measure_votes
+from metadeblur.votes import FUSION_VOTES, VOTES, Kind, Sample, Vote, choose_samples, measure_votes
 
 # The four limits below were set by looking at 10 sharp and 9 blurred clips; the ranges are of those same clips, so they
 # say how the clips lie to the limits and not how often others would be told apart.
@@ -42,6 +43,9 @@ moving things are visibly blurred, -2.2; blurred clips -3.3 to -2.3."""
 SHARP_SKEW = -0.55
 """Figure along the motion less the one across it, above which a clip counts as sharp: sharp clips -0.4 to 0.4; blurred
 clips -1.7 to -0.35, so this one alone does not tell them apart."""
+
+_FUSED = "with each frame fused with its neighbours"
+_NOT_FUSED = "frames are not fused"
 
 
 @dataclass(frozen=True)
@@ -127,13 +131,53 @@ def judge(
         except MetadeblurError as error:
             vetoes.append(Reason("finite", share, 0.0, False, f"{_percent(share)} of the adaptation: {error}"))
             continue
-        reasons = [_vote_reason(vote, share) for vote in measure_votes(samples, before, after, reblurrer)]
+        said = f"with {_percent(share)} of the adaptation"
+        votes = measure_votes(samples, before, after, reblurrer)
+        reasons = [_vote_reason(vote, VOTES[vote.name], said) for vote in votes]
         failed = [reason for reason in reasons if not reason.passed]
         if not failed:
             chosen = _pairs_reason(gains[share], share, settings.least_gain_db, len(held_out))
             return Verdict(share, (chosen, *vetoes, *reasons))
         vetoes += failed
     return Verdict(0.0, (pairs, *vetoes))
+
+
+def judge_fusion(
+    model: nn.Module,
+    clip: Clip,
+    fusion: FusionSettings,
+    *,
+    reblurrer: Any = None,
+    settings: GuardSettings | None = None,
+) -> tuple[bool, tuple[Reason, ...]]:
+    """Whether restored frames should be fused with their neighbours, by the same votes on the same places.
+
+    Args:
+        model: what restores the frames.
+        clip: the blurred clip.
+        fusion: how frames would be fused.
+        reblurrer: as for :func:`judge`.
+        settings: amounts.
+
+    Returns:
+        Whether no vote is against it, and the votes.
+    """
+    samples = choose_samples(clip, traits(model).frames, settings or GuardSettings())
+    before, after = [], []
+    for sample in samples:
+        first = max(0, sample.first - fusion.radius)
+        stop = min(len(clip), sample.first + len(sample.blurred) + fusion.radius)
+        around = sample.frames_of(clip, range(first, stop))
+        wide = replace(sample, windows=around, blurred=around[:, around.shape[1] // 2])
+        restored = _restored(model, [wide])[0]
+        middle = slice(sample.first - first, sample.first - first + len(sample.blurred))
+        before.append(restored[middle])
+        after.append(fuse_frames(wide.blurred, restored, fusion)[middle])
+    reasons = [
+        replace(_vote_reason(vote, FUSION_VOTES[vote.name], _FUSED, _NOT_FUSED), name=f"fusion: {vote.name}")
+        for vote in measure_votes(samples, before, after, reblurrer, FUSION_VOTES)
+    ]
+    return all(reason.passed for reason in reasons), tuple(reasons)
 
 
 def blend(base: nn.Module, adapted: nn.Module, share: float) -> nn.Module:
@@ -242,13 +286,12 @@ def _pairs_reason(gain: float, share: float, least: float, count: int) -> Reason
     return Reason("held-out pairs", gain, least, passed, text)
 
 
-def _vote_reason(vote: Vote, share: float) -> Reason:
-    """A vote in words."""
-    kind = VOTES[vote.name]
+def _vote_reason(vote: Vote, kind: Kind, said: str, against: str = "") -> Reason:
+    """A vote in words; ``said`` tells what it is on, ``against`` what a veto says in place of the kind's complaint."""
     relation = "at least" if kind.at_least else "at most"
-    verdict = "" if vote.passed else f": {kind.complaint}"
+    verdict = "" if vote.passed else f": {against or kind.complaint}"
     text = (
-        f"with {_percent(share)} of the adaptation, {kind.subject} is {vote.figure:.2f} {kind.unit} "
+        f"{said}, {kind.subject} is {vote.figure:.2f} {kind.unit} "
         f"(base {vote.base:.2f}, {relation} {vote.limit:.2f} allowed){verdict}"
     )
     return Reason(vote.name, vote.figure, vote.limit, vote.passed, text)

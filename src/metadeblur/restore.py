@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from metadeblur.background import prefetch
 from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
+from metadeblur.fusion import fuse_pairs, fusion_of
 from metadeblur.memory import available_bytes, is_out_of_memory, peak_bytes
 from metadeblur.networks import final, traits
 from metadeblur.tiles import RAMP, pad_to_multiple, spans
@@ -114,6 +115,7 @@ class Restorer:
         self.settings = settings or RestoreSettings()
         self.height, self.width = height, width
         self.traits = traits(net)
+        self.fusion = fusion_of(net)
         self.device = choose_device(self.settings.device)
         self.frames = self.traits.frames
         self.tile = self.settings.tile or 0  # px, actual; 0: the whole frame at once
@@ -397,7 +399,20 @@ def restore_frames(restorer: Restorer, clip: Clip) -> Generator[Tensor, None, No
 
 
 def restore_pairs(restorer: Restorer, clip: Clip) -> Generator[tuple[Tensor, Tensor], None, None]:
-    """As :func:`restore_frames`, with the blurred frame before each restored one: for pictures side by side."""
+    """As :func:`restore_frames`, with the blurred frame before each restored one: for pictures side by side.
+
+    Frames of a network that was adapted to the clip are fused with their neighbours (:mod:`metadeblur.fusion`), so the
+    first ones come when some more have been restored.
+    """
+    with closing(_one_by_one(restorer, clip)) as pairs:
+        if restorer.fusion is None or len(clip) == 1:
+            yield from pairs
+        else:
+            yield from fuse_pairs(pairs, restorer.fusion)
+
+
+def _one_by_one(restorer: Restorer, clip: Clip) -> Generator[tuple[Tensor, Tensor], None, None]:
+    """(blurred, restored), each frame by itself."""
     with closing(prefetch(windows(clip, restorer.frames), _QUEUED)) as ready:
         for window in ready:
             yield window[len(window) // 2], restorer(window)

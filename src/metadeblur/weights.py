@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from metadeblur.checkpoints import Checkpoint, read_checkpoint
 from metadeblur.deblurrer import Deblurrer, from_spandrel, has_spandrel
 from metadeblur.errors import MetadeblurError
+from metadeblur.fusion import FusionSettings, fusion_of, with_fusion
 from metadeblur.networks import ARCHITECTURES, recognise
 from metadeblur.published import PUBLISHED
 from metadeblur.video.output import whole
@@ -31,6 +32,7 @@ BUILT_IN = ("lite",)
 VARIANTS = {variant: name for name, entry in ARCHITECTURES.items() for variant in entry.variants}
 """Faster settings of a network by name, and the name of the network whose weights they use."""
 
+_FUSES = "fuses"  # of a weight file's metadata: frames are fused once they are restored
 FOLDER_VARIABLE = "METADEBLUR_WEIGHTS"  # environment variable that moves the user's folder
 
 
@@ -115,7 +117,8 @@ def read_any(path: Path) -> Checkpoint:
         MetadeblurError: see :func:`read_weights` and :func:`metadeblur.checkpoints.read_checkpoint`.
     """
     if path.suffix == ".safetensors":
-        return Checkpoint(read_weights(path)[0], "safetensors")
+        weights, metadata = read_weights(path)
+        return Checkpoint(weights, "safetensors", metadata=metadata)
     checkpoint = read_checkpoint(path)
     _check_finite(path, checkpoint.weights)
     return checkpoint
@@ -136,7 +139,8 @@ def load_deblurrer(model: str | Path = "lite") -> nn.Module:
     True
     """
     path = find(model)
-    weights = read_any(path).weights
+    checkpoint = read_any(path)
+    weights = checkpoint.weights
     name = recognise(weights)
     if name is None and has_spandrel():
         return from_spandrel(weights)
@@ -148,6 +152,8 @@ def load_deblurrer(model: str | Path = "lite") -> nn.Module:
     except (KeyError, IndexError, RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise MetadeblurError(f"{path}: looks like {name}, but its tensors do not fit: {reason}") from error
+    if checkpoint.metadata.get(_FUSES):
+        with_fusion(net, FusionSettings())
     return net.eval()
 
 
@@ -204,7 +210,8 @@ def save_deblurrer(
 ) -> None:
     """Write a network's weights as safetensors, under a temporary name first; ``half`` stores float16.
 
-    Of a :class:`~metadeblur.deblurrer.Deblurrer` the weights of the network inside are written.
+    Of a :class:`~metadeblur.deblurrer.Deblurrer` the weights of the network inside are written. The file also says
+    whether frames that the network restores are to be fused (:mod:`metadeblur.fusion`).
 
     Raises:
         MetadeblurError: the file cannot be written.
@@ -214,8 +221,9 @@ def save_deblurrer(
         key: (value.half() if half and value.is_floating_point() else value).detach().cpu().clone().contiguous()
         for key, value in (net.net if isinstance(net, Deblurrer) else net).state_dict().items()
     }
+    about = {**(metadata or {}), "format": "pt"} | ({_FUSES: "yes"} if fusion_of(net) else {})
     with whole(Path(path)) as partial:
-        partial.write_bytes(save(weights, metadata={**(metadata or {}), "format": "pt"}))
+        partial.write_bytes(save(weights, metadata=about))
 
 
 def model_card(name: str) -> dict[str, object]:

@@ -54,16 +54,18 @@ class Evaluate:
     """Measure on this many frames in the middle of each clip; 0: all."""
     ssim: Literal["auto", "luma", "rgb", "matlab", "aligned"] = "auto"
     """Kind of SSIM; auto: as papers on the benchmark take it."""
-    pairs: Annotated[int, tyro.conf.arg(metavar="M")] = 20
+    pairs: Annotated[int, tyro.conf.arg(metavar="M")] = 40
     """Places of a clip whose sharpest patch is reblurred to learn from."""
-    steps: Annotated[int, tyro.conf.arg(metavar="N")] = 40
+    steps: Annotated[int, tyro.conf.arg(metavar="N")] = 120
     """Gradient steps of each adaptation."""
-    lr: Annotated[float, tyro.conf.arg(metavar="LR")] = 1e-4
+    lr: Annotated[float, tyro.conf.arg(metavar="LR")] = 1.5e-4
     """Learning rate of the adaptation."""
     patch: Annotated[int, tyro.conf.arg(metavar="PX")] = 256
     """Side of the patches that are learnt from; shrinks to fit small frames."""
     reblurrer: Annotated[str, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = ""
     """Weights of the reblurring network, for the method finetune; default: the built-in ones."""
+    fuse: bool = True
+    """Fuse frames that an adapted network restored with neighbours that show the same things sharper."""
     guard: bool = True
     """Keep, weaken or drop each adaptation by what it does."""
     seed: Annotated[int, tyro.conf.arg(metavar="S")] = 0
@@ -109,6 +111,7 @@ class Evaluate:
                 lr=self.lr,
                 patch=self.patch,
                 reblurrer=self.reblurrer,
+                fuse=self.fuse,
                 guard=self.guard,
                 precision=self.precision,
                 device=self.device,

@@ -22,12 +22,14 @@ class AdaptationFlags:
 
     reblur: Literal["auto", "flow", "network"] = "auto"
     """Where the blur to learn from comes from: the clip's optical flow, the paper's network, or the best there is."""
-    pairs: Annotated[int, tyro.conf.arg(metavar="M")] = 20
-    """Places of a shot whose sharpest patch is reblurred to learn from."""
+    pairs: Annotated[int | None, tyro.conf.arg(metavar="M", help_behavior_hint="")] = None
+    """Places of a shot whose sharpest patch is reblurred to learn from; default: 40, or with the network 20."""
     steps: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
-    """Gradient steps of each adaptation; default: 40, or with the network one for each place."""
+    """Gradient steps of each adaptation; default: 120, or with the network one for each place."""
     lr: Annotated[float | None, tyro.conf.arg(metavar="LR", help_behavior_hint="")] = None
-    """Learning rate of the adaptation; default: 1e-4, or with the network 2.5e-6."""
+    """Learning rate of the adaptation; default: 1.5e-4, or with the network 2.5e-6."""
+    fuse: bool = True
+    """Fuse restored frames with neighbours that show the same things sharper; never with --reblur network."""
     reblurrer: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
     """Weights of the network that --reblur network uses, from metadeblur train reblur or train meta."""
     preset: Literal["paper", "release"] = "paper"
@@ -55,10 +57,10 @@ class AdaptationFlags:
         from metadeblur.adapt import preset
 
         base = preset(self.preset if self.reblur == "network" else "flow")
-        given = {"steps": self.steps, "lr": self.lr}
+        given = {"pairs": self.pairs, "steps": self.steps, "lr": self.lr}
         return base.changed(
             **{name: value for name, value in given.items() if value is not None},
-            pairs=self.pairs,
+            fuse=self.fuse and base.fuse,
             reblur=self.reblur,
             reblurrer=str(self.reblurrer or ""),
             updates=replace(base.updates, losses=self.reblur_losses),

@@ -69,4 +69,4 @@ def _by_sources(parts: Sequence[str], net: nn.Module, clip: Clip, settings: Adap
 
 def _by_network(net: nn.Module, clip: Clip, settings: AdaptSettings) -> Outcome:
     """Adapt on pairs of the paper's reblurring network, fitted to the clip first (Eq. 3 to 6)."""
-    return adapt(net, clip, settings=replace(settings, reblur="network", restore_first=False))
+    return adapt(net, clip, settings=replace(settings, reblur="network", restore_first=False, fuse=False))

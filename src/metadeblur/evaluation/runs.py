@@ -131,6 +131,7 @@ class Plan:
             pairs=pairs or self._pairs(),
             steps=self._steps(),
             patch=self._patch(),
+            fuse=False,  # the experiments are about pairs and weights
             device=self.settings.device,
             seed=seed,
         )

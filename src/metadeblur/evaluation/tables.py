@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-ROW_ORDER = ("blurred", "base", "adapted", "adapted_unguarded", "oracle")
+ROW_ORDER = ("blurred", "base", "base_fused", "adapted", "adapted_unguarded", "oracle")
 _DIGITS = {"psnr": 2, "ssim": 4, "flicker": 2, "self_shift": 2}
 _LATEX = str.maketrans({mark: f"\\{mark}" for mark in "&%$#_{}"})
 
@@ -90,6 +90,10 @@ def worth(summary: dict[str, Any]) -> list[str]:
     if summary.get("gain") is not None:
         span = _span((summary.get("intervals") or {}).get("gain"))
         said.append(f"gain: {summary['gain']:+.2f} dB{f' (95 % over clips: {span})' if span else ''}")
+        fused = summary["psnr"].get("base_fused")
+        if fused is not None:
+            alone = fused - summary["psnr"]["base"]
+            said.append(f"of it by fusing frames alone, without adapted weights: {alone:+.2f} dB")
         said.append(f"harm rate: {_share(summary['harm_rate'])} (adapted more than 0.05 dB below base)")
     return said
 

@@ -6,6 +6,7 @@ but of TRUE pairs of the clip.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from metadeblur.evaluation.methods import Method, find_method
 from metadeblur.evaluation.rows import Focus, Ledger, choose_focus, keep_picture, measure_row
 from metadeblur.evaluation.settings import EvaluateSettings, meta_files
 from metadeblur.evaluation.summary import FIGURES
+from metadeblur.fusion import FusionSettings, with_fusion
 from metadeblur.guard import sharp_already
 from metadeblur.networks import traits
 from metadeblur.progress import stopwatch
@@ -56,6 +58,7 @@ def evaluate_clip(
     trial.measure("blurred", None)
     if "base" in settings.rows:
         trial.measure("base", net)
+        trial.base_fused()
     methods = {name: trial.adapted(find_method(name)) for name in settings.methods if "adapted" in settings.rows}
     if "oracle" in settings.rows:
         trial.oracle()
@@ -131,6 +134,16 @@ class _Trial:
             if source.is_file():
                 (self.pictures / f"{row.replace('/', '_')}.png").write_bytes(source.read_bytes())
 
+    def base_fused(self) -> None:
+        """Measure what fusing alone gives: how much of an adapted row's gain is not the weights'."""
+        if "adapted" in self.settings.rows and self._fusion is not None and self.clip.video:
+            self.measure("base_fused", with_fusion(copy.deepcopy(self.net), self._fusion))
+
+    @property
+    def _fusion(self) -> FusionSettings | None:
+        """How adapted rows, and the oracle's like them, are fused."""
+        return FusionSettings() if self.settings.adaptation.fuse else None
+
     def adapted(self, method: Method) -> dict[str, Any]:
         """Adapt by a method and measure what it gives, with and without the guard."""
         guarded, whole = (f"{method.name}/{row}" for row in ("adapted", "adapted_unguarded"))
@@ -154,7 +167,7 @@ class _Trial:
             self.same(guarded, "blurred")
         elif outcome is None or outcome.share == 0:
             self._unadapted(guarded, method, outcome)
-        elif outcome.share == 1:
+        elif outcome.share == 1 and outcome.fused == self.settings.adaptation.fuse:
             self.same(guarded, whole)
         else:
             self.measure(guarded, outcome.model)
@@ -201,7 +214,7 @@ class _Trial:
             self.say("adapt oracle")
         with stopwatch(self.ledger.seconds, "adapt oracle"):
             fitted = fit_oracle(self.net, self.clip.pair, self.settings.adaptation, self.patch)
-        self.measure("oracle", fitted)
+        self.measure("oracle", with_fusion(fitted, self._fusion if self.clip.video else None))
 
 
 def fit_oracle(net: nn.Module, clip: PairedClip, settings: AdaptSettings, patch: int) -> nn.Module:

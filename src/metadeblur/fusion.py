@@ -1,0 +1,235 @@
+"""Fuse each restored frame with what its neighbours show of the same things, where they show it better.
+
+In shaky footage sharp moments alternate with blurred ones, and even among equally blurred frames errors of the
+restoration differ. After all frames have gone through the deblurrer, the restored neighbours of each are warped onto it
+along the optical flow between restored frames, and averaged with it: a neighbour counts for as much as it is sharper,
+and only where it agrees. Aligning frames and weighting them by their local sharpness is the idea of Cho, Wang and Lee,
+"Video Deblurring for Hand-held Cameras Using Patch-based Synthesis" (SIGGRAPH 2012); here it follows a network, and how
+far a neighbour may differ comes from how much the network itself had to change the frame at that place.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from metadeblur.errors import MetadeblurError
+from metadeblur.optical_flow import dense_flow
+
+Array = NDArray[Any]
+
+_LEVELS = 65535.0  # restored frames wait as 16-bit numbers: half the memory, far finer than any video
+_AROUND = 8.0  # px (of the reduced picture): Gaussian over which detail and change are averaged
+_COMPARED = 2.0  # px: Gaussian over which frames are compared; finer detail differs because one of them is sharper
+_LEAST = 1e-5  # squared, keeps ratios of what is almost nothing near 1
+_ATTRIBUTE = "clip_fusion"  # where a network carries the settings; a user's network may well have a layer "fusion"
+_FAR = 1e3  # px: what the flow out of the picture is set to
+
+
+@dataclass(frozen=True)
+class FusionSettings:
+    """How neighbours are weighed; chosen on synthetic clips and on clips rendered from sharp video, never on val."""
+
+    radius: int = 3  # neighbours to each side
+    share: float = 0.2  # weight of a neighbour that is just as sharp and agrees fully; the frame itself has 1
+    detail: float = 3.0  # power of the ratio of local gradient energy, neighbour's to frame's
+    change: float = 1.0  # power of the ratio of local change by the network, frame's to neighbour's
+    most: float = 15.0  # times its share that a better neighbour may count at most
+    floor: float = 0.005  # difference (of the range 0..1) that is allowed where the network changed nothing
+    flow_px: float = 1.0  # disagreement of the flow there and the flow back at which trust has fallen to 1/e
+    pixels: int = 256_000  # px: flow and weights are worked out on pictures reduced to about this
+
+    def __post_init__(self) -> None:
+        if self.radius < 1 or self.pixels < 1:
+            raise MetadeblurError(f"radius {self.radius}, pixels {self.pixels}: both must be at least 1")
+        if min(self.share, self.most, self.floor, self.flow_px) <= 0:
+            raise MetadeblurError("share, most, floor and flow_px must be above 0")
+
+
+def with_fusion(net: nn.Module, settings: FusionSettings | None) -> nn.Module:
+    """The network itself, marked so that whoever restores a clip with it fuses the frames; None takes the mark away.
+
+    >>> fusion_of(with_fusion(nn.Identity(), FusionSettings(radius=1))).radius
+    1
+    """
+    net.__dict__[_ATTRIBUTE] = settings
+    return net
+
+
+def fusion_of(net: nn.Module) -> FusionSettings | None:
+    """How frames that this network restored are fused; None: not at all."""
+    found = net.__dict__.get(_ATTRIBUTE)
+    return found if isinstance(found, FusionSettings) else None
+
+
+def fuse_pairs(
+    pairs: Iterable[tuple[Tensor, Tensor]], settings: FusionSettings | None = None
+) -> Generator[tuple[Tensor, Tensor], None, None]:
+    """Fuse restored frames as they come, each as soon as ``radius`` later ones are known; memory stays bounded.
+
+    Args:
+        pairs: (blurred, restored), each (3, H, W) in [0, 1], in the order of the clip.
+        settings: how; the defaults are good.
+
+    Yields:
+        (blurred, fused), float32 in [0, 1], as many as came in.
+
+    >>> frames = [(torch.full((3, 64, 64), 0.5), torch.full((3, 64, 64), 0.5)) for _ in range(3)]
+    >>> [round(float(fused.mean()), 4) for _, fused in fuse_pairs(frames)]
+    [0.5, 0.5, 0.5]
+    """
+    fusion = _Fusion(settings or FusionSettings())
+    source = iter(pairs)
+    while True:
+        item = next(source, None)
+        if item is None:
+            break
+        yield from fusion.add(*item)
+    yield from fusion.rest()
+
+
+def fuse_frames(blurred: Tensor, restored: Tensor, settings: FusionSettings | None = None) -> Tensor:
+    """Fused frames (T, 3, H, W) of a short clip in memory; ``blurred`` and ``restored`` are (T, 3, H, W) in [0, 1]."""
+    return torch.stack([fused for _, fused in fuse_pairs(zip(blurred, restored, strict=True), settings)])
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """What is kept of a restored frame."""
+
+    blurred: Tensor  # (3, H, W), handed back beside the fused frame
+    picture: Array  # (H, W, 3) uint16
+    small: Array  # (h, w, 3) float32, reduced
+    grey: Array  # (h, w) uint8
+    detail: Array  # (h, w) float32, local gradient energy
+    change: Array  # (h, w) float32, local mean square of what the network changed
+
+
+class _Fusion:
+    """The frames around the one to be fused next, and the flows between them."""
+
+    def __init__(self, settings: FusionSettings) -> None:
+        self.settings = settings
+        self.frames: OrderedDict[int, _Frame] = OrderedDict()
+        self.flows: dict[tuple[int, int], Array] = {}
+        self.came = self.gone = 0
+
+    def add(self, blurred: Tensor, restored: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Take the next frame in; gives the frame that is ready, if there is one."""
+        self.frames[self.came] = _prepared(blurred, restored, self.settings.pixels)
+        self.came += 1
+        if self.came - self.gone > self.settings.radius:
+            yield self._next()
+
+    def rest(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The frames that have no further neighbours to wait for."""
+        while self.gone < self.came:
+            yield self._next()
+
+    def _next(self) -> tuple[Tensor, Tensor]:
+        number, radius = self.gone, self.settings.radius
+        frame = self.frames[number]
+        height, width = frame.picture.shape[:2]
+        total = frame.picture.astype(np.float32)
+        weights = np.ones((height, width), np.float32)
+        for other in range(max(0, number - radius), min(self.came, number + radius + 1)):
+            if other == number:
+                continue
+            there, back = self._flow(number, other), self._flow(other, number)
+            warped = _warp_full(self.frames[other].picture, there)
+            weight = _weight(frame, self.frames[other], warped, there, back, self.settings)
+            weight = cv2.resize(weight, (width, height), interpolation=cv2.INTER_LINEAR)
+            total += warped * weight[..., None]
+            weights += weight
+        fused = torch.from_numpy(total / (weights[..., None] * _LEVELS)).permute(2, 0, 1).contiguous().clamp_(0, 1)
+        self.gone += 1
+        for old in [key for key in self.frames if key < self.gone - radius]:
+            del self.frames[old]
+        self.flows = {key: flow for key, flow in self.flows.items() if min(key) >= self.gone - radius}
+        return frame.blurred, fused
+
+    def _flow(self, source: int, target: int) -> Array:
+        if (source, target) not in self.flows:
+            self.flows[source, target] = dense_flow(self.frames[source].grey, self.frames[target].grey)
+        return self.flows[source, target]
+
+
+def _prepared(blurred: Tensor, restored: Tensor, pixels: int) -> _Frame:
+    """What is kept of a frame."""
+    full, before = (part.permute(1, 2, 0).float().contiguous().numpy() for part in (restored, blurred))
+    height, width = full.shape[:2]
+    scale = min(1.0, (pixels / (height * width)) ** 0.5)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    small, before = (cv2.resize(part, size, interpolation=cv2.INTER_AREA) for part in (full, before))
+    light = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
+    across, down = (cv2.Sobel(light, cv2.CV_32F, *axis) / 8 for axis in ((1, 0), (0, 1)))
+    return _Frame(
+        blurred=blurred,
+        picture=np.rint(full * _LEVELS).astype(np.uint16),
+        small=small,
+        grey=np.rint(light * 255).astype(np.uint8),
+        detail=_smooth(across * across + down * down, _AROUND),
+        change=_smooth(np.square(small - before).mean(-1), _AROUND),
+    )
+
+
+def _weight(frame: _Frame, other: _Frame, warped: Array, there: Array, back: Array, settings: FusionSettings) -> Array:
+    """How much a neighbour counts at each pixel of the reduced frame, (h, w) float32; the frame itself counts 1.
+
+    Args:
+        frame: that is to be fused.
+        other: its neighbour.
+        warped: the neighbour's picture warped onto the frame, (H, W, 3) in 16-bit levels.
+        there: flow from frame to neighbour, (h, w, 2).
+        back: flow from neighbour to frame.
+        settings: how.
+    """
+    height, width = frame.grey.shape
+    returned = _warp(back, there, cv2.INTER_LINEAR, cv2.BORDER_CONSTANT, (_FAR, _FAR, 0, 0))
+    astray = np.square(there + returned).sum(-1) / settings.flow_px**2
+    seen = (
+        warped
+        if warped.shape[:2] == (height, width)
+        else cv2.resize(warped, (width, height), interpolation=cv2.INTER_AREA)
+    )
+    apart = _smooth(seen / _LEVELS - frame.small, _COMPARED)
+    differs = _smooth(np.square(apart).mean(-1), _COMPARED) / (2 * (settings.floor**2 + frame.change))
+    detail, change = (_warp(part, there, cv2.INTER_LINEAR) for part in (other.detail, other.change))
+    better = ((detail + _LEAST) / (frame.detail + _LEAST)) ** settings.detail
+    better *= ((frame.change + _LEAST) / (change + _LEAST)) ** settings.change
+    weight = settings.share * np.exp(-differs - astray) * np.clip(better, 0, settings.most)
+    return np.asarray(weight, np.float32)
+
+
+def _warp_full(picture: Array, flow: Array) -> Array:
+    """A picture (H, W, 3) read where a flow worked out on a reduced picture leads, as float32."""
+    height, width = picture.shape[:2]
+    rows, columns = flow.shape[:2]
+    if (rows, columns) != (height, width):
+        step = np.array([width / columns, height / rows], np.float32)
+        flow = cv2.resize(flow, (width, height), interpolation=cv2.INTER_LINEAR) * step
+    return _warp(picture, flow, cv2.INTER_CUBIC).astype(np.float32)
+
+
+def _warp(
+    picture: Array, flow: Array, interpolation: int, border: int = cv2.BORDER_REFLECT, value: Any = (0, 0, 0, 0)
+) -> Array:
+    """A picture (h, w) or (h, w, C) read at each pixel's place plus its flow (h, w, 2)."""
+    rows, columns = np.indices(flow.shape[:2], dtype=np.float32)
+    return np.asarray(
+        cv2.remap(
+            picture, columns + flow[..., 0], rows + flow[..., 1], interpolation, borderMode=border, borderValue=value
+        )
+    )
+
+
+def _smooth(picture: Array, sigma: float) -> Array:
+    return np.asarray(cv2.GaussianBlur(picture, (0, 0), sigma))
