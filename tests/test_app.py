@@ -26,7 +26,7 @@ from media import make_frames, make_video
 from metadeblur.adapt import AdaptSettings
 from metadeblur.app import work
 from metadeblur.app.jobs import Job
-from metadeblur.app.look import chosen, headline, progress
+from metadeblur.app.look import chosen, headline, progress, result
 from metadeblur.app.playable import plays_everywhere, write_playable
 from metadeblur.app.server import Site, make_app
 from metadeblur.app.service import Service
@@ -246,6 +246,32 @@ def test_a_process_that_dies_is_told(service, tmp_path):
     until(lambda: job.over)
     assert job.state == "failed"
     assert "memory ran out" in job.error
+
+
+def test_a_process_that_cannot_be_started_is_told(service, monkeypatch):
+    def refuse(*_: Any) -> None:
+        raise OSError(11, "Resource temporarily unavailable")
+
+    visit = service.visits.open()
+    service.example(visit, "small")
+    monkeypatch.setattr(service.workers, "start", refuse)
+    job = service.begin(visit, "lite", "quick", 0)
+    until(lambda: job.over)
+    assert (job.state, job.error) == ("failed", "Resource temporarily unavailable")
+    assert len(service.line) == 0
+
+
+def test_a_single_picture_comes_back_as_one(service, tmp_path):
+    (path,) = make_frames(tmp_path / "one", shaky((1,), (40, 64))).iterdir()
+    visit = service.visits.open()
+    bring(service, visit, ("holiday.png", path.read_bytes()))
+    assert service.clip_of(visit).facts.kind == "image"
+    job = service.begin(visit, "lite", "balanced", 0)
+    until(lambda: job.over)
+    done = service.finished(visit)
+    assert (done.video, done.file.name, done.frames) == (None, "restored.png", 1)
+    assert result(visit.token, done, visit.clip, "").count("<video") == 0
+    assert service.picture(visit, "after", 0)[:2] == b"\xff\xd8"
 
 
 def test_what_a_visitor_may_not_ask_for(service):

@@ -34,7 +34,7 @@ CONTRACT = {
     "weights import": "",
     "weights list": "",
     "weights verify": "",
-    "app",
+    "app": "--host --port",
     "doctor": "",
 }
 

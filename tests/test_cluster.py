@@ -34,7 +34,7 @@ ONE_WORKER = ("--cluster", "auto", "--workers", "1", "--worker-threads", "1")
 @pytest.fixture(scope="module")
 def cluster():
     """A cluster on this machine that has room for two workers; this process has joined it."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
     quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "CRITICAL"}
     ray.init(address="local", num_cpus=2, num_gpus=0, object_store_memory=100_000_000, _temp_dir=folder, **quiet)

@@ -189,8 +189,12 @@ class Line:
             self._change.wait_for(lambda: job.over or self._jobs.index(job) < self._places)
             if job.over:
                 return
+            try:
+                job.process, messages = self._workers.start(job.folder, job.function, *job.values)
+            except OSError as error:  # no more processes, or no memory for one
+                self._settle(job, "failed", error=explain(error).removeprefix("error: "))
+                return
             job.state, job.began = "running", time.monotonic()
-            job.process, messages = self._workers.start(job.folder, job.function, *job.values)
         try:
             while not job.over:
                 self._take(job, messages.recv())

@@ -171,6 +171,7 @@ def _init(settings: ClusterSettings, folder: str) -> None:
     mine = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         if settings.address == LOCAL:
+            os.environ.setdefault("RAY_worker_niceness", "0")  # what is started here is what the user waits for
             least = (settings.workers or 1) * (settings.threads or 1)
             ray.init(
                 address=LOCAL,
