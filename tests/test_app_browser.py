@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import numpy as np
 import pytest
@@ -51,9 +52,11 @@ def address(folder: Path) -> Iterator[str]:
         line = server.stdout.readline()
         assert line.startswith("metadeblur app: http://127.0.0.1:"), line + server.stderr.read()
         yield line.split()[2]
+        with urlopen(f"{line.split()[2]}gradio_api/heartbeat/open"):  # a page that is still open
+            server.send_signal(signal.SIGINT)
+            said, errors = server.communicate(timeout=120)
     finally:
-        server.send_signal(signal.SIGINT)
-        said, errors = server.communicate(timeout=60)
+        server.kill()
     assert (server.returncode, errors) == (0, "")
     assert "deleted" in said
     assert list(folder.iterdir()) == []

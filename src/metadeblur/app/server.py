@@ -9,6 +9,7 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 from urllib.parse import quote
 
@@ -18,6 +19,7 @@ from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import MutableHeaders
+from starlette.routing import Mount
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from metadeblur.app.look import CSS, theme
@@ -98,6 +100,18 @@ async def _sweep(service: Service) -> None:
     while True:
         await asyncio.sleep(SWEEP_SECONDS)
         await run_in_threadpool(service.sweep)
+
+
+class _Server(uvicorn.Server):
+    """Ends the connections that every open page holds, instead of waiting for people to close their pages."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """A signal asks for the end."""
+        app = self.config.app
+        for route in app.routes if isinstance(app, FastAPI) else ():
+            if isinstance(route, Mount) and isinstance(route.app, gr.routes.App):
+                route.app.stop_event.set()
+        super().handle_exit(sig, frame)
 
 
 class Narrow:
@@ -231,7 +245,7 @@ def serve(service: Service, site: Site, ready: Callable[[str], None]) -> None:
     """
     with contextlib.closing(service), contextlib.closing(listen(site)) as taken:
         config: dict[str, Any] = {"log_level": "warning", "access_log": False, "timeout_graceful_shutdown": 2}
-        server = uvicorn.Server(uvicorn.Config(make_app(service, site), **config))
+        server = _Server(uvicorn.Config(make_app(service, site), **config))
         host = f"[{site.host}]" if ":" in site.host else site.host
         ready(f"http://{host}:{taken.getsockname()[1]}/")
         server.run(sockets=[taken])
