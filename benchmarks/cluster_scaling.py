@@ -4,10 +4,10 @@ Run:  python benchmarks/cluster_scaling.py -o docs/results [--clips 8] [--rounds
 
 The clips are the demonstration's shaky film, another hand in each, restored with the built-in model and the defaults.
 Ray is started once and stays; the workers are started anew for each way, and how long it takes until the first of them
-works is measured apart in the same round, with a picture that is restored without adapting. The ways take turns in every round, so that a busy
-machine slows all of them alike; ratios are taken within each round, and their median, least and most are given. The
-ideal of n workers is n times the clips a minute of one. That all ways write the same bytes is checked. ``--small``
-takes tiny clips, to see that everything runs: its figures mean nothing.
+works is measured apart in the same round, with a picture that is restored without adapting. The ways take turns in
+every round, so that a busy machine slows all of them alike; ratios are taken within each round, and their median, least
+and most are given. The ideal of n workers is n times the clips a minute of one. That all ways write the same bytes is
+checked. ``--small`` takes tiny clips, to see that everything runs: its figures mean nothing.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A worker of a cluster that behaves as if on another machine: it sees no file of the driver's."""
+"""Workers of a cluster that behave as if on another machine: one sees no file of the driver's, others cannot work."""
 
 from __future__ import annotations
 
@@ -28,3 +28,20 @@ class FarWorker(Worker):
     def __init__(self, net, threads, device, key):
         super().__init__(net, threads, device, key)
         self._depot = FarDepot(key)
+
+
+class OtherWorker:
+    """A machine where another version of the program is."""
+
+    def __init__(self, *_):
+        pass
+
+    def introduce(self):
+        return {"host": "elsewhere", "versions": {"metadeblur": "0.0.1", "torch": "2.6.0"}, "bf16": False}
+
+
+class NoWorker(OtherWorker):
+    """A machine where it is not installed."""
+
+    def __init__(self, *_):
+        raise ModuleNotFoundError("No module named 'metadeblur'")

@@ -18,8 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import far_away
-from journey import QUICK, names, run, shaky, shaky_video, small_model, start
-from media import make_frames
+from journey import QUICK, names, run, shaky_video, small_model, start
 from metadeblur.cluster.connection import ClusterSettings, places, room
 from metadeblur.errors import MetadeblurError
 from metadeblur.resume import parts_folder
@@ -53,15 +52,14 @@ def one_thread():
 
 
 @pytest.fixture
-def far(monkeypatch):
-    """Workers that see no file of the driver's."""
+def hired(monkeypatch):
+    """Has workers of another kind hired: ``hired(far_away.FarWorker)``."""
     import ray.cloudpickle as pickling
 
     from metadeblur.cluster import crew
 
     pickling.register_pickle_by_value(far_away)
-    monkeypatch.setattr(crew, "Worker", far_away.FarWorker)
-    yield
+    yield lambda kind: monkeypatch.setattr(crew, "Worker", kind)
     pickling.unregister_pickle_by_value(far_away)
 
 
@@ -158,13 +156,17 @@ def test_a_worker_is_killed_an_input_is_none_and_the_bytes_are_those_of_one_proc
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("cluster", "far")
-def test_files_that_the_workers_do_not_see_are_shipped_and_everything_comes_back(tmp_path, model, capsys, monkeypatch):
+@pytest.mark.usefixtures("cluster")
+def test_files_that_the_workers_do_not_see_are_shipped_and_everything_comes_back(
+    hired, tmp_path, model, capsys, monkeypatch
+):
+    hired(far_away.FarWorker)
     monkeypatch.setattr("metadeblur.cluster.cargo.CHUNK_BYTES", 5000)
     monkeypatch.chdir(tmp_path)
-    make_frames(tmp_path / "walk", shaky((7,)))
+    write_clip(tmp_path, 1)
+    (tmp_path / "blur").rename(tmp_path / "sharp already")
     shaky_video(tmp_path / "a.mkv", (6, 9), audio_tracks=1)
-    words = ("restore", "walk", "a.mkv", "--model", model, *QUICK, "--preview", "0.3")
+    words = ("restore", "sharp already", "a.mkv", "--model", model, *QUICK, "--preview", "0.3")
     for extra, name in (((), "plain"), (ONE_WORKER, "out")):
         folders = ("-o", name, "--side-by-side", f"{name}-side", "--report", f"{name}-report")
         assert run(*words, *folders, *extra) == 0
@@ -172,10 +174,10 @@ def test_files_that_the_workers_do_not_see_are_shipped_and_everything_comes_back
     assert names(tmp_path / "out") == [
         "a_deblurred.mkv",
         "a_deblurred_preview.mkv",
-        "walk_deblurred",
+        "sharp already_deblurred",
     ]
     assert said.count("preview of 0.3 s") == 2
-    assert said.count("no preview: walk") == 2
+    assert said.count("no preview: sharp already") == said.count("sharp already, returned untouched") == 2
     for part in ("", "-side"):
         assert same_files(tmp_path / f"plain{part}", tmp_path / f"out{part}")
     pages = [(tmp_path / f"{name}-report" / "a_deblurred" / "index.html").read_text() for name in ("plain", "out")]
@@ -190,7 +192,7 @@ def test_ctrl_c_ends_the_cluster_that_was_started_and_keeps_finished_shots(tmp_p
     words = ("restore", video, "--model", model, *QUICK, "--no-guard")
     assert run(*words, "-o", tmp_path / "plain.mp4") == 0
     output = tmp_path / "out.mp4"
-    local = ("--cluster", "local", "--workers", "2", "--worker-threads", "1")
+    local = ("--cluster", "local", "--workers", "1", "--worker-threads", "1")
     process = start([*words, "-o", output, *local], start_new_session=True)
     state, until = parts_folder(output) / "state.json", time.monotonic() + SECONDS
     while time.monotonic() < until and process.poll() is None:
@@ -265,10 +267,11 @@ def test_tables_are_those_of_one_process_and_finished_clips_are_kept(clips, tmp_
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("cluster", "far")
+@pytest.mark.usefixtures("cluster")
 def test_a_clip_that_fails_is_named_and_the_others_are_measured_where_no_folder_is_shared(
-    clips, tmp_path, model, capsys
+    hired, clips, tmp_path, model, capsys
 ):
+    hired(far_away.FarWorker)
     words = ("evaluate", clips, "--model", model, "--rows", "blurred,base", "--tile", "0", "--device", "cpu")
     assert run(*words, "-o", tmp_path / "plain") == 0
     write_clip(clips / "broken", 2)
@@ -325,6 +328,21 @@ def test_a_cluster_that_is_too_small_is_refused(settings, device, said):
 def test_flags_that_make_no_sense_are_refused(tmp_path, capsys, words, code, said):
     assert run("restore", tmp_path / "a.mp4", *words) == code
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        (far_away.NoWorker, "a worker cannot start: ModuleNotFoundError: No module named 'metadeblur'; every machine"),
+        (far_away.OtherWorker, "elsewhere has metadeblur 0.0.1, this machine "),
+    ],
+)
+def test_workers_that_cannot_work_end_the_run_at_once(kind, said, hired, tmp_path, model, capsys):
+    hired(kind)
+    assert run("restore", shaky_video(tmp_path / "a.mp4", (5,)), "--model", model, *ONE_WORKER) == 1
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"metadeblur: error: {said}")
+    assert names(tmp_path) == ["a.mp4"]
 
 
 def test_without_the_extra_it_is_said_what_to_install(tmp_path, monkeypatch, capsys):
