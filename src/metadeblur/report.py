@@ -118,6 +118,8 @@ def shot_verdict(shot: Mapping[str, Any]) -> str:
 
     >>> shot_verdict({"adapted": True, "share": 1.0, "reasons": [{"name": "gain", "passed": True}]})
     'Adapted to your clip: kept whole (100 %)'
+    >>> shot_verdict({"adapted": True, "share": 0.5, "fused": True, "reasons": [{"name": "gain", "passed": True}]})
+    'Adapted to your clip: kept in part (50 %); neighbouring frames fused'
     """
     return {
         "unchanged": "Returned unchanged: already sharp",
@@ -126,7 +128,7 @@ def shot_verdict(shot: Mapping[str, Any]) -> str:
         "unchecked": "Adapted to your clip: used whole, not checked by the guard",
         "dropped": "Base model used: the adaptation did not help",
         "base": "Base model used: no adaptation was made",
-    }[shot_outcome(shot)]
+    }[shot_outcome(shot)] + ("; neighbouring frames fused" if shot.get("fused") else "")
 
 
 def overall_verdict(shots: Sequence[Mapping[str, Any]]) -> str:
