@@ -105,7 +105,7 @@ def run_settings(effort: Effort, seconds: float = 0.0) -> RunSettings:
     if effort == "quick":
         return RunSettings(adapt=False)
     if effort == "best":
-        return RunSettings(adaptation=AdaptSettings(pairs=30, steps=100))
+        return RunSettings(adaptation=AdaptSettings(pairs=60, steps=240))
     if effort == "budget":
         if not seconds > 0:
             raise MetadeblurError("a time limit needs a number of seconds above 0")
@@ -117,7 +117,7 @@ def as_flags(model: str, settings: RunSettings) -> str:
     """The flags of ``metadeblur restore`` that do the same.
 
     >>> as_flags("lite", run_settings("best"))
-    '--pairs 30 --steps 100'
+    '--pairs 60 --steps 240'
     """
     usual, wanted = AdaptSettings(), settings.adaptation
     flags = [] if model == "lite" else [f"--model {model}"]
