@@ -88,7 +88,7 @@ EXAMPLES: dict[str, Example] = {
 
 
 def run_settings(effort: Effort, seconds: float = 0.0) -> RunSettings:
-    """What an effort means; "balanced" is what ``metadeblur restore`` does by itself.
+    """What an effort means; "balanced" is what ``metadeblur restore`` does by itself, "best" learns longer from more.
 
     Args:
         effort: one of :data:`Effort`.
