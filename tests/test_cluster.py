@@ -119,6 +119,60 @@ def same_files(one: Path, two: Path) -> bool:
     return bool(files) and found[0] == found[1] and all((one / p).read_bytes() == (two / p).read_bytes() for p in files)
 
 
+# --- room and refusals ---------------------------------------------------------------------------------------------
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 64), st.integers(0, 8)), min_size=1, max_size=6),
+    st.sampled_from([1.0, 0.5, 0.25]),
+    st.sampled_from(["auto", "cpu"]),
+)
+def test_all_workers_fit_and_no_larger_ones_would(machines, share, device):
+    found = places(machines, ClusterSettings(gpus=share), device)
+    assert room(machines, found.threads, found.gpus) >= found.workers >= 1
+    assert room(machines, found.threads + 1, found.gpus) < found.workers
+    assert found.device == ("cuda" if device == "auto" and any(gpus for _, gpus in machines) else "cpu")
+
+
+@pytest.mark.parametrize(
+    ("settings", "device", "said"),
+    [
+        (ClusterSettings(workers=9), "auto", "room for 8 workers with 1 thread, not for 9"),
+        (ClusterSettings(workers=3, threads=4), "auto", "room for 2 workers with 4 threads, not for 3"),
+        (ClusterSettings(), "cuda", "the cluster has no GPU"),
+    ],
+)
+def test_a_cluster_that_is_too_small_is_refused(settings, device, said):
+    with pytest.raises(MetadeblurError, match=said):
+        places([(8, 0)], settings, device)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("--workers", "2"), 2, "--workers needs --cluster"),
+        (("--cluster", "local", "--workers", "0"), 1, "workers is 0"),
+        (("--cluster", "local", "--worker-gpus", "0"), 1, "GPUs of a worker are 0"),
+        (("--cluster", "ray://there:10001"), 1, "run metadeblur on a machine of the cluster"),
+        (("--cluster", "127.0.0.1:1"), 1, "no Ray cluster answers at 127.0.0.1:1"),
+        (("--cluster", "nonsense"), 1, "no Ray cluster answers at nonsense"),
+    ],
+)
+def test_flags_that_make_no_sense_are_refused(tmp_path, capsys, words, code, said):
+    assert run("restore", tmp_path / "a.mp4", *words) == code
+    error = capsys.readouterr().err
+    assert error.startswith("metadeblur: error: ")
+    assert said in error.splitlines()[-1]
+
+
+def test_without_the_extra_it_is_said_what_to_install(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    for words in (("restore", tmp_path / "a.mp4"), ("evaluate", tmp_path, "-o", tmp_path)):
+        assert run(*words, "--cluster", "local") == 1
+        line = "metadeblur: error: --cluster needs Ray, which is not installed: pip install 'metadeblur[cluster]'\n"
+        assert capsys.readouterr().err == line
+
+
 # --- restore -------------------------------------------------------------------------------------------------------
 
 
@@ -288,46 +342,7 @@ def test_a_clip_that_fails_is_named_and_the_others_are_measured_where_no_folder_
     assert names(tmp_path / "out") == ["fast.json", "pictures", "slow.json"]
 
 
-# --- room and refusals ---------------------------------------------------------------------------------------------
-
-
-@given(
-    st.lists(st.tuples(st.integers(1, 64), st.integers(0, 8)), min_size=1, max_size=6),
-    st.sampled_from([1.0, 0.5, 0.25]),
-    st.sampled_from(["auto", "cpu"]),
-)
-def test_all_workers_fit_and_no_larger_ones_would(machines, share, device):
-    found = places(machines, ClusterSettings(gpus=share), device)
-    assert room(machines, found.threads, found.gpus) >= found.workers >= 1
-    assert room(machines, found.threads + 1, found.gpus) < found.workers
-    assert found.device == ("cuda" if device == "auto" and any(gpus for _, gpus in machines) else "cpu")
-
-
-@pytest.mark.parametrize(
-    ("settings", "device", "said"),
-    [
-        (ClusterSettings(workers=9), "auto", "room for 8 workers with 1 thread, not for 9"),
-        (ClusterSettings(workers=3, threads=4), "auto", "room for 2 workers with 4 threads, not for 3"),
-        (ClusterSettings(), "cuda", "the cluster has no GPU"),
-    ],
-)
-def test_a_cluster_that_is_too_small_is_refused(settings, device, said):
-    with pytest.raises(MetadeblurError, match=said):
-        places([(8, 0)], settings, device)
-
-
-@pytest.mark.parametrize(
-    ("words", "code", "said"),
-    [
-        (("--workers", "2"), 2, "--workers needs --cluster"),
-        (("--cluster", "local", "--workers", "0"), 1, "workers is 0"),
-        (("--cluster", "local", "--worker-gpus", "0"), 1, "GPUs of a worker are 0"),
-        (("--cluster", "ray://there:10001"), 1, "run metadeblur on a machine of the cluster"),
-    ],
-)
-def test_flags_that_make_no_sense_are_refused(tmp_path, capsys, words, code, said):
-    assert run("restore", tmp_path / "a.mp4", *words) == code
-    assert said in capsys.readouterr().err
+# --- workers that cannot work --------------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("cluster")
@@ -343,11 +358,3 @@ def test_workers_that_cannot_work_end_the_run_at_once(kind, said, hired, tmp_pat
     assert run("restore", shaky_video(tmp_path / "a.mp4", (5,)), "--model", model, *ONE_WORKER) == 1
     assert capsys.readouterr().err.splitlines()[-1].startswith(f"metadeblur: error: {said}")
     assert names(tmp_path) == ["a.mp4"]
-
-
-def test_without_the_extra_it_is_said_what_to_install(tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "ray", None)
-    for words in (("restore", tmp_path / "a.mp4"), ("evaluate", tmp_path, "-o", tmp_path)):
-        assert run(*words, "--cluster", "local") == 1
-        line = "metadeblur: error: --cluster needs Ray, which is not installed: pip install 'metadeblur[cluster]'\n"
-        assert capsys.readouterr().err == line

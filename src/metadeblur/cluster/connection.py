@@ -7,6 +7,7 @@ import math
 import os
 import shutil
 import signal
+import socket
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,7 @@ from metadeblur.errors import MetadeblurError
 
 LOCAL = "local"
 STORE_BYTES = 200_000_000  # of the object store that is started here: workers on this machine see the files themselves
+ANSWERS_WITHIN = 5.0  # seconds that a cluster may take to answer
 _SHORT = 30  # characters of a temporary folder; Ray puts sockets into it, whose names may have 107
 
 Device: TypeAlias = Literal["auto", "cpu", "cuda"]
@@ -182,6 +184,7 @@ def _init(settings: ClusterSettings, folder: str) -> None:
                 **quiet,
             )
         else:
+            _knock(settings.address)
             ray.init(address=settings.address, **quiet)
     except (OSError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split()).split(". ")[0].rstrip(".")
@@ -195,6 +198,17 @@ def _init(settings: ClusterSettings, folder: str) -> None:
         if threading.current_thread() is threading.main_thread():
             for number, handler in mine.items():
                 signal.signal(number, handler)
+
+
+def _knock(address: str) -> None:
+    """Refuse an address where nothing answers, for which Ray would wait some minutes.
+
+    Raises:
+        OSError: nothing answers.
+    """
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWERS_WITHIN).close()
 
 
 def cores() -> int:
