@@ -236,6 +236,18 @@ def test_jobs_wait_in_line_and_are_told_their_place(service, tmp_path):
     assert (second.state, third.state, third.error) == ("cancelled", "done", "")
 
 
+def test_several_may_run_at_the_same_time():
+    service = Service(limit=2_000_000, jobs=2)
+    visits = [service.visits.open() for _ in range(3)]
+    for visit in visits:
+        service.example(visit, "small")
+    jobs = [service.begin(visit, "lite", "best", 0) for visit in visits]
+    until(lambda: [job.state for job in jobs] == ["running", "running", "waiting"])
+    assert service.line.before(jobs[2]) == 1
+    service.close()
+    assert [job.state for job in jobs] == ["cancelled"] * 3
+
+
 def test_a_process_that_dies_is_told(service, tmp_path):
     visit = service.visits.open()
     bring(service, visit, ("a.mp4", shaky_video(tmp_path / "a.mp4", (9,)).read_bytes()))

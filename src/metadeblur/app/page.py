@@ -131,6 +131,7 @@ def make_page(service: Service) -> gr.Blocks:
                 service.begin(visit, name, how, limit or 0)
             except MetadeblurError as error:
                 return {expectation: look.wrong(str(error))}
+            visit.headline = ""
             visit.flags = as_flags(name, run_settings(how, limit or 0))
             return {
                 **blank(),
