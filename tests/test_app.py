@@ -160,6 +160,7 @@ def test_who_is_not_heard_of_is_deleted(service, monkeypatch):
 # --- jobs ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_result_is_the_command_line_s(service, tmp_path, monkeypatch):
     few = RunSettings(adaptation=AdaptSettings(pairs=2, steps=2))
     monkeypatch.setattr(work, "run_settings", lambda *_: few)
