@@ -20,6 +20,7 @@ from metadeblur.errors import MetadeblurError
 
 LOCAL = "local"
 STORE_BYTES = 200_000_000  # of the object store that is started here: workers on this machine see the files themselves
+TOKEN = ".ray/auth_token"  # within the user's own folder: what lets a process into a cluster that asks for it
 ANSWERS_WITHIN = 5.0  # seconds that a cluster may take to answer
 _SHORT = 30  # characters of a temporary folder; Ray puts sockets into it, whose names may have 107
 
@@ -125,12 +126,22 @@ def machines() -> list[Machine]:
     return [(resources.get("CPU", 0.0), resources.get("GPU", 0.0)) for resources in alive]
 
 
-def check_installed() -> None:
-    """Refuse to go on without Ray.
+def load_ray(address: str) -> None:
+    """Import Ray for the use of a cluster; it reads what is said here when it is imported first, and only then.
+
+    Args:
+        address: as that of :class:`ClusterSettings`.
 
     Raises:
         MetadeblurError: the extra is not installed.
     """
+    said = {"RAY_USAGE_STATS_ENABLED": "0"}
+    if address == LOCAL:
+        said["RAY_worker_niceness"] = "0"  # what is started here is what the user waits for
+    elif (Path.home() / TOKEN).is_file() or "RAY_AUTH_TOKEN" in os.environ:
+        said["RAY_AUTH_MODE"] = "token"  # by the same rule as "ray start --head"
+    for name, value in said.items():
+        os.environ.setdefault(name, value)
     try:
         import ray
     except ImportError as error:
@@ -150,7 +161,7 @@ def joined(settings: ClusterSettings) -> Iterator[None]:
     Raises:
         MetadeblurError: Ray is not installed, or no cluster answers.
     """
-    check_installed()
+    load_ray(settings.address)
     import ray
 
     with redirect_stdout(_Nowhere()):
@@ -168,12 +179,10 @@ def joined(settings: ClusterSettings) -> Iterator[None]:
 def _init(settings: ClusterSettings, folder: str) -> None:
     import ray
 
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     mine = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         if settings.address == LOCAL:
-            os.environ.setdefault("RAY_worker_niceness", "0")  # what is started here is what the user waits for
             least = (settings.workers or 1) * (settings.threads or 1)
             ray.init(
                 address=LOCAL,
@@ -191,8 +200,8 @@ def _init(settings: ClusterSettings, folder: str) -> None:
         if settings.address == LOCAL:
             raise MetadeblurError(f"Ray cannot be started on this machine: {reason}") from error
         raise MetadeblurError(
-            f"no Ray cluster answers at {settings.address} ({reason}); start one with 'ray start --head' and run "
-            "metadeblur on one of its machines"
+            f"no Ray cluster answers at {settings.address} ({reason}); start one with 'ray start --head', and run "
+            "metadeblur on one of its machines, with the cluster's token in ~/.ray/auth_token"
         ) from error
     finally:  # Ray ends the program on SIGTERM in its own way
         if threading.current_thread() is threading.main_thread():

@@ -103,9 +103,9 @@ class ClusterFlags:
                 if name not in without and getattr(self, name) is not None:
                     raise UsageError(f"--{name.replace('_', '-')} needs --cluster, such as --cluster local")
             return None
-        from metadeblur.cluster.connection import ClusterSettings, check_installed
+        from metadeblur.cluster.connection import ClusterSettings, load_ray
 
-        check_installed()
+        load_ray(self.cluster)
         gpus = 1.0 if self.worker_gpus is None else self.worker_gpus
         return ClusterSettings(self.cluster, self.workers, self.worker_threads, gpus)
 
