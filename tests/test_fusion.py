@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 from dataclasses import replace
 
 import numpy as np
@@ -17,7 +18,7 @@ from metadeblur.adapt import AdaptSettings, adapt, preset
 from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
 from metadeblur.fusion import FusionSettings, fuse_frames, fuse_pairs, fusion_of, with_fusion
-from metadeblur.guard import judge_fusion
+from metadeblur.guard import Verdict, judge, judge_fusion
 from metadeblur.metrics import psnr
 from metadeblur.restore import RestoreSettings, restore
 from metadeblur.weights import load_deblurrer, save_deblurrer
@@ -175,6 +176,31 @@ def test_adapting_marks_the_model_and_the_record_says_so() -> None:
     assert dropped.share == 0
     assert not dropped.fused
     assert fusion_of(dropped.model) is None
+
+
+@pytest.mark.parametrize(("harmless", "fused"), [(True, True), (False, False)])
+def test_frames_help_each_other_where_the_weights_learnt_nothing_but_not_where_they_learnt_harm(
+    harmless: bool, fused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = importlib.import_module("metadeblur.adapt")  # the package's attribute of this name is the function
+    monkeypatch.setattr(room, "judge", lambda *_, **__: Verdict(0.0, (), harmless=harmless))
+    outcome = adapt(Lighten(), shaken(), pairs=4, steps=2, patch=64, blurs=1, device="cpu")
+    assert outcome.share == 0
+    assert outcome.fused is fused
+    assert (fusion_of(outcome.model) is not None) is fused
+    assert float(outcome.model.gain) == 1.0  # the base's weights
+
+
+def test_the_guard_tells_nothing_from_harm() -> None:
+    clip, held_out = shaken(), [(frame, frame) for frame in moving(2)]
+    slightly, badly = Lighten(), Lighten()
+    slightly.gain.data.fill_(1.0 - 1e-7)
+    badly.gain.data.fill_(0.7)
+    blurred = [(0.999 * frame, frame) for frame, _ in held_out]
+    assert judge(Lighten(), slightly, clip, blurred).harmless
+    verdict = judge(Lighten(), badly, clip, blurred)
+    assert verdict.share == 0
+    assert not verdict.harmless
 
 
 def test_the_papers_presets_do_not_fuse() -> None:

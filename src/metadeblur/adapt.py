@@ -55,7 +55,7 @@ class Outcome:
     """What adaptation gave: the network to use, how much of it is adapted, and why."""
 
     model: nn.Module  # to be used: base, adapted, or between
-    share: float  # of the adapted weights, 0 (base, and nothing is fused) to 1 (whole)
+    share: float  # of the adapted weights, 0 (base) to 1 (whole)
     reasons: tuple[Reason, ...]
     fused: bool = False  # whether frames that the model restores are fused with their neighbours
     history: list[dict[str, float]] = field(default_factory=list)  # step, loss, seconds of the deblurrer's steps
@@ -192,10 +192,10 @@ def adapt(
             settings=GuardSettings(),
         )
         outcome.share, outcome.reasons = verdict.share, verdict.reasons
-        if verdict.share == 0:
-            return outcome
-        outcome.model = blend(base, adapted, verdict.share)
-        if fusion is not None:
+        if verdict.share > 0:
+            outcome.model = blend(base, adapted, verdict.share)
+        # Where a clip teaches harm, nothing of it is trusted; where it teaches nothing, its frames may still help.
+        if fusion is not None and (verdict.share > 0 or verdict.harmless):
             outcome.fused, reasons = judge_fusion(outcome.model, clip, fusion, reblurrer=reblurrer)
             outcome.reasons += reasons
             with_fusion(outcome.model, fusion if outcome.fused else None)

@@ -44,6 +44,9 @@ SHARP_SKEW = -0.55
 """Figure along the motion less the one across it, above which a clip counts as sharp: sharp clips -0.4 to 0.4; blurred
 clips -1.7 to -0.35, so this one alone does not tell them apart."""
 
+HARM_DB = 0.05
+"""How far below the base an adaptation may be on the held-out pairs and still count as one that does nothing."""
+
 _FUSED = "with each frame fused with its neighbours"
 _NOT_FUSED = "frames are not fused"
 
@@ -65,6 +68,7 @@ class Verdict:
 
     share: float  # of the adaptation to use, 0 (dropped) to 1 (kept whole)
     reasons: tuple[Reason, ...]
+    harmless: bool = False  # dropped because it changed too little, not because it did harm
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ class GuardSettings:
     """How an adaptation is judged."""
 
     shares: tuple[float, ...] = (1.0, 0.75, 0.5, 0.25)  # tried, besides dropping it
-    least_gain_db: float = 0.05  # mean PSNR on the held-out pairs that an adaptation must win over the base
+    least_gain_db: float = 0.001  # mean PSNR on the held-out pairs that an adaptation must win over the base
     spots: int = 3  # places in the clip whose frames are restored for the votes; two neighbouring frames at each
     pixels: int = 240_000  # px; larger frames are cropped to about this for the votes
 
@@ -118,7 +122,7 @@ def judge(
     best = max(gains, key=lambda share: (gains[share], share), default=0.0)
     pairs = _pairs_reason(gains.get(best, 0.0), best, settings.least_gain_db, len(held_out))
     if not pairs.passed:
-        return Verdict(0.0, (pairs,))
+        return Verdict(0.0, (pairs,), harmless=bool(gains) and gains[shares[0]] >= -HARM_DB)
 
     samples = choose_samples(clip, traits(base).frames, settings)
     before = _restored(base, samples)

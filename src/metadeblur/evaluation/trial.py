@@ -165,7 +165,7 @@ class _Trial:
             self._unadapted(whole, method, outcome)
         if sharp is not None:  # such a clip is given back as it is
             self.same(guarded, "blurred")
-        elif outcome is None or outcome.share == 0:
+        elif outcome is None or (outcome.share == 0 and not outcome.fused):
             self._unadapted(guarded, method, outcome)
         elif outcome.share == 1 and outcome.fused == self.settings.adaptation.fuse:
             self.same(guarded, whole)
