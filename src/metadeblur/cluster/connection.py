@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import socket
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
@@ -127,7 +128,7 @@ def machines() -> list[Machine]:
 
 
 def load_ray(address: str) -> None:
-    """Import Ray for the use of a cluster; it reads what is said here when it is imported first, and only then.
+    """Import Ray for the use of a cluster; whether there is a token it must know when it is imported first.
 
     Args:
         address: as that of :class:`ClusterSettings`.
@@ -138,7 +139,7 @@ def load_ray(address: str) -> None:
     said = {"RAY_USAGE_STATS_ENABLED": "0"}
     if address == LOCAL:
         said["RAY_worker_niceness"] = "0"  # what is started here is what the user waits for
-    elif (Path.home() / TOKEN).is_file() or "RAY_AUTH_TOKEN" in os.environ:
+    elif "ray" not in sys.modules and ((Path.home() / TOKEN).is_file() or "RAY_AUTH_TOKEN" in os.environ):
         said["RAY_AUTH_MODE"] = "token"  # by the same rule as "ray start --head"
     for name, value in said.items():
         os.environ.setdefault(name, value)
