@@ -29,6 +29,7 @@ from metadeblur.app.uploads import Visit, clean_name
 from metadeblur.errors import MetadeblurError
 
 SWEEP_SECONDS = 30.0  # between two looks at who has left
+GRACE_SECONDS = 10  # for requests under way when it ends; those that pages hold open end at once
 
 _OWN = "'self' 'unsafe-inline'"
 POLICY = (
@@ -244,7 +245,11 @@ def serve(service: Service, site: Site, ready: Callable[[str], None]) -> None:
         MetadeblurError: see :func:`listen`.
     """
     with contextlib.closing(service), contextlib.closing(listen(site)) as taken:
-        config: dict[str, Any] = {"log_level": "warning", "access_log": False, "timeout_graceful_shutdown": 2}
+        config: dict[str, Any] = {
+            "log_level": "warning",
+            "access_log": False,
+            "timeout_graceful_shutdown": GRACE_SECONDS,
+        }
         server = _Server(uvicorn.Config(make_app(service, site), **config))
         host = f"[{site.host}]" if ":" in site.host else site.host
         ready(f"http://{host}:{taken.getsockname()[1]}/")
