@@ -11,6 +11,7 @@ import socket
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
@@ -233,7 +234,11 @@ def folder_of(key: str) -> Path:
 
 def remove_folder_of(key: str) -> None:
     """Remove it; done on each machine by a process that need not load PyTorch for it."""
-    shutil.rmtree(folder_of(key), ignore_errors=True)
+    for _ in range(10):  # workers that are just being ended may still write
+        shutil.rmtree(folder_of(key), ignore_errors=True)
+        time.sleep(0.2)
+        if not folder_of(key).exists():
+            return
 
 
 @contextmanager
