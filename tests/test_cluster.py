@@ -179,7 +179,7 @@ def test_without_the_extra_it_is_said_what_to_install(tmp_path, monkeypatch, cap
 @pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_a_worker_is_killed_an_input_is_none_and_the_bytes_are_those_of_one_process(tmp_path, model, capsys):
-    long = shaky_video(tmp_path / "long.mp4", (6, 6, 45), audio_tracks=1)
+    long = shaky_video(tmp_path / "long.mp4", (6, 6, 36), audio_tracks=1)
     short, bad = shaky_video(tmp_path / "short.mkv", (4,)), tmp_path / "bad.mp4"
     bad.write_text("no video")
     words = ("restore", short, long, bad, "--model", model, *QUICK)
@@ -203,7 +203,7 @@ def test_a_worker_is_killed_an_input_is_none_and_the_bytes_are_those_of_one_proc
     assert lines[-1] == "metadeblur: error: 1 of 3 inputs failed: bad.mp4"
     table = [line.split() for line in lines[-5:-1]]
     assert table[0] == ["input", "frames", "shots", "adapted", "work", "result"]
-    assert [row[:3] for row in table[1:3]] == [["short.mkv", "4", "1"], ["long.mp4", "57", "3"]]
+    assert [row[:3] for row in table[1:3]] == [["short.mkv", "4", "1"], ["long.mp4", "48", "3"]]
     assert table[3][:2] == ["bad.mp4", "failed:"]
     assert "\x1b" not in said.err
     assert "raylet" not in said.err + said.out
@@ -242,7 +242,7 @@ def test_files_that_the_workers_do_not_see_are_shipped_and_everything_comes_back
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
 def test_ctrl_c_ends_the_cluster_that_was_started_and_keeps_finished_shots(tmp_path, model):
-    video = shaky_video(tmp_path / "a.mp4", (6, 60))
+    video = shaky_video(tmp_path / "a.mp4", (6, 36))
     words = ("restore", video, "--model", model, *QUICK, "--no-guard")
     assert run(*words, "-o", tmp_path / "plain.mp4") == 0
     output = tmp_path / "out.mp4"
