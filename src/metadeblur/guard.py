@@ -44,6 +44,9 @@ SHARP_SKEW = -0.55
 """Figure along the motion less the one across it, above which a clip counts as sharp: sharp clips -0.4 to 0.4; blurred
 clips -1.7 to -0.35, so this one alone does not tell them apart."""
 
+TELLING_DB = 0.02
+"""Difference of mean PSNR on the held-out pairs under which one share is not called better than another."""
+
 HARM_DB = 0.05
 """How far below the base an adaptation may be on the held-out pairs and still count as one that does nothing."""
 
@@ -124,11 +127,14 @@ def judge(
     if not pairs.passed:
         return Verdict(0.0, (pairs,), harmless=bool(gains) and gains[shares[0]] >= -HARM_DB)
 
+    # A few patches do not tell shares apart whose gains are nearly the same: the largest of these is tried first.
+    enough = min(gains[best] - TELLING_DB, settings.least_gain_db)
+    most = max(share for share in shares if gains[share] >= gains[best] - TELLING_DB)
     samples = choose_samples(clip, traits(base).frames, settings)
     before = _restored(base, samples)
     vetoes: list[Reason] = []
-    for share in (share for share in shares if share <= best):
-        if gains[share] < settings.least_gain_db:
+    for share in (share for share in shares if share <= most):
+        if gains[share] < enough:
             continue
         try:
             after = _restored(blend(base, adapted, share), samples)
@@ -140,7 +146,7 @@ def judge(
         reasons = [_vote_reason(vote, VOTES[vote.name], said) for vote in votes]
         failed = [reason for reason in reasons if not reason.passed]
         if not failed:
-            chosen = _pairs_reason(gains[share], share, settings.least_gain_db, len(held_out))
+            chosen = _pairs_reason(gains[share], share, enough, len(held_out))
             return Verdict(share, (chosen, *vetoes, *reasons))
         vetoes += failed
     return Verdict(0.0, (pairs, *vetoes))
