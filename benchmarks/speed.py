@@ -40,7 +40,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from metadeblur.adapt import AdaptSettings
-from metadeblur.background import Behind, prefetch
+from metadeblur.background import pays
 from metadeblur.clip import Clip
 from metadeblur.data.pairs import read_picture
 from metadeblur.evaluation.tables import markdown
@@ -151,20 +151,17 @@ def support(sizes: Sizes, rounds: int) -> Part:
 
 
 @contextmanager
-def one_after_the_other() -> Iterator[None]:
-    """Decoding, network and encoding take turns instead of going on side by side."""
+def beside(together: bool) -> Iterator[None]:
+    """Decoding and encoding beside the network, or in turn with it, whatever would be chosen."""
     rooms = [room for name, room in sys.modules.items() if name.startswith("metadeblur")]
-    changed = [room for room in rooms if vars(room).get("prefetch") is prefetch]
-    do = Behind.do
+    changed = [room for room in rooms if vars(room).get("pays") is pays]
     try:
         for room in changed:
-            room.prefetch = lambda items, _: (item for item in items)  # type: ignore[attr-defined]
-        Behind.do = lambda _, call, *values: call(*values)  # type: ignore[method-assign]
+            room.pays = lambda _: together  # type: ignore[attr-defined]
         yield
     finally:
-        Behind.do = do  # type: ignore[method-assign]
         for room in changed:
-            room.prefetch = prefetch  # type: ignore[attr-defined]
+            room.pays = pays  # type: ignore[attr-defined]
 
 
 @contextmanager
@@ -205,10 +202,11 @@ def pipeline(sizes: Sizes, rounds: int) -> Part:
             }
 
         def side_by_side() -> None:
-            kept.append({"way": "side by side", **restored()})
+            with beside(True):
+                kept.append({"way": "side by side", **restored()})
 
         def in_turn() -> None:
-            with one_after_the_other():
+            with beside(False):
                 kept.append({"way": "one after the other", **restored()})
 
         seconds = take_turns({"one after the other": in_turn, "side by side": side_by_side}, rounds)
@@ -224,7 +222,8 @@ def pipeline(sizes: Sizes, rounds: int) -> Part:
         lines.append([way, spread([run["restore"] / sizes.frames for run in runs], ".3g"), *shares])
     about = (
         f"A video of {sizes.frames} frames of {width}x{height} (H.264), restored with `lite` without adapting, written "
-        "as by default. Side by side: frames are decoded ahead of the network and encoded behind it. The shares are "
+        "as by default. Side by side: frames are decoded ahead of the network and encoded behind it; "
+        "by default only where PyTorch leaves processors free. The shares are "
         "those of the time of restoring that is spent inside the restorer (optical flow, samples along it, the "
         "network's layers), and of the whole run with looking through the file and joining it."
     )

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metadeblur import memory
-from metadeblur.background import prefetch
+from metadeblur.background import pays, prefetch
 from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
 from metadeblur.networks.lite import Lite
@@ -356,6 +356,20 @@ def test_missing_gpu_and_wrong_size_are_said(monkeypatch: pytest.MonkeyPatch) ->
         Restorer(nn.Identity(), 8, 8, RestoreSettings(device="cuda"))
     with pytest.raises(MetadeblurError, match="shaped"):
         Restorer(nn.Identity(), 8, 8, CPU)(torch.zeros(3, 8, 9))
+
+
+def test_nothing_is_decoded_ahead_where_every_processor_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1}, raising=False)
+    assert not pays(cpu)
+    assert pays(torch.device("cuda"))
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2}, raising=False)
+    assert pays(cpu)
+    names = []
+    for depth in (0, 2):
+        names += list(prefetch((threading.current_thread().name for _ in range(1)), depth))
+    assert names == [threading.current_thread().name, "prefetch"]
 
 
 def test_prefetch_works_ahead_and_no_further() -> None:

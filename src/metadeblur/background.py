@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,13 +11,28 @@ from threading import Event, Thread
 from types import TracebackType
 from typing import Any, TypeVar
 
+import torch
+
 Item = TypeVar("Item")
 
 DEPTH = 3  # calls that may wait; each holds a frame
 
 
+def pays(device: torch.device) -> bool:
+    """Whether work beside the network gains time: on a GPU, or where PyTorch leaves processors free.
+
+    Where its threads take every processor, others among them make each of its operations wait: on two processors the
+    whole takes a quarter longer (docs/results/speed.md).
+    """
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return device.type != "cpu" or processors > torch.get_num_threads()
+
+
 class Behind:
     """Makes calls one after the other in a thread of its own, a few behind; what they raise is raised here.
+
+    Args:
+        beside: in a thread of its own; otherwise each call is made at once.
 
     >>> done = []
     >>> with Behind() as behind:
@@ -27,12 +43,16 @@ class Behind:
     [0, 1, 2, 3, 4]
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, beside: bool = True) -> None:
+        self._beside = beside
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="behind")
         self._calls: deque[Future[Any]] = deque()
 
     def do(self, call: Callable[..., object], *values: object) -> None:
         """Make a call later, in order; waits while too many are outstanding."""
+        if not self._beside:
+            call(*values)
+            return
         while len(self._calls) >= DEPTH:
             self._calls.popleft().result()
         self._calls.append(self._worker.submit(call, *values))
@@ -53,13 +73,16 @@ class Behind:
 
 
 def prefetch(items: Iterable[Item], depth: int) -> Generator[Item, None, None]:
-    """The items in order, made by a thread that works up to ``depth`` items ahead.
+    """The items in order, made by a thread that works up to ``depth`` items ahead; with depth 0 as they are asked for.
 
     An error raised while an item is made is raised here in its place. Closing the iterator stops the thread.
 
     >>> list(prefetch(range(4), depth=2))
     [0, 1, 2, 3]
     """
+    if depth == 0:
+        yield from items
+        return
     queue: Queue[tuple[Item] | BaseException | None] = Queue(depth)
     stopped = Event()
 

@@ -20,7 +20,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from metadeblur.background import prefetch
+from metadeblur.background import pays, prefetch
 from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
 from metadeblur.fusion import fuse_pairs, fusion_of
@@ -391,7 +391,8 @@ def restore(
 def restore_frames(restorer: Restorer, clip: Clip) -> Generator[Tensor, None, None]:
     """The restored frames of a clip in order, (3, H, W) each, in constant memory.
 
-    The next frames are decoded in a thread of their own while the network works; closing the iterator ends it.
+    Where it gains time the next frames are decoded in a thread of their own while the network works; closing the
+    iterator ends it.
     """
     with closing(restore_pairs(restorer, clip)) as pairs:
         for _, restored in pairs:
@@ -413,7 +414,8 @@ def restore_pairs(restorer: Restorer, clip: Clip) -> Generator[tuple[Tensor, Ten
 
 def _one_by_one(restorer: Restorer, clip: Clip) -> Generator[tuple[Tensor, Tensor], None, None]:
     """(blurred, restored), each frame by itself."""
-    with closing(prefetch(windows(clip, restorer.frames), _QUEUED)) as ready:
+    ahead = _QUEUED if pays(restorer.device) else 0
+    with closing(prefetch(windows(clip, restorer.frames), ahead)) as ready:
         for window in ready:
             yield window[len(window) // 2], restorer(window)
 

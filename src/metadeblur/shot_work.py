@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from metadeblur.adapt import AdaptSettings
-from metadeblur.background import Behind, prefetch
+from metadeblur.background import Behind, pays, prefetch
 from metadeblur.clip import Clip
 from metadeblur.decide import Decision, decide, shared_budget
 from metadeblur.progress import stopwatch
@@ -158,7 +158,7 @@ def write_shot(
         clip = clip.part(0, count)
     with ExitStack() as stack:
         writers = {kind: stack.enter_context(_writer(film, kind, index)) for kind in kinds}
-        behind = stack.enter_context(Behind())
+        behind = stack.enter_context(Behind(beside=restorer is None or pays(restorer.device)))
         began = time.monotonic()
         for number, (blurred, restored) in enumerate(stack.enter_context(closing(_pairs(clip, restorer)))):
             for kind, writer in writers.items():
