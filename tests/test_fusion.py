@@ -172,6 +172,8 @@ def test_adapting_marks_the_model_and_the_record_says_so() -> None:
     without = adapt(net, shaken(), settings=quick, guard=False, fuse=False)
     assert not without.fused
     assert fusion_of(without.model) is None
+    again = adapt(whole.model, shaken(), settings=quick, fuse=False)  # weights that were adapted before
+    assert fusion_of(again.model) is None
     dropped = adapt(net, shaken(), settings=quick, held_out=0.0)  # nothing proves that it helps
     assert dropped.share == 0
     assert not dropped.fused

@@ -124,6 +124,8 @@ def adapt(
     device = choose_device(settings.device)
     # A plain copy: hooks and buffers come along, gradients and the caller's mode do not matter.
     base = frozen(net).to(device)
+    if not settings.fuse:
+        with_fusion(base, None)  # the mark of weights that were adapted before
     if len(clip) < MINIMUM_FRAMES:
         text = f"{len(clip)} frames are too few to adapt to (at least {MINIMUM_FRAMES}); the base model is used"
         return Outcome(base, 0.0, (Reason("length", float(len(clip)), float(MINIMUM_FRAMES), False, text),))
