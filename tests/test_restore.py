@@ -401,7 +401,9 @@ def test_errors_while_decoding_reach_the_reader() -> None:
         next(ahead)
 
 
-def test_closing_stops_the_thread() -> None:
+def test_closing_stops_the_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("metadeblur.restore.pays", lambda _: True)
+
     def threads() -> int:
         return sum(thread.name == "prefetch" for thread in threading.enumerate())
 
