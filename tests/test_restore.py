@@ -402,7 +402,8 @@ def test_errors_while_decoding_reach_the_reader() -> None:
 
 
 def test_closing_stops_the_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("metadeblur.restore.pays", lambda _: True)
+    room = importlib.import_module("metadeblur.restore")  # the package's attribute of this name is the function
+    monkeypatch.setattr(room, "pays", lambda _: True)
 
     def threads() -> int:
         return sum(thread.name == "prefetch" for thread in threading.enumerate())
