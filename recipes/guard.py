@@ -1,6 +1,6 @@
 """Put the guard on trial: honest adaptations and as many that are spoilt on purpose.
 
-    python recipes/guard.py ROOT... -o DIR [--model lite] [--seeds 1] [--steps 40]
+    python recipes/guard.py ROOT... -o DIR [--model lite] [--seeds 1] [--steps 40] [--pairs 20] [--patch 160]
 
 ROOT is a folder of paired clips, or builtin. A stopped run goes on with the same command. Writes guard.md, .tex, .csv
 and guard.json, with every adaptation, machine, versions and settings.
@@ -28,8 +28,11 @@ def main() -> None:
     parser.add_argument("--model", default="lite")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--pairs", type=int, default=20)
+    parser.add_argument("--patch", type=int, default=160)
     given = parser.parse_args()
-    net, settings = load_deblurrer(given.model), AdaptSettings(steps=given.steps, fuse=False)
+    net = load_deblurrer(given.model)
+    settings = AdaptSettings(steps=given.steps, pairs=given.pairs, patch=given.patch, fuse=False)
     records = []
     for root in given.roots:
         benchmark = make_builtin(given.out / "clips") if root == "builtin" else open_benchmark(Path(root))

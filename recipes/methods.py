@@ -1,7 +1,8 @@
 """Compare the ways to adapt under one protocol, several seeds, clips not made with optical flow apart.
 
     python recipes/methods.py ROOT... -o DIR [--model lite] [--methods flow,self,align,flow+align,flow+self] [--seeds 3]
-                              [--apart hero7] [--crop PX] [--frames N] [--steps 40]
+                              [--meta DIR] [--apart hero7] [--crop PX] [--frames N] [--clips A,B] [--steps 40]
+                              [--pairs 20] [--patch 160]
 
 ROOT is a folder of paired clips, or builtin. A stopped run goes on with the same command. Writes methods.md, .tex, .csv
 and methods.json, with machine, versions and settings.
@@ -29,11 +30,15 @@ def main() -> None:
     parser.add_argument("-o", dest="out", type=Path, required=True)
     parser.add_argument("--model", default="lite")
     parser.add_argument("--methods", default="flow,self,align,flow+align,flow+self")
+    parser.add_argument("--meta", default="", help="folder that metadeblur train meta wrote, for the method meta")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--apart", default="hero7")
     parser.add_argument("--crop", type=int, default=0)
     parser.add_argument("--frames", type=int, default=0)
+    parser.add_argument("--clips", default="")
     parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--pairs", type=int, default=20)
+    parser.add_argument("--patch", type=int, default=160)
     given = parser.parse_args()
     benchmarks = {
         Path(root).resolve().name if root != "builtin" else root: (
@@ -43,11 +48,13 @@ def main() -> None:
     }
     settings = EvaluateSettings(
         methods=tuple(given.methods.split(",")),
+        meta=given.meta,
+        clips=tuple(name for name in given.clips.split(",") if name),
         crop=given.crop,
         frames=given.frames,
         apart=tuple(given.apart.split(",")),
         # Fusing frames helps every way alike and would hide how they differ.
-        adaptation=AdaptSettings(steps=given.steps, fuse=False),
+        adaptation=AdaptSettings(steps=given.steps, pairs=given.pairs, patch=given.patch, fuse=False),
     )
     net = load_deblurrer(given.model)
     lines = compare(

@@ -12,11 +12,15 @@ import torch
 from metadeblur.data.layouts import plain_clips
 from metadeblur.data.pairs import PairSampler
 from metadeblur.errors import MetadeblurError
+from metadeblur.metrics import psnr
+from metadeblur.networks import ARCHITECTURES, final
+from metadeblur.networks.cdvd_tsp import CDVDTSP
 from metadeblur.networks.lite import Lite
+from metadeblur.networks.mimo_unet import MIMOUNet
 from metadeblur.training import deblur
-from metadeblur.training.deblur import DeblurTraining, train_deblur
-from metadeblur.training.loop import LoopSettings
-from metadeblur.weights import load_deblurrer, parameters_digest, read_weights
+from metadeblur.training.deblur import DeblurTraining, new_network, train_deblur
+from metadeblur.training.loop import LoopSettings, follow
+from metadeblur.weights import load_deblurrer, parameters_digest, read_weights, save_deblurrer
 
 
 @pytest.fixture
@@ -35,7 +39,7 @@ def clips(tmp_path):
 @pytest.fixture
 def small(clips, monkeypatch):
     small = Lite(channels=(16, 16), encoder=(1, 1), decoder=(1,), frames=3)
-    monkeypatch.setattr(deblur, "new_network", lambda: copy.deepcopy(small))
+    monkeypatch.setattr(deblur, "new_network", lambda _: copy.deepcopy(small))
     loop = LoopSettings(steps=12, warmup=2, log_steps=2, validate_steps=6, checkpoint_minutes=0.0)
     return DeblurTraining(
         clips=(str(clips),),
@@ -92,7 +96,45 @@ def test_an_old_run_is_not_overwritten(small, tmp_path):
 def test_a_loss_that_is_not_finite_ends_the_run_with_a_reason(small, tmp_path, monkeypatch):
     monkeypatch.setitem(deblur.LOSSES, "balanced", lambda output, sharp: (output - sharp).sum() * float("nan"))
     with pytest.raises(MetadeblurError, match=r"step 0: loss.*not finite"):
-        train_deblur(small, tmp_path / "run", quiet=True)
+        train_deblur(replace(small, loss="balanced"), tmp_path / "run", quiet=True)
+
+
+@pytest.mark.parametrize("name", [name for name, entry in ARCHITECTURES.items() if entry.small])
+def test_each_small_network_learns_by_its_own_loss_and_comes_back_from_its_file(name, clips, tmp_path):
+    torch.manual_seed(0)
+    loop = LoopSettings(steps=8, warmup=0, log_steps=1, validate_steps=8)
+    settings = DeblurTraining(network=name, size="small", clips=(str(clips),), batch=2, patch=32, loop=loop)
+    settings = replace(settings, precision="fp32", identity=0.0, ema=0.0)
+    loaded = load_deblurrer(train_deblur(settings, tmp_path / "run", quiet=True))
+    made = new_network(settings)
+    assert type(loaded) is type(made)
+    assert parameter_shapes(loaded) == parameter_shapes(made)
+    losses = [float(row["loss"]) for row in rows(tmp_path / "run" / "log.csv")]
+    assert min(losses[4:]) < losses[0]
+    size = (1, 5, 3, 32, 32) if name == "cdvd-tsp" else (1, 3, 32, 32)
+    assert final(loaded(torch.rand(size))).shape == (1, 3, 32, 32)
+
+
+def parameter_shapes(net):
+    return {key: tuple(value.shape) for key, value in net.state_dict().items()}
+
+
+def test_an_untrained_cdvd_tsp_nearly_gives_the_middle_frame_back():
+    torch.manual_seed(0)
+    window = torch.nn.functional.interpolate(torch.rand(5, 3, 8, 8), size=64, mode="bilinear")
+    with torch.no_grad():
+        first, second, third, restored = CDVDTSP(channels=16, blocks=1, narrow=4).outputs(window[None])
+    assert float(psnr(restored, window[2][None])) > 20
+    assert all(float(psnr(one, window[1 + at][None])) > 23 for at, one in enumerate((first, second, third)))
+
+
+def test_the_running_mean_counts_a_shared_weight_once():
+    shared = torch.nn.PReLU()
+    net, mean = torch.nn.Sequential(shared, shared), torch.nn.Sequential(*[torch.nn.PReLU()] * 2)
+    torch.nn.init.constant_(net[0].weight, 1.0)
+    torch.nn.init.constant_(mean[0].weight, 0.0)
+    follow(mean, net, 0.75, number=1000)
+    assert mean[0].weight.item() == pytest.approx(0.25)
 
 
 def test_wrong_settings_are_named(small, tmp_path):
@@ -100,6 +142,14 @@ def test_wrong_settings_are_named(small, tmp_path):
         train_deblur(replace(small, loss="l3"), tmp_path / "run", quiet=True)
     with pytest.raises(MetadeblurError, match="no training clips"):
         train_deblur(replace(small, clips=()), tmp_path / "run", quiet=True)
+    with pytest.raises(MetadeblurError, match="network 'unet' is not known; allowed: lite"):
+        new_network(replace(small, network="unet"))
+    with pytest.raises(MetadeblurError, match="lite has no small form; those that have: mimo-unet-plus"):
+        new_network(replace(small, network="lite", size="small"))
+    start = tmp_path / "start.safetensors"
+    save_deblurrer(MIMOUNet(blocks=1, channels=16), start, {})
+    with pytest.raises(MetadeblurError, match="weights of another network than lite"):
+        train_deblur(replace(small, start=str(start)), tmp_path / "run", quiet=True)
     with pytest.raises(MetadeblurError, match="lower --patch"):
         train_deblur(replace(small, patch=128), tmp_path / "run", quiet=True)
 
@@ -112,6 +162,17 @@ def test_batches_depend_on_seed_and_step_alone(clips):
     assert torch.equal(one.blurred, other.blurred)
     assert torch.equal(one.sharp, other.sharp)
     assert not torch.equal(one.blurred, samplers[0](5).blurred)
+
+
+def test_windows_without_motion_hold_the_same_frames(clips):
+    told, plain = (
+        PairSampler(plain_clips(clips), patch=24, batch=2, seed=3, frames=3, motion=motion)(5)
+        for motion in (True, False)
+    )
+    assert plain.velocity is None
+    assert told.velocity is not None
+    assert torch.equal(told.blurred, plain.blurred)
+    assert torch.equal(told.sharp, plain.sharp)
 
 
 def test_both_sides_are_cut_alike(clips):

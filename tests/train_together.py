@@ -20,7 +20,7 @@ def train_all(material: Path, out: Path) -> None:
     torch.set_num_threads(1)
     clips = (str(material / "train"),)
     loop = LoopSettings(steps=3, warmup=0, log_steps=1, validate_steps=3, checkpoint_minutes=0.0)
-    deblur.new_network = lambda: Lite(channels=(8, 8), encoder=(1, 1), decoder=(1,), fold=2)
+    deblur.new_network = lambda _: Lite(channels=(8, 8), encoder=(1, 1), decoder=(1,), fold=2)
     train_deblur(
         DeblurTraining(clips=clips, batch=4, patch=32, precision="fp32", loop=loop), out / "deblur", quiet=True
     )

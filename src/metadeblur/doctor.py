@@ -12,6 +12,7 @@ from typing import Any
 
 import av
 import torch
+from av import library_versions
 
 from metadeblur.catalogue import names
 from metadeblur.errors import MetadeblurError
@@ -112,7 +113,7 @@ def examine(*, speed: bool = True, progress: Callable[[int, int, str], None] | N
         native_bf16=has_native_bf16(device),
         usable_bytes=available_bytes(device),
         gpu=_gpu(),
-        ffmpeg={name: ".".join(map(str, number)) for name, number in sorted(av.library_versions.items())},
+        ffmpeg={name: ".".join(map(str, number)) for name, number in sorted(library_versions.items())},
         decoders={name: _decodes(name) for name in DECODERS},
         encoders=encoders(),
         extras=tuple(map(_extra, _extras())),

@@ -49,7 +49,7 @@ class _Training:
 
 @dataclass(frozen=True)
 class TrainDeblur(_Training):
-    """Train the network lite on paired clips (GoPro layout, as metadeblur synth makes them).
+    """Train a deblurring network on paired clips (GoPro layout, as metadeblur synth makes them).
 
     Settings come from a TOML file, from flags, or both; flags win. A run writes checkpoints and goes on with --resume.
     """

@@ -28,7 +28,7 @@ class Batch:
     Attributes:
         blurred: (B, 3, P, P), or windows (B, N, 3, P, P).
         sharp: (B, 3, P, P).
-        velocity: (B, 2, P / 2, P / 2), px a frame interval, of windows; None for single pictures.
+        velocity: (B, 2, P / 2, P / 2), px a frame interval, of windows where it was asked for; otherwise None.
     """
 
     blurred: Tensor
@@ -51,7 +51,8 @@ class PairSampler:
         patch: side of the square patches in px.
         batch: patches a batch.
         seed: the randomness.
-        frames: 1 for single patches, 3 for windows with their velocity; windows are clamped at the ends of a clip.
+        frames: 1 for single patches, or an odd number for windows, which are clamped at the ends of a clip.
+        motion: give windows with their velocity.
         identity: share of patches whose blurred side is replaced by the sharp one, so that sharp pictures stay sharp.
         alone: share of windows that repeat their centre and stand still, as a single picture does.
         easy: chance that a patch is taken whose two sides differ little (more than 33 dB); otherwise one is drawn anew,
@@ -67,6 +68,7 @@ class PairSampler:
         batch: int,
         seed: int,
         frames: int = 1,
+        motion: bool = True,
         identity: float = 0.0,
         alone: float = 0.0,
         easy: float = 1.0,
@@ -75,6 +77,7 @@ class PairSampler:
         self._clips = list(clips)
         self._places = [(clip, index) for clip in self._clips for index in range(len(clip.blurred))]
         self.patch, self.batch, self.seed, self.frames = patch, batch, seed, frames
+        self.motion = motion and frames > 1
         self.identity, self.alone, self.easy = identity, alone, easy
         self._read = FrameCache(cache_bytes)
         self._velocities: dict[Path, Velocity] = {}
@@ -97,6 +100,8 @@ class PairSampler:
         windows = _tensor(np.stack([np.stack(one.window) for one in drawn]))
         if self.frames == 1:
             return Batch(windows[:, 0], sharp)
+        if not self.motion:
+            return Batch(windows, sharp)
         velocity = np.stack([one.velocity for one in drawn if one.velocity is not None]).astype(np.float32)
         return Batch(windows, sharp, torch.from_numpy(velocity).permute(0, 3, 1, 2).contiguous())
 
@@ -126,7 +131,7 @@ class PairSampler:
             return np.ascontiguousarray((piece[:, ::-1] if mirror else piece)[..., colours])
 
         velocity = None
-        if self.frames > 1:
+        if self.motion:
             side_px = self.patch // 2
             whole = self._velocity(clip, index)
             piece = np.rot90(whole[top // 2 : top // 2 + side_px, left // 2 : left // 2 + side_px], turns)

@@ -49,6 +49,7 @@ class Architecture:
     marks: tuple[str, ...]  # tensor names that tell this architecture from the others
     traits: Traits
     published: Callable[[], nn.Module]  # untrained, in the sizes of the paper
+    small: Callable[[], nn.Module] | None = None  # untrained, in sizes that two processor cores can train in minutes
     sizes: tuple[tuple[str, int], ...] = ()  # first dimensions of tensors that tell a variant from its sisters
     # Faster settings of the same weights, by name.
     variants: dict[str, Callable[[dict[str, Tensor]], nn.Module]] = field(default_factory=dict)
@@ -85,6 +86,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         ),
         traits=Traits(multiple=4, loss=multiscale_fft, all_outputs=True),
         published=MIMOUNet.plus,
+        small=partial(MIMOUNet, blocks=2, channels=24),
     ),
     "mprnet": Architecture(
         network=MPRNet,
@@ -92,6 +94,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         marks=("shallow_feat1.0.weight", "stage3_orsnet.conv_enc1.weight", "sam12.conv1.weight", "tail.weight"),
         traits=Traits(multiple=8, loss=charbonnier_edge, all_outputs=True),
         published=MPRNet,
+        small=partial(MPRNet, channels=32, level_step=0, stage3_step=0, blocks=1),
     ),
     "restormer": Architecture(
         network=Restormer,
@@ -99,6 +102,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         marks=("patch_embed.proj.weight", "latent.0.attn.temperature", "refinement.0.ffn.project_in.weight"),
         traits=Traits(multiple=8, loss=F.l1_loss),
         published=Restormer,
+        small=partial(Restormer, channels=16, blocks=(1, 1, 2, 2), refinement=1),
     ),
     "cdvd-tsp": Architecture(
         network=CDVDTSP,
@@ -106,6 +110,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         marks=("flow_net.moduleNetwork.moduleTwo.moduleUpflow.weight", "recons_net.inBlock.0.0.weight"),
         traits=Traits(frames=5, multiple=4, loss=_seeded_hard_example, all_outputs=True),
         published=CDVDTSP,
+        small=partial(CDVDTSP, channels=16, blocks=1, narrow=4),
     ),
     "nafnet-32": Architecture(
         network=NAFNet,

@@ -111,11 +111,12 @@ class FlowEstimator(nn.Module):
         width: channels of the pyramid on this level.
         coarser: channels of the coarser level's features; 0 on the coarsest.
         scale: from the flow's unit (20 px of the picture) to px of this level.
+        narrow: by which the published widths are divided.
     """
 
     growth = (128, 128, 96, 64, 32)
 
-    def __init__(self, width: int, coarser: int, scale: float) -> None:
+    def __init__(self, width: int, coarser: int, scale: float, narrow: int = 1) -> None:
         super().__init__()
         self.scale = scale
         channels = (2 * REACH + 1) ** 2
@@ -124,7 +125,7 @@ class FlowEstimator(nn.Module):
             self.moduleUpfeat = nn.ConvTranspose2d(coarser, 2, 4, stride=2, padding=1)
             channels += width + 4
         self.dense = ("moduleOne", "moduleTwo", "moduleThr", "moduleFou", "moduleFiv")
-        for name, given in zip(self.dense, self.growth, strict=True):
+        for name, given in zip(self.dense, (width // narrow for width in self.growth), strict=True):
             self.add_module(name, convolutions(nn.Conv2d(channels, given, 3, padding=1)))
             channels += given
         self.moduleSix = nn.Sequential(nn.Conv2d(channels, 2, 3, padding=1))
@@ -147,10 +148,11 @@ class FlowEstimator(nn.Module):
 class ContextNetwork(nn.Module):
     """PWC-Net's context network: dilated convolutions that refine the finest flow."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, narrow: int = 1) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        for given, dilation in ((128, 1), (128, 2), (128, 4), (96, 8), (64, 16), (32, 1)):
+        for width, dilation in ((128, 1), (128, 2), (128, 4), (96, 8), (64, 16), (32, 1)):
+            given = width // narrow
             layers += [nn.Conv2d(channels, given, 3, padding=dilation, dilation=dilation), nn.LeakyReLU(0.1)]
             channels = given
         self.moduleMain = nn.Sequential(*layers, nn.Conv2d(channels, 2, 3, padding=1))
@@ -162,20 +164,25 @@ class ContextNetwork(nn.Module):
 
 
 class PWCNet(nn.Module):
-    """Flow at a quarter of the size, in units of 20 px, from the pyramids of pictures with sides in multiples of 64."""
+    """Flow at a quarter of the size, in units of 20 px, from the pyramids of pictures with sides in multiples of 64.
+
+    Args:
+        narrow: by which the published widths are divided.
+    """
 
     widths = (16, 32, 64, 96, 128, 196)
 
-    def __init__(self) -> None:
+    def __init__(self, narrow: int = 1) -> None:
         super().__init__()
-        self.moduleExtractor = Pyramid(self.widths)
-        six = FlowEstimator(self.widths[5], 0, 0.0)
-        five = FlowEstimator(self.widths[4], six.channels, 20 / 32)
-        four = FlowEstimator(self.widths[3], five.channels, 20 / 16)
-        three = FlowEstimator(self.widths[2], four.channels, 20 / 8)
-        two = FlowEstimator(self.widths[1], three.channels, 20 / 4)
+        widths = [width // narrow for width in self.widths]
+        self.moduleExtractor = Pyramid(widths)
+        six = FlowEstimator(widths[5], 0, 0.0, narrow)
+        five = FlowEstimator(widths[4], six.channels, 20 / 32, narrow)
+        four = FlowEstimator(widths[3], five.channels, 20 / 16, narrow)
+        three = FlowEstimator(widths[2], four.channels, 20 / 8, narrow)
+        two = FlowEstimator(widths[1], three.channels, 20 / 4, narrow)
         self.moduleTwo, self.moduleThr, self.moduleFou, self.moduleFiv, self.moduleSix = two, three, four, five, six
-        self.moduleRefiner = ContextNetwork(two.channels)
+        self.moduleRefiner = ContextNetwork(two.channels, narrow)
 
     def forward(self, first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
         """Flow (B, 2, H / 4, W / 4) from ``first`` to ``second``, both levels of the pyramid, finest first."""
@@ -191,9 +198,9 @@ class PWCNet(nn.Module):
 class FlowNetwork(nn.Module):
     """Optical flow in px between pictures of any size; they are resized to multiples of 64 for PWC-Net."""
 
-    def __init__(self) -> None:
+    def __init__(self, narrow: int = 1) -> None:
         super().__init__()
-        self.moduleNetwork = PWCNet()
+        self.moduleNetwork = PWCNet(narrow)
 
     def features(self, pictures: Tensor) -> list[Tensor]:
         """The pyramid of pictures (B, 3, H, W), to be compared by :meth:`between`."""
@@ -255,6 +262,27 @@ class Restoration(nn.Module):
         self.decoder_second = nn.Sequential(*residual(quarter), widen(quarter, half))
         self.decoder_first = nn.Sequential(*residual(half), widen(half, full))
         self.outBlock = nn.Sequential(*residual(full), nn.Conv2d(full, 3, 5, padding=2))
+        self._start_as_middle_frame()
+
+    def _start_as_middle_frame(self) -> None:
+        """First weights with which the middle frame (channels 3 to 5 of the input) comes through nearly as it is.
+
+        There is no skip from picture to picture, and a short training would be spent on learning one.
+        """
+        weights = dict(self.named_parameters())
+        first, last = "inBlock.0.0", f"outBlock.{len(self.outBlock) - 1}"
+        coarser = f"decoder_first.{len(self.decoder_first) - 1}.0"
+        with torch.no_grad():
+            for layer in (first, coarser, last):
+                weights[f"{layer}.weight"].mul_(0.1)
+                weights[f"{layer}.bias"].zero_()
+            for colour in range(3):
+                for weight, taken in ((weights[f"{first}.weight"], 3 + colour), (weights[f"{last}.weight"], colour)):
+                    weight[colour] = 0
+                    weight[colour, taken, 2, 2] = 1
+            for module in self.modules():
+                if isinstance(module, ResidualBlock):
+                    module.conv2.weight.mul_(0.1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, 10, H, W) to a picture (B, 3, H, W)."""
@@ -284,6 +312,7 @@ class CDVDTSP(nn.Module):
     Args:
         channels: features of the restoration network at full size.
         blocks: residual blocks in each of its parts.
+        narrow: by which the published widths of PWC-Net are divided.
 
     Its training loss is taken of the four pictures of :meth:`outputs`, the last of which is the restored centre frame.
 
@@ -299,9 +328,9 @@ class CDVDTSP(nn.Module):
         "last": ("recons_net.outBlock",),
     }
 
-    def __init__(self, channels: int = 32, blocks: int = 3) -> None:
+    def __init__(self, channels: int = 32, blocks: int = 3, narrow: int = 1) -> None:
         super().__init__()
-        self.flow_net = FlowNetwork()
+        self.flow_net = FlowNetwork(narrow)
         self.recons_net = Restoration(channels, blocks)
 
     @classmethod
@@ -314,6 +343,7 @@ class CDVDTSP(nn.Module):
         net = cls(
             channels=weights["recons_net.inBlock.0.0.weight"].shape[0],
             blocks=max(int(key.split(".")[2]) for key in weights if key.startswith("recons_net.inBlock.")),
+            narrow=PWCNet.widths[-1] // weights["flow_net.moduleNetwork.moduleExtractor.moduleSix.0.weight"].shape[0],
         )
         net.load_state_dict({key: value.float() for key, value in weights.items()})
         return net

@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,25 +16,30 @@ from torch import Tensor, nn
 from metadeblur.data.layouts import plain_clips
 from metadeblur.data.pairs import Batch, PairSampler
 from metadeblur.errors import MetadeblurError
+from metadeblur.learning import own_loss
 from metadeblur.losses import balanced, charbonnier, psnr_loss
+from metadeblur.networks import ARCHITECTURES, Loss, final, traits
 from metadeblur.networks.lite import Lite
 from metadeblur.pictures import Picture, side_by_side, to_uint8
-from metadeblur.training.loop import LoopSettings, run
+from metadeblur.tiles import pad_to_multiple
+from metadeblur.training.loop import LoopSettings, follow, run
 from metadeblur.training.workers import Workers, join
 
-LOSSES = {"balanced": balanced, "charbonnier": charbonnier, "psnr": psnr_loss}
+LOSSES: dict[str, Loss] = {"balanced": balanced, "charbonnier": charbonnier, "psnr": psnr_loss}
 
 
 @dataclass(frozen=True)
 class DeblurTraining:
     """Settings of ``train deblur``."""
 
+    network: str = "lite"  # name of the network, as metadeblur models lists them
+    size: Literal["published", "small"] = "published"  # small: reduced, for experiments; the paper's networks have it
     clips: tuple[str, ...] = ()  # folders with paired clips, <clip>/{blur,sharp}
     validation: tuple[str, ...] = ()  # folders with paired clips that are never trained on
     batch: int = 8  # patches a step
     patch: int = 160  # side of a patch in px
     learning_rate: float = 1e-3  # of AdamW, at its highest
-    loss: str = "balanced"  # balanced, charbonnier or psnr
+    loss: str = "own"  # own (what the network's paper trains with), balanced, charbonnier or psnr
     identity: float = 0.15  # share of patches that are sharp on both sides
     alone: float = 0.08  # share of windows that stand still and repeat their centre, as a single picture does
     easy: float = 0.2  # chance that a drawn patch is used whose two sides are more than 33 dB alike
@@ -48,30 +54,32 @@ class DeblurTrainee:
     """A deblurrer, the running mean of its weights, its optimiser and its data."""
 
     def __init__(
-        self, net: Lite, settings: DeblurTraining, device: torch.device, workers: Workers | None = None
+        self, net: nn.Module, settings: DeblurTraining, device: torch.device, workers: Workers | None = None
     ) -> None:
         self.settings, self.device = settings, device
         self.workers = workers or Workers(device)
         self.share = self.workers.share(settings.batch)
-        self.net: Lite = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.net: nn.Module = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.mean = copy.deepcopy(self.net).eval().requires_grad_(False)
         self.optimizer = torch.optim.AdamW(
             self.net.parameters(), lr=settings.learning_rate, betas=(0.9, 0.99), weight_decay=0.0
         )
         loop = settings.loop
+        frames, motion = traits(net).frames, isinstance(net, Lite)
         self.data = PairSampler(
             [clip for root in settings.clips for clip in plain_clips(Path(root))],
             patch=settings.patch,
             batch=settings.batch,
             seed=loop.seed,
-            frames=net.frames,
+            frames=frames,
+            motion=motion,
             identity=settings.identity,
             alone=settings.alone,
             easy=settings.easy,
         )
         held_out = [clip for root in settings.validation for clip in plain_clips(Path(root))]
         self.held_out = (
-            PairSampler(held_out, patch=settings.patch, batch=8, seed=1, frames=net.frames, easy=0.0)
+            PairSampler(held_out, patch=settings.patch, batch=8, seed=1, frames=frames, motion=motion, easy=0.0)
             if held_out
             else None
         )
@@ -81,17 +89,13 @@ class DeblurTrainee:
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.learning_rate * rate
         batch = self.data(number, self.share)
-        loss = LOSSES[self.settings.loss](self._forward(self.net, batch), batch.sharp.to(self.device))
+        loss = self._loss(batch)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.workers.average_gradients(self.net.parameters())
         length = nn.utils.clip_grad_norm_(self.net.parameters(), self.settings.clip_gradient)
         self.optimizer.step()
-        # A short run's mean must not remember the first weights for long.
-        decay = min(self.settings.ema, (1 + number) / (10 + number))
-        with torch.no_grad():
-            for mean, weight in zip(self.mean.parameters(), self.net.parameters(), strict=True):
-                mean.lerp_(weight, 1 - decay)
+        follow(self.mean, self.net, self.settings.ema, number)
         return {"loss": loss.item(), "gradient": float(length)}
 
     def validate(self, number: int) -> dict[str, float]:
@@ -123,11 +127,27 @@ class DeblurTrainee:
         ]
         return {"blurred_restored_sharp": np.concatenate(rows)}
 
-    def _forward(self, net: Lite, batch: Batch) -> Tensor:
-        velocity = None if batch.velocity is None else batch.velocity.to(self.device)
-        prepared = net.prepare_window(batch.blurred.to(self.device), velocity)
+    def _loss(self, batch: Batch) -> Tensor:
+        """The loss of the network being trained on a batch."""
+        sharp, name = batch.sharp.to(self.device), self.settings.loss
+        if isinstance(self.net, Lite):
+            chosen = traits(self.net).loss if name == "own" else LOSSES[name]
+            return chosen(self._forward(self.net, batch), sharp)
+        other = None if name == "own" else partial(_of_the_final_picture, LOSSES[name])
+        return own_loss(self.net, batch.blurred.to(self.device), sharp, other, bf16=self.settings.precision == "bf16")
+
+    def _forward(self, net: nn.Module, batch: Batch) -> Tensor:
+        """The full-size picture (B, 3, P, P) that a network gives for a batch."""
+        blurred = batch.blurred.to(self.device)
+        rows, columns = blurred.shape[-2:]
+        if isinstance(net, Lite):  # what it is told of the motion was worked out once for each frame
+            velocity = None if batch.velocity is None else batch.velocity.to(self.device)
+            fed = net.prepare_window(blurred, velocity).contiguous(memory_format=torch.channels_last)
+        else:
+            fed = pad_to_multiple(blurred, traits(net).multiple)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.settings.precision == "bf16"):
-            return net.deblur_prepared(prepared.contiguous(memory_format=torch.channels_last)).float()
+            output = net.deblur_prepared(fed) if isinstance(net, Lite) else final(net(fed))
+        return output[..., :rows, :columns].float()
 
     def state_dict(self) -> dict[str, Any]:
         """Weights, their mean and the optimiser."""
@@ -141,35 +161,55 @@ class DeblurTrainee:
         self.optimizer.load_state_dict(state["optimizer"])
 
 
-def new_network() -> Lite:
-    """The network that training from nothing starts with."""
-    return Lite(frames=3)
+def new_network(settings: DeblurTraining) -> nn.Module:
+    """The network that training from nothing starts with.
+
+    >>> type(new_network(DeblurTraining(network="mprnet", size="small"))).__name__
+    'MPRNet'
+
+    Raises:
+        MetadeblurError: no such network, or it has no small form.
+    """
+    _check(settings.network, ARCHITECTURES, "network")
+    if settings.network == "lite" and settings.size == "published":
+        return Lite(frames=3)
+    entry = ARCHITECTURES[settings.network]
+    made = entry.published if settings.size == "published" else entry.small
+    if made is None:
+        able = ", ".join(name for name, entry in ARCHITECTURES.items() if entry.small is not None)
+        raise MetadeblurError(f"{settings.network} has no small form; those that have: {able}")
+    return made()
+
+
+def _of_the_final_picture(loss: Loss, output: Any, sharp: Tensor) -> Tensor:
+    return loss(final(output), sharp)
 
 
 def train_deblur(
     settings: DeblurTraining, out: Path, *, resume: bool = False, device: str = "cpu", quiet: bool = False
 ) -> Path:
-    """Train ``lite`` and write ``out/weights.safetensors`` (the running mean, half precision).
+    """Train a deblurrer and write ``out/weights.safetensors`` (the running mean, half precision).
 
     Raises:
-        MetadeblurError: no clips, an unknown loss or precision, or see :func:`metadeblur.training.loop.run`.
+        MetadeblurError: no clips, an unknown network, loss or precision, or see
+            :func:`metadeblur.training.loop.run`.
     """
     from metadeblur.weights import load_deblurrer, save_deblurrer
 
-    _check(settings.loss, LOSSES, "loss")
+    _check(settings.loss, ("own", *LOSSES), "loss")
     _check(settings.precision, ("bf16", "fp32"), "precision")
     if not settings.clips:
         raise MetadeblurError("no training clips; give a folder of paired clips, for instance one that synth made")
     workers = join(torch.device(device))
     torch.manual_seed(settings.loop.seed)
-    net = load_deblurrer(settings.start) if settings.start else new_network()
-    if not isinstance(net, Lite):
-        raise MetadeblurError(f"{settings.start} holds weights of another network; train deblur trains lite")
+    net = load_deblurrer(settings.start).train() if settings.start else new_network(settings)
+    if not isinstance(net, ARCHITECTURES[settings.network].network):
+        raise MetadeblurError(f"{settings.start} holds weights of another network than {settings.network} (--network)")
     trainee = DeblurTrainee(net, settings, workers.device, workers)
     steps = run(trainee, settings.loop, out, resume=resume, quiet=quiet, workers=workers, items=settings.batch)
     target = out / "weights.safetensors"
     if workers.leads:
-        save_deblurrer(trainee.mean, target, {"architecture": "lite", "steps": str(steps)}, half=True)
+        save_deblurrer(trainee.mean, target, {"architecture": settings.network, "steps": str(steps)}, half=True)
     return target
 
 

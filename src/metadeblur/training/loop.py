@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from torch import nn
+from torch import Tensor, nn
 
 from metadeblur.errors import MetadeblurError
 from metadeblur.pictures import Picture, encode_png
@@ -89,13 +89,17 @@ def follow(mean: nn.Module, net: nn.Module, decay: float, number: int) -> None:
         number: of the step, from 0.
     """
     decay = min(decay, (1 + number) / (10 + number))
-    current = net.state_dict()
     with torch.no_grad():
-        for name, value in mean.state_dict().items():
+        # Not by the state dict, where a weight that layers share stands under several names.
+        for value, current in zip(_values(mean), _values(net), strict=True):
             if value.is_floating_point():
-                value.lerp_(current[name].to(value), 1 - decay)
+                value.lerp_(current.to(value), 1 - decay)
             else:
-                value.copy_(current[name])
+                value.copy_(current)
+
+
+def _values(net: nn.Module) -> list[Tensor]:
+    return [*net.parameters(), *net.buffers()]
 
 
 def run(
