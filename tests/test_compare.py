@@ -24,21 +24,25 @@ def method(gain, whole, seconds=10.0):
 
 
 def summary(gain, **more):
-    return {"psnr": {"base": 25.0}, "methods": {"flow": method(gain, gain + 0.1), "self": method(-0.2, -0.3)}, **more}
+    return {
+        "psnr": {"blurred": 24.0, "base": 25.0, "oracle": 26.0},
+        "methods": {"flow": method(gain, gain + 0.1), "self": method(-0.2, -0.3)},
+        **more,
+    }
 
 
 def test_means_and_spread_over_seeds():
     lines = across_seeds("val", [summary(0.3), summary(0.5)])
-    assert lines[1][:5] == ["val", "flow", "25.00", "25.40", "+0.40 \u00b1 0.14"]
-    assert lines[1][5:] == ["0.40", "0 %", "25.50", "+0.50 \u00b1 0.14", "50 %", "10"]
-    assert lines[2][4] == "-0.20 \u00b1 0.00"
-    assert across_seeds("val", [summary(0.3)])[1][4] == "+0.30"
+    assert lines[1][:7] == ["val", "flow", "24.00", "25.00", "25.40", "26.00", "+0.40 \u00b1 0.14"]
+    assert lines[1][7:] == ["0.40", "0 %", "25.50", "+0.50 \u00b1 0.14", "50 %", "10"]
+    assert lines[2][6] == "-0.20 \u00b1 0.00"
+    assert across_seeds("val", [summary(0.3)])[1][6] == "+0.30"
 
 
 def test_clips_apart_are_groups_of_their_own():
     parts = {"apart": {"clips": ["hero7"], **summary(-0.1)}, "others": {"clips": ["goat"], **summary(0.7)}}
     lines = across_seeds("val", [summary(0.3, **parts)])
-    assert [(line[0], line[4]) for line in lines[1:] if line[1] == "flow"] == [
+    assert [(line[0], line[6]) for line in lines[1:] if line[1] == "flow"] == [
         ("val but hero7", "+0.70"),
         ("val: hero7", "-0.10"),
     ]
@@ -60,7 +64,7 @@ def test_comparing_evaluates_every_seed_with_equal_budgets(tmp_path):
         ["clips: b", "none"],
         ["clips: b", "flow"],
     ]
-    assert lines[1][4] == "+0.00 \u00b1 0.00"
+    assert lines[1][6] == "+0.00 \u00b1 0.00"
     page = (tmp_path / "out" / "clips" / "seed1" / "index.html").read_text()
     assert "Ways to adapt" in page
     assert page.count('src="data:image/jpeg') >= 2 * 5

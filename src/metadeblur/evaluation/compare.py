@@ -81,8 +81,8 @@ def over_seeds(
 
 def across_seeds(label: str, summaries: Sequence[Summary]) -> list[list[str]]:
     """One line a way and group of clips: means over the seeds, the gains with their standard deviation over them."""
-    head = ["clips", "way", "base", "adapted", "gain", "oracle ratio", "harm", "whole", "its gain", "its harm", "s"]
-    lines: list[list[str]] = [head]
+    head = ["clips", "way", "blurred", "base", "adapted", "oracle", "gain", "oracle ratio", "harm"]
+    lines: list[list[str]] = [[*head, "whole", "its gain", "its harm", "s"]]
     for group, tables in groups(label, summaries):
         for way in tables[0]["methods"]:
             methods = [table["methods"][way] for table in tables]
@@ -91,8 +91,9 @@ def across_seeds(label: str, summaries: Sequence[Summary]) -> list[list[str]]:
                 [
                     group,
                     way,
-                    _mean([table["psnr"]["base"] for table in tables], ".2f"),
+                    *(_mean([table["psnr"].get(row) for table in tables], ".2f") for row in ("blurred", "base")),
                     _mean([method["psnr"]["adapted"] for method in methods], ".2f"),
+                    _mean([table["psnr"].get("oracle") for table in tables], ".2f"),
                     _spread([method["gain"] for method in methods]),
                     _mean([method.get("oracle_ratio") for method in methods], ".2f"),
                     _mean([method["harm_rate"] for method in methods], ".0%"),
