@@ -2,7 +2,7 @@
 
     python recipes/methods.py ROOT... -o DIR [--model lite] [--methods flow,self,align,flow+align,flow+self] [--seeds 3]
                               [--meta DIR] [--apart hero7] [--crop PX] [--frames N] [--clips A,B] [--steps 40]
-                              [--pairs 20] [--patch 160]
+                              [--pairs 20] [--patch 160] [--lr 1.5e-4]
 
 ROOT is a folder of paired clips, or builtin. A stopped run goes on with the same command. Writes methods.md, .tex, .csv
 and methods.json, with machine, versions and settings.
@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--pairs", type=int, default=20)
     parser.add_argument("--patch", type=int, default=160)
+    parser.add_argument("--lr", type=float, default=1.5e-4)
     given = parser.parse_args()
     benchmarks = {
         Path(root).resolve().name if root != "builtin" else root: (
@@ -48,7 +49,7 @@ def main() -> None:
         )
         for root in given.roots
     }
-    how = AdaptSettings(steps=given.steps, pairs=given.pairs, patch=given.patch, fuse=False)
+    how = AdaptSettings(steps=given.steps, pairs=given.pairs, patch=given.patch, lr=given.lr, fuse=False)
     settings = EvaluateSettings(
         methods=tuple(given.methods.split(",")),
         meta=given.meta,
