@@ -15,12 +15,13 @@ from metadeblur.evaluation.figures import Curve, curves_figure
 from metadeblur.evaluation.paper import DATASETS, LOSSES, NETWORKS, TABLE_1, TABLE_2
 from metadeblur.evaluation.reproduce import reproduce
 from metadeblur.evaluation.runs import ReproduceSettings
+from metadeblur.networks.lite import Lite
 from metadeblur.networks.mimo_unet import MIMOUNet
 from metadeblur.reblur.critic import Critic
 from metadeblur.reblur.network import ReblurNetwork
 from metadeblur.reblur.updates import NetworkReblurrer
 from metadeblur.restore import RestoreSettings
-from metadeblur.weights import save_deblurrer, save_reblurrer
+from metadeblur.weights import load_deblurrer, save_deblurrer, save_reblurrer
 from test_evaluation import write_clip
 
 QUICK = {"steps": 1, "patch": 48, "frames": 5, "restoration": RestoreSettings(tile=0, precision="fp32", device="cpu")}
@@ -35,13 +36,16 @@ def clips(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """Untrained small networks, laid out as the trainings leave them."""
+    """Untrained small networks that give their input back, laid out as the trainings leave them."""
     folder = tmp_path_factory.mktemp("weights")
     torch.manual_seed(0)
     net = MIMOUNet(blocks=1, channels=16).eval()
+    torch.nn.init.zeros_(net.feat_extract[5].main[0].weight)
+    torch.nn.init.zeros_(net.feat_extract[5].main[0].bias)
     reblurrer = NetworkReblurrer(
         ReblurNetwork(channels=8, units=1, width=16, blocks=1, heads=2).eval(), Critic((8, 8)).eval()
     )
+    save_deblurrer(Lite(channels=(16, 16), encoder=(1, 1), decoder=(1,)).eval(), folder / "lite.safetensors", {})
     (folder / "meta" / "mimo-unet-plus").mkdir(parents=True)
     for path in (folder / "mimo-unet-plus.safetensors", folder / "meta" / "mimo-unet-plus" / "weights.safetensors"):
         save_deblurrer(net, path, {})
@@ -66,11 +70,11 @@ def test_the_papers_numbers_are_those_of_its_tables():
     assert len(LOSSES) == len(TABLE_2["mprnet"])
 
 
-def test_table_1_runs_what_is_there_and_says_what_is_not(tmp_path):
+def test_table_1_runs_what_is_there_and_says_what_is_not(weights, tmp_path):
     clips, out = tmp_path / "val", tmp_path / "out"
     for name, speed in (("slow", 2), ("fast", 7)):
         write_clip(clips / name, speed)
-    settings = ReproduceSettings(small=True, networks=("lite", "mprnet"), apart=("fast",), **QUICK)
+    settings = ReproduceSettings(small=True, weights=weights, networks=("lite", "mprnet"), apart=("fast",), **QUICK)
     said = []
     found = reproduce("table1", [clips], out, settings, say=said.append)
     table = rows(out / "table1_psnr.csv")
@@ -158,8 +162,32 @@ def test_figure_5_shows_the_pieces_side_by_side(clips, weights, tmp_path):
     assert np.array_equal(shown[-focus["side"] :, -focus["side"] :], piece)
 
 
-def test_a_stopped_experiment_goes_on_where_it_was(clips, tmp_path, monkeypatch):
-    settings = ReproduceSettings(small=True, networks=("lite",), **QUICK)
+def test_a_network_that_does_not_better_its_input_is_left_out_and_said(clips, weights, tmp_path):
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    worse = load_deblurrer(weights / "mimo-unet-plus.safetensors")
+    torch.nn.init.constant_(worse.feat_extract[5].main[0].bias, 0.1)
+    save_deblurrer(worse, folder / "mimo-unet-plus.safetensors", {})
+    (folder / "lite.safetensors").write_bytes((weights / "lite.safetensors").read_bytes())
+    settings = ReproduceSettings(small=True, weights=folder, networks=("mimo-unet-plus", "lite"), pairs=(1,), **QUICK)
+    for name in ("table1", "table2", "figure6"):
+        found = reproduce(name, [clips], tmp_path / "out", settings)
+        shown = {line[0] for lines in found.tables.values() for line in lines[1:]}
+        assert shown == {"lite"}, name
+        (note,) = (note for note in found.notes if "left out" in note)
+        assert note.startswith("MIMO-UNet+ on val is left out: its base is ")
+    whole = ReproduceSettings(weights=folder, networks=("mimo-unet-plus",), **QUICK)
+    dvd = tmp_path / "data" / "quantitative_datasets" / "IMG_0003"
+    write_clip(dvd, 3)
+    for one, other in (("blur", "input"), ("sharp", "GT")):
+        (dvd / one).rename(dvd / other)
+    found = reproduce("table1", [tmp_path / "data"], tmp_path / "whole", whole)  # on the paper's data nothing is hidden
+    assert any("its base is below the blurred input by" in note for note in found.notes)
+    assert float(rows(tmp_path / "whole" / "table1_psnr.csv")[0]["baseline"]) > 0
+
+
+def test_a_stopped_experiment_goes_on_where_it_was(clips, weights, tmp_path, monkeypatch):
+    settings = ReproduceSettings(small=True, weights=weights, networks=("lite",), **QUICK)
     evaluate, done = runs.evaluate, []
 
     def stopped(benchmark, net, out, *arguments, **keywords):
@@ -187,8 +215,9 @@ def test_nothing_to_run_on_is_one_line(tmp_path):
             ReproduceSettings(**wrong)
 
 
-def test_the_command(clips, tmp_path, capsys):
+def test_the_command(clips, weights, tmp_path, capsys):
     words = ["reproduce", "table1", "--root", str(clips), "--small", "--networks", "lite", "--device", "cpu"]
+    words += ["--weights", str(weights)]
     words += ["--steps", "1", "--patch", "48", "--frames", "5", "-o", str(tmp_path / "out")]
     assert main(words) == 0
     heard = capsys.readouterr()

@@ -44,7 +44,7 @@ class Reproduce:
     crop: Annotated[int | None, tyro.conf.arg(metavar="PX", help_behavior_hint="")] = None
     """Side of the piece that is measured in the middle of the frames; default: whole frames."""
     steps: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
-    """Gradient steps of adaptations with optical flow; default: 40, with --small 10."""
+    """Gradient steps of adaptations with optical flow; default: 40, with --small 16."""
     patch: Annotated[int | None, tyro.conf.arg(metavar="PX", help_behavior_hint="")] = None
     """Side of the patches that are learnt from; default: 256, with --small 96."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

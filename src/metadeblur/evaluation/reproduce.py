@@ -80,7 +80,10 @@ def reproduce(
     experiment.notes += [f"absent: {absent}" for absent in plan.absent()]
     experiment.notes += [f"{label}: {note}" for label, found in datasets.items() for note in found.notes]
     if settings.small:
-        experiment.notes.append("--small: few frames, pairs and steps; these figures say how things relate, no more")
+        experiment.notes.append(
+            "--small: few frames, pairs and steps, the paper's inner update at 40 times its rates; these figures say "
+            "how things relate, no more"
+        )
     _write(experiment, plan, settings)
     return experiment
 
@@ -91,7 +94,7 @@ def table1(plan: Plan) -> Experiment:
     figures = ("psnr", "ssim")
     head = ["network", "data", "blurred", "baseline, paper", "baseline", "meta, paper", "meta", "flow (guarded)"]
     lines = {figure: [[*head]] for figure in figures}
-    for network, dataset in _cells(plan):
+    for network, dataset in _cells(plan, experiment.notes):
         runs = _runs_of_table1(plan, network, dataset, experiment.notes)
         printed = TABLE_1.get((_key(network, NETWORKS), _key(dataset, DATASETS)))
         for number, (figure, digits) in enumerate((("psnr", 2), ("ssim", 4))):
@@ -109,7 +112,7 @@ def table2(plan: Plan) -> Experiment:
     head = ["network", "data", *(f"{loss}{side}" for loss in LOSSES for side in (", paper", ""))]
     lines = [head]
     first = next(iter(plan.here()[0]), next(iter(plan.datasets)))
-    for network in plan.networks:
+    for network in (network for network, dataset in _cells(plan, experiment.notes) if dataset == first):
         printed = TABLE_2.get(_key(network, NETWORKS)) if _key(first, DATASETS) == "dvd" else None
         cells = []
         for number, loss in enumerate(LOSSES):
@@ -124,7 +127,7 @@ def table2(plan: Plan) -> Experiment:
 def figure5(plan: Plan) -> Experiment:
     """Figure 5: pieces of frames side by side: blurred, baseline, adapted by each way, truth."""
     experiment = Experiment("figure5", "Figure 5: side by side, where the blurred input is furthest from the truth")
-    for dataset, network in _present(plan):
+    for dataset, network in _present(plan, experiment.notes):
         runs = _runs_of_table1(plan, network, dataset, experiment.notes)
         clip = runs["blurred"][0]["clips"][0]
         rows = {
@@ -146,7 +149,7 @@ def figure6(plan: Plan) -> Experiment:
     experiment = Experiment("figure6", "Figure 6: number of pseudo pairs, meta-testing and fine-tuning")
     counts = plan.settings.pairs or (PAIRS_SMALL if plan.settings.small else PAIRS)
     lines = [["network", "data", "way", *(f"M = {count}" for count in counts)]]
-    for dataset, network in _present(plan):
+    for dataset, network in _present(plan, experiment.notes):
         base = _over_frames(plan.base(dataset, network), "base", "psnr")
         lines.append([network, dataset, "baseline", *(f"{base:.2f}" for _ in counts)])
         curves = [Curve("baseline", counts, [base] * len(counts), flat=True)]
@@ -201,15 +204,30 @@ EXPERIMENTS: dict[str, tuple[Callable[[Plan], Experiment], int]] = {
 # --- the cells -----------------------------------------------------------------------------------------------------
 
 
-def _cells(plan: Plan) -> list[tuple[str, str]]:
-    """(network, data set) of all that was asked for, absent ones too."""
-    return [(network, dataset) for network in plan.networks for dataset in plan.datasets]
-
-
-def _present(plan: Plan) -> list[tuple[str, str]]:
-    """(data set, network) of what is there."""
+def _cells(plan: Plan, notes: list[str]) -> list[tuple[str, str]]:
+    """(network, data set) of all that was asked for, absent ones too, but for what a small experiment leaves out."""
+    there = set(_present(plan, notes))
     datasets, networks = plan.here()
-    return [(dataset, network) for dataset in datasets for network in networks]
+    return [
+        (network, dataset)
+        for network in plan.networks
+        for dataset in plan.datasets
+        if (dataset, network) in there or dataset not in datasets or network not in networks
+    ]
+
+
+def _present(plan: Plan, notes: list[str]) -> list[tuple[str, str]]:
+    """(data set, network) of what is there, but for what a small experiment leaves out, which is noted."""
+    datasets, networks = plan.here()
+    found = []
+    for dataset in datasets:
+        for network in networks:
+            reason = plan.left_out(dataset, network)
+            if reason is None:
+                found.append((dataset, network))
+            else:
+                _note(notes, reason)
+    return found
 
 
 def _runs_of_table1(plan: Plan, network: str, dataset: str, notes: list[str]) -> dict[str, Any]:
