@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from speed import commit, spread
+from speed import spread
 
 from metadeblur.adapt import AdaptSettings
 from metadeblur.cluster.connection import ClusterSettings, joined
@@ -31,7 +31,7 @@ from metadeblur.demo import DemoSettings, shaky_clip
 from metadeblur.evaluation.tables import markdown
 from metadeblur.outputs import Job
 from metadeblur.pipeline import RunSettings, restore_file
-from metadeblur.record import machine, versions, write_json, write_whole
+from metadeblur.record import commit, machine, versions, write_json, write_whole
 from metadeblur.video import write_clip
 from metadeblur.weights import load_deblurrer
 

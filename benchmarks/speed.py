@@ -23,7 +23,6 @@ import argparse
 import copy
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -49,7 +48,7 @@ from metadeblur.memory import peak_bytes
 from metadeblur.metrics import psnr
 from metadeblur.outputs import Job
 from metadeblur.pipeline import RunSettings, restore_file
-from metadeblur.record import machine, plain, versions, write_whole
+from metadeblur.record import commit, machine, plain, versions, write_whole
 from metadeblur.restore import Restorer, RestoreSettings, has_native_bf16
 from metadeblur.sharpness import self_shift_score
 from metadeblur.speed import moving
@@ -364,12 +363,6 @@ def peak(sizes: Sizes, rounds: int) -> Part:
 PARTS: dict[str, Callable[[Sizes, int], Part]] = {
     part.__name__: part for part in (support, pipeline, threads, precision, tiles, checkpointing, peak)
 }
-
-
-def commit() -> str:
-    """The checkout's commit, with a mark where it has been changed."""
-    words = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    return subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
 
 
 def page(parts: dict[str, Part]) -> str:

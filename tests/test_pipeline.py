@@ -7,6 +7,7 @@ import io
 import json
 import math
 import re
+import subprocess
 import time
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -26,6 +27,7 @@ import metadeblur.pipeline
 import metadeblur.progress
 from journey import decoded, names, shaky, shaky_video
 from media import ROTATED_90, make_frames, make_video, moving_picture, video_packets
+from metadeblur import record
 from metadeblur.adapt import AdaptSettings
 from metadeblur.background import Behind
 from metadeblur.decide import informative_stretch, shared_budget
@@ -183,6 +185,29 @@ class Sample:
     rate: Fraction
     tensor: torch.Tensor
     inner: dict
+
+
+def test_a_checkout_says_its_commit_and_whether_files_differ(tmp_path, monkeypatch):
+    folder = tmp_path / "checkout"
+    file = folder / "src" / "metadeblur" / "record.py"
+    file.parent.mkdir(parents=True)
+    file.write_text("one")
+    monkeypatch.setattr(record, "__file__", str(file))
+    monkeypatch.setattr(record, "commit", record.commit.__wrapped__)
+    assert record.commit() is None
+    assert "commit" not in record.versions()
+
+    def git(*words):
+        identity = ("-c", "user.name=n", "-c", "user.email=e@example.org")
+        done = subprocess.run(["git", "-C", folder, *identity, *words], check=True, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-qm", "one")
+    assert record.versions()["commit"] == git("rev-parse", "HEAD")[:12]
+    file.write_text("two")
+    assert record.commit() == git("rev-parse", "HEAD")[:12] + "+"
 
 
 def test_any_value_becomes_strict_json(tmp_path, capsys):

@@ -7,9 +7,11 @@ import json
 import math
 import os
 import platform
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -72,8 +74,10 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python, this program and the libraries that decide what comes out."""
+    """Versions of Python, this program (with its commit where it runs from a checkout) and the libraries that count."""
     found = {"metadeblur": __version__, "python": platform.python_version()}
+    if (known := commit()) is not None:
+        found["commit"] = known
     for name in ("torch", "numpy", "av", "opencv-python-headless", "scenedetect-headless", "safetensors"):
         try:
             found[name] = metadata.version(name)
@@ -81,6 +85,20 @@ def versions() -> dict[str, str]:
             found[name] = "unknown"
     found["torch"] = str(torch.__version__)
     return found
+
+
+@cache
+def commit() -> str | None:
+    """The commit of the checkout that this program runs from, ``+`` after it where files differ; None elsewhere."""
+    folder = Path(__file__).resolve().parents[2]
+    if not (folder / ".git").exists():
+        return None
+    words = ["git", "-C", str(folder), "describe", "--always", "--dirty=+", "--abbrev=12", "--match="]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None
 
 
 def machine() -> dict[str, Any]:
