@@ -23,7 +23,7 @@ from metadeblur.fusion import FusionSettings, fuse_frames
 from metadeblur.metrics import psnr
 from metadeblur.networks import traits
 from metadeblur.restore import whole_frames
-from metadeblur.votes import FUSION_VOTES, VOTES, Kind, Sample, Vote, choose_samples, measure_votes
+from metadeblur.votes import FUSION_VOTES, VOTES, Kind, Sample, Vote, choose_samples, compare, look_at
 
 # The four limits below were set by looking at 10 sharp and 9 blurred clips; the ranges are of those same clips, so they
 # say how the clips lie to the limits and not how often others would be told apart.
@@ -131,18 +131,18 @@ def judge(
     enough = min(gains[best] - TELLING_DB, settings.least_gain_db)
     most = max(share for share in shares if gains[share] >= gains[best] - TELLING_DB)
     samples = choose_samples(clip, traits(base).frames, settings)
-    before = _restored(base, samples)
+    before = look_at(samples, _restored(base, samples), reblurrer)
     vetoes: list[Reason] = []
     for share in (share for share in shares if share <= most):
         if gains[share] < enough:
             continue
         try:
-            after = _restored(blend(base, adapted, share), samples)
+            restored = _restored(blend(base, adapted, share), samples)
         except MetadeblurError as error:
             vetoes.append(Reason("finite", share, 0.0, False, f"{_percent(share)} of the adaptation: {error}"))
             continue
         said = f"with {_percent(share)} of the adaptation"
-        votes = measure_votes(samples, before, after, reblurrer)
+        votes = compare(before, look_at(samples, restored, reblurrer))
         reasons = [_vote_reason(vote, VOTES[vote.name], said) for vote in votes]
         failed = [reason for reason in reasons if not reason.passed]
         if not failed:
@@ -183,9 +183,10 @@ def judge_fusion(
         middle = slice(sample.first - first, sample.first - first + len(sample.blurred))
         before.append(restored[middle])
         after.append(fuse_frames(wide.blurred, restored, fusion)[middle])
+    figures = [look_at(samples, frames, reblurrer) for frames in (before, after)]
     reasons = [
         replace(_vote_reason(vote, FUSION_VOTES[vote.name], _FUSED, _NOT_FUSED), name=f"fusion: {vote.name}")
-        for vote in measure_votes(samples, before, after, reblurrer, FUSION_VOTES)
+        for vote in compare(figures[0], figures[1], FUSION_VOTES)
     ]
     return all(reason.passed for reason in reasons), tuple(reasons)
 

@@ -165,47 +165,49 @@ def _crop_side(side: int, scale: float) -> int:
     return side if scale == 1 else min(side, max(_GRID, int(side * scale) // _GRID * _GRID))
 
 
-def measure_votes(
-    samples: Sequence[Sample],
-    before: Sequence[Tensor],
-    after: Sequence[Tensor],
-    reblurrer: Any = None,
-    kinds: Mapping[str, Kind] = VOTES,
-) -> list[Vote]:
-    """All votes that can be taken.
+def look_at(samples: Sequence[Sample], restored: Sequence[Tensor], reblurrer: Any = None) -> dict[str, float]:
+    """The figures of restored frames that votes compare, by the vote's name.
 
     Args:
         samples: what was restored.
-        before: by the base model, (K, 3, h, w) for each sample.
-        after: by the adapted one.
+        restored: (K, 3, h, w) for each sample.
         reblurrer: of the clip; the vote on reblurring needs a FlowReblurrer that knows the exposure.
+    """
+    blurred, frames = torch.cat([sample.blurred for sample in samples]), torch.cat(list(restored))
+    figures = {
+        "colour drift": float(colour_shift(frames, blurred).mean()),
+        "ringing": float(ringing(frames, blurred).mean()),
+        "divergence": divergence(frames, blurred),
+    }
+    if any(len(sample.blurred) > 1 for sample in samples):
+        figures["flicker"] = _mean_flicker(samples, restored)
+    if isinstance(reblurrer, FlowReblurrer) and reblurrer.exposure is not None:
+        figures["reblur consistency"] = -10 * math.log10(_reblur_error(samples, restored, reblurrer))
+    return figures | {"sharpness": float(self_shift_score(frames).mean())}
+
+
+def compare(before: Mapping[str, float], after: Mapping[str, float], kinds: Mapping[str, Kind] = VOTES) -> list[Vote]:
+    """All votes that can be taken.
+
+    Args:
+        before: figures of the base model's frames, see :func:`look_at`.
+        after: of the adapted one's.
         kinds: what is normal.
     """
-    blurred = torch.cat([sample.blurred for sample in samples])
-    base, adapted = torch.cat(list(before)), torch.cat(list(after))
-    votes = [
-        _upper("colour drift", float(colour_shift(adapted, blurred).mean()), float(colour_shift(base, blurred).mean())),
-        _upper("ringing", float(ringing(adapted, blurred).mean()), float(ringing(base, blurred).mean())),
-        _upper("divergence", divergence(adapted, blurred), divergence(base, blurred)),
-    ]
-    if any(len(sample.blurred) > 1 for sample in samples):
-        votes.append(_upper("flicker", *(_mean_flicker(samples, frames) for frames in (after, before))))
-    explained = 0.0
-    if isinstance(reblurrer, FlowReblurrer) and reblurrer.exposure is not None:
-        old, new = (_reblur_error(samples, frames, reblurrer) for frames in (before, after))
-        explained = 10 * math.log10(old / new)
-        limit = kinds["reblur consistency"].normal
-        votes.append(Vote("reblur consistency", explained, 0.0, limit, explained >= limit))
-    blurrier = float((self_shift_score(adapted) - self_shift_score(base)).mean())
-    limit = kinds["sharpness"].normal
-    votes.append(Vote("sharpness", blurrier, 0.0, limit, blurrier <= limit or explained >= CLEARLY_EXPLAINED))
+    votes = []
+    explained = after.get("reblur consistency", 0.0) - before.get("reblur consistency", 0.0)
+    for name, figure in after.items():
+        kind, base = kinds[name], before[name]
+        if name == "reblur consistency":
+            votes.append(Vote(name, explained, 0.0, kind.normal, explained >= kind.normal))
+        elif name == "sharpness":
+            blurrier = figure - base
+            passed = blurrier <= kind.normal or explained >= CLEARLY_EXPLAINED
+            votes.append(Vote(name, blurrier, 0.0, kind.normal, passed))
+        else:
+            limit = max(kind.normal, base + kind.slack)
+            votes.append(Vote(name, figure, base, limit, figure <= limit))
     return votes
-
-
-def _upper(name: str, figure: float, base: float) -> Vote:
-    """A vote whose figure may not be above a limit."""
-    limit = max(VOTES[name].normal, base + VOTES[name].slack)
-    return Vote(name, figure, base, limit, figure <= limit)
 
 
 def divergence(restored: Tensor, blurred: Tensor) -> float:
