@@ -14,14 +14,14 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from metadeblur.adapt import AdaptSettings
+from metadeblur.adapt import AdaptSettings, preset
 from metadeblur.data.layouts import open_benchmark
 from metadeblur.evaluation.builtin import make_builtin
 from metadeblur.evaluation.compare import LEGEND, compare
 from metadeblur.evaluation.protocol import EvaluateSettings
 from metadeblur.evaluation.report import write_table
 from metadeblur.evaluation.tables import markdown
-from metadeblur.reblur.updates import CriticSettings, ReblurUpdates
+from metadeblur.reblur.updates import ReblurUpdates
 from metadeblur.record import machine, plain, versions, write_json
 from metadeblur.weights import load_deblurrer, parameters_digest
 
@@ -59,10 +59,7 @@ def main() -> None:
         apart=tuple(given.apart.split(",")),
         # The paper's network is fitted at the paper's ratio to the deblurrer's rate (1e-6 to 2.5e-6), for at its own
         # rate so few steps move nothing. Fusing frames helps every way alike and would hide how they differ.
-        adaptation=replace(
-            how,
-            updates=ReblurUpdates(lr_reblurrer=0.4 * how.lr, critic=CriticSettings(lr_critic=0.4 * how.lr)),
-        ),
+        adaptation=replace(how, updates=ReblurUpdates().faster(how.lr / preset("paper").lr)),
     )
     net = load_deblurrer(given.model)
     lines = compare(

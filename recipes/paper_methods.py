@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from metadeblur.adapt import AdaptSettings, Pair, adapt, fit_network, make_pairs
+from metadeblur.adapt import AdaptSettings, Pair, adapt, fit_network, make_pairs, preset
 from metadeblur.clip import Clip, PairedClip
 from metadeblur.data.layouts import Benchmark, open_benchmark
 from metadeblur.data.paired import read_trial
@@ -39,7 +39,7 @@ from metadeblur.metrics import psnr
 from metadeblur.networks import traits
 from metadeblur.reblur import Reblurrer
 from metadeblur.reblur.flow import fit_flow_reblurrer
-from metadeblur.reblur.updates import CriticSettings, NetworkReblurrer, ReblurUpdates, collect
+from metadeblur.reblur.updates import NetworkReblurrer, ReblurUpdates, collect
 from metadeblur.record import machine, plain, versions, write_json
 from metadeblur.restore import restore
 from metadeblur.sharpness import self_shift_score
@@ -51,7 +51,6 @@ ROWS = (
     ("finetune", "paper, without meta-training"),
     ("meta", "paper, with meta-training"),
 )
-REBLURRER_SHARE = 1e-6 / 2.5e-6  # rate of the reblurring network over that of the deblurrer, as in the paper
 
 
 def main() -> None:
@@ -101,7 +100,6 @@ def main() -> None:
 
 def adaptation(steps: int, lr: float, patch: int, reblurrer: str) -> AdaptSettings:
     """What every row shares: the paper's plain pseudo-sharp patches and last weights, this program's steps and rate."""
-    own = lr * REBLURRER_SHARE
     return AdaptSettings(
         fuse=False,
         steps=steps,
@@ -110,7 +108,7 @@ def adaptation(steps: int, lr: float, patch: int, reblurrer: str) -> AdaptSettin
         restore_first=False,
         average=0.0,
         reblurrer=reblurrer,
-        updates=ReblurUpdates(lr_reblurrer=own, critic=CriticSettings(lr_critic=own)),
+        updates=ReblurUpdates().faster(lr / preset("paper").lr),
         guard=False,
         held_out=0.0,
     )

@@ -163,15 +163,14 @@ class Plan:
                 return source
             net = load_deblurrer(source)
         paper = preset("paper")
-        updates, faster = paper.updates, _SMALL_RATES if self.settings.small else 1.0
-        critic = replace(updates.critic, lr_critic=updates.critic.lr_critic * faster)
+        faster = _SMALL_RATES if self.settings.small else 1.0
         adaptation = paper.changed(
             pairs=pairs or self._pairs(),
             passes=2 if self.settings.small else paper.passes,
             lr=paper.lr * faster,
             patch=self._patch(),
             reblurrer=reblurrer,
-            updates=replace(updates, losses=losses, lr_reblurrer=updates.lr_reblurrer * faster, critic=critic),
+            updates=replace(paper.updates.faster(faster), losses=losses),
             guard=False,
             held_out=0.0,
             device=self.settings.device,

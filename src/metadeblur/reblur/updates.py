@@ -68,6 +68,15 @@ class ReblurUpdates:
         if self.passes < 1:
             raise MetadeblurError(f"the reblurrer's passes is {self.passes}; it must be at least 1")
 
+    def faster(self, factor: float) -> ReblurUpdates:
+        """The same with both learning rates multiplied, so that they keep their ratio to a deblurrer's.
+
+        >>> ReblurUpdates().faster(40).critic.lr_critic
+        4e-05
+        """
+        critic = replace(self.critic, lr_critic=self.critic.lr_critic * factor)
+        return replace(self, lr_reblurrer=self.lr_reblurrer * factor, critic=critic)
+
 
 def _check_choices(whose: str, settings: Any, **kinds: Any) -> None:
     """Refuse values that are none of the allowed ones."""
