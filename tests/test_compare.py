@@ -1,8 +1,11 @@
 """Ways compared over seeds: means and spreads of what the evaluations measured, groups apart."""
 
+from dataclasses import replace
+
 import pytest
 
 from metadeblur.data.layouts import open_benchmark
+from metadeblur.errors import MetadeblurError
 from metadeblur.evaluation.compare import across_seeds, compare
 from metadeblur.evaluation.protocol import EvaluateSettings
 from metadeblur.evaluation.report import render
@@ -70,6 +73,8 @@ def test_comparing_evaluates_every_seed_with_equal_budgets(tmp_path):
     assert page.count('src="data:image/jpeg') >= 2 * 5
     assert "Evaluation report" in page
     assert compare({"clips": benchmark}, Small(), tmp_path / "out", settings, seeds=2) == lines
+    with pytest.raises(MetadeblurError, match="methods flow: name two or more"):
+        compare({"clips": benchmark}, Small(), tmp_path / "one", replace(settings, methods=("flow",)))
 
 
 RECORDS = [

@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from metadeblur.data.layouts import Benchmark
+from metadeblur.errors import MetadeblurError
 from metadeblur.evaluation.protocol import EvaluateSettings, evaluate, read_records
 from metadeblur.evaluation.report import write_tables
 
@@ -42,7 +43,12 @@ def compare(
 
     Returns:
         The lines of :func:`across_seeds` for each benchmark.
+
+    Raises:
+        MetadeblurError: fewer than two ways, and whatever evaluating raises.
     """
+    if len(settings.methods) < 2:
+        raise MetadeblurError(f"methods {', '.join(settings.methods)}: name two or more to compare, for instance none")
     lines: list[list[str]] = []
     for label, benchmark in benchmarks.items():
         summaries = over_seeds(benchmark, net, out / label, settings, seeds=seeds, model=model, say=say)
