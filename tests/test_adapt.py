@@ -1,6 +1,7 @@
 """Adaptation: it learns from the clip alone, never harms the network it was given, and says why when it gives up."""
 
 import inspect
+import time
 
 import cv2
 import numpy as np
@@ -8,7 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from metadeblur.adapt import AdaptSettings, Pair, adapt, inner_update, preset
+from metadeblur import budget
+from metadeblur.adapt import AdaptSettings, Pair, adapt, inner_update, make_pairs, preset
+from metadeblur.budget import LEAST_PLACES
 from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
 from metadeblur.optical_flow import window_velocity
@@ -165,6 +168,44 @@ def test_networks_that_need_a_multiple_and_give_several_outputs_adapt(clip):
 def test_the_budget_ends_the_steps(clip):
     outcome = adapt(Small(), clip, **{**QUICK, "steps": 5000}, budget_seconds=0.2, guard=False)
     assert 0 < len(outcome.history) < 5000
+
+
+def test_a_budget_leaves_places_out_and_keeps_the_guard(clip):
+    asked = []
+
+    def slow(clip, places, *how):
+        asked.extend(places)
+        time.sleep(0.02)
+        return make_pairs(clip, places, *how)
+
+    outcome = adapt(Small(), clip, **{**QUICK, "pairs": 12, "steps": 10**6}, budget_seconds=0.5, pair_source=slow)
+    used = len(outcome.support.train)
+    assert LEAST_PLACES <= used < 12
+    assert list(outcome.support.train) == asked
+    assert len(outcome.pairs) == used * AdaptSettings().blurs
+    assert 0 < len(outcome.history) < 10**6
+    assert outcome.reasons[0].name == "held-out pairs"
+    assert len(outcome.to_record()["pairs"]) == used
+
+
+def test_time_is_shared_out(monkeypatch):
+    now = 100.0
+    monkeypatch.setattr(budget.time, "monotonic", lambda: now)
+    limited, endless = budget.Budget(10.0), budget.Budget(0.0)
+
+    def make(places):
+        nonlocal now
+        now += 1.0  # s, for a call
+        return [f"{place}a" for place in places]
+
+    assert limited.places(range(20), make) == (range(4), ["0a", "1a", "2a", "3a"])
+    limited.kept_back = 2.5
+    assert limited.left() == pytest.approx(3.5)
+    now += 50
+    assert 0 < limited.left() < 0.01
+    assert endless.places(range(3), make) == (range(3), ["0a", "1a", "2a"])
+    assert now == 155.0  # all at once
+    assert budget.Budget(100.0).places(range(20), make)[0] == range(20)
 
 
 def test_the_record_is_plain(clip):

@@ -10,6 +10,7 @@ model carries the wish, and whoever restores the clip with it does so.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -19,9 +20,10 @@ import torch
 from torch import nn
 
 from metadeblur.adapt_settings import AdaptSettings, preset
+from metadeblur.budget import Budget
 from metadeblur.clip import Clip
 from metadeblur.fusion import FusionSettings, with_fusion
-from metadeblur.guard import GuardSettings, Reason, blend, judge, judge_fusion
+from metadeblur.guard import Reason, blend, judge, judge_fusion, look_before
 from metadeblur.inner_update import Moved, Pair, Progress, inner_update
 from metadeblur.learning import frozen, uses_bf16
 from metadeblur.memory import Costs
@@ -47,7 +49,12 @@ __all__ = [
     "preset",
 ]
 
-REBLUR_SHARE = 0.5  # of the time budget, for fitting a reblurring network; the steps on the pairs get the rest
+REBLUR_SHARE = 0.5
+"""Of the time budget, for fitting a reblurring network; the steps on the pairs get most of the rest."""
+
+GUARD_ROUNDS, FUSION_ROUNDS = 2.0, 2.5
+"""What the guard takes, in the time for the base model's part of its votes: shares that are tried (mostly one or two)
+with the held-out pairs, and fusing."""
 
 
 @dataclass
@@ -132,7 +139,7 @@ def adapt(
     if reblurrer is None and settings.reblur == "network":
         reblurrer = load_reblurrer(settings.reblurrer)
     generator = torch.Generator().manual_seed(settings.seed)
-    costs = Costs(device)
+    costs, budget = Costs(device), Budget(settings.budget_seconds)
     with costs.stage("select"):
         support = choose_support(
             clip,
@@ -162,14 +169,23 @@ def adapt(
         # The paper's network learns the clip's blur on the clip's own patches, so that is what it blurs.
         first = settings.restore_first and not isinstance(reblurrer, NetworkReblurrer)
         from_clip = partial(make_pairs, sharpener=Sharpener(base, clip) if first else None)
-        outcome.pairs = (pair_source or from_clip)(clip, support.train, reblurrer, settings.blurs, frames, generator)
-        held_out = from_clip(clip, support.held_out, reblurrer, 1, frames, generator)
+        source = pair_source or from_clip
+        train, outcome.pairs = budget.places(
+            support.train, lambda some: source(clip, some, reblurrer, settings.blurs, frames, generator)
+        )
+        held = support.held_out[: math.ceil(len(support.held_out) * len(train) / max(len(support.train), 1))]
+        held_out = from_clip(clip, held, reblurrer, 1, frames, generator)
+        outcome.support = replace(support, train=tuple(train), held_out=held)
+    before = None
+    if budget.limited and settings.guard:
+        with costs.stage("guard"):
+            before = look_before(base, clip, reblurrer)
+            budget.kept_back = before.seconds * (GUARD_ROUNDS + FUSION_ROUNDS * settings.fuse)
     with costs.stage("adapt"):
-        spent = outcome.reblur_history[-1]["seconds"] if outcome.reblur_history else 0.0
         adapted, outcome.history, failure = inner_update(
             base,
             outcome.pairs,
-            _with_rest_of_time(settings, spent),
+            replace(settings, budget_seconds=budget.left()) if budget.limited else settings,
             generator,
             loss=loss,
             moved=moved,
@@ -191,7 +207,7 @@ def adapt(
             clip,
             [(pair.blurred, pair.sharp) for pair in held_out],
             reblurrer=reblurrer,
-            settings=GuardSettings(),
+            before=before,
         )
         outcome.share, outcome.reasons = verdict.share, verdict.reasons
         if verdict.share > 0:
@@ -202,13 +218,6 @@ def adapt(
             outcome.reasons += reasons
             with_fusion(outcome.model, fusion if outcome.fused else None)
     return outcome
-
-
-def _with_rest_of_time(settings: AdaptSettings, spent: float) -> AdaptSettings:
-    """The settings with what is left of the time budget; at least one step is always taken."""
-    if settings.budget_seconds == 0:
-        return settings
-    return replace(settings, budget_seconds=max(settings.budget_seconds - spent, 1e-3))
 
 
 def fit_network(

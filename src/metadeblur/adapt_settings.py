@@ -40,7 +40,7 @@ class AdaptSettings:
     held_out: float = 0.25  # further places, as a share of M, that only the guard sees
     guard: bool = True  # let the guard keep, weaken or drop the adaptation
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # of the gradient steps: auto (bf16 where native), bf16 or fp32
-    budget_seconds: float = 0.0  # stop stepping after this time; 0: no limit
+    budget_seconds: float = 0.0  # adapt within about this time, with fewer pairs and steps; 0: no limit
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto, cpu or cuda
     seed: int = 0  # the only source of randomness
 

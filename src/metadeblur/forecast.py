@@ -93,16 +93,15 @@ def expected(work: Work, costs: Costs, budget: float = 0.0) -> Range:
     Args:
         work: what is left.
         costs: of each piece.
-        budget: most seconds that all steps may take; 0: no limit.
+        budget: seconds that adapting may take; 0: no limit.
 
     >>> expected(Work(step=40, frame=10), Costs((0, 0), (1, 2), (0, 0), (0.5, 1)), budget=60.0)
     (45.0, 70.0)
     """
     ends = []
     for end in (0, 1):
-        steps = work.step * costs.step[end]
-        rest = work.fit * costs.fit[end] + work.guard * costs.guard[end] + work.frame * costs.frame[end]
-        ends.append(rest + min(steps, budget or steps))
+        adapting = work.fit * costs.fit[end] + work.step * costs.step[end] + work.guard * costs.guard[end]
+        ends.append(work.frame * costs.frame[end] + min(adapting, budget or adapting))
     return ends[0], ends[1]
 
 
@@ -176,7 +175,7 @@ class Forecast:
         talk: where the lines go.
         work: everything that is to do.
         costs: of each piece, as far as known.
-        budget: most seconds that all gradient steps may take; 0: no limit.
+        budget: seconds that adapting may take; 0: no limit.
     """
 
     def __init__(self, talk: Talk, work: Work, costs: Costs, budget: float = 0.0) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -90,6 +91,33 @@ class GuardSettings:
             raise MetadeblurError(f"spots {self.spots}, pixels {self.pixels}: both must be at least 1")
 
 
+@dataclass(frozen=True)
+class Before:
+    """The base model's part of the votes, taken before the adaptation."""
+
+    samples: tuple[Sample, ...]
+    figures: dict[str, float]  # see metadeblur.votes.look_at
+    seconds: float  # that it took
+
+
+def look_before(base: nn.Module, clip: Clip, reblurrer: Any = None, settings: GuardSettings | None = None) -> Before:
+    """Restore some frames with the base model and take the figures that the votes compare.
+
+    Args:
+        base: the deblurrer before.
+        clip: the blurred clip.
+        reblurrer: as for :func:`judge`.
+        settings: amounts.
+
+    Raises:
+        MetadeblurError: the base gives values that are not finite.
+    """
+    began = time.monotonic()
+    samples = choose_samples(clip, traits(base).frames, settings or GuardSettings())
+    figures = look_at(samples, _restored(base, samples), reblurrer)
+    return Before(tuple(samples), figures, time.monotonic() - began)
+
+
 def judge(
     base: nn.Module,
     adapted: nn.Module,
@@ -97,6 +125,7 @@ def judge(
     held_out: Sequence[tuple[Tensor, Tensor]],
     *,
     reblurrer: Any = None,
+    before: Before | None = None,
     settings: GuardSettings | None = None,
 ) -> Verdict:
     """Choose how much of an adaptation to use.
@@ -109,6 +138,7 @@ def judge(
             deblurrer, and pseudo-sharp (3, P, P), in [0, 1].
         reblurrer: the clip's :class:`~metadeblur.reblur.flow.FlowReblurrer`; with it, restored frames are blurred again
             by the clip's own motion and must explain the blurred ones. Others: this vote is not taken.
+        before: what :func:`look_before` gave, where it was called before.
         settings: limits and amounts.
 
     Raises:
@@ -130,19 +160,18 @@ def judge(
     # A few patches do not tell shares apart whose gains are nearly the same: the largest of these is tried first.
     enough = min(gains[best] - TELLING_DB, settings.least_gain_db)
     most = max(share for share in shares if gains[share] >= gains[best] - TELLING_DB)
-    samples = choose_samples(clip, traits(base).frames, settings)
-    before = look_at(samples, _restored(base, samples), reblurrer)
+    before = before or look_before(base, clip, reblurrer, settings)
     vetoes: list[Reason] = []
     for share in (share for share in shares if share <= most):
         if gains[share] < enough:
             continue
         try:
-            restored = _restored(blend(base, adapted, share), samples)
+            restored = _restored(blend(base, adapted, share), before.samples)
         except MetadeblurError as error:
             vetoes.append(Reason("finite", share, 0.0, False, f"{_percent(share)} of the adaptation: {error}"))
             continue
         said = f"with {_percent(share)} of the adaptation"
-        votes = compare(before, look_at(samples, restored, reblurrer))
+        votes = compare(before.figures, look_at(before.samples, restored, reblurrer))
         reasons = [_vote_reason(vote, VOTES[vote.name], said) for vote in votes]
         failed = [reason for reason in reasons if not reason.passed]
         if not failed:

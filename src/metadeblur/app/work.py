@@ -92,7 +92,7 @@ def run_settings(effort: Effort, seconds: float = 0.0) -> RunSettings:
 
     Args:
         effort: one of :data:`Effort`.
-        seconds: for "budget": most time that the gradient steps may take.
+        seconds: for "budget": about how long adapting may take.
 
     Raises:
         MetadeblurError: an effort that there is not, or a budget of no time.

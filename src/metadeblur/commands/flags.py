@@ -39,7 +39,7 @@ class AdaptationFlags:
     parameters: Literal["all", "norms-and-biases", "decoder", "last", "low-rank"] = "all"
     """What of the network adapts; parts take less memory. last: its last stage, or the finest level of its decoder."""
     budget: Annotated[float | None, tyro.conf.arg(metavar="SECONDS", help_behavior_hint="")] = None
-    """Most seconds that the gradient steps of all shots of one input may take together; default: no limit."""
+    """About how many seconds adapting to all shots of one input may take together; default: no limit."""
     seed: Annotated[int, tyro.conf.arg(metavar="S")] = 0
     """The same seed, settings and file give the same result on the same machine."""
 
