@@ -16,22 +16,15 @@ import pytest
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install '.[dev]'")
 
-from playwright.sync_api import sync_playwright
-
+from browser import CHROMIUM, PATIENCE_MS, running
 from journey import decoded, run, shaky, start
 from media import make_video
 
-CHROMIUM = Path("/usr/bin/chromium")
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(find_spec("gradio") is None, reason="no extra [app]: pip install 'metadeblur[app]'"),
     pytest.mark.skipif(not CHROMIUM.exists(), reason=f"{CHROMIUM} is not here: apt-get install chromium"),
 ]
-FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-    "--disable-background-networking", "--disable-component-update", "--autoplay-policy=no-user-gesture-required",
-)  # fmt: skip
-PATIENCE_MS = 120_000  # for a busy machine
 
 
 @pytest.fixture(scope="module")
@@ -64,10 +57,8 @@ def address(folder: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=str(CHROMIUM), args=list(FLAGS))
+    with running() as browser:
         yield browser
-        browser.close()
 
 
 class Visitor:

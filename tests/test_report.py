@@ -388,6 +388,45 @@ def test_outcomes():
     assert overall_verdict([{"untouched": True}, {}]).startswith("Not adapted: 1 of 2 shots with the base model")
 
 
+# The blinded comparison
+
+
+def blind(page):
+    """The sections of a page's source where base and adapted are judged without names."""
+    return re.findall(r'<section class="part wide blind".*?</section>', page.raw, re.S)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_only_shots_with_frames_of_the_base_model_can_be_judged(case):
+    shots, stories = CASES[case]
+    page = Page(render_report(record(*shots), stories))
+    offered = [a for a in page.all("input", type="radio") if a["value"] == "base after"]
+    assert len(blind(page)) == len(offered)
+    assert bool(offered) == (case in ("adapted", "kept in part", "several"))
+
+
+def test_the_judged_pictures_are_those_of_the_strip_and_the_markup_tells_nothing_of_them():
+    page = Page(render_report(record(shot()), [story()]))
+    viewer = page.raw[page.raw.index('class="viewer"') : page.raw.index('class="part wide blind"')]
+    pictures = re.findall(r'"(data:image[^"]+)"', viewer)
+    assert len(pictures) == len(set(pictures)) + 3 * 2  # thumbnails: frames this small are not shrunk
+    assert len(set(pictures)) == 3 * 3
+    (section,) = blind(page)
+    assert "data:" not in section
+    assert "<img" not in section
+    judging = section[section.index('class="blind-judging"') : section.index('class="blind-said"')]
+    assert not re.search("base|adapted|before|after|restored|got", judging, re.I)
+    for button in ("A is better", "B is better", "No difference", "Show what they were", "Judge 3 frames"):
+        assert f">{button}</button>" in section
+
+
+@pytest.mark.parametrize(("fused", "rival"), [(False, "the adapted model"), (True, "what you got")])
+def test_the_rival_of_the_base_model_is_called_what_it_is(fused, rival):
+    page = Page(render_report(record(shot(fused=fused)), [story()]))
+    assert json.loads(page.of_class("blind")[0]["data-names"]) == {"base": "the base model", "after": rival}
+    assert ("neighbouring frames fused" in Page(blind(page)[0]).text) == fused
+
+
 # Pictures
 
 

@@ -94,7 +94,7 @@ def render_report(record: Mapping[str, Any], stories: Sequence[ShotStory], setti
         story = by_index.get(shot.get("index", number)) or ShotStory(number)
         sections.append(_shot(shot, story, record, look, number, alone=len(shots) == 1))
     overview = _overview(shots, record) if len(shots) > 1 else ""
-    script, style = _asset("report.js"), _asset("report.css")
+    script, style = _asset("report.js") + _asset("report_blind.js"), _asset("report.css")
     verdict = overall_verdict(shots)
     source = str(record.get("input") or "")
     return Template(_asset("report.html")).substitute(

@@ -15,6 +15,13 @@ from metadeblur.pictures import Picture, data_uri, encode_jpeg, shrink, to_uint8
 
 _LEAST_WIDTH = 320  # px; frames of a page with very many shots are shrunk down to this, not further
 
+MAGNIFICATION = (  # the buttons of a stage's magnifier, as HTML
+    '<div class="choice" role="group" aria-label="Magnification">'
+    '<button type="button" data-zoom="1" aria-pressed="true">Fit</button>'
+    '<button type="button" data-zoom="2" aria-pressed="false">2&times;</button>'
+    '<button type="button" data-zoom="4" aria-pressed="false">4&times;</button></div>'
+)
+
 
 @dataclass(frozen=True)
 class PageSettings:

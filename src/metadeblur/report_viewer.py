@@ -8,13 +8,17 @@ from typing import Any
 
 from metadeblur.page import text
 from metadeblur.pictures import Picture, shrink
-from metadeblur.report_look import Look, ShotStory, shot_outcome
+from metadeblur.report_blind import blind_part
+from metadeblur.report_look import MAGNIFICATION, Look, ShotStory, shot_outcome
 
 _THUMBNAIL = 220  # px
 
 
 def viewer_part(shot: Mapping[str, Any], story: ShotStory, look: Look, number: int) -> str:
-    """The before/after slider with the choice of what to compare, the magnifier and the strip of frames."""
+    """The before/after slider with the choice of what to compare, the magnifier and the strip of frames.
+
+    Where there are frames of the base model too, the blinded comparison of them comes after it.
+    """
     if not story.frames:
         return ""
     outcome = shot_outcome(shot)
@@ -32,12 +36,7 @@ def viewer_part(shot: Mapping[str, Any], story: ShotStory, look: Look, number: i
         pictures.append({kind: look.picture(picture) for kind, picture in kinds.items()})
     middle = len(pictures) // 2
     height, width = pictures[middle]["before"].shape[:2]
-    bar = _compare_choice(names, number) + (
-        '<div class="choice" role="group" aria-label="Magnification">'
-        '<button type="button" data-zoom="1" aria-pressed="true">Fit</button>'
-        '<button type="button" data-zoom="2" aria-pressed="false">2&times;</button>'
-        '<button type="button" data-zoom="4" aria-pressed="false">4&times;</button></div>'
-    )
+    bar = _compare_choice(names, number) + MAGNIFICATION
     frame_number = story.frames[middle][0]
     layers = "".join(
         f'<div class="layer {side}"><img src="{look.photo(pictures[middle][kind])}" width="{width}" '
@@ -65,7 +64,7 @@ def viewer_part(shot: Mapping[str, Any], story: ShotStory, look: Look, number: i
     return (
         f'<section class="part wide plainly" aria-label="Before and after"><h3 class="unseen">Before and after</h3>'
         f"{viewer}</section>"
-    )
+    ) + (blind_part(shot, len(pictures), aspect, number) if base else "")
 
 
 def _compare_choice(names: Mapping[str, str], number: int) -> str:

@@ -1,6 +1,73 @@
 "use strict";
 document.documentElement.classList.remove("plain");
 
+// Fit, 2x and 4x of pictures on a stage: by buttons or a double-click, moved about by dragging and by the arrow keys.
+// A stage with a line between two pictures has this dragged first of all: line.handle is its slider, line.near(event)
+// tells whether the pointer is at it, line.follow(event) takes it there; the arrow keys are its own without Shift.
+function startMagnifier(stage, pictures, buttons, line) {
+  let zoom = 1, shiftX = 0, shiftY = 0, held = null;
+
+  function place() {
+    const box = stage.getBoundingClientRect();
+    shiftX = Math.min(0, Math.max(box.width * (1 - zoom), shiftX));
+    shiftY = Math.min(0, Math.max(box.height * (1 - zoom), shiftY));
+    for (const picture of pictures) picture.style.transform = zoom === 1 ? "" : `translate(${shiftX}px, ${shiftY}px) scale(${zoom})`;
+  }
+  function move(sideways, down) {
+    shiftX += sideways;
+    shiftY += down;
+    place();
+  }
+  function magnify(to, x, y) {
+    const box = stage.getBoundingClientRect();
+    const [aboutX, aboutY] = [x ?? box.width / 2, y ?? box.height / 2];
+    shiftX = aboutX - ((aboutX - shiftX) * to) / zoom;
+    shiftY = aboutY - ((aboutY - shiftY) * to) / zoom;
+    zoom = to;
+    place();
+    stage.classList.toggle("near", zoom > 1);
+    for (const button of buttons) button.setAttribute("aria-pressed", String(Number(button.dataset.zoom) === zoom));
+  }
+
+  for (const button of buttons) button.addEventListener("click", () => magnify(Number(button.dataset.zoom)));
+  stage.addEventListener("keydown", (event) => {
+    const step = { ArrowLeft: [60, 0], ArrowRight: [-60, 0], ArrowUp: [0, 60], ArrowDown: [0, -60] }[event.key];
+    if (!step || zoom === 1 || (line && !event.shiftKey)) return;
+    event.preventDefault();
+    move(...step);
+  });
+  stage.addEventListener("pointerdown", (event) => {
+    if (event.button !== 0) return;
+    held = line && (zoom === 1 || line.near(event)) ? "line" : "picture";
+    stage.setPointerCapture(event.pointerId);
+    stage.classList.add("held");
+    if (held === "line" && zoom === 1) {
+      // A finger may be about to scroll the page: the line follows once it moves sideways, or was a tap.
+      if (event.pointerType === "touch") held = { x: event.clientX, y: event.clientY };
+      else line.follow(event);
+    }
+    (line ? line.handle : stage).focus({ preventScroll: true, focusVisible: false });
+    event.preventDefault();
+  });
+  stage.addEventListener("pointermove", (event) => {
+    if (held?.x !== undefined) {
+      const [sideways, upwards] = [Math.abs(event.clientX - held.x), Math.abs(event.clientY - held.y)];
+      if (Math.max(sideways, upwards) > 5) held = sideways > upwards ? "line" : null;
+    }
+    if (held === "line") line.follow(event);
+    else if (held === "picture") move(event.movementX, event.movementY);
+  });
+  stage.addEventListener("pointerup", (event) => {
+    if (held?.x !== undefined) line.follow(event);
+  });
+  for (const end of ["pointerup", "pointercancel"]) stage.addEventListener(end, () => { held = null; stage.classList.remove("held"); });
+  stage.addEventListener("dblclick", (event) => {
+    const box = stage.getBoundingClientRect();
+    magnify(zoom === 1 ? 2 : 1, event.clientX - box.left, event.clientY - box.top);
+  });
+  addEventListener("resize", place);
+}
+
 function startViewer(viewer) {
   const stage = viewer.querySelector(".stage");
   const slider = stage.querySelector("input");
@@ -9,13 +76,11 @@ function startViewer(viewer) {
     return { picture: layer.querySelector("img"), tag: layer.querySelector(".tag") };
   });
   const frames = [...viewer.querySelectorAll(".strip button")];
-  const zooms = [...viewer.querySelectorAll("[data-zoom]")];
   const choices = [...viewer.querySelectorAll(".choice input")];
   const frameName = viewer.querySelector(".frame-name");
   const names = JSON.parse(viewer.dataset.names);
   let shown = frames.find((frame) => frame.getAttribute("aria-pressed") === "true") || frames[0];
   let compared = viewer.dataset.compared.split(" ");
-  let zoom = 1, shiftX = 0, shiftY = 0, held = null;
   // The first frame's pictures are on the stage already; the others wait in their buttons until they are asked for.
   shown.dataset[compared[0]] = left.picture.src;
   shown.dataset[compared[1]] = right.picture.src;
@@ -32,22 +97,6 @@ function startViewer(viewer) {
     const box = stage.getBoundingClientRect();
     split((100 * (event.clientX - box.left)) / box.width);
   }
-  function place() {
-    const box = stage.getBoundingClientRect();
-    shiftX = Math.min(0, Math.max(box.width * (1 - zoom), shiftX));
-    shiftY = Math.min(0, Math.max(box.height * (1 - zoom), shiftY));
-    for (const side of [left, right]) side.picture.style.transform = zoom === 1 ? "" : `translate(${shiftX}px, ${shiftY}px) scale(${zoom})`;
-  }
-  function magnify(to, x, y) {
-    const box = stage.getBoundingClientRect();
-    const [aboutX, aboutY] = [x ?? box.width / 2, y ?? box.height / 2];
-    shiftX = aboutX - ((aboutX - shiftX) * to) / zoom;
-    shiftY = aboutY - ((aboutY - shiftY) * to) / zoom;
-    zoom = to;
-    place();
-    stage.classList.toggle("near", zoom > 1);
-    for (const button of zooms) button.setAttribute("aria-pressed", String(Number(button.dataset.zoom) === zoom));
-  }
   function show() {
     [left, right].forEach((side, number) => {
       const kind = compared[number];
@@ -62,53 +111,15 @@ function startViewer(viewer) {
 
   for (const frame of frames) frame.addEventListener("click", () => { shown = frame; show(); });
   for (const choice of choices) choice.addEventListener("change", () => { compared = choice.value.split(" "); show(); });
-  for (const button of zooms) button.addEventListener("click", () => magnify(Number(button.dataset.zoom)));
   slider.addEventListener("input", () => split(Number(slider.value)));
-  slider.addEventListener("keydown", (event) => {
-    const step = { ArrowLeft: [60, 0], ArrowRight: [-60, 0], ArrowUp: [0, 60], ArrowDown: [0, -60] }[event.key];
-    if (!step || !event.shiftKey || zoom === 1) return;
-    event.preventDefault();
-    shiftX += step[0];
-    shiftY += step[1];
-    place();
+  startMagnifier(stage, [left.picture, right.picture], viewer.querySelectorAll("[data-zoom]"), {
+    handle: slider,
+    near: (event) => {
+      const box = stage.getBoundingClientRect();
+      return Math.abs(event.clientX - box.left - (box.width * Number(slider.value)) / 100) < 30;
+    },
+    follow: splitAt,
   });
-  stage.addEventListener("pointerdown", (event) => {
-    if (event.button !== 0) return;
-    const box = stage.getBoundingClientRect();
-    const line = box.left + (box.width * Number(slider.value)) / 100;
-    held = zoom === 1 || Math.abs(event.clientX - line) < 30 ? "line" : "picture";
-    stage.setPointerCapture(event.pointerId);
-    stage.classList.add("held");
-    if (held === "line" && zoom === 1) {
-      // A finger may be about to scroll the page: the line follows once it moves sideways, or was a tap.
-      if (event.pointerType === "touch") held = { x: event.clientX, y: event.clientY };
-      else splitAt(event);
-    }
-    slider.focus({ preventScroll: true, focusVisible: false });
-    event.preventDefault();
-  });
-  stage.addEventListener("pointermove", (event) => {
-    if (held?.x !== undefined) {
-      const [sideways, upwards] = [Math.abs(event.clientX - held.x), Math.abs(event.clientY - held.y)];
-      if (Math.max(sideways, upwards) > 5) held = sideways > upwards ? "line" : null;
-    }
-    if (held === "line") {
-      splitAt(event);
-    } else if (held === "picture") {
-      shiftX += event.movementX;
-      shiftY += event.movementY;
-      place();
-    }
-  });
-  stage.addEventListener("pointerup", (event) => {
-    if (held?.x !== undefined) splitAt(event);
-  });
-  for (const end of ["pointerup", "pointercancel"]) stage.addEventListener(end, () => { held = null; stage.classList.remove("held"); });
-  stage.addEventListener("dblclick", (event) => {
-    const box = stage.getBoundingClientRect();
-    magnify(zoom === 1 ? 2 : 1, event.clientX - box.left, event.clientY - box.top);
-  });
-  addEventListener("resize", place);
   split(50);
   const reel = viewer.querySelector(".strip ol");
   const spot = shown.parentElement;
