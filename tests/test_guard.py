@@ -24,7 +24,7 @@ from metadeblur.guard import GuardSettings, Verdict, blend, judge, sharp_already
 from metadeblur.metrics import psnr
 from metadeblur.reblur.flow import fit_flow_reblurrer
 from metadeblur.restore import Restorer, RestoreSettings
-from metadeblur.votes import choose_samples, divergence
+from metadeblur.votes import VOTES, choose_samples, divergence
 
 SPEED = 6  # px a frame, also the length of the blur
 FRAMES = 8
@@ -217,6 +217,9 @@ def test_votes_veto_what_pairs_of_the_same_fault_would_keep(
     assert verdict.reasons[0].passed  # the pairs were fooled
     assert verdict.share < 1
     assert vote in {reason.name for reason in verdict.reasons if not reason.passed}
+    if VOTES[vote].fatal:  # what has learnt the wrong blur is not used in part either
+        assert verdict.share == 0
+        assert not verdict.harmless
 
 
 def test_a_vetoed_share_gives_way_to_a_smaller_one(world: World) -> None:

@@ -2,7 +2,7 @@
 
 Held-out pseudo pairs choose the share of the adaptation first. They were made by the reblurrer that made the training
 pairs, so they nearly always say "keep": independent votes, which need no truth, look at restored frames of the clip
-and may veto a share. A vetoed share gives way to the next smaller one.
+and may veto a share. A vetoed share gives way to the next smaller one; frames that do not explain the blurred ones end it.
 """
 
 from __future__ import annotations
@@ -178,6 +178,8 @@ def judge(
             chosen = _pairs_reason(gains[share], share, enough, len(held_out))
             return Verdict(share, (chosen, *vetoes, *reasons))
         vetoes += failed
+        if any(VOTES[reason.name].fatal for reason in failed):
+            break
     return Verdict(0.0, (pairs, *vetoes))
 
 
