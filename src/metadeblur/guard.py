@@ -2,7 +2,8 @@
 
 Held-out pseudo pairs choose the share of the adaptation first. They were made by the reblurrer that made the training
 pairs, so they nearly always say "keep": independent votes, which need no truth, look at restored frames of the clip
-and may veto a share. A vetoed share gives way to the next smaller one; frames that do not explain the blurred ones end it.
+and may veto a share. A vetoed share gives way to the next smaller one, but frames that do not explain the blurred ones
+drop the adaptation.
 """
 
 from __future__ import annotations
