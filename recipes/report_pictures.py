@@ -41,8 +41,9 @@ def main() -> None:
         page = browser.new_page(viewport={"width": WIDTH, "height": 900}, color_scheme="light")
         page.goto((given.report / "index.html").resolve().as_uri())
         page.wait_for_timeout(500)
-        guard = clip(page, PARTS["guard"])
-        top = {"x": 0, "y": 0, "width": WIDTH, "height": guard["y"]}
+        viewer = page.locator(".viewer").first.bounding_box()
+        assert viewer is not None
+        top = {"x": 0, "y": 0, "width": WIDTH, "height": viewer["y"] + viewer["height"] + 16}
         page.screenshot(path=given.out / "report_top.jpg", clip=top, full_page=True, type="jpeg", quality=85)
         for name, titles in PARTS.items():
             page.screenshot(
