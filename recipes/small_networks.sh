@@ -23,9 +23,14 @@ train mprnet 1100 4
 train restormer 1200 4
 train cdvd-tsp 600 2
 
-for network in lite mimo-unet-plus mprnet restormer cdvd-tsp; do
-  model=$folder/weights/$network.safetensors
-  [ -e "$model" ] || model=$network
+meta() { # network, tasks
+  local model=$folder/weights/$1.safetensors
+  [ -e "$model" ] || model=$1
   metadeblur train meta --config "$here/meta_lite.toml" --clips "${clips[@]}" --validation "$folder/clips/validation6" \
-    --model "$model" --steps 40 -o "$folder/weights/meta/$network" --resume
-done
+    --model "$model" --steps "$2" -o "$folder/weights/meta/$1" --resume
+}
+meta lite 40
+meta mimo-unet-plus 40
+meta mprnet 40
+meta restormer 40
+meta cdvd-tsp 12 # a task takes three times as long
