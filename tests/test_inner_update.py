@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import json
 import sys
 from dataclasses import replace
@@ -22,6 +23,7 @@ from metadeblur.errors import MetadeblurError
 from metadeblur.learning import own_loss
 from metadeblur.pictures import encode_png, to_uint8
 from metadeblur.reblur.critic import Critic
+from metadeblur.reblur.flow import FlowReblurrer
 from metadeblur.reblur.network import ReblurNetwork
 from metadeblur.reblur.updates import (
     CriticSettings,
@@ -445,3 +447,20 @@ def test_the_command_line_says_what_to_do_without_weights(tmp_path, clip, capsys
     assert run("adapt", str(tmp_path), "-o", str(target), "--reblur", "network", "--reblurrer", "no.safetensors") == 1
     assert "metadeblur train reblur" in capsys.readouterr().err
     assert not target.exists()
+
+
+def test_the_guard_judges_the_networks_pairs_by_the_clips_own_motion(clip, reblurrer, monkeypatch):
+    module = importlib.import_module("metadeblur.adapt")
+    judge, seen = module.judge, []
+
+    def heard(*arguments, **keywords):
+        seen.append(keywords["reblurrer"])
+        return judge(*arguments, **keywords)
+
+    monkeypatch.setattr(module, "judge", heard)
+    net = TinyDeblurrer()
+    outcome = adapt(net, clip, **{**QUICK, "guard": True}, held_out=0.5, reblurrer=reblurrer)
+    assert isinstance(seen[0], FlowReblurrer)
+    assert isinstance(outcome.reblurrer, NetworkReblurrer)
+    unjudged = adapt(net, clip, **{**QUICK, "guard": False}, held_out=0.5, reblurrer=reblurrer)
+    assert [row["loss"] for row in unjudged.history] == [row["loss"] for row in outcome.history]

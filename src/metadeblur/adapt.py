@@ -176,10 +176,14 @@ def adapt(
         held = support.held_out[: math.ceil(len(support.held_out) * len(train) / max(len(support.train), 1))]
         held_out = from_clip(clip, held, reblurrer, 1, frames, generator)
         outcome.support = replace(support, train=tuple(train), held_out=held)
-    before = None
-    if budget.limited and settings.guard:
+    before, witness = None, reblurrer
+    if settings.guard and isinstance(reblurrer, NetworkReblurrer):
+        with costs.stage("guard"):  # the clip's own motion knows nothing of what the network has learnt
+            seeded = torch.Generator().manual_seed(settings.seed)
+            witness = fit_flow_reblurrer(clip, places=support.train, generator=seeded)
+    if settings.guard and budget.limited:
         with costs.stage("guard"):
-            before = look_before(base, clip, reblurrer)
+            before = look_before(base, clip, witness)
             budget.kept_back = before.seconds * (GUARD_ROUNDS + FUSION_ROUNDS * settings.fuse)
     with costs.stage("adapt"):
         adapted, outcome.history, failure = inner_update(
@@ -206,7 +210,7 @@ def adapt(
             adapted,
             clip,
             [(pair.blurred, pair.sharp) for pair in held_out],
-            reblurrer=reblurrer,
+            reblurrer=witness,
             before=before,
         )
         outcome.share, outcome.reasons = verdict.share, verdict.reasons
@@ -214,7 +218,7 @@ def adapt(
             outcome.model = blend(base, adapted, verdict.share)
         # Where a clip teaches harm, nothing of it is trusted; where it teaches nothing, its frames may still help.
         if fusion is not None and (verdict.share > 0 or verdict.harmless):
-            outcome.fused, reasons = judge_fusion(outcome.model, clip, fusion, reblurrer=reblurrer)
+            outcome.fused, reasons = judge_fusion(outcome.model, clip, fusion, reblurrer=witness)
             outcome.reasons += reasons
             with_fusion(outcome.model, fusion if outcome.fused else None)
     return outcome
