@@ -48,7 +48,7 @@ def curves_figure(curves: Sequence[Curve], *, title: str, x_title: str, y_title:
     axes.set_ylabel(y_title)
     axes.set_title(title, fontsize="medium", loc="left")
     axes.grid(axis="y", alpha=0.3)
-    axes.legend(frameon=False)
+    figure.legend(loc="outside lower center", ncols=len(curves), frameon=False, fontsize="small")  # hides no curve
     data = io.BytesIO()
     figure.savefig(data, format="png", metadata={"Software": ""})
     return data.getvalue()
