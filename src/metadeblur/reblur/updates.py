@@ -71,8 +71,8 @@ class ReblurUpdates:
     def faster(self, factor: float) -> ReblurUpdates:
         """The same with both learning rates multiplied, so that they keep their ratio to a deblurrer's.
 
-        >>> ReblurUpdates().faster(40).critic.lr_critic
-        4e-05
+        >>> ReblurUpdates().faster(2).critic.lr_critic
+        2e-06
         """
         critic = replace(self.critic, lr_critic=self.critic.lr_critic * factor)
         return replace(self, lr_reblurrer=self.lr_reblurrer * factor, critic=critic)
