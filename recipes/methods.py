@@ -11,7 +11,6 @@ and methods.json, with machine, versions and settings.
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 
 from metadeblur.adapt import AdaptSettings, preset
@@ -49,7 +48,6 @@ def main() -> None:
         )
         for root in given.roots
     }
-    how = AdaptSettings(steps=given.steps, pairs=given.pairs, patch=given.patch, lr=given.lr, fuse=False)
     settings = EvaluateSettings(
         methods=tuple(given.methods.split(",")),
         meta=given.meta,
@@ -59,7 +57,14 @@ def main() -> None:
         apart=tuple(given.apart.split(",")),
         # The paper's network is fitted at the paper's ratio to the deblurrer's rate (1e-6 to 2.5e-6), for at its own
         # rate so few steps move nothing. Fusing frames helps every way alike and would hide how they differ.
-        adaptation=replace(how, updates=ReblurUpdates().faster(how.lr / preset("paper").lr)),
+        adaptation=AdaptSettings(
+            steps=given.steps,
+            pairs=given.pairs,
+            patch=given.patch,
+            lr=given.lr,
+            fuse=False,
+            updates=ReblurUpdates().faster(given.lr / preset("paper").lr),
+        ),
     )
     net = load_deblurrer(given.model)
     lines = compare(

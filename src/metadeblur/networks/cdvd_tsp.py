@@ -125,7 +125,8 @@ class FlowEstimator(nn.Module):
             self.moduleUpfeat = nn.ConvTranspose2d(coarser, 2, 4, stride=2, padding=1)
             channels += width + 4
         self.dense = ("moduleOne", "moduleTwo", "moduleThr", "moduleFou", "moduleFiv")
-        for name, given in zip(self.dense, (width // narrow for width in self.growth), strict=True):
+        for name, published in zip(self.dense, self.growth, strict=True):
+            given = published // narrow
             self.add_module(name, convolutions(nn.Conv2d(channels, given, 3, padding=1)))
             channels += given
         self.moduleSix = nn.Sequential(nn.Conv2d(channels, 2, 3, padding=1))
@@ -151,8 +152,8 @@ class ContextNetwork(nn.Module):
     def __init__(self, channels: int, narrow: int = 1) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        for width, dilation in ((128, 1), (128, 2), (128, 4), (96, 8), (64, 16), (32, 1)):
-            given = width // narrow
+        for published, dilation in ((128, 1), (128, 2), (128, 4), (96, 8), (64, 16), (32, 1)):
+            given = published // narrow
             layers += [nn.Conv2d(channels, given, 3, padding=dilation, dilation=dilation), nn.LeakyReLU(0.1)]
             channels = given
         self.moduleMain = nn.Sequential(*layers, nn.Conv2d(channels, 2, 3, padding=1))

@@ -171,8 +171,6 @@ def new_network(settings: DeblurTraining) -> nn.Module:
         MetadeblurError: no such network, or it has no small form.
     """
     _check(settings.network, ARCHITECTURES, "network")
-    if settings.network == "lite" and settings.size == "published":
-        return Lite(frames=3)
     entry = ARCHITECTURES[settings.network]
     made = entry.published if settings.size == "published" else entry.small
     if made is None:
