@@ -213,7 +213,7 @@ def test_doctor_models_and_weights_print_facts(capsys):
         assert word in facts
     assert run("models", "lite", "mimo-unet") == 0
     listed = capsys.readouterr().out
-    assert "lite            video, 3 frames" in listed
+    assert "lite            video, 5 frames" in listed
     assert "multiply-adds of one frame" in listed
     assert "metadeblur weights import mimo-unet FILE" in listed
     assert run("models", "lite", "--json") == 0

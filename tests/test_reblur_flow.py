@@ -100,6 +100,23 @@ def test_a_window_shows_what_the_moving_camera_saw() -> None:
     assert psnr(window[0], blurred[2][inside]) < 25
 
 
+def test_neighbours_are_as_sharp_beside_the_patch_as_the_clips_frames_beside_its_blurred_one() -> None:
+    def jerk(t: float) -> tuple[float, float]:
+        return 12.0 * min(max(t - 3, 0), 2), 0.0
+
+    where = place(0, 4)
+    told = FlowSettings(any_frame=0.0, colocated=1.0)
+    clip = moving(jerk, 0.0, frames=9)
+    reblurrer = fit_flow_reblurrer(clip, generator=seeded(), exposure=1.0, settings=told)
+    detail = [float(patch.diff(dim=-1).square().mean()) for patch in reblurrer.reblur_window(clip, where, 5, seeded())]
+    assert max(detail[1:4]) < 0.7 * min(detail[0], detail[4])
+    assert detail[2] == min(detail)
+    steady = moving(lambda t: (6.0 * t, 0.0), 0.0, frames=9)
+    alike = fit_flow_reblurrer(steady, generator=seeded(), exposure=1.0, settings=told)
+    detail = [float(patch.diff(dim=-1).square().mean()) for patch in alike.reblur_window(steady, where, 5, seeded())]
+    assert max(detail) < 1.35 * min(detail)
+
+
 def test_curved_path_matches_the_analytic_average() -> None:
     velocity = np.zeros((48, 48, 2), np.float32)
     velocity[..., 0], bend = 8, np.zeros_like(velocity)

@@ -169,8 +169,8 @@ def test_windows_without_motion_hold_the_same_frames(clips):
         PairSampler(plain_clips(clips), patch=24, batch=2, seed=3, frames=3, motion=motion)(5)
         for motion in (True, False)
     )
-    assert plain.velocity is None
-    assert told.velocity is not None
+    assert plain.flows is None
+    assert told.flows is not None
     assert torch.equal(told.blurred, plain.blurred)
     assert torch.equal(told.sharp, plain.sharp)
 

@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from metadeblur.data.layouts import plain_clips
 from metadeblur.data.pairs import PairSampler
-from metadeblur.networks.lite import ALONG, Lite
-from metadeblur.optical_flow import window_velocity
+from metadeblur.networks.lite import ALONG, Lite, prepared_channels
+from metadeblur.optical_flow import window_flows
 from metadeblur.restore import Restorer, RestoreSettings
 from metadeblur.weights import load_deblurrer
 
@@ -34,9 +34,9 @@ def moving(frames: int, height: int = 96, width: int = 128) -> torch.Tensor:
     return torch.stack([wide[:, top : top + height, left : left + width] for top, left in corners])
 
 
-def window_lite() -> Lite:
+def window_lite(frames: int = 3) -> Lite:
     torch.manual_seed(0)
-    net = Lite(channels=(8, 16), encoder=(1, 1), decoder=(1,), frames=3)
+    net = Lite(channels=(8, 16), encoder=(1, 1), decoder=(1,), frames=frames)
     nn.init.normal_(net.head.weight, std=0.02)
     return net.eval()
 
@@ -45,32 +45,58 @@ def inside(field: torch.Tensor) -> torch.Tensor:
     return field[..., 24:-24, 24:-24]
 
 
-def test_velocity_of_a_moving_picture():
-    velocity = inside(window_velocity(moving(3))).mean((1, 2))
-    assert velocity.tolist() == pytest.approx(VELOCITY, abs=0.3)
+def test_flows_of_a_moving_picture_lead_to_each_neighbour():
+    flows = inside(window_flows(moving(5))).mean((2, 3))
+    expected = [[shift * part for part in VELOCITY] for shift in (-2, -1, 1, 2)]
+    assert flows.tolist() == pytest.approx(np.array(expected), abs=0.5)
 
 
-@pytest.mark.parametrize("window", [(0, 0, 1), (0, 1, 1)])
-def test_velocity_at_the_ends_of_a_clip_is_that_of_the_one_neighbour(window):
-    velocity = inside(window_velocity(moving(2)[list(window)])).mean((1, 2))
-    assert velocity.tolist() == pytest.approx(VELOCITY, abs=0.3)
+@pytest.mark.parametrize(("window", "gone"), [((0, 0, 1), 0), ((0, 1, 1), 1)])
+def test_flow_to_a_frame_that_is_the_centre_is_zero(window, gone):
+    flows = inside(window_flows(moving(2)[list(window)])).mean((2, 3))
+    assert flows[gone].tolist() == [0, 0]
+    expected = [(2 * gone - 1) * -part for part in VELOCITY]
+    assert flows[1 - gone].tolist() == pytest.approx(expected, abs=0.3)
 
 
-def test_velocity_is_in_pixels_of_the_frame_where_the_flow_is_computed_on_a_reduced_one():
-    velocity = window_velocity(moving(3, 192, 256), pixels=192 * 256 // 4)
-    assert velocity.shape == (2, 96, 128)
-    assert velocity[:, 12:-12, 12:-12].mean((1, 2)).tolist() == pytest.approx(VELOCITY, abs=0.5)
+@pytest.mark.parametrize("window", [(0, 0, 1), (0, 1, 1), (0, 1, 2)])
+def test_the_motion_at_the_ends_of_a_clip_is_that_of_the_one_neighbour(window):
+    prepared = inside(window_lite().prepare_window(moving(3)[list(window)][None]))
+    length = prepared[:, 3 + len(ALONG) + 6].mean() / 0.1
+    assert float(length) == pytest.approx(np.hypot(*VELOCITY), abs=0.4)
 
 
-def test_warped_neighbours_lie_on_the_centre():
-    prepared = inside(window_lite().prepare_window(moving(3)[None]))
+def test_flows_are_in_pixels_of_the_frame_where_they_are_computed_on_a_reduced_one():
+    flows = window_flows(moving(3, 192, 256), pixels=192 * 256 // 4)
+    assert flows.shape == (2, 2, 96, 128)
+    assert flows[1, :, 12:-12, 12:-12].mean((1, 2)).tolist() == pytest.approx(VELOCITY, abs=0.5)
+
+
+@pytest.mark.parametrize("frames", [3, 5])
+def test_warped_neighbours_lie_on_the_centre(frames):
+    clip = moving(frames)
+    prepared = inside(window_lite(frames).prepare_window(clip[None]))
+    assert prepared.shape[1] == prepared_channels(frames)
     first = 3 + len(ALONG)
-    apart = (moving(3)[0] - moving(3)[1]).abs().mean()
-    for part in (prepared[:, first : first + 3], prepared[:, first + 3 : first + 6]):
-        assert part.abs().mean() / 4 < 0.2 * apart
+    apart = (clip[frames // 2 - 1] - clip[frames // 2]).abs().mean()
+    starts = [first, first + 3, *range(first + 9, prepared_channels(frames), 3)]
+    assert len(starts) == frames - 1
+    for start in starts:
+        assert prepared[:, start : start + 3].abs().mean() / 4 < 0.2 * apart
     still = window_lite().prepare_window(moving(2)[[0, 0, 1]][None])
     # The centre itself, at the end of a clip, is not moved.
     assert float(still[:, first : first + 3].abs().max()) < 1e-5
+
+
+def test_each_neighbour_has_its_own_place_among_the_channels():
+    clip = moving(5)
+    quiet = window_lite(5).prepare_window(clip[None])
+    first = 3 + len(ALONG)
+    for frame, start in ((1, first), (3, first + 3), (0, first + 9), (4, first + 12)):
+        louder = clip.clone()
+        louder[frame, 0] += 0.01  # red only: the flow, found in grey, hardly changes
+        change = (window_lite(5).prepare_window(louder[None]) - quiet).abs().mean((0, 2, 3))
+        assert int(change.argmax()) == start
 
 
 def test_samples_along_the_motion_are_what_lies_there():
@@ -86,6 +112,8 @@ def test_a_single_picture_is_a_window_that_stands_still():
     net, frame = window_lite(), texture(32, 48)[None]
     assert torch.equal(net(frame), net(frame[:, None].expand(-1, 3, -1, -1, -1)))
     assert torch.allclose(net.prepare_window(frame)[:, 3:-3], torch.zeros(()), atol=1e-5)
+    five = window_lite(5)
+    assert torch.equal(five(frame), five(frame[:, None].expand(-1, 5, -1, -1, -1)))
 
 
 def test_gradient_reaches_the_centre():
@@ -95,20 +123,25 @@ def test_gradient_reaches_the_centre():
     assert bool(frames.grad[:, 1].abs().sum() > 0)
 
 
-def test_sizes_and_windows_are_read_from_the_weights():
-    net = window_lite()
+@pytest.mark.parametrize("frames", [1, 3, 5, 7])
+def test_sizes_and_windows_are_read_from_the_weights(frames):
+    net = window_lite(frames)
     again = Lite.from_weights(net.state_dict())
-    assert again.frames == 3
-    assert torch.equal(again(moving(3)[None]), net(moving(3)[None]))
-    assert load_deblurrer("lite").frames == 3
+    assert again.frames == frames
+    window = moving(frames)[None] if frames > 1 else moving(1)
+    assert torch.equal(again(window), net(window))
+
+
+def test_the_built_in_model_takes_windows_of_five():
+    assert load_deblurrer("lite").frames == 5
 
 
 def test_tiles_leave_no_seam_on_the_built_in_model():
-    net, window = load_deblurrer("lite"), moving(3, 256, 640)
+    net, window = load_deblurrer("lite"), moving(5, 256, 640)
     whole, tiled = (
         Restorer(net, 256, 640, RestoreSettings(tile=tile, device="cpu", precision="fp32"))(window) for tile in (0, 192)
     )
-    assert float((whole - window[1]).abs().max()) > 0.01
+    assert float((whole - window[2]).abs().max()) > 0.01
     assert float((tiled - whole).abs().max()) < 1e-3
 
 
@@ -122,20 +155,23 @@ def clips(tmp_path):
     return plain_clips(tmp_path)
 
 
-def test_turned_and_mirrored_training_windows_keep_their_motion(clips):
-    sampler = PairSampler(clips, patch=64, batch=24, seed=0, frames=3)
-    batch = sampler(0)
-    assert batch.blurred.shape == (24, 3, 3, 64, 64)
-    assert len({tuple(v.mean((1, 2)).round().int().tolist()) for v in batch.velocity}) == 8  # all ways to turn
-    net = window_lite()
+@pytest.mark.parametrize("frames", [3, 5])
+def test_turned_and_mirrored_training_windows_keep_their_motion(clips, frames):
+    batch = PairSampler(clips, patch=64, batch=24, seed=0, frames=frames)(0)
+    assert batch.blurred.shape == (24, frames, 3, 64, 64)
+    assert batch.flows.shape == (24, frames - 1, 2, 32, 32)
+    half = frames // 2
+    ways = {tuple(flow.mean((1, 2)).round().int().tolist()) for flow in batch.flows[:, half] if flow.any()}
+    assert len(ways) == 8  # all ways to turn
+    net = window_lite(frames)
     first = 3 + len(ALONG)
-    prepared = net.prepare_window(batch.blurred, batch.velocity)[..., 12:-12, 12:-12]
+    prepared = net.prepare_window(batch.blurred, batch.flows)[..., 12:-12, 12:-12]
     lying = prepared[:, first : first + 6].abs().mean((1, 2, 3)) / 4
-    apart = (batch.blurred[:, [0, 2]] - batch.centre[:, None]).abs().mean((1, 2, 3, 4))
+    apart = (batch.blurred[:, [half - 1, half + 1]] - batch.centre[:, None]).abs().mean((1, 2, 3, 4))
     assert bool((lying < 0.35 * apart).all())
 
 
 def test_training_windows_that_stand_still_repeat_their_centre(clips):
     batch = PairSampler(clips, patch=32, batch=4, seed=0, frames=3, alone=1.0)(0)
     assert torch.equal(batch.blurred[:, 0], batch.centre)
-    assert not batch.velocity.any()
+    assert not batch.flows.any()

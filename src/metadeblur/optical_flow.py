@@ -50,34 +50,34 @@ def grey(frame: Tensor, pixels: int) -> Array:
     return np.asarray(cv2.resize(dark, size, interpolation=cv2.INTER_AREA), np.uint8).reshape(size[1], size[0])
 
 
-def window_velocity(window: Tensor, pixels: int = 256_000) -> Tensor:
-    """How the pixels of a window's centre move.
-
-    The mean of the flow to the next frame and of the flow from the previous one. A neighbour that equals the centre, as
-    at the ends of a clip, says nothing and is left out; where both do, the velocity is zero.
+def window_flows(window: Tensor, pixels: int = 256_000) -> Tensor:
+    """Where the pixels of a window's centre lie in each of the other frames.
 
     Args:
-        window: (3, 3, H, W), RGB in [0, 1]: previous frame, centre, next frame.
+        window: (N, 3, H, W), RGB in [0, 1], N odd, oldest first. A frame that equals the centre, as at the ends of a
+            clip, says nothing: its flow is zero.
         pixels: the flow is computed on pictures reduced to about this many pixels.
 
     Returns:
-        (2, h, w) float32 on the CPU, x then y, in px of the frame for each frame interval, at the reduced size.
+        (N - 1, 2, h, w) float32 on the CPU, x then y, in px of the frame, at the reduced size; oldest first, without
+        the centre.
 
     >>> torch.manual_seed(0); texture = torch.rand(3, 64, 64)
     <torch._C.Generator object at ...>
     >>> smooth = torch.nn.functional.avg_pool2d(texture, 5, 1, 2)
     >>> window = torch.stack([smooth.roll(2 * shift, -1) for shift in (-1, 0, 1)])
-    >>> window_velocity(window)[:, 16:48, 16:48].mean((1, 2)).abs().round().tolist()
-    [2.0, 0.0]
+    >>> window_flows(window)[..., 16:48, 16:48].mean((2, 3)).abs().round().tolist()
+    [[2.0, 0.0], [2.0, 0.0]]
     """
-    previous, centre, following = (grey(frame, pixels) for frame in window)
-    rows, columns = centre.shape
-    flows = []
-    if not torch.equal(window[1], window[2]):
-        flows.append(dense_flow(centre, following))
-    if not torch.equal(window[1], window[0]):
-        flows.append(-dense_flow(centre, previous))
-    if not flows:
-        return torch.zeros(2, rows, columns)
+    half = len(window) // 2
+    pictures = [grey(frame, pixels) for frame in window]
+    rows, columns = pictures[half].shape
     step = np.array([window.shape[-1] / columns, window.shape[-2] / rows], np.float32)
-    return torch.from_numpy(np.mean(flows, 0) * step).permute(2, 0, 1).float()
+    flows = [
+        np.zeros((rows, columns, 2), np.float32)
+        if torch.equal(window[half], window[number])
+        else dense_flow(pictures[half], pictures[number]) * step
+        for number in range(len(window))
+        if number != half
+    ]
+    return torch.from_numpy(np.stack(flows)).permute(0, 3, 1, 2).contiguous()

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from metadeblur.data.layouts import ClipFolder
 from metadeblur.errors import MetadeblurError
-from metadeblur.optical_flow import window_velocity
+from metadeblur.optical_flow import window_flows
 
 Bytes = NDArray[np.uint8]  # (H, W, 3) RGB
-Velocity = NDArray[np.float16]  # (H, W, 2), x then y, px a frame interval
+Flows = NDArray[np.float16]  # (N - 1, H, W, 2), x then y, px from the centre to each neighbour
 _EASY_MSE = 10 ** (-33 / 10) * 255**2
 
 
@@ -28,12 +28,13 @@ class Batch:
     Attributes:
         blurred: (B, 3, P, P), or windows (B, N, 3, P, P).
         sharp: (B, 3, P, P).
-        velocity: (B, 2, P / 2, P / 2), px a frame interval, of windows where it was asked for; otherwise None.
+        flows: (B, N - 1, 2, P / 2, P / 2), px from the centre to each neighbour, of windows where they were asked for;
+            otherwise None.
     """
 
     blurred: Tensor
     sharp: Tensor
-    velocity: Tensor | None = None
+    flows: Tensor | None = None
 
     @property
     def centre(self) -> Tensor:
@@ -52,7 +53,7 @@ class PairSampler:
         batch: patches a batch.
         seed: the randomness.
         frames: 1 for single patches, or an odd number for windows, which are clamped at the ends of a clip.
-        motion: give windows with their velocity.
+        motion: give windows with the flow from the centre to each neighbour.
         identity: share of patches whose blurred side is replaced by the sharp one, so that sharp pictures stay sharp.
         alone: share of windows that repeat their centre and stand still, as a single picture does.
         easy: chance that a patch is taken whose two sides differ little (more than 33 dB); otherwise one is drawn anew,
@@ -80,7 +81,7 @@ class PairSampler:
         self.motion = motion and frames > 1
         self.identity, self.alone, self.easy = identity, alone, easy
         self._read = FrameCache(cache_bytes)
-        self._velocities: dict[Path, Velocity] = {}
+        self._known: dict[Path, Flows] = {}
 
     def __len__(self) -> int:
         """Number of frame pairs."""
@@ -102,8 +103,8 @@ class PairSampler:
             return Batch(windows[:, 0], sharp)
         if not self.motion:
             return Batch(windows, sharp)
-        velocity = np.stack([one.velocity for one in drawn if one.velocity is not None]).astype(np.float32)
-        return Batch(windows, sharp, torch.from_numpy(velocity).permute(0, 3, 1, 2).contiguous())
+        flows = np.stack([one.flows for one in drawn if one.flows is not None]).astype(np.float32)
+        return Batch(windows, sharp, torch.from_numpy(flows).movedim(-1, -3).contiguous())
 
     def _draw(self, rng: np.random.Generator) -> _Drawn:
         clip, index = self._places[int(rng.integers(len(self._places)))]
@@ -121,7 +122,7 @@ class PairSampler:
                 f"{clip.sharp[index]}: {width}x{height} is smaller than the training patch; "
                 f"lower --patch from {self.patch}"
             )
-        # Even places, so that the velocity, at half the size, is cut at the same ones.
+        # Even places, so that the flows, at half the size, are cut at the same ones.
         top, left = (2 * int(rng.integers((extent - self.patch) // 2 + 1)) for extent in (height, width))
         turns, mirror = int(rng.integers(4)), bool(rng.integers(2))
         colours = rng.permutation(3)
@@ -130,35 +131,34 @@ class PairSampler:
             piece = np.rot90(frame[top : top + self.patch, left : left + self.patch], turns)
             return np.ascontiguousarray((piece[:, ::-1] if mirror else piece)[..., colours])
 
-        velocity = None
+        flows = None
         if self.motion:
-            side_px = self.patch // 2
-            whole = self._velocity(clip, index)
-            piece = np.rot90(whole[top // 2 : top // 2 + side_px, left // 2 : left // 2 + side_px], turns)
-            velocity = _turned(piece[:, ::-1] if mirror else piece, turns, mirror) * np.float16(not still)
-        return _Drawn([cut(frame) for frame in frames], cut(sharp), velocity)
+            rows, columns = (slice(start // 2, (start + self.patch) // 2) for start in (top, left))
+            pieces = [np.rot90(flow[rows, columns], turns) for flow in self._flows(clip, index)]
+            turned = [_turned(piece[:, ::-1] if mirror else piece, turns, mirror) for piece in pieces]
+            flows = np.stack(turned) * np.float16(not still)
+        return _Drawn([cut(frame) for frame in frames], cut(sharp), flows)
 
-    def _velocity(self, clip: ClipFolder, index: int) -> Velocity:
-        """How the pixels of a blurred frame move, (H / 2, W / 2, 2)."""
+    def _flows(self, clip: ClipFolder, index: int) -> Flows:
+        """Where the pixels of a blurred frame lie in its neighbours, (N - 1, H / 2, W / 2, 2)."""
         key = clip.blurred[index]
-        if key not in self._velocities:
-            last = len(clip.blurred) - 1
-            numbers = (max(index - 1, 0), index, min(index + 1, last))
+        if key not in self._known:
+            half, last = self.frames // 2, len(clip.blurred) - 1
+            numbers = [min(max(index + shift, 0), last) for shift in range(-half, half + 1)]
             window = _tensor(np.stack([self._read(clip.blurred[number]) for number in numbers]))
-            velocity = window_velocity(window)
             size = [-(-extent // 2) for extent in window.shape[-2:]]
-            small = torch.nn.functional.interpolate(velocity[None], size=size, mode="bilinear")[0]
-            self._velocities[key] = small.permute(1, 2, 0).numpy().astype(np.float16)
-        return self._velocities[key]
+            small = torch.nn.functional.interpolate(window_flows(window), size=size, mode="bilinear")
+            self._known[key] = small.movedim(1, -1).numpy().astype(np.float16)
+        return self._known[key]
 
 
 @dataclass(frozen=True)
 class _Drawn:
-    """One patch: its window of blurred frames, the sharp one, and the motion."""
+    """One patch: its window of blurred frames, the sharp one, and the flows."""
 
     window: list[Bytes]
     sharp: Bytes
-    velocity: Velocity | None
+    flows: Flows | None
 
 
 def _tensor(pictures: Bytes) -> Tensor:
@@ -166,9 +166,9 @@ def _tensor(pictures: Bytes) -> Tensor:
     return torch.from_numpy(pictures).movedim(-1, -3).float() / 255
 
 
-def _turned(velocity: Velocity, turns: int, mirror: bool) -> Velocity:
+def _turned(flow: NDArray[np.float16], turns: int, mirror: bool) -> NDArray[np.float16]:
     """The vectors of a field (h, w, 2), x then y, whose places were turned anticlockwise and then mirrored."""
-    x, y = velocity[..., 0], velocity[..., 1]
+    x, y = flow[..., 0], flow[..., 1]
     for _ in range(turns):
         x, y = y, -x
     return np.stack([-x if mirror else x, y], -1)

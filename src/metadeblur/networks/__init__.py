@@ -65,8 +65,8 @@ ARCHITECTURES: dict[str, Architecture] = {
         network=Lite,
         build=Lite.from_weights,
         marks=("stem.weight", "down.0.weight", "encoder.0.0.conv1.weight", "head.weight"),
-        traits=Traits(frames=3, multiple=16, loss=balanced),
-        published=partial(Lite, frames=3),
+        traits=Traits(frames=5, multiple=16, loss=balanced),
+        published=partial(Lite, frames=5),
     ),
     "mimo-unet": Architecture(
         network=MIMOUNet,

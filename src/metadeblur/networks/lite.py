@@ -6,9 +6,10 @@ wide vector or matrix units (AVX-512, AMX) like. No normalisation and no global 
 as the whole frame. Plain 3x3 residual blocks as in EDSR (Lim et al., CVPRW 2017), the unshuffled stem as in
 Shi et al., CVPR 2016 (the inverse of the sub-pixel convolution).
 
-From a window of three frames it is told how each pixel moves: motion blur averages along that motion, so the network
-also gets the picture read at places along it (deblurring by steered samples), and both neighbours warped onto the
-centre. A single picture goes through the same network as a window that stands still.
+From a window of frames it is told how each pixel moves: motion blur averages along that motion, so the network also
+gets the picture read at places along it (deblurring by steered samples), and every neighbour warped onto the centre by
+the flow between the two, because one of them may be sharper. A single picture goes through the same network as a window
+that stands still.
 """
 
 from __future__ import annotations
@@ -21,13 +22,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from metadeblur.optical_flow import window_velocity
+from metadeblur.optical_flow import window_flows
 
 ALONG = (-1.0, -0.75, -0.5, -0.25, 0.25, 0.5, 0.75, 1.0)
 """Where the picture is read along the motion of each pixel, in frame intervals."""
-
-PREPARED = 3 + len(ALONG) + 6 + 3
-"""Channels of a prepared window: centre, steered samples, warped neighbours, motion."""
 
 _DETAIL = 4.0  # differences are small beside the picture: this brings them to its scale
 _MOTION = 0.1  # motion in px, brought to about 1
@@ -48,14 +46,14 @@ class ResidualBlock(nn.Module):
 
 
 class Lite(nn.Module):
-    """Deblurrer (B, 3, 3, H, W) or (B, 3, H, W) -> (B, 3, H, W), RGB about [0, 1]; H and W multiples of ``multiple``.
+    """Deblurrer (B, N, 3, H, W) or (B, 3, H, W) -> (B, 3, H, W), RGB about [0, 1]; H and W multiples of ``multiple``.
 
     Args:
         channels: feature channels of each level, finest first.
         encoder: residual blocks of each level on the way down; the last entry is the bottleneck.
         decoder: residual blocks of each level but the last on the way up, finest first.
         fold: side of the pixel blocks folded into channels by the stem.
-        frames: 3 for a window with its motion, 1 for single pictures.
+        frames: 1 for single pictures; an odd number for windows with their motion.
 
     >>> net = Lite(channels=(16, 32), encoder=(1, 1), decoder=(1,), fold=2)
     >>> tuple(net(torch.zeros(1, 3, 16, 24)).shape)
@@ -76,7 +74,7 @@ class Lite(nn.Module):
         self.fold = fold
         self.frames = frames
         self.multiple = fold * 2 ** (len(channels) - 1)
-        self.stem = nn.Conv2d((3 if frames == 1 else PREPARED) * fold * fold, channels[0], 3, padding=1)
+        self.stem = nn.Conv2d(prepared_channels(frames) * fold * fold, channels[0], 3, padding=1)
         self.encoder = nn.ModuleList(
             nn.Sequential(*(ResidualBlock(width) for _ in range(depth)))
             for width, depth in zip(channels, encoder, strict=True)
@@ -115,33 +113,34 @@ class Lite(nn.Module):
             encoder=[depth("encoder", level) for level in range(levels)],
             decoder=[depth("decoder", level) for level in range(levels - 1)],
             fold=fold,
-            frames=1 if weights["stem.weight"].shape[1] == 3 * fold * fold else 3,
+            frames=_frames(weights["stem.weight"].shape[1] // (fold * fold)),
         )
         net.load_state_dict({key: value.float() for key, value in weights.items()})
         return net
 
     def forward(self, x: Tensor) -> Tensor:
-        """Deblur the centre of (B, 3, 3, H, W), or (B, 3, H, W)."""
+        """Deblur the centre of (B, N, 3, H, W), or (B, 3, H, W)."""
         return self.deblur_prepared(self.prepare_window(x))
 
-    def prepare_window(self, x: Tensor, velocity: Tensor | None = None) -> Tensor:
+    def prepare_window(self, x: Tensor, flows: Tensor | None = None) -> Tensor:
         """What looks beyond a pixel's surroundings, apart, so that frames can be cut into tiles after it.
 
         Args:
-            x: (B, 3, 3, H, W), or (B, 3, H, W) for windows that stand still.
-            velocity: (B, 2, h, w), px a frame interval, where it is known; otherwise it is worked out.
+            x: (B, N, 3, H, W), or (B, 3, H, W) for windows that stand still.
+            flows: (B, N - 1, 2, h, w), px, from the centre to each neighbour, where they are known; otherwise they are
+                worked out.
 
         Returns:
-            (B, 20, H, W); for a network of single pictures these themselves.
+            (B, ``prepared_channels(N)``, H, W); for a network of single pictures these themselves.
         """
         if self.frames == 1:
             return x
-        window = x if x.ndim == 5 else x[:, None].expand(-1, 3, -1, -1, -1)
+        window = x if x.ndim == 5 else x[:, None].expand(-1, self.frames, -1, -1, -1)
         with torch.autocast(x.device.type, enabled=False):
             window = window.float()
-            if velocity is None:
-                velocity = torch.stack([window_velocity(one) for one in window.detach()])
-            return _prepared(window, velocity.to(window))
+            if flows is None:
+                flows = torch.stack([window_flows(one) for one in window.detach()])
+            return _prepared(window, flows.to(window))
 
     def deblur_prepared(self, prepared: Tensor) -> Tensor:
         """Deblur what :meth:`prepare_window` gave."""
@@ -157,22 +156,43 @@ class Lite(nn.Module):
         return prepared[:, :3] + F.pixel_shuffle(self.head(features), self.fold)
 
 
-def _prepared(window: Tensor, velocity: Tensor) -> Tensor:
-    """(B, 3, 3, H, W) and (B, 2, h, w) to (B, 20, H, W)."""
-    before, centre, after = window.unbind(1)
-    velocity = F.interpolate(velocity, size=centre.shape[-2:], mode="bilinear", align_corners=False)
+def prepared_channels(frames: int) -> int:
+    """Channels of a prepared window of so many frames: centre, steered samples, warped neighbours, motion.
+
+    >>> prepared_channels(1), prepared_channels(5)
+    (3, 26)
+    """
+    return 3 if frames == 1 else 3 + len(ALONG) + 3 + 3 * (frames - 1)
+
+
+def _frames(channels: int) -> int:
+    """The frames of a window with so many prepared channels."""
+    return 1 if channels == 3 else 1 + (channels - 3 - len(ALONG) - 3) // 3
+
+
+def _prepared(window: Tensor, flows: Tensor) -> Tensor:
+    """(B, N, 3, H, W) and (B, N - 1, 2, h, w) to (B, prepared_channels(N), H, W)."""
+    count, half = window.shape[1], window.shape[1] // 2
+    centre = window[:, half]
+    size = centre.shape[-2:]
+    flows = F.interpolate(flows.flatten(1, 2), size=size, mode="bilinear", align_corners=False).unflatten(1, (-1, 2))
+    # A neighbour that is the centre itself, at the end of a clip, stays where it is and says nothing of the motion.
+    others = window[:, [frame for frame in range(count) if frame != half]]
+    tells = (others != centre[:, None]).flatten(2).any(2).to(flows)[:, :, None, None, None]
+    flows = flows * tells
+    before, after = half - 1, half
+    known = (tells[:, before] + tells[:, after]).clamp(min=1)
+    velocity = (flows[:, after] - flows[:, before]) / known
     luma = (centre * centre.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
     steered = [_read(luma, time * velocity) - luma for time in ALONG]
-    neighbours = [
-        # A neighbour that is the centre itself, at the end of a clip, stays where it is.
-        _read(frame, time * velocity * (frame != centre).flatten(1).any(1).to(velocity)[:, None, None, None]) - centre
-        for frame, time in ((before, -1.0), (after, 1.0))
-    ]
+    warped = [_read(others[:, frame], flows[:, frame]) - centre for frame in range(count - 1)]
     # Blur does not know forward from backward: length, and the direction at double its angle.
     x, y = velocity.unbind(1)
     length = (x * x + y * y + 1e-4).sqrt()
     motion = torch.stack([length, (x * x - y * y) / length, 2 * x * y / length], 1)
-    return torch.cat([centre, _DETAIL * torch.cat([*steered, *neighbours], 1), _MOTION * motion], 1)
+    near = _DETAIL * torch.cat([*steered, warped[before], warped[after]], 1)
+    farther = [_DETAIL * picture for frame, picture in enumerate(warped) if frame not in (before, after)]
+    return torch.cat([centre, near, _MOTION * motion, *farther], 1)
 
 
 def _read(picture: Tensor, offset: Tensor) -> Tensor:

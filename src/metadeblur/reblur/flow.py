@@ -7,7 +7,7 @@ places take while the shutter is open; exposure, response and noise are worked o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 
 _EDGE = 0.15  # px of smoothing of a field's edges for each px of motion in a frame interval
+_STRONGEST = 2.0  # times the centre's blur that a neighbour's may have
 _INTERPOLATION_MARGIN = 4  # px that cubic interpolation reads around a sample
 
 
@@ -120,7 +121,8 @@ class FlowReblurrer:
                 f"{clip.name}: {len(clip)} frames of {clip.width}x{clip.height} are not the clip that the reblurrer "
                 f"was fitted to ({len(fitted)} of {fitted.width}x{fitted.height}); fit one for each clip"
             )
-        velocity, bend = self._draw_paths(place, generator)
+        spot = self._draw_spot(place, generator)
+        velocity, bend = self._paths(place, spot)
         exposure = self._draw_exposure(generator)
         picture = clip[place.frame]
         window = []
@@ -131,7 +133,7 @@ class FlowReblurrer:
                 place.left,
                 velocity,
                 bend,
-                exposure,
+                exposure * self._strength(spot, shift),
                 self.response,
                 self.settings.samples,
                 middle=float(shift),
@@ -175,12 +177,8 @@ class FlowReblurrer:
         jitter = float(torch.randn((), generator=generator).clamp(-2, 2))
         return min(max(self.exposure + self.exposure_error * jitter, 0.0), LONGEST)
 
-    def _draw_paths(self, place: Place, generator: torch.Generator) -> tuple[Array, Array]:
-        """Velocity and bend (P, P, 2) for the patch, with the mean motion of a blurred spot.
-
-        Where the patch moves itself, its own field, whose edges are those of the things in it, is turned and
-        stretched to the spot's mean motion; where it is at rest, it borrows the spot's field, smoothed.
-        """
+    def _draw_spot(self, place: Place, generator: torch.Generator) -> Spot:
+        """The place of the clip whose motion blurs the patch."""
         spot = Spot(place.blurred_frame, place.top, place.left, place.size)
         drawn = float(torch.rand((), generator=generator))
         if drawn < self.settings.any_frame:
@@ -189,6 +187,23 @@ class FlowReblurrer:
             spot = Spot(frame, place.top, place.left, place.size)
         elif self.spots and drawn >= self.settings.any_frame + self.settings.colocated:
             spot = self.spots[int(torch.randint(len(self.spots), (), generator=generator))]
+        return spot
+
+    def _strength(self, spot: Spot, shift: int) -> float:
+        """How much faster the clip moves ``shift`` frames from a spot: neighbours may be sharper, or more blurred."""
+        if shift == 0:
+            return 1.0
+        last = len(self.clip_motion.clip) - 1
+        other = replace(spot, frame=min(max(spot.frame + shift, 0), last))
+        here, there = (abs(_mean_motion(paths(self.clip_motion, one, 16)[0])) for one in (spot, other))
+        return min(there / here, _STRONGEST) if here > 0 else 1.0
+
+    def _paths(self, place: Place, spot: Spot) -> tuple[Array, Array]:
+        """Velocity and bend (P, P, 2) for the patch, with the mean motion of a blurred spot.
+
+        Where the patch moves itself, its own field, whose edges are those of the things in it, is turned and
+        stretched to the spot's mean motion; where it is at rest, it borrows the spot's field, smoothed.
+        """
         lent = paths(self.clip_motion, spot, place.size)
         own = paths(self.clip_motion, Spot(place.frame, place.top, place.left, place.size), place.size)
         lent_mean, own_mean = _mean_motion(lent[0]), _mean_motion(own[0])

@@ -141,8 +141,8 @@ class DeblurTrainee:
         blurred = batch.blurred.to(self.device)
         rows, columns = blurred.shape[-2:]
         if isinstance(net, Lite):  # what it is told of the motion was worked out once for each frame
-            velocity = None if batch.velocity is None else batch.velocity.to(self.device)
-            fed = net.prepare_window(blurred, velocity).contiguous(memory_format=torch.channels_last)
+            flows = None if batch.flows is None else batch.flows.to(self.device)
+            fed = net.prepare_window(blurred, flows).contiguous(memory_format=torch.channels_last)
         else:
             fed = pad_to_multiple(blurred, traits(net).multiple)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.settings.precision == "bf16"):
