@@ -8,7 +8,7 @@
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 folder=${1:?give a folder for photographs, clips and the run}
-steps=${2:-27300}
+steps=${2:-45000}
 
 bash "$here/clips.sh" "$folder"
 metadeblur train deblur --config "$here/lite.toml" --clips "$folder/clips/train0" "$folder/clips/train1" \

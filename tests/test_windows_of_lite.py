@@ -157,9 +157,9 @@ def clips(tmp_path):
 
 @pytest.mark.parametrize("frames", [3, 5])
 def test_turned_and_mirrored_training_windows_keep_their_motion(clips, frames):
-    batch = PairSampler(clips, patch=64, batch=24, seed=0, frames=frames)(0)
-    assert batch.blurred.shape == (24, frames, 3, 64, 64)
-    assert batch.flows.shape == (24, frames - 1, 2, 32, 32)
+    batch = PairSampler(clips, patch=64, batch=48, seed=0, frames=frames)(0)
+    assert batch.blurred.shape == (48, frames, 3, 64, 64)
+    assert batch.flows.shape == (48, frames - 1, 2, 32, 32)
     half = frames // 2
     ways = {tuple(flow.mean((1, 2)).round().int().tolist()) for flow in batch.flows[:, half] if flow.any()}
     assert len(ways) == 8  # all ways to turn

@@ -175,7 +175,8 @@ def _prepared(window: Tensor, flows: Tensor) -> Tensor:
     count, half = window.shape[1], window.shape[1] // 2
     centre = window[:, half]
     size = centre.shape[-2:]
-    flows = F.interpolate(flows.flatten(1, 2), size=size, mode="bilinear", align_corners=False).unflatten(1, (-1, 2))
+    flows = F.interpolate(flows.flatten(1, 2), size=size, mode="bilinear", align_corners=False)
+    flows = flows.reshape(len(window), count - 1, 2, *size)
     # A neighbour that is the centre itself, at the end of a clip, stays where it is and says nothing of the motion.
     others = window[:, [frame for frame in range(count) if frame != half]]
     tells = (others != centre[:, None]).flatten(2).any(2).to(flows)[:, :, None, None, None]
