@@ -1,4 +1,4 @@
-"""The pictures of known failures that the model cards name: docs/images/failures_lite.png and failures_reblurrer.png.
+"""The pictures of known failures that the model cards name: docs/images/failures_lite.jpg and failures_reblurrer.jpg.
 
     python recipes/card_pictures.py DIR
 
@@ -24,7 +24,7 @@ from metadeblur.clip import Clip, PairedClip
 from metadeblur.data.paired import read_trial
 from metadeblur.evaluation.builtin import make_builtin
 from metadeblur.metrics import psnr
-from metadeblur.pictures import encode_png, side_by_side, to_uint8
+from metadeblur.pictures import encode_jpeg, side_by_side, to_uint8
 from metadeblur.record import write_whole
 from metadeblur.restore import restore
 from metadeblur.weights import load_deblurrer, load_reblurrer
@@ -43,8 +43,8 @@ def main() -> None:
         trials = {clip.name: read_trial(clip).pair for clip in make_builtin(Path(folder)).clips}
         clips = {name: PairedClip(one.blurred.in_memory(), one.sharp.in_memory()) for name, one in trials.items()}
     given.out.mkdir(parents=True, exist_ok=True)
-    _write(given.out / "failures_lite.png", [_deblurred(name, clips[name]) for name in COMPARED] + [_alone(clips)])
-    _write(given.out / "failures_reblurrer.png", [_reblurred(name, clips[name]) for name in ("shake", "pan")])
+    _write(given.out / "failures_lite.jpg", [_deblurred(name, clips[name]) for name in COMPARED] + [_alone(clips)])
+    _write(given.out / "failures_reblurrer.jpg", [_reblurred(name, clips[name]) for name in ("shake", "pan")])
 
 
 def _deblurred(name: str, pair: PairedClip) -> NDArray[np.uint8]:
@@ -88,15 +88,15 @@ def _worst_piece(picture: Tensor, truth: Tensor) -> tuple[slice, slice, slice]:
 def _row(
     shown: dict[str, Tensor], truth: Tensor, piece: tuple[slice, slice, slice], last: str = "sharp"
 ) -> NDArray[np.uint8]:
-    """The piece of each picture with the whole frame's PSNR, and of the truth."""
-    titles = [f"{name}  {float(psnr(one, truth)):.1f} dB" for name, one in shown.items()]
+    """The piece of each picture with the whole frame's PSNR in dB, and of the truth."""
+    titles = [f"{name}  {float(psnr(one, truth)):.1f}" for name, one in shown.items()]
     pictures = [to_uint8(one[piece]) for one in (*shown.values(), truth)]
     larger = [cv2.resize(one, None, fx=ENLARGED, fy=ENLARGED, interpolation=cv2.INTER_CUBIC) for one in pictures]
     return side_by_side([np.asarray(one, np.uint8) for one in larger], (*titles, last))
 
 
 def _write(path: Path, rows: list[NDArray[np.uint8]]) -> None:
-    write_whole(path, encode_png(np.concatenate(rows)))
+    write_whole(path, encode_jpeg(np.concatenate(rows), 88))
     print(path, f"{path.stat().st_size / 1000:.0f} kB")
 
 
