@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metadeblur.data.layouts import plain_clips
-from metadeblur.data.synthesis import Scene, SynthSettings, average_clip, light, make_clip, synthesize
+from metadeblur.data.synthesis import Scene, SynthSettings, average_clip, light, make_clip, random_scene, synthesize
 from metadeblur.data.trajectory import Trajectory, random_trajectory
 from metadeblur.errors import MetadeblurError
 from metadeblur.linear_light import to_display
@@ -55,6 +55,20 @@ def test_the_truth_is_the_middle_of_the_exposure():
 def test_a_still_camera_makes_no_blur():
     blurred, sharp = scene(straight((0.0, 0.0))).expose(2.0, 1.5)
     assert np.array_equal(blurred, sharp)
+
+
+def test_steady_clips_move_alike_in_all_frames():
+    def unevenness(steady):
+        """Of the camera's speed over the frames of a clip, median over clips: standard deviation over mean."""
+        found = []
+        for seed in range(24):
+            settings = replace(SMALL, frames=6, steady=steady, still=0.0)
+            camera = random_scene([photograph()], settings, np.random.default_rng(seed)).camera
+            speeds = [np.hypot(*(camera.at(t + 0.5) - camera.at(t - 0.5))[:2]) for t in range(6)]
+            found.append(np.std(speeds) / np.mean(speeds))
+        return float(np.median(found))
+
+    assert unevenness(1.0) < 0.5 * unevenness(0.0)
 
 
 def test_longer_exposures_blur_more():

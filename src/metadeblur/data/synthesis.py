@@ -42,6 +42,7 @@ class SynthSettings:
     angle_degrees: float | None = None  # one fixed direction of all motion; none: any direction
     layers: int = 3  # at most this many moving layers before the scene
     still: float = 0.05  # share of clips without any motion (sharp stays sharp)
+    steady: float = 0.0  # share of clips that move nearly alike in all frames, so that no neighbour is sharper
     noise: float = 0.006  # highest standard deviation of the noise, of full scale
     compression: tuple[int, int] = (
         80,
@@ -189,7 +190,11 @@ def random_scene(photographs: Sequence[Bytes], settings: SynthSettings, rng: np.
     free = direction is None
     margin = int(min(48 + 3 * speed, 220))
     width, height = settings.width + 2 * margin, settings.height + 2 * margin
+    # Drawn only where asked for, so that clips made without it stay the same.
+    steady = settings.steady > 0 and rng.random() < settings.steady
     smoothness, intermittency = float(rng.uniform(0.0, 0.95)), float(rng.uniform(0, 0.8))
+    if steady:
+        smoothness, intermittency = _steadier(smoothness), 0.1 * intermittency
     camera = random_trajectory(
         frames,
         speed,
@@ -221,8 +226,8 @@ def random_scene(photographs: Sequence[Bytes], settings: SynthSettings, rng: np.
             frames,
             own,
             rng,
-            smoothness=float(rng.uniform(0.3, 0.98)),
-            intermittency=float(rng.uniform(0, 1)),
+            smoothness=_steadier(float(rng.uniform(0.3, 0.98))) if steady else float(rng.uniform(0.3, 0.98)),
+            intermittency=float(rng.uniform(0, 1)) * (0.1 if steady else 1.0),
             direction=direction,
             turn=float(rng.choice([0.0, 1.0])) * min(own, 12) * 4e-3 if free else 0.0,
             zoom=float(rng.choice([0.0, 1.0])) * min(own, 12) * 2e-3 if free else 0.0,
@@ -240,6 +245,11 @@ def random_scene(photographs: Sequence[Bytes], settings: SynthSettings, rng: np.
             )
         )
     return Scene(background, camera, tuple(layers), response, settings.width, settings.height)
+
+
+def _steadier(smoothness: float) -> float:
+    """A smoothness brought near 1, where the velocity stays what it is."""
+    return 0.92 + 0.08 * smoothness
 
 
 def degrade(blurred: Picture, noise: float, quality: int | None, rng: np.random.Generator) -> Bytes:
