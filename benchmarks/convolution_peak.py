@@ -47,7 +47,7 @@ def measure_peak(net: nn.Module, window: Tensor, rounds: int) -> dict[str, Any]:
 
     Args:
         net: ``lite``, in evaluation mode.
-        window: (3, 3, H, W).
+        window: (5, 3, H, W).
         rounds: how often everything is timed.
     """
     net = copy.deepcopy(net).to(memory_format=torch.channels_last).requires_grad_(False)  # type: ignore[call-overload]

@@ -235,7 +235,7 @@ def pipeline(sizes: Sizes, rounds: int) -> Part:
 
 
 def window_of(sizes: Sizes) -> Tensor:
-    return moving(3, *sizes.frame)
+    return moving(5, *sizes.frame)
 
 
 def restorer(sizes: Sizes, **settings: Any) -> Callable[[], Tensor]:
@@ -251,12 +251,12 @@ def native() -> str:
 def gradient_step(net: nn.Module, sizes: Sizes) -> Callable[[], Tensor]:
     """One step of ``net`` itself as adapting takes it, without Adam's update; returns the loss."""
     settings = AdaptSettings()
-    sharp = moving(3, sizes.patch, sizes.patch)[None].repeat(settings.batch, 1, 1, 1, 1)
+    sharp = moving(5, sizes.patch, sizes.patch)[None].repeat(settings.batch, 1, 1, 1, 1)
     net.requires_grad_(True)
 
     def step() -> Tensor:
         net.zero_grad(set_to_none=True)
-        loss = own_loss(net, sharp * 0.9, sharp[:, 1], bf16=native() == "bf16")
+        loss = own_loss(net, sharp * 0.9, sharp[:, 2], bf16=native() == "bf16")
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 

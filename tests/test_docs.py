@@ -28,6 +28,7 @@ TUTORIAL = "tutorial.md"
 MADE = DOCS / "reference" / "commands.md"  # when the site is built, by docs/hooks/site.py
 ELSEWHERE = {
     "add-a-network.md",  # tests/test_deblurrer.py: it needs a checkpoint of its own
+    "model-cards.md",  # figures and pictures
     "index.md",  # it has no code that a test could run: installing takes too long, and the demonstration
     TUTORIAL,  # in an empty folder, below
 }

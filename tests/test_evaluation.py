@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -345,6 +346,41 @@ def test_several_processes_give_the_same_figures(clips, tmp_path):
     for name in ("fast", "slow"):
         records = [json.loads((tmp_path / out / f"{name}.json").read_text()) for out in ("one", "two")]
         assert records[0]["psnr"]["base"] == pytest.approx(records[1]["psnr"]["base"], abs=1e-3)
+
+
+POOL = """
+import os, time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from torch import nn
+from metadeblur.evaluation.workers import _begin
+
+if __name__ == "__main__":
+    pool = ProcessPoolExecutor(1, get_context("spawn"), initializer=_begin, initargs=(nn.Identity(), 1))
+    print(pool.submit(os.getpid).result(), flush=True)
+    pool.submit(time.sleep, 120).result()
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="processes are looked up in /proc")
+def test_workers_end_with_the_command_that_is_killed(tmp_path):
+    script = tmp_path / "pool.py"
+    script.write_text(POOL)
+    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True) as command:
+        worker = int(command.stdout.readline())
+        command.kill()
+    until = time.monotonic() + 30
+    while _alive(worker) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not _alive(worker)
+
+
+def _alive(process):
+    """Whether a process runs; one that ended and was not yet fetched by its parent does not."""
+    try:
+        return "\nState:\tZ" not in (Path("/proc") / str(process) / "status").read_text()
+    except FileNotFoundError:
+        return False
 
 
 def test_what_goes_wrong_in_a_worker_is_said(clips, tmp_path):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 
 import torch
 from torch import nn
@@ -53,6 +54,15 @@ def _begin(net: nn.Module, threads: int) -> None:
     global _net
     torch.set_num_threads(threads)
     _net = net
+    # A killed command must not leave its workers behind, working on the same records as the command that goes on.
+    threading.Thread(target=_end_with_the_command, daemon=True).start()
+
+
+def _end_with_the_command() -> None:
+    command = parent_process()
+    if command is not None:
+        command.join()
+        os._exit(1)
 
 
 def _work(job: Job) -> None:
