@@ -46,6 +46,7 @@ from metadeblur.evaluation.tables import markdown
 from metadeblur.learning import own_loss
 from metadeblur.memory import peak_bytes
 from metadeblur.metrics import psnr
+from metadeblur.networks import traits
 from metadeblur.outputs import Job
 from metadeblur.pipeline import RunSettings, restore_file
 from metadeblur.record import commit, machine, plain, versions, write_whole
@@ -235,7 +236,7 @@ def pipeline(sizes: Sizes, rounds: int) -> Part:
 
 
 def window_of(sizes: Sizes) -> Tensor:
-    return moving(5, *sizes.frame)
+    return moving(traits(load_deblurrer("lite")).frames, *sizes.frame)
 
 
 def restorer(sizes: Sizes, **settings: Any) -> Callable[[], Tensor]:
@@ -251,12 +252,13 @@ def native() -> str:
 def gradient_step(net: nn.Module, sizes: Sizes) -> Callable[[], Tensor]:
     """One step of ``net`` itself as adapting takes it, without Adam's update; returns the loss."""
     settings = AdaptSettings()
-    sharp = moving(5, sizes.patch, sizes.patch)[None].repeat(settings.batch, 1, 1, 1, 1)
+    frames = traits(net).frames
+    sharp = moving(frames, sizes.patch, sizes.patch)[None].repeat(settings.batch, 1, 1, 1, 1)
     net.requires_grad_(True)
 
     def step() -> Tensor:
         net.zero_grad(set_to_none=True)
-        loss = own_loss(net, sharp * 0.9, sharp[:, 2], bf16=native() == "bf16")
+        loss = own_loss(net, sharp * 0.9, sharp[:, frames // 2], bf16=native() == "bf16")
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 

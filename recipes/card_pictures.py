@@ -15,6 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from method_pictures import enlarged, write
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
@@ -24,13 +25,11 @@ from metadeblur.clip import Clip, PairedClip
 from metadeblur.data.paired import read_trial
 from metadeblur.evaluation.builtin import make_builtin
 from metadeblur.metrics import psnr
-from metadeblur.pictures import encode_jpeg, side_by_side, to_uint8
-from metadeblur.record import write_whole
+from metadeblur.pictures import side_by_side, to_uint8
 from metadeblur.restore import restore
 from metadeblur.weights import load_deblurrer, load_reblurrer
 
 PIECE = 112  # px, side of what is shown
-ENLARGED = 2
 SIGMA = 1.5  # px, of the Gaussian that the reblurring network is compared with
 COMPARED = ("pan", "saturated", "compressed")
 
@@ -43,8 +42,10 @@ def main() -> None:
         trials = {clip.name: read_trial(clip).pair for clip in make_builtin(Path(folder)).clips}
         clips = {name: PairedClip(one.blurred.in_memory(), one.sharp.in_memory()) for name, one in trials.items()}
     given.out.mkdir(parents=True, exist_ok=True)
-    _write(given.out / "failures_lite.jpg", [_deblurred(name, clips[name]) for name in COMPARED] + [_alone(clips)])
-    _write(given.out / "failures_reblurrer.jpg", [_reblurred(name, clips[name]) for name in ("shake", "pan")])
+    deblurred = [*(_deblurred(name, clips[name]) for name in COMPARED), _alone(clips)]
+    write(given.out / "failures_lite.jpg", np.concatenate(deblurred))
+    reblurred = [_reblurred(name, clips[name]) for name in ("shake", "pan")]
+    write(given.out / "failures_reblurrer.jpg", np.concatenate(reblurred))
 
 
 def _deblurred(name: str, pair: PairedClip) -> NDArray[np.uint8]:
@@ -91,13 +92,7 @@ def _row(
     """The piece of each picture with the whole frame's PSNR in dB, and of the truth."""
     titles = [f"{name}  {float(psnr(one, truth)):.1f}" for name, one in shown.items()]
     pictures = [to_uint8(one[piece]) for one in (*shown.values(), truth)]
-    larger = [cv2.resize(one, None, fx=ENLARGED, fy=ENLARGED, interpolation=cv2.INTER_CUBIC) for one in pictures]
-    return side_by_side([np.asarray(one, np.uint8) for one in larger], (*titles, last))
-
-
-def _write(path: Path, rows: list[NDArray[np.uint8]]) -> None:
-    write_whole(path, encode_jpeg(np.concatenate(rows), 88))
-    print(path, f"{path.stat().st_size / 1000:.0f} kB")
+    return side_by_side([enlarged(one) for one in pictures], (*titles, last))
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ def main() -> None:
             cv2.resize(heat_map(scores.numpy(), low, high), (clip.width, clip.height), interpolation=cv2.INTER_NEAREST),
         ]
         labels += [f"{says}: frame {number}", f"its self-shift map, {low:.0f} to {high:.0f} dB"]
-    _write(given.out / "method_clip.jpg", side_by_side(pictures, labels))
+    write(given.out / "method_clip.jpg", side_by_side(pictures, labels))
     rows = []
     for row, place in enumerate(chosen):
         number = support.train.index(place)
@@ -75,9 +75,9 @@ def main() -> None:
             real_blurred(clip, place),
         ]
         titles = ("pseudo-sharp", "reblurred by flow", "by the network", "real blur here") if row == 0 else ()
-        rows.append(side_by_side([_enlarged(to_uint8(patch)) for patch in patches], titles))
+        rows.append(side_by_side([enlarged(to_uint8(patch)) for patch in patches], titles))
         rows.append(np.full((4, rows[0].shape[1], 3), 255, np.uint8))
-    _write(given.out / "method_pairs.jpg", np.concatenate(rows[:-1]))
+    write(given.out / "method_pairs.jpg", np.concatenate(rows[:-1]))
     nets = {"base": net, **{f"adapted, {name}": way.model for name, way in ways.items()}}
     restored = {"blurred": clip, **{name: restore(one, clip) for name, one in nets.items()}}
     whole = {
@@ -89,9 +89,9 @@ def main() -> None:
     shown = int(np.argmin(whole["blurred"]))
     top, left = (clip.height - 160) // 2, (clip.width - 160) // 2
     cut = (slice(None), slice(top, top + 160), slice(left, left + 160))
-    pieces = [_enlarged(to_uint8(frames[shown][cut])) for frames in (*restored.values(), pair.sharp)]
+    pieces = [enlarged(to_uint8(frames[shown][cut])) for frames in (*restored.values(), pair.sharp)]
     titles = [f"{name}  {values[shown]:.1f} dB" for name, values in whole.items()]
-    _write(given.out / "method_result.jpg", side_by_side(pieces, (*titles, "sharp")))
+    write(given.out / "method_result.jpg", side_by_side(pieces, (*titles, "sharp")))
 
 
 def _apart(places: list[Place]) -> list[Place]:
@@ -111,11 +111,13 @@ def _framed(picture: NDArray[np.uint8], places: list[Place]) -> NDArray[np.uint8
     return framed
 
 
-def _enlarged(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def enlarged(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A small picture at a size at which its pixels are seen."""
     return np.asarray(cv2.resize(picture, None, fx=ENLARGED, fy=ENLARGED, interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
-def _write(path: Path, picture: NDArray[np.uint8]) -> None:
+def write(path: Path, picture: NDArray[np.uint8]) -> None:
+    """Write a JPEG and say how large it is."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, encode_jpeg(picture, 82))
     print(path, f"{path.stat().st_size / 1000:.0f} kB")

@@ -27,6 +27,9 @@ from metadeblur.optical_flow import window_flows
 ALONG = (-1.0, -0.75, -0.5, -0.25, 0.25, 0.5, 0.75, 1.0)
 """Where the picture is read along the motion of each pixel, in frame intervals."""
 
+_ALONE = 3 + len(ALONG) + 3
+"""Prepared channels that do not grow with the window: the centre, the steered samples, the motion."""
+
 _DETAIL = 4.0  # differences are small beside the picture: this brings them to its scale
 _MOTION = 0.1  # motion in px, brought to about 1
 
@@ -162,12 +165,12 @@ def prepared_channels(frames: int) -> int:
     >>> prepared_channels(1), prepared_channels(5)
     (3, 26)
     """
-    return 3 if frames == 1 else 3 + len(ALONG) + 3 + 3 * (frames - 1)
+    return 3 if frames == 1 else _ALONE + 3 * (frames - 1)
 
 
 def _frames(channels: int) -> int:
     """The frames of a window with so many prepared channels."""
-    return 1 if channels == 3 else 1 + (channels - 3 - len(ALONG) - 3) // 3
+    return 1 if channels == 3 else 1 + (channels - _ALONE) // 3
 
 
 def _prepared(window: Tensor, flows: Tensor) -> Tensor:
