@@ -4,8 +4,9 @@ The inner update of "Meta Transferring for Deblurring" (Liu et al., BMVC 2022, s
 patches of the clip are reblurred with the clip's own kind of blur, and the deblurrer takes gradient steps on these
 pairs with its own loss. The blur comes from the clip's optical flow, or from the paper's reblurring network, which is
 fitted to the clip first (:mod:`metadeblur.reblur.updates`). Nothing here takes sharp frames: there is no way to hand it
-any. Beyond the paper, the clip's frames also help each other once restored (:mod:`metadeblur.fusion`): the adapted
-model carries the wish, and whoever restores the clip with it does so.
+any. Beyond the paper, the clip's frames also help each other once restored, and what they leave unexplained of the
+blurred ones corrects them (:mod:`metadeblur.fusion`): the adapted model carries the wish, and whoever restores the clip
+with it does so.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from torch import nn
 from metadeblur.adapt_settings import AdaptSettings, preset
 from metadeblur.budget import Budget
 from metadeblur.clip import Clip
-from metadeblur.fusion import FusionSettings, with_fusion
+from metadeblur.fusion import FusionSettings, fusion_of, with_fusion
 from metadeblur.guard import Reason, blend, judge, judge_fusion, look_before
 from metadeblur.inner_update import Moved, Pair, Progress, inner_update
 from metadeblur.learning import frozen, uses_bf16
@@ -65,6 +66,8 @@ class Outcome:
     share: float  # of the adapted weights, 0 (base) to 1 (whole)
     reasons: tuple[Reason, ...]
     fused: bool = False  # whether frames that the model restores are fused with their neighbours
+    back_projected: bool = False  # whether fused frames are also corrected by what they leave unexplained
+    fusion: FusionSettings | None = None  # how frames would be fused, before the guard
     history: list[dict[str, float]] = field(default_factory=list)  # step, loss, seconds of the deblurrer's steps
     reblurrer: Reblurrer | None = None
     support: SupportSet | None = None
@@ -74,6 +77,12 @@ class Outcome:
     memory_mb: dict[str, float] = field(default_factory=dict)  # most memory held in each stage
     reblur_history: list[dict[str, float]] = field(default_factory=list)  # terms of the reblurrer's steps, see updates
 
+    def note_fusion(self) -> None:
+        """Take over from the model how its frames are fused."""
+        chosen = fusion_of(self.model)
+        self.fused = chosen is not None
+        self.back_projected = chosen is not None and chosen.exposure is not None
+
     def to_record(self) -> dict[str, Any]:
         """The plain values that the record of a run keeps."""
         places = self.support.train if self.support else ()
@@ -81,6 +90,8 @@ class Outcome:
             "share": self.share,
             "adapted": self.share > 0,
             "fused": self.fused,
+            "back_projected": self.back_projected,
+            "fusion": asdict(self.fusion) if self.fusion else None,
             "reasons": [asdict(reason) for reason in self.reasons],
             "pairs": [asdict(place) for place in places],
             "scores": list(self.support.frame_scores) if self.support else [],
@@ -177,7 +188,7 @@ def adapt(
         held_out = from_clip(clip, held, reblurrer, 1, frames, generator)
         outcome.support = replace(support, train=tuple(train), held_out=held)
     before, witness = None, reblurrer
-    if settings.guard and isinstance(reblurrer, NetworkReblurrer):
+    if isinstance(reblurrer, NetworkReblurrer) and (settings.guard or settings.fuse):
         with costs.stage("guard"):  # the clip's own motion knows nothing of what the network has learnt
             seeded = torch.Generator().manual_seed(settings.seed)
             witness = fit_flow_reblurrer(clip, places=support.train, generator=seeded)
@@ -198,10 +209,11 @@ def adapt(
     if failure is not None:
         outcome.reasons = (failure,)
         return outcome
-    fusion = FusionSettings() if settings.fuse else None
-    outcome.adapted = with_fusion(adapted, fusion)
+    outcome.fusion = _fusion(settings, witness)
+    outcome.adapted = with_fusion(adapted, outcome.fusion)
     if not settings.guard:
-        outcome.model, outcome.share, outcome.fused = adapted, 1.0, settings.fuse
+        outcome.model, outcome.share = adapted, 1.0
+        outcome.note_fusion()
         outcome.reasons = (Reason("guard", 1.0, 1.0, True, "the guard was switched off: the adaptation is used whole"),)
         return outcome
     with costs.stage("guard"):
@@ -216,12 +228,22 @@ def adapt(
         outcome.share, outcome.reasons = verdict.share, verdict.reasons
         if verdict.share > 0:
             outcome.model = blend(base, adapted, verdict.share)
-        # Where a clip teaches harm, nothing of it is trusted; where it teaches nothing, its frames may still help.
-        if fusion is not None and (verdict.share > 0 or verdict.harmless):
-            outcome.fused, reasons = judge_fusion(outcome.model, clip, fusion, reblurrer=witness)
+        # Frames help each other whatever the weights have learnt: votes of their own decide.
+        if outcome.fusion is not None:
+            chosen, reasons = judge_fusion(outcome.model, clip, outcome.fusion, reblurrer=witness)
             outcome.reasons += reasons
-            with_fusion(outcome.model, fusion if outcome.fused else None)
+            with_fusion(outcome.model, chosen)
+            outcome.note_fusion()
     return outcome
+
+
+def _fusion(settings: AdaptSettings, reblurrer: Reblurrer) -> FusionSettings | None:
+    """How restored frames of the clip are to be fused, and corrected where the clip tells its exposure."""
+    if not settings.fuse:
+        return None
+    if not settings.back_project or not isinstance(reblurrer, FlowReblurrer):
+        return FusionSettings()
+    return FusionSettings(exposure=reblurrer.exposure or None, response=reblurrer.response)
 
 
 def fit_network(

@@ -37,6 +37,7 @@ class AdaptSettings:
         "all"  # what moves: all, or a part that takes less memory (last: the last stage, or the finest decoder level)
     )
     fuse: bool = True  # fuse restored frames with neighbours that show the same sharper (metadeblur.fusion)
+    back_project: bool = True  # correct fused frames by what they leave unexplained of the blurred ones
     held_out: float = 0.25  # further places, as a share of M, that only the guard sees
     guard: bool = True  # let the guard keep, weaken or drop the adaptation
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # of the gradient steps: auto (bf16 where native), bf16 or fp32

@@ -47,6 +47,7 @@ class Decision:
         kept = {0.0: "the adaptation is dropped", 1.0: "the adaptation is kept whole"}
         said = kept.get(self.share, f"the adaptation is kept to {100 * self.share:.0f} %")
         said += ", frames are fused with their neighbours" if self.outcome.fused else ""
+        said += " and corrected by what they leave unexplained" if self.outcome.back_projected else ""
         return f"{said}: {why}" if why else said
 
     def to_record(self, first: int) -> dict[str, Any]:
@@ -64,6 +65,8 @@ class Decision:
             "adapted": self.outcome is not None and self.outcome.adapted is not None,
             "share": self.share,
             "fused": self.outcome is not None and self.outcome.fused,
+            "back_projected": self.outcome is not None and self.outcome.back_projected,
+            "fusion": found.get("fusion"),
             "reasons": plain(self.reasons),
             "note": self.note,
             "pairs": pairs,

@@ -5,7 +5,9 @@ restoration differ. After all frames have gone through the deblurrer, the restor
 along the optical flow between restored frames, and averaged with it: a neighbour counts for as much as it is sharper,
 and only where it agrees. Aligning frames and weighting them by their local sharpness is the idea of Cho, Wang and Lee,
 "Video Deblurring for Hand-held Cameras Using Patch-based Synthesis" (SIGGRAPH 2012); here it follows a network, and how
-far a neighbour may differ comes from how much the network itself had to change the frame at that place.
+far a neighbour may differ comes from how much the network itself had to change the frame at that place. Where the
+clip's exposure is known, the fused frame is then corrected until it explains the blurred one better
+(:mod:`metadeblur.backprojection`).
 """
 
 from __future__ import annotations
@@ -21,8 +23,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from metadeblur.backprojection import back_project
 from metadeblur.errors import MetadeblurError
+from metadeblur.linear_light import Response
 from metadeblur.optical_flow import dense_flow
+from metadeblur.reblur.motion import parabola, steady
 
 Array = NDArray[Any]
 
@@ -44,14 +49,19 @@ class FusionSettings:
     change: float = 1.0  # power of the ratio of local change by the network, frame's to neighbour's
     most: float = 15.0  # times its share that a better neighbour may count at most
     floor: float = 0.005  # difference (of the range 0..1) that is allowed where the network changed nothing
+    allowed: float = 0.4  # share of what the network changed, in squares, that a neighbour may differ by
     flow_px: float = 1.0  # disagreement of the flow there and the flow back at which trust has fallen to 1/e
-    pixels: int = 256_000  # px: flow and weights are worked out on pictures reduced to about this
+    pixels: int = 256_000  # px: flow, weights and corrections are worked out on pictures reduced to about this
+    exposure: float | None = None  # frame intervals that the shutter was open; known: frames are corrected by it too
+    response: Response = "srgb"  # how display values depend on light
 
     def __post_init__(self) -> None:
         if self.radius < 1 or self.pixels < 1:
             raise MetadeblurError(f"radius {self.radius}, pixels {self.pixels}: both must be at least 1")
-        if min(self.share, self.most, self.floor, self.flow_px) <= 0:
-            raise MetadeblurError("share, most, floor and flow_px must be above 0")
+        if min(self.share, self.most, self.floor, self.allowed, self.flow_px) <= 0:
+            raise MetadeblurError("share, most, floor, allowed and flow_px must be above 0")
+        if self.exposure is not None and not 0 < self.exposure <= 2:
+            raise MetadeblurError(f"exposure is {self.exposure}; give frame intervals, above 0 and up to 2, or nothing")
 
 
 def with_fusion(net: nn.Module, settings: FusionSettings | None) -> nn.Module:
@@ -149,12 +159,31 @@ class _Fusion:
             weight = cv2.resize(weight, (width, height), interpolation=cv2.INTER_LINEAR)
             total += warped * weight[..., None]
             weights += weight
-        fused = torch.from_numpy(total / (weights[..., None] * _LEVELS)).permute(2, 0, 1).contiguous().clamp_(0, 1)
+        picture = self._corrected(number, np.clip(total / (weights[..., None] * _LEVELS), 0, 1))
+        fused = torch.from_numpy(picture).permute(2, 0, 1).contiguous().clamp_(0, 1)
         self.gone += 1
         for old in [key for key in self.frames if key < self.gone - radius]:
             del self.frames[old]
         self.flows = {key: flow for key, flow in self.flows.items() if min(key) >= self.gone - radius}
         return frame.blurred, fused
+
+    def _corrected(self, number: int, fused: Array) -> Array:
+        """A fused frame (H, W, 3), corrected where the exposure is known and neighbours tell the motion."""
+        if self.settings.exposure is None or not {number - 1, number + 1} <= self.frames.keys():
+            return fused
+        flows = [steady(self._flow(number, other)) for other in (number + 1, number - 1)]
+        rows, columns = flows[0].shape[:2]
+        height, width = fused.shape[:2]
+        whole = (rows, columns) == (height, width)
+        blurred = self.frames[number].blurred.permute(1, 2, 0).float().contiguous().numpy()
+        seen, start = (
+            part if whole else cv2.resize(part, (columns, rows), interpolation=cv2.INTER_AREA)
+            for part in (blurred, fused)
+        )
+        better = back_project(seen, start, *parabola(*flows), self.settings.exposure, self.settings.response)
+        if whole:
+            return better
+        return np.asarray(fused + cv2.resize(better - start, (width, height), interpolation=cv2.INTER_CUBIC))
 
     def _flow(self, source: int, target: int) -> Array:
         if (source, target) not in self.flows:
@@ -201,7 +230,8 @@ def _weight(frame: _Frame, other: _Frame, warped: Array, there: Array, back: Arr
         else cv2.resize(warped, (width, height), interpolation=cv2.INTER_AREA)
     )
     apart = _smooth(seen / _LEVELS - frame.small, _COMPARED)
-    differs = _smooth(np.square(apart).mean(-1), _COMPARED) / (2 * (settings.floor**2 + frame.change))
+    expected = settings.floor**2 + settings.allowed * frame.change
+    differs = _smooth(np.square(apart).mean(-1), _COMPARED) / (2 * expected)
     detail, change = (_warp(part, there, cv2.INTER_LINEAR) for part in (other.detail, other.change))
     better = ((detail + _LEAST) / (frame.detail + _LEAST)) ** settings.detail
     better *= ((frame.change + _LEAST) / (change + _LEAST)) ** settings.change

@@ -49,11 +49,10 @@ clips -1.7 to -0.35, so this one alone does not tell them apart."""
 TELLING_DB = 0.02
 """Difference of mean PSNR on the held-out pairs under which one share is not called better than another."""
 
-HARM_DB = 0.05
-"""How far below the base an adaptation may be on the held-out pairs and still count as one that does nothing."""
-
 _FUSED = "with each frame fused with its neighbours"
 _NOT_FUSED = "frames are not fused"
+_CORRECTED = "with each frame fused with its neighbours and corrected by what it leaves unexplained"
+_NOT_CORRECTED = "frames are not corrected"
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,6 @@ class Verdict:
 
     share: float  # of the adaptation to use, 0 (dropped) to 1 (kept whole)
     reasons: tuple[Reason, ...]
-    harmless: bool = False  # dropped because it changed too little, not because it did harm
 
 
 @dataclass(frozen=True)
@@ -156,7 +154,7 @@ def judge(
     best = max(gains, key=lambda share: (gains[share], share), default=0.0)
     pairs = _pairs_reason(gains.get(best, 0.0), best, settings.least_gain_db, len(held_out))
     if not pairs.passed:
-        return Verdict(0.0, (pairs,), harmless=bool(gains) and gains[shares[0]] >= -HARM_DB)
+        return Verdict(0.0, (pairs,))
 
     # A few patches do not tell shares apart whose gains are nearly the same: the largest of these is tried first.
     enough = min(gains[best] - TELLING_DB, settings.least_gain_db)
@@ -191,36 +189,60 @@ def judge_fusion(
     *,
     reblurrer: Any = None,
     settings: GuardSettings | None = None,
-) -> tuple[bool, tuple[Reason, ...]]:
+) -> tuple[FusionSettings | None, tuple[Reason, ...]]:
     """Whether restored frames should be fused with their neighbours, by the same votes on the same places.
 
     Args:
         model: what restores the frames.
         clip: the blurred clip.
-        fusion: how frames would be fused.
+        fusion: how frames would be fused; where it says to correct them too and a vote is against that, fusing alone
+            is voted on.
         reblurrer: as for :func:`judge`.
         settings: amounts.
 
     Returns:
-        Whether no vote is against it, and the votes.
+        How to fuse, or None where votes are against it; and the votes: those of what is chosen, and every veto.
     """
     samples = choose_samples(clip, traits(model).frames, settings or GuardSettings())
-    before, after = [], []
-    for sample in samples:
-        first = max(0, sample.first - fusion.radius)
-        stop = min(len(clip), sample.first + len(sample.blurred) + fusion.radius)
-        around = sample.frames_of(clip, range(first, stop))
-        wide = replace(sample, windows=around, blurred=around[:, around.shape[1] // 2])
-        restored = _restored(model, [wide])[0]
+    pieces = [_Piece.around(sample, clip, model, fusion.radius) for sample in samples]
+    base = look_at(samples, [piece.restored[piece.middle] for piece in pieces], reblurrer)
+    vetoes: list[Reason] = []
+    fused_only = replace(fusion, exposure=None)
+    for candidate in dict.fromkeys((fusion, fused_only)):
+        corrected = candidate.exposure is not None
+        after = [fuse_frames(piece.blurred, piece.restored, candidate)[piece.middle] for piece in pieces]
+        said = (_CORRECTED, _NOT_CORRECTED) if corrected else (_FUSED, _NOT_FUSED)
+        reasons = [
+            replace(
+                _vote_reason(vote, FUSION_VOTES[vote.name], *said),
+                name=f"{'back-projection' if corrected else 'fusion'}: {vote.name}",
+            )
+            for vote in compare(base, look_at(samples, after, reblurrer), FUSION_VOTES)
+        ]
+        failed = [reason for reason in reasons if not reason.passed]
+        if not failed:
+            return candidate, (*vetoes, *reasons)
+        vetoes += failed
+    return None, tuple(vetoes)
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """A sample with as many neighbours as fusing takes, restored."""
+
+    blurred: Tensor  # (K, 3, h, w)
+    restored: Tensor  # (K, 3, h, w)
+    middle: slice  # where the sample's own frames are
+
+    @classmethod
+    def around(cls, sample: Sample, clip: Clip, model: nn.Module, radius: int) -> _Piece:
+        """Restores the sample and ``radius`` frames to each side."""
+        first = max(0, sample.first - radius)
+        stop = min(len(clip), sample.first + len(sample.blurred) + radius)
+        windows = sample.frames_of(clip, range(first, stop))
+        wide = replace(sample, windows=windows, blurred=windows[:, windows.shape[1] // 2])
         middle = slice(sample.first - first, sample.first - first + len(sample.blurred))
-        before.append(restored[middle])
-        after.append(fuse_frames(wide.blurred, restored, fusion)[middle])
-    figures = [look_at(samples, frames, reblurrer) for frames in (before, after)]
-    reasons = [
-        replace(_vote_reason(vote, FUSION_VOTES[vote.name], _FUSED, _NOT_FUSED), name=f"fusion: {vote.name}")
-        for vote in compare(figures[0], figures[1], FUSION_VOTES)
-    ]
-    return all(reason.passed for reason in reasons), tuple(reasons)
+        return cls(wide.blurred, _restored(model, [wide])[0], middle)
 
 
 def blend(base: nn.Module, adapted: nn.Module, share: float) -> nn.Module:

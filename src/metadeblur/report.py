@@ -33,7 +33,7 @@ from metadeblur.page import (
     text,
     title_of,
 )
-from metadeblur.report_look import Look, PageSettings, ShotStory, share_of, shot_outcome
+from metadeblur.report_look import Look, PageSettings, ShotStory, helped, share_of, shot_outcome
 from metadeblur.report_parts import shot_parts
 
 _TOO_MUCH = ("path", "display_matrix", "stream", "time_base")  # of the video's facts: nobody reads them on a page
@@ -128,7 +128,7 @@ def shot_verdict(shot: Mapping[str, Any]) -> str:
         "unchecked": "Adapted to your clip: used whole, not checked by the guard",
         "dropped": "Base model used: the adaptation did not help",
         "base": "Base model used: no adaptation was made",
-    }[shot_outcome(shot)] + ("; neighbouring frames fused" if shot.get("fused") else "")
+    }[shot_outcome(shot)] + helped(shot)
 
 
 def overall_verdict(shots: Sequence[Mapping[str, Any]]) -> str:

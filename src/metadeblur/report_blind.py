@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from metadeblur.page import text
-from metadeblur.report_look import MAGNIFICATION
+from metadeblur.report_look import MAGNIFICATION, helped
 
 
 def blind_part(shot: Mapping[str, Any], frames: int, aspect: str, number: int) -> str:
@@ -27,7 +27,7 @@ def blind_part(shot: Mapping[str, Any], frames: int, aspect: str, number: int) -
     if shot.get("fused"):
         rival, whose = (
             "what you got",
-            "the other is what you got: restored by the adapted model, neighbouring frames fused",
+            f"the other is what you got: restored by the adapted model{helped(shot)}".replace(";", ","),
         )
     names = text(json.dumps({"base": "the base model", "after": rival}))
     count = f"{frames} frame{'' if frames == 1 else 's'}"

@@ -153,7 +153,7 @@ def load_deblurrer(model: str | Path = "lite") -> nn.Module:
         reason = str(error).strip().splitlines()[0]
         raise MetadeblurError(f"{path}: looks like {name}, but its tensors do not fit: {reason}") from error
     if checkpoint.metadata.get(_FUSES):
-        with_fusion(net, FusionSettings())
+        with_fusion(net, _fusion(checkpoint.metadata[_FUSES]))
     return net.eval()
 
 
@@ -221,9 +221,20 @@ def save_deblurrer(
         key: (value.half() if half and value.is_floating_point() else value).detach().cpu().clone().contiguous()
         for key, value in (net.net if isinstance(net, Deblurrer) else net).state_dict().items()
     }
-    about = {**(metadata or {}), "format": "pt"} | ({_FUSES: "yes"} if fusion_of(net) else {})
+    fusion = fusion_of(net)
+    fuses = {_FUSES: json.dumps({"exposure": fusion.exposure, "response": fusion.response})} if fusion else {}
+    about = {**(metadata or {}), "format": "pt"} | fuses
     with whole(Path(path)) as partial:
         partial.write_bytes(save(weights, metadata=about))
+
+
+def _fusion(said: str) -> FusionSettings:
+    """How frames are fused by what a weight file says; alone, without correcting them, where that cannot be read."""
+    try:
+        about = json.loads(said)
+        return FusionSettings(exposure=about["exposure"], response=about["response"])
+    except (ValueError, KeyError, TypeError, MetadeblurError):
+        return FusionSettings()
 
 
 def model_card(name: str) -> dict[str, object]:

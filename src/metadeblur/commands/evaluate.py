@@ -66,6 +66,8 @@ class Evaluate:
     """Weights of the reblurring network, for the method finetune; default: the built-in ones."""
     fuse: bool = True
     """Fuse frames that an adapted network restored with neighbours that show the same things sharper."""
+    back_project: bool = True
+    """Correct fused frames by what they leave unexplained of the blurred ones, where the clip tells its exposure."""
     guard: bool = True
     """Keep, weaken or drop each adaptation by what it does."""
     seed: Annotated[int, tyro.conf.arg(metavar="S")] = 0
@@ -112,6 +114,7 @@ class Evaluate:
                 patch=self.patch,
                 reblurrer=self.reblurrer,
                 fuse=self.fuse,
+                back_project=self.back_project,
                 guard=self.guard,
                 precision=self.precision,
                 device=self.device,

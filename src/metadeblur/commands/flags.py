@@ -30,6 +30,8 @@ class AdaptationFlags:
     """Learning rate of the adaptation; default: 1.5e-4, or with the network 2.5e-6."""
     fuse: bool = True
     """Fuse restored frames with neighbours that show the same things sharper; never with --reblur network."""
+    back_project: bool = True
+    """Correct fused frames by what they leave unexplained of the blurred ones, where the clip tells its exposure."""
     reblurrer: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
     """Weights of the network that --reblur network uses, from metadeblur train reblur or train meta."""
     preset: Literal["paper", "release"] = "paper"
@@ -61,6 +63,7 @@ class AdaptationFlags:
         return base.changed(
             **{name: value for name, value in given.items() if value is not None},
             fuse=self.fuse and base.fuse,
+            back_project=self.back_project,
             reblur=self.reblur,
             reblurrer=str(self.reblurrer or ""),
             updates=replace(base.updates, losses=self.reblur_losses),

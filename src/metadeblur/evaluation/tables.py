@@ -93,7 +93,7 @@ def worth(summary: dict[str, Any]) -> list[str]:
         fused = summary["psnr"].get("base_fused")
         if fused is not None:
             alone = fused - summary["psnr"]["base"]
-            said.append(f"of it by fusing frames alone, without adapted weights: {alone:+.2f} dB")
+            said.append(f"of it by fusing and correcting frames alone, without adapted weights: {alone:+.2f} dB")
         said.append(f"harm rate: {_share(summary['harm_rate'])} (adapted more than 0.05 dB below base)")
     return said
 

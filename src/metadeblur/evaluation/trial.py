@@ -23,7 +23,7 @@ from metadeblur.evaluation.methods import Method, find_method
 from metadeblur.evaluation.rows import Focus, Ledger, choose_focus, keep_picture, measure_row
 from metadeblur.evaluation.settings import EvaluateSettings, meta_files
 from metadeblur.evaluation.summary import FIGURES
-from metadeblur.fusion import FusionSettings, with_fusion
+from metadeblur.fusion import FusionSettings, fusion_of, with_fusion
 from metadeblur.guard import sharp_already
 from metadeblur.networks import traits
 from metadeblur.progress import stopwatch
@@ -58,8 +58,9 @@ def evaluate_clip(
     trial.measure("blurred", None)
     if "base" in settings.rows:
         trial.measure("base", net)
-        trial.base_fused()
     methods = {name: trial.adapted(find_method(name)) for name in settings.methods if "adapted" in settings.rows}
+    if "base" in settings.rows:
+        trial.base_fused()
     if "oracle" in settings.rows:
         trial.oracle()
     first = next(iter(methods.values()), None)
@@ -111,6 +112,8 @@ class _Trial:
         self.pictures, self.say = pictures, say
         self.focus: Focus | None = None
         self.patch = settings.adaptation.patch  # side of the patches that the first method adapted on
+        # How the first method fuses frames before the guard, as the oracle's are and the base's to compare with.
+        self.fusion = FusionSettings() if settings.adaptation.fuse and clip.video else None
 
     def measure(self, row: str, model: nn.Module | None) -> None:
         """Measure a row, unless an earlier run has; no model: the blurred frames themselves."""
@@ -136,13 +139,8 @@ class _Trial:
 
     def base_fused(self) -> None:
         """Measure what fusing alone gives: how much of an adapted row's gain is not the weights'."""
-        if "adapted" in self.settings.rows and self._fusion is not None and self.clip.video:
-            self.measure("base_fused", with_fusion(copy.deepcopy(self.net), self._fusion))
-
-    @property
-    def _fusion(self) -> FusionSettings | None:
-        """How adapted rows, and the oracle's like them, are fused."""
-        return FusionSettings() if self.settings.adaptation.fuse else None
+        if "adapted" in self.settings.rows and self.fusion is not None:
+            self.measure("base_fused", with_fusion(copy.deepcopy(self.net), self.fusion))
 
     def adapted(self, method: Method) -> dict[str, Any]:
         """Adapt by a method and measure what it gives, with and without the guard."""
@@ -150,6 +148,7 @@ class _Trial:
         known = self.ledger.methods.get(method.name)
         if known is not None and all(f"{method.name}/{row}" in self.ledger.rows for row in known["rows"]):
             self.patch = known["patch"]
+            self._fuse_alike(method, known["adaptation"].get("fusion"))
             return dict(known)
         if self.say:
             self.say(f"adapt {method.name}")
@@ -167,7 +166,7 @@ class _Trial:
             self.same(guarded, "blurred")
         elif outcome is None or (outcome.share == 0 and not outcome.fused):
             self._unadapted(guarded, method, outcome)
-        elif outcome.share == 1 and outcome.fused == self.settings.adaptation.fuse:
+        elif outcome.share == 1 and fusion_of(outcome.model) == outcome.fusion:
             self.same(guarded, whole)
         else:
             self.measure(guarded, outcome.model)
@@ -181,7 +180,13 @@ class _Trial:
             "adaptation": outcome.to_record() if outcome else {"note": self._why_not(method)},
         }
         self.ledger.note_method(method.name, known)
+        self._fuse_alike(method, known["adaptation"].get("fusion"))
         return dict(known)
+
+    def _fuse_alike(self, method: Method, fusion: dict[str, Any] | None) -> None:
+        """Fuse the base's and the oracle's frames as the first method does, by its record."""
+        if self.fusion is not None and fusion is not None and method.name == self.settings.methods[0]:
+            self.fusion = FusionSettings(**fusion)
 
     def _adapt(self, method: Method) -> Outcome | None:
         if not self.clip.video or method.adapt is None:
@@ -214,7 +219,7 @@ class _Trial:
             self.say("adapt oracle")
         with stopwatch(self.ledger.seconds, "adapt oracle"):
             fitted = fit_oracle(self.net, self.clip.pair, self.settings.adaptation, self.patch)
-        self.measure("oracle", with_fusion(fitted, self._fusion if self.clip.video else None))
+        self.measure("oracle", with_fusion(fitted, self.fusion))
 
 
 def fit_oracle(net: nn.Module, clip: PairedClip, settings: AdaptSettings, patch: int) -> nn.Module:

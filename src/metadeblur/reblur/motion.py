@@ -51,6 +51,13 @@ def parabola(forward: Array, backward: Array) -> tuple[Array, Array]:
     return velocity, bend * np.minimum(1, limit / np.maximum(lengths(bend), 1e-6))[..., None]
 
 
+def steady(flow: Array) -> Array:
+    """A flow (h, w, 2) without its tears at occlusions, by a small median, and its patches' edges, by a Gaussian."""
+    if min(flow.shape[:2]) > 5:
+        flow = np.stack([cv2.medianBlur(np.ascontiguousarray(flow[..., axis]), 5) for axis in (0, 1)], -1)
+    return cv2.GaussianBlur(flow, (0, 0), 1.0).reshape(flow.shape)
+
+
 def lengths(vectors: Array) -> Array:
     """Lengths of (..., 2) vectors."""
     return np.hypot(vectors[..., 0], vectors[..., 1])
@@ -88,14 +95,8 @@ class ClipMotion:
         return self._kept(self._fields, index, self._make_field)
 
     def flow(self, index: int, other: int) -> Array:
-        """Displacements from frame ``index`` to frame ``other``, (height, width, 2) float32, in reduced pixels.
-
-        A small median takes out the tears at occlusions, a small Gaussian the edges of the flow's own patches.
-        """
-        flow = dense_flow(self.gray(index), self.gray(other))
-        if min(flow.shape[:2]) > 5:
-            flow = np.stack([cv2.medianBlur(np.ascontiguousarray(flow[..., axis]), 5) for axis in (0, 1)], -1)
-        return cv2.GaussianBlur(flow, (0, 0), 1.0).reshape(flow.shape)
+        """Displacements from frame ``index`` to frame ``other``, (height, width, 2) float32, in reduced pixels."""
+        return steady(dense_flow(self.gray(index), self.gray(other)))
 
     def _make_gray(self, index: int) -> Array:
         frame = (self.clip[index] * 255).round().byte().permute(1, 2, 0).contiguous().numpy()
