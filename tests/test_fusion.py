@@ -60,6 +60,13 @@ def test_a_blurred_frame_gains_from_sharp_neighbours_and_they_lose_nothing() -> 
         assert db(fused[index], sharp[index]) > 38
 
 
+def test_only_the_frames_that_are_wanted_are_fused() -> None:
+    sharp = moving()
+    blurred = torch.stack([soften(frame) for frame in sharp])
+    some, every = fuse_frames(blurred, sharp, only=range(2, 5)), fuse_frames(blurred, sharp)
+    assert torch.equal(some, every[2:5])
+
+
 def test_noise_of_the_frames_averages_out() -> None:
     sharp = moving(step=2)
     noisy = (sharp + 0.03 * torch.randn(sharp.shape, generator=torch.Generator().manual_seed(1))).clamp(0, 1)

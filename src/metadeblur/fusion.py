@@ -106,9 +106,25 @@ def fuse_pairs(
     yield from fusion.rest()
 
 
-def fuse_frames(blurred: Tensor, restored: Tensor, settings: FusionSettings | None = None) -> Tensor:
-    """Fused frames (T, 3, H, W) of a short clip in memory; ``blurred`` and ``restored`` are (T, 3, H, W) in [0, 1]."""
-    return torch.stack([fused for _, fused in fuse_pairs(zip(blurred, restored, strict=True), settings)])
+def fuse_frames(
+    blurred: Tensor, restored: Tensor, settings: FusionSettings | None = None, only: range | None = None
+) -> Tensor:
+    """Fused frames of a short clip in memory.
+
+    Args:
+        blurred: (T, 3, H, W) in [0, 1].
+        restored: as ``blurred``.
+        settings: how; the defaults are good.
+        only: the frames that are wanted; by default all.
+
+    Returns:
+        (T, 3, H, W), or as many as are wanted.
+    """
+    wanted = range(len(blurred)) if only is None else only
+    fusion = _Fusion(settings or FusionSettings())
+    for pair in zip(blurred, restored, strict=True):
+        fusion.take(*pair)
+    return torch.stack([fusion.fused(number) for number in wanted])
 
 
 @dataclass(frozen=True)
@@ -132,10 +148,14 @@ class _Fusion:
         self.flows: dict[tuple[int, int], Array] = {}
         self.came = self.gone = 0
 
-    def add(self, blurred: Tensor, restored: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Take the next frame in; gives the frame that is ready, if there is one."""
+    def take(self, blurred: Tensor, restored: Tensor) -> None:
+        """Take the next frame in."""
         self.frames[self.came] = _prepared(blurred, restored, self.settings.pixels)
         self.came += 1
+
+    def add(self, blurred: Tensor, restored: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Take the next frame in; gives the frame that is ready, if there is one."""
+        self.take(blurred, restored)
         if self.came - self.gone > self.settings.radius:
             yield self._next()
 
@@ -145,8 +165,16 @@ class _Fusion:
             yield self._next()
 
     def _next(self) -> tuple[Tensor, Tensor]:
-        number, radius = self.gone, self.settings.radius
-        frame = self.frames[number]
+        ready = self.frames[self.gone].blurred, self.fused(self.gone)
+        self.gone += 1
+        for old in [key for key in self.frames if key < self.gone - self.settings.radius]:
+            del self.frames[old]
+        self.flows = {key: flow for key, flow in self.flows.items() if min(key) >= self.gone - self.settings.radius}
+        return ready
+
+    def fused(self, number: int) -> Tensor:
+        """One of the frames that are here, fused with those around it that are: (3, H, W) in [0, 1]."""
+        frame, radius = self.frames[number], self.settings.radius
         height, width = frame.picture.shape[:2]
         total = frame.picture.astype(np.float32)
         weights = np.ones((height, width), np.float32)
@@ -160,12 +188,7 @@ class _Fusion:
             total += warped * weight[..., None]
             weights += weight
         picture = self._corrected(number, np.clip(total / (weights[..., None] * _LEVELS), 0, 1))
-        fused = torch.from_numpy(picture).permute(2, 0, 1).contiguous().clamp_(0, 1)
-        self.gone += 1
-        for old in [key for key in self.frames if key < self.gone - radius]:
-            del self.frames[old]
-        self.flows = {key: flow for key, flow in self.flows.items() if min(key) >= self.gone - radius}
-        return frame.blurred, fused
+        return torch.from_numpy(picture).permute(2, 0, 1).contiguous().clamp_(0, 1)
 
     def _corrected(self, number: int, fused: Array) -> Array:
         """A fused frame (H, W, 3), corrected where the exposure is known and neighbours tell the motion."""

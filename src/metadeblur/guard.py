@@ -205,12 +205,12 @@ def judge_fusion(
     """
     samples = choose_samples(clip, traits(model).frames, settings or GuardSettings())
     pieces = [_Piece.around(sample, clip, model, fusion.radius) for sample in samples]
-    base = look_at(samples, [piece.restored[piece.middle] for piece in pieces], reblurrer)
+    base = look_at(samples, [piece.restored[piece.middle.start : piece.middle.stop] for piece in pieces], reblurrer)
     vetoes: list[Reason] = []
     fused_only = replace(fusion, exposure=None)
     for candidate in dict.fromkeys((fusion, fused_only)):
         corrected = candidate.exposure is not None
-        after = [fuse_frames(piece.blurred, piece.restored, candidate)[piece.middle] for piece in pieces]
+        after = [fuse_frames(piece.blurred, piece.restored, candidate, piece.middle) for piece in pieces]
         said = (_CORRECTED, _NOT_CORRECTED) if corrected else (_FUSED, _NOT_FUSED)
         reasons = [
             replace(
@@ -232,7 +232,7 @@ class _Piece:
 
     blurred: Tensor  # (K, 3, h, w)
     restored: Tensor  # (K, 3, h, w)
-    middle: slice  # where the sample's own frames are
+    middle: range  # where the sample's own frames are
 
     @classmethod
     def around(cls, sample: Sample, clip: Clip, model: nn.Module, radius: int) -> _Piece:
@@ -241,7 +241,7 @@ class _Piece:
         stop = min(len(clip), sample.first + len(sample.blurred) + radius)
         windows = sample.frames_of(clip, range(first, stop))
         wide = replace(sample, windows=windows, blurred=windows[:, windows.shape[1] // 2])
-        middle = slice(sample.first - first, sample.first - first + len(sample.blurred))
+        middle = range(sample.first - first, sample.first - first + len(sample.blurred))
         return cls(wide.blurred, _restored(model, [wide])[0], middle)
 
 
