@@ -413,6 +413,7 @@ class Run:
             how = "sharp already, returned untouched"
         else:
             how = f"adaptation used to {100 * record['share']:.0f} %" if record["share"] > 0 else "base model"
+            how += ", frames fused" if any(shot.get("fused") for shot in record["shots"]) else ""
         for sentence in record["not_kept"]:
             self.talk.say(f"not kept: {sentence}")
         self.talk.say(f"{self.job.output}: {how}, {in_words(record['seconds']['total'])}")

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from metadeblur.page import text
-from metadeblur.report_look import MAGNIFICATION, helped
+from metadeblur.report_look import MAGNIFICATION, helped, share_of
 
 
 def blind_part(shot: Mapping[str, Any], frames: int, aspect: str, number: int) -> str:
@@ -25,9 +25,10 @@ def blind_part(shot: Mapping[str, Any], frames: int, aspect: str, number: int) -
     """
     rival, whose = "the adapted model", "the other by the model as it was adapted to your clip"
     if shot.get("fused"):
+        made_by = "adapted" if share_of(shot) > 0 else "base"
         rival, whose = (
             "what you got",
-            f"the other is what you got: restored by the adapted model{helped(shot)}".replace(";", ","),
+            f"the other is what you got: restored by the {made_by} model{helped(shot)}".replace(";", ","),
         )
     names = text(json.dumps({"base": "the base model", "after": rival}))
     count = f"{frames} frame{'' if frames == 1 else 's'}"
