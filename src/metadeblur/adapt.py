@@ -65,8 +65,6 @@ class Outcome:
     model: nn.Module  # to be used: base, adapted, or between
     share: float  # of the adapted weights, 0 (base) to 1 (whole)
     reasons: tuple[Reason, ...]
-    fused: bool = False  # whether frames that the model restores are fused with their neighbours
-    back_projected: bool = False  # whether fused frames are also corrected by what they leave unexplained
     fusion: FusionSettings | None = None  # how frames would be fused, before the guard
     history: list[dict[str, float]] = field(default_factory=list)  # step, loss, seconds of the deblurrer's steps
     reblurrer: Reblurrer | None = None
@@ -77,11 +75,16 @@ class Outcome:
     memory_mb: dict[str, float] = field(default_factory=dict)  # most memory held in each stage
     reblur_history: list[dict[str, float]] = field(default_factory=list)  # terms of the reblurrer's steps, see updates
 
-    def note_fusion(self) -> None:
-        """Take over from the model how its frames are fused."""
+    @property
+    def fused(self) -> bool:
+        """Whether frames that the model restores are fused with their neighbours."""
+        return fusion_of(self.model) is not None
+
+    @property
+    def back_projected(self) -> bool:
+        """Whether fused frames are also corrected by what they leave unexplained."""
         chosen = fusion_of(self.model)
-        self.fused = chosen is not None
-        self.back_projected = chosen is not None and chosen.exposure is not None
+        return chosen is not None and chosen.exposure is not None
 
     def to_record(self) -> dict[str, Any]:
         """The plain values that the record of a run keeps."""
@@ -213,7 +216,6 @@ def adapt(
     outcome.adapted = with_fusion(adapted, outcome.fusion)
     if not settings.guard:
         outcome.model, outcome.share = adapted, 1.0
-        outcome.note_fusion()
         outcome.reasons = (Reason("guard", 1.0, 1.0, True, "the guard was switched off: the adaptation is used whole"),)
         return outcome
     with costs.stage("guard"):
@@ -233,7 +235,6 @@ def adapt(
             chosen, reasons = judge_fusion(outcome.model, clip, outcome.fusion, reblurrer=witness)
             outcome.reasons += reasons
             with_fusion(outcome.model, chosen)
-            outcome.note_fusion()
     return outcome
 
 

@@ -28,7 +28,7 @@ def blind_part(shot: Mapping[str, Any], frames: int, aspect: str, number: int) -
         made_by = "adapted" if share_of(shot) > 0 else "base"
         rival, whose = (
             "what you got",
-            f"the other is what you got: restored by the {made_by} model{helped(shot)}".replace(";", ","),
+            f"the other is what you got: restored by the {made_by} model{helped(shot, ',')}",
         )
     names = text(json.dumps({"base": "the base model", "after": rival}))
     count = f"{frames} frame{'' if frames == 1 else 's'}"

@@ -101,14 +101,14 @@ class Look:
         return f"{picture.shape[1] * self.pixel:.6g}/{picture.shape[0]}"
 
 
-def helped(shot: Mapping[str, Any]) -> str:
-    """What else became of a shot's restored frames, to be added to a sentence; mostly empty without an adaptation.
+def helped(shot: Mapping[str, Any], mark: str = ";") -> str:
+    """What else became of a shot's restored frames, to be added to a sentence after a mark; may be empty.
 
     >>> helped({"fused": True, "back_projected": True})
     '; neighbouring frames fused; corrected by the blurred frames'
     """
-    said = "; neighbouring frames fused" if shot.get("fused") else ""
-    return said + ("; corrected by the blurred frames" if shot.get("back_projected") else "")
+    said = f"{mark} neighbouring frames fused" if shot.get("fused") else ""
+    return said + (f"{mark} corrected by the blurred frames" if shot.get("back_projected") else "")
 
 
 def shot_outcome(shot: Mapping[str, Any]) -> str:
