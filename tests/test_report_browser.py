@@ -42,7 +42,8 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def window(chromium: Any) -> Iterator[Any]:
-    context = chromium.new_context(viewport={"width": 800, "height": 600})
+    # Without reduced motion the page scrolls smoothly, and a place would be read while it still moves.
+    context = chromium.new_context(viewport={"width": 800, "height": 600}, reduced_motion="reduce")
     context.set_default_timeout(PATIENCE_MS)
     context.add_init_script("Math.random = () => { throw new Error('not a source of fair draws'); };")
     yield context
