@@ -61,6 +61,22 @@ def test_the_truth_and_what_stands_still_stay_as_they_are() -> None:
     assert np.abs(still - sharp).max() < 1e-5
 
 
+def test_a_still_moment_between_fast_ones_is_nearly_left_alone() -> None:
+    sharp = picture()
+    motion = steps(sharp.shape, STEP)  # by the flow to its neighbours; the frame itself was not blurred
+    rash, careful = (
+        error(back_project(sharp, sharp, motion, 0 * motion, 1.0, "linear", BackProjectionSettings(careful=one)), sharp)
+        for one in (False, True)
+    )
+    assert careful < 0.05 * rash
+    half = (sharp + smeared(sharp)) / 2  # truly blurred: care costs nothing
+    results = [
+        back_project(smeared(sharp), half, motion, 0 * motion, 1.0, "linear", BackProjectionSettings(careful=one))
+        for one in (False, True)
+    ]
+    assert error(results[1], sharp) < 1.1 * error(results[0], sharp)
+
+
 def test_differences_too_large_to_be_believed_count_for_little() -> None:
     sharp = picture()
     motion = steps(sharp.shape, STEP)
@@ -97,6 +113,8 @@ def test_settings_that_make_no_sense_are_refused() -> None:
         BackProjectionSettings(rounds=-1)
     with pytest.raises(MetadeblurError, match="hold"):
         BackProjectionSettings(hold=1.0)
+    with pytest.raises(MetadeblurError, match="compared_px"):
+        BackProjectionSettings(compared_px=0.0)
     with pytest.raises(MetadeblurError, match="exposure is 0"):
         FusionSettings(exposure=0.0)
 
@@ -119,8 +137,10 @@ def test_it_wins_on_a_built_in_clip_and_leaves_the_ends_to_fusing(pan: tuple[Cli
     fused, corrected = (fuse_frames(blurred, restored, FusionSettings(exposure=known)) for known in (None, 0.75))
     inner = slice(1, -1)
     assert float(psnr(corrected[inner], sharp[inner]).mean()) > float(psnr(fused[inner], sharp[inner]).mean()) + 0.2
+    alone = fuse_frames(blurred, restored, FusionSettings(exposure=0.75, share=1e-9))
+    assert float(psnr(corrected[inner], sharp[inner]).mean()) > float(psnr(alone[inner], sharp[inner]).mean()) + 0.03
     for end in (0, -1):  # only one neighbour: where the frame goes on to is not known
-        assert torch.equal(corrected[end], fused[end])
+        assert (alone[end] - restored[end]).abs().max() < 1e-4
 
 
 def test_large_frames_are_corrected_on_reduced_ones(pan: tuple[Clip, Clip]) -> None:
@@ -153,7 +173,7 @@ def test_the_guard_falls_back_to_fusing_alone(pan: tuple[Clip, Clip], monkeypatc
     assert chosen == FusionSettings(exposure=0.75), reasons
     assert {reason.name for reason in reasons} >= {"back-projection: ringing", "back-projection: flicker"}
     wild = BackProjectionSettings(rounds=40, rate=1.5, hold=0.0, believed=1e3)
-    monkeypatch.setattr("metadeblur.backprojection.BackProjectionSettings", lambda: wild)
+    monkeypatch.setattr("metadeblur.fusion.BackProjectionSettings", lambda **_: wild)
     chosen, reasons = judge_fusion(Lighten(), pan[0], FusionSettings(exposure=1.5))
     assert chosen == FusionSettings()
     assert any("frames are not corrected" in reason.text for reason in reasons if not reason.passed)

@@ -26,6 +26,8 @@ from metadeblur.reblur.motion import lengths
 
 Array = NDArray[Any]
 
+_ALMOST_NOTHING = 1e-5  # squared difference of light: keeps the ratio of two explanations near 1 where both are perfect
+
 
 @dataclass(frozen=True)
 class BackProjectionSettings:
@@ -37,12 +39,16 @@ class BackProjectionSettings:
     believed: float = 0.05  # light (of 0..1) left unexplained at which a pixel's correction has fallen to half
     blur_px: float = 3.0  # blur length from which a pixel is corrected in full; below, by the square of its share
     samples: int = 25  # along a path, at most
+    careful: bool = (
+        False  # correct less where blurring the frame again explains the blurred one worse than the frame does
+    )
+    compared_px: float = 8.0  # Gaussian over which the two are compared
 
     def __post_init__(self) -> None:
         if self.rounds < 0 or self.samples < 1:
             raise MetadeblurError(f"rounds {self.rounds}, samples {self.samples}: at least 0 and 1")
-        if min(self.rate, self.believed, self.blur_px) <= 0 or not 0 <= self.hold < 1:
-            raise MetadeblurError("rate, believed and blur_px must be above 0, hold between 0 and 1")
+        if min(self.rate, self.believed, self.blur_px, self.compared_px) <= 0 or not 0 <= self.hold < 1:
+            raise MetadeblurError("rate, believed, blur_px and compared_px must be above 0, hold between 0 and 1")
 
 
 def back_project(
@@ -81,12 +87,34 @@ def back_project(
     seen, start = (_convert(to_linear, picture, response) for picture in (blurred, restored))
     trust = settings.rate * np.square(np.minimum(1, paths.length / settings.blur_px))[..., None]
     light = start.copy()
+    if settings.careful:
+        trust = trust * _borne_out(seen, start, paths.blurred(start), settings.compared_px)
     for _ in range(settings.rounds):
         left = seen - paths.blurred(light)
         left /= 1 + np.square(left / settings.believed)
         light += trust * paths.spread(left) + settings.hold * (start - light)
         np.clip(light, 0, 1, out=light)
     return _convert(to_display, light, response)
+
+
+def _borne_out(seen: Array, light: Array, blurred: Array, sigma: float) -> Array:
+    """1 where a frame blurred along its paths is nearer to what was seen than the frame itself, less elsewhere.
+
+    A moment when the camera held still between two fast ones has a speed by the flow to its neighbours, yet no blur.
+
+    Args:
+        seen: (h, w, 3) light.
+        light: of the frame, as ``seen``.
+        blurred: the same, blurred along its paths.
+        sigma: px.
+
+    Returns:
+        (h, w, 1) in (0, 1].
+    """
+    as_it_is, explained = (
+        cv2.GaussianBlur(np.square(seen - one).mean(-1), (0, 0), sigma) + _ALMOST_NOTHING for one in (light, blurred)
+    )
+    return np.asarray(np.minimum(1, as_it_is / explained), np.float32)[..., None]
 
 
 def _convert(curve: Any, picture: Array, response: Response) -> Array:

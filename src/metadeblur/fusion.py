@@ -6,14 +6,14 @@ along the optical flow between restored frames, and averaged with it: a neighbou
 and only where it agrees. Aligning frames and weighting them by their local sharpness is the idea of Cho, Wang and Lee,
 "Video Deblurring for Hand-held Cameras Using Patch-based Synthesis" (SIGGRAPH 2012); here it follows a network, and how
 far a neighbour may differ comes from how much the network itself had to change the frame at that place. Where the
-clip's exposure is known, the fused frame is then corrected until it explains the blurred one better
-(:mod:`metadeblur.backprojection`).
+clip's exposure is known, restored frames are corrected until they explain the blurred ones better
+(:mod:`metadeblur.backprojection`), each alone first, so that every neighbour has its own to tell, and again once fused.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from metadeblur.backprojection import back_project
+from metadeblur.backprojection import BackProjectionSettings, back_project
 from metadeblur.errors import MetadeblurError
 from metadeblur.linear_light import Response
 from metadeblur.optical_flow import dense_flow
@@ -43,7 +43,7 @@ _FAR = 1e3  # px: what the flow out of the picture is set to
 class FusionSettings:
     """How neighbours are weighed; chosen on synthetic clips and on clips rendered from sharp video, never on val."""
 
-    radius: int = 3  # neighbours to each side
+    radius: int = 5  # neighbours to each side
     share: float = 0.2  # weight of a neighbour that is just as sharp and agrees fully; the frame itself has 1
     detail: float = 3.0  # power of the ratio of local gradient energy, neighbour's to frame's
     change: float = 1.0  # power of the ratio of local change by the network, frame's to neighbour's
@@ -96,14 +96,10 @@ def fuse_pairs(
     >>> [round(float(fused.mean()), 4) for _, fused in fuse_pairs(frames)]
     [0.5, 0.5, 0.5]
     """
-    fusion = _Fusion(settings or FusionSettings())
-    source = iter(pairs)
-    while True:
-        item = next(source, None)
-        if item is None:
-            break
-        yield from fusion.add(*item)
-    yield from fusion.rest()
+    settings = settings or FusionSettings()
+    if settings.exposure is not None:
+        pairs = _Corrected(settings).through(pairs)
+    yield from _Fused(settings).through(pairs)
 
 
 def fuse_frames(
@@ -121,10 +117,14 @@ def fuse_frames(
         (T, 3, H, W), or as many as are wanted.
     """
     wanted = range(len(blurred)) if only is None else only
-    fusion = _Fusion(settings or FusionSettings())
-    for pair in zip(blurred, restored, strict=True):
-        fusion.take(*pair)
-    return torch.stack([fusion.fused(number) for number in wanted])
+    settings = settings or FusionSettings()
+    pairs: Iterable[tuple[Tensor, Tensor]] = zip(blurred, restored, strict=True)
+    if settings.exposure is not None:
+        pairs = _Corrected(settings).through(pairs)
+    fused = _Fused(settings)
+    for pair in pairs:
+        fused.take(*pair)
+    return torch.stack([fused.made(number) for number in wanted])
 
 
 @dataclass(frozen=True)
@@ -133,52 +133,94 @@ class _Frame:
 
     blurred: Tensor  # (3, H, W), handed back beside the fused frame
     picture: Array  # (H, W, 3) uint16
-    small: Array  # (h, w, 3) float32, reduced
+    seen: Array  # (h, w, 3) float32, the blurred frame reduced
+    small: Array  # (h, w, 3) float32, the restored one reduced
     grey: Array  # (h, w) uint8
     detail: Array  # (h, w) float32, local gradient energy
     change: Array  # (h, w) float32, local mean square of what the network changed
 
 
-class _Fusion:
-    """The frames around the one to be fused next, and the flows between them."""
+class _Pass:
+    """Frames that go by, each remade from those around it; and the flows between them."""
 
-    def __init__(self, settings: FusionSettings) -> None:
+    def __init__(self, settings: FusionSettings, radius: int) -> None:
         self.settings = settings
+        self.radius = radius
         self.frames: OrderedDict[int, _Frame] = OrderedDict()
         self.flows: dict[tuple[int, int], Array] = {}
         self.came = self.gone = 0
+
+    def through(self, pairs: Iterable[tuple[Tensor, Tensor]]) -> Generator[tuple[Tensor, Tensor], None, None]:
+        """(blurred, restored) frames in, (blurred, remade) frames out, each as soon as ``radius`` later ones came."""
+        for pair in pairs:
+            self.take(*pair)
+            if self.came - self.gone > self.radius:
+                yield self._next()
+        while self.gone < self.came:
+            yield self._next()
 
     def take(self, blurred: Tensor, restored: Tensor) -> None:
         """Take the next frame in."""
         self.frames[self.came] = _prepared(blurred, restored, self.settings.pixels)
         self.came += 1
 
-    def add(self, blurred: Tensor, restored: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Take the next frame in; gives the frame that is ready, if there is one."""
-        self.take(blurred, restored)
-        if self.came - self.gone > self.settings.radius:
-            yield self._next()
+    def made(self, number: int) -> Tensor:
+        """One of the frames that are here, remade: (3, H, W) in [0, 1]."""
+        return torch.from_numpy(self._remade(number)).permute(2, 0, 1).contiguous().clamp_(0, 1)
 
-    def rest(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """The frames that have no further neighbours to wait for."""
-        while self.gone < self.came:
-            yield self._next()
+    def _remade(self, number: int) -> Array:
+        raise NotImplementedError
 
     def _next(self) -> tuple[Tensor, Tensor]:
-        ready = self.frames[self.gone].blurred, self.fused(self.gone)
+        ready = self.frames[self.gone].blurred, self.made(self.gone)
         self.gone += 1
-        for old in [key for key in self.frames if key < self.gone - self.settings.radius]:
+        for old in [key for key in self.frames if key < self.gone - self.radius]:
             del self.frames[old]
-        self.flows = {key: flow for key, flow in self.flows.items() if min(key) >= self.gone - self.settings.radius}
+        self.flows = {key: flow for key, flow in self.flows.items() if min(key) >= self.gone - self.radius}
         return ready
 
-    def fused(self, number: int) -> Tensor:
-        """One of the frames that are here, fused with those around it that are: (3, H, W) in [0, 1]."""
-        frame, radius = self.frames[number], self.settings.radius
+    def _explaining(self, number: int, picture: Array, settings: BackProjectionSettings) -> Array:
+        """A picture (H, W, 3) of a frame, corrected where the exposure is known and neighbours tell the motion."""
+        if self.settings.exposure is None or not {number - 1, number + 1} <= self.frames.keys():
+            return picture
+        seen = self.frames[number].seen
+        start = _reduced(picture, seen.shape[1::-1])
+        flows = (steady(self._flow(number, other)) for other in (number + 1, number - 1))
+        better = back_project(seen, start, *parabola(*flows), self.settings.exposure, self.settings.response, settings)
+        if better.shape == picture.shape:
+            return better
+        whole = picture.shape[1::-1]
+        return np.asarray(picture + cv2.resize(better - start, whole, interpolation=cv2.INTER_CUBIC))
+
+    def _flow(self, source: int, target: int) -> Array:
+        if (source, target) not in self.flows:
+            self.flows[source, target] = dense_flow(self.frames[source].grey, self.frames[target].grey)
+        return self.flows[source, target]
+
+
+class _Corrected(_Pass):
+    """Each frame by itself, corrected by what it leaves unexplained."""
+
+    def __init__(self, settings: FusionSettings) -> None:
+        super().__init__(settings, radius=1)
+
+    def _remade(self, number: int) -> Array:
+        picture = self.frames[number].picture.astype(np.float32) / np.float32(_LEVELS)
+        return self._explaining(number, picture, BackProjectionSettings())
+
+
+class _Fused(_Pass):
+    """Each frame fused with those around it, then corrected with more care: errors that frames shared are averaged."""
+
+    def __init__(self, settings: FusionSettings) -> None:
+        super().__init__(settings, settings.radius)
+
+    def _remade(self, number: int) -> Array:
+        frame = self.frames[number]
         height, width = frame.picture.shape[:2]
         total = frame.picture.astype(np.float32)
         weights = np.ones((height, width), np.float32)
-        for other in range(max(0, number - radius), min(self.came, number + radius + 1)):
+        for other in range(max(0, number - self.radius), min(self.came, number + self.radius + 1)):
             if other == number:
                 continue
             there, back = self._flow(number, other), self._flow(other, number)
@@ -187,31 +229,8 @@ class _Fusion:
             weight = cv2.resize(weight, (width, height), interpolation=cv2.INTER_LINEAR)
             total += warped * weight[..., None]
             weights += weight
-        picture = self._corrected(number, np.clip(total / (weights[..., None] * _LEVELS), 0, 1))
-        return torch.from_numpy(picture).permute(2, 0, 1).contiguous().clamp_(0, 1)
-
-    def _corrected(self, number: int, fused: Array) -> Array:
-        """A fused frame (H, W, 3), corrected where the exposure is known and neighbours tell the motion."""
-        if self.settings.exposure is None or not {number - 1, number + 1} <= self.frames.keys():
-            return fused
-        flows = [steady(self._flow(number, other)) for other in (number + 1, number - 1)]
-        rows, columns = flows[0].shape[:2]
-        height, width = fused.shape[:2]
-        whole = (rows, columns) == (height, width)
-        blurred = self.frames[number].blurred.permute(1, 2, 0).float().contiguous().numpy()
-        seen, start = (
-            part if whole else cv2.resize(part, (columns, rows), interpolation=cv2.INTER_AREA)
-            for part in (blurred, fused)
-        )
-        better = back_project(seen, start, *parabola(*flows), self.settings.exposure, self.settings.response)
-        if whole:
-            return better
-        return np.asarray(fused + cv2.resize(better - start, (width, height), interpolation=cv2.INTER_CUBIC))
-
-    def _flow(self, source: int, target: int) -> Array:
-        if (source, target) not in self.flows:
-            self.flows[source, target] = dense_flow(self.frames[source].grey, self.frames[target].grey)
-        return self.flows[source, target]
+        picture = np.clip(total / (weights[..., None] * _LEVELS), 0, 1)
+        return self._explaining(number, picture, BackProjectionSettings(careful=True))
 
 
 def _prepared(blurred: Tensor, restored: Tensor, pixels: int) -> _Frame:
@@ -220,16 +239,17 @@ def _prepared(blurred: Tensor, restored: Tensor, pixels: int) -> _Frame:
     height, width = full.shape[:2]
     scale = min(1.0, (pixels / (height * width)) ** 0.5)
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    small, before = (cv2.resize(part, size, interpolation=cv2.INTER_AREA) for part in (full, before))
+    small, seen = (_reduced(part, size) for part in (full, before))
     light = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
     across, down = (cv2.Sobel(light, cv2.CV_32F, *axis) / 8 for axis in ((1, 0), (0, 1)))
     return _Frame(
         blurred=blurred,
         picture=np.rint(full * _LEVELS).astype(np.uint16),
+        seen=seen,
         small=small,
         grey=np.rint(light * 255).astype(np.uint8),
         detail=_smooth(across * across + down * down, _AROUND),
-        change=_smooth(np.square(small - before).mean(-1), _AROUND),
+        change=_smooth(np.square(small - seen).mean(-1), _AROUND),
     )
 
 
@@ -247,12 +267,7 @@ def _weight(frame: _Frame, other: _Frame, warped: Array, there: Array, back: Arr
     height, width = frame.grey.shape
     returned = _warp(back, there, cv2.INTER_LINEAR, cv2.BORDER_CONSTANT, (_FAR, _FAR, 0, 0))
     astray = np.square(there + returned).sum(-1) / settings.flow_px**2
-    seen = (
-        warped
-        if warped.shape[:2] == (height, width)
-        else cv2.resize(warped, (width, height), interpolation=cv2.INTER_AREA)
-    )
-    apart = _smooth(seen / _LEVELS - frame.small, _COMPARED)
+    apart = _smooth(_reduced(warped, (width, height)) / _LEVELS - frame.small, _COMPARED)
     expected = settings.floor**2 + settings.allowed * frame.change
     differs = _smooth(np.square(apart).mean(-1), _COMPARED) / (2 * expected)
     detail, change = (_warp(part, there, cv2.INTER_LINEAR) for part in (other.detail, other.change))
@@ -282,6 +297,11 @@ def _warp(
             picture, columns + flow[..., 0], rows + flow[..., 1], interpolation, borderMode=border, borderValue=value
         )
     )
+
+
+def _reduced(picture: Array, size: tuple[int, int]) -> Array:
+    """A picture (H, W, 3) at a size (width, height) of at most its own."""
+    return picture if picture.shape[1::-1] == size else cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
 
 
 def _smooth(picture: Array, sigma: float) -> Array:

@@ -204,7 +204,8 @@ def judge_fusion(
         How to fuse, or None where votes are against it; and the votes: those of what is chosen, and every veto.
     """
     samples = choose_samples(clip, traits(model).frames, settings or GuardSettings())
-    pieces = [_Piece.around(sample, clip, model, fusion.radius) for sample in samples]
+    # One frame more: those at a piece's ends are fused with the others but not corrected before.
+    pieces = [_Piece.around(sample, clip, model, fusion.radius + 1) for sample in samples]
     base = look_at(samples, [piece.restored[piece.middle.start : piece.middle.stop] for piece in pieces], reblurrer)
     vetoes: list[Reason] = []
     fused_only = replace(fusion, exposure=None)
