@@ -58,6 +58,14 @@ def test_more_work_never_takes_less(work, frame_seconds, area, budget):
         assert more[1] >= high
 
 
+@pytest.mark.parametrize("area", [320 * 180, 640 * 360, 1280 * 720, 3840 * 2160])
+def test_frames_that_are_fused_are_expected_to_take_longer(area):
+    fused, alone = (rough_costs(0.1, AdaptSettings(fuse=fuse), area).frame for fuse in (True, False))
+    assert alone == (0.1, pytest.approx(0.18))
+    assert fused[0] > alone[0]
+    assert fused[1] - alone[1] >= 3 * (fused[0] - alone[0]) * 0.99
+
+
 def test_a_run_at_the_pace_that_was_announced_is_not_announced_again(clock):
     run = frames(1000, (0.1, 0.2))
     run.announce()

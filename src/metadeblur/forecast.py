@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from metadeblur.adapt import AdaptSettings
+from metadeblur.fusion import FusionSettings
 from metadeblur.networks import final, traits
 from metadeblur.progress import Talk, in_words
 from metadeblur.restore import Restorer, choose_device, has_native_bf16
@@ -34,6 +35,7 @@ TRIAL_FRAMES = (2, 12)
 STEP_COST = 7.0  # a gradient step, in passes of the network over the same pixels while restoring
 GUARD_COST = 50.0  # the guard of one shot, in restored frames
 PAIR_SECONDS = 0.3  # one place chosen, its motion measured and reblurred
+FUSE_SECONDS = (2.0, 0.4)  # fusing and correcting, a million pixels of a frame: reduced ones, and whole ones
 _ROUGH: Range = (0.6, 1.8)  # of what has not been measured, but follows from what has
 MEASURED: Range = (0.85, 1.25)  # of what has been measured
 
@@ -83,8 +85,24 @@ def rough_costs(frame_seconds: float, settings: AdaptSettings, area: int) -> Cos
         fit=_times(settings.pairs * PAIR_SECONDS, _ROUGH),
         step=_times(STEP_COST * frames_a_step * frame_seconds, _ROUGH),
         guard=_times(GUARD_COST * frame_seconds, _ROUGH),
-        frame=_times(frame_seconds, (1.0, _ROUGH[1])),
+        frame=_plus(_times(frame_seconds, (1.0, _ROUGH[1])), fusing(settings, area)),
     )
+
+
+def fusing(settings: AdaptSettings, area: int) -> Range:
+    """Seconds that a restored frame waits for being fused with its neighbours and corrected.
+
+    Args:
+        settings: of the adaptation; where it does not fuse, nothing.
+        area: pixels of a frame.
+
+    >>> fusing(AdaptSettings(fuse=False), 1280 * 720)
+    (0.0, 0.0)
+    """
+    if not settings.fuse:
+        return 0.0, 0.0
+    reduced, whole = FUSE_SECONDS
+    return _times((reduced * min(area, FusionSettings().pixels) + whole * area) / 1e6, _ROUGH)
 
 
 def expected(work: Work, costs: Costs, budget: float = 0.0) -> Range:
@@ -150,6 +168,7 @@ def measured_costs(
         work: all that is to do.
         trial: restores so many frames, if there are, on the whole way from decoding to encoding; returns how many.
     """
+    settings = replace(settings, fuse=settings.fuse and work.fit > 0)  # what is not adapted to is not fused
     network = quickest(partial(restorer, window), 2, TRIAL_SECONDS)
     costs = rough_costs(network, settings, restorer.height * restorer.width)
     if expected(work, costs, settings.budget_seconds)[1] <= LONG_RUN_SECONDS:
@@ -160,7 +179,8 @@ def measured_costs(
     frame = (time.monotonic() - began) / count
     # On the whole way, decoding and encoding go on beside the network as far as there are processors for them; the
     # short trial also waits for the encoder to finish.
-    costs = replace(costs, frame=(min(network, frame), MEASURED[1] * max(network, frame)))
+    whole_way = min(network, frame), MEASURED[1] * max(network, frame)
+    costs = replace(costs, frame=_plus(whole_way, fusing(settings, restorer.height * restorer.width)))
     if work.step:
         with suppress(RuntimeError):  # too little memory shows where it is needed, if it is
             step = step_seconds(net, settings, restorer.height, restorer.width)
@@ -289,6 +309,10 @@ def range_in_words(low: float, high: float) -> str:
         return first
     number, _, unit = first.partition(" ")
     return f"{number} to {last}" if last.endswith(unit) and last.count(" ") == 1 else f"{first} to {last}"
+
+
+def _plus(one: Range, other: Range) -> Range:
+    return one[0] + other[0], one[1] + other[1]
 
 
 def _times(seconds: float, factors: Range) -> Range:

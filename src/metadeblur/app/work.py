@@ -12,7 +12,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -179,7 +179,8 @@ def expected_seconds(facts: Facts, pixel_seconds: float, settings: RunSettings) 
     adapted = settings.adapt and facts.frames >= MINIMUM_FRAMES and min(facts.width, facts.height) >= MINIMUM_PATCH
     steps = settings.adaptation.steps_on(settings.adaptation.pairs * settings.adaptation.blurs)
     work = Work(fit=int(adapted), step=adapted * steps, guard=int(adapted), frame=facts.frames)
-    costs = rough_costs(pixel_seconds * area, settings.adaptation, area)
+    adaptation = replace(settings.adaptation, fuse=settings.adaptation.fuse and adapted)
+    costs = rough_costs(pixel_seconds * area, adaptation, area)
     low, high = expected(work, costs, settings.adaptation.budget_seconds)
     tried = TRIAL_FRAMES[1] * costs.frame[1] if high > LONG_RUN_SECONDS else 0.0
     return low + START_SECONDS[0], high + START_SECONDS[1] + tried

@@ -248,7 +248,7 @@ class Plan:
                 restorer(window.window(0, restorer.frames) if restorer.frames > 1 else window[0])
                 began = time.monotonic()
                 restorer(window.window(0, restorer.frames) if restorer.frames > 1 else window[0])
-                settings = AdaptSettings(pairs=self._pairs(), steps=self._steps(), patch=self._patch())
+                settings = AdaptSettings(pairs=self._pairs(), steps=self._steps(), patch=self._patch(), fuse=False)
                 costs = rough_costs(time.monotonic() - began, settings, window.height * window.width)
                 clips = len(benchmark.clips)
                 rounds = adaptations * self.settings.seeds
