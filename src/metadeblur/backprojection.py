@@ -38,7 +38,7 @@ class BackProjectionSettings:
     hold: float = 0.25  # share of the way back to the network's frame that a round takes
     believed: float = 0.05  # light (of 0..1) left unexplained at which a pixel's correction has fallen to half
     blur_px: float = 3.0  # blur length from which a pixel is corrected in full; below, by the square of its share
-    samples: int = 25  # along a path, at most
+    samples: int = 13  # along a path, at most; twice as many give the same
     careful: bool = (
         False  # correct less where blurring the frame again explains the blurred one worse than the frame does
     )
@@ -87,10 +87,11 @@ def back_project(
     seen, start = (_convert(to_linear, picture, response) for picture in (blurred, restored))
     trust = settings.rate * np.square(np.minimum(1, paths.length / settings.blur_px))[..., None]
     light = start.copy()
-    if settings.careful:
-        trust = trust * _borne_out(seen, start, paths.blurred(start), settings.compared_px)
-    for _ in range(settings.rounds):
-        left = seen - paths.blurred(light)
+    for turn in range(settings.rounds):
+        again = paths.blurred(light)
+        if settings.careful and not turn:
+            trust = trust * _borne_out(seen, light, again, settings.compared_px)
+        left = seen - again
         left /= 1 + np.square(left / settings.believed)
         light += trust * paths.spread(left) + settings.hold * (start - light)
         np.clip(light, 0, 1, out=light)
