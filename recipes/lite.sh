@@ -8,7 +8,7 @@
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 folder=${1:?give a folder for photographs, clips and the run}
-steps=${2:-61000}
+steps=${2:-75000}
 
 bash "$here/clips.sh" "$folder"
 # Steady clips are half as many: named twice, they are drawn as often as the others.
