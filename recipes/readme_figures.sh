@@ -3,8 +3,9 @@
 #
 #   bash recipes/readme_figures.sh CLIPS FOLDER
 #
-# CLIPS holds CLIP/{blur,sharp}; hero7, if there, is reported apart. FOLDER takes clips, records, tables and demo.png. On two CPU
-# cores about 15 minutes for six clips of some twenty frames of 640x360. Stopped at any point, it goes on where it was.
+# CLIPS holds CLIP/{blur,sharp}; hero7, if there, is reported apart. FOLDER takes clips, records, tables and demo.png.
+# On two CPU cores about 20 minutes for six clips of some twenty frames of 640x360. Stopped at any point, it goes on
+# where it was.
 set -euo pipefail
 clips=${1:?give the folder of paired clips}
 folder=${2:?give a folder for clips, records and tables}
@@ -18,7 +19,8 @@ import cv2
 picture = cv2.imread(f"{sys.argv[1]}/demo/comparison.png")
 width = 1568  # as wide as README shows it
 size = width, round(width * picture.shape[0] / picture.shape[1])
-cv2.imwrite(f"{sys.argv[1]}/demo.png", cv2.resize(picture, size, interpolation=cv2.INTER_AREA))
+small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+cv2.imwrite(f"{sys.argv[1]}/demo.png", small, [cv2.IMWRITE_PNG_COMPRESSION, 9])
 END
 metadeblur evaluate "$clips" -o "$folder/scores" --apart hero7 --resume
 cat "$folder/scores/psnr.md"
