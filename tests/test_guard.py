@@ -24,7 +24,7 @@ from metadeblur.guard import GuardSettings, Verdict, blend, judge, sharp_already
 from metadeblur.metrics import psnr
 from metadeblur.reblur.flow import fit_flow_reblurrer
 from metadeblur.restore import Restorer, RestoreSettings
-from metadeblur.votes import VOTES, choose_samples, divergence
+from metadeblur.votes import VOTES, choose_samples, compare, divergence
 
 SPEED = 6  # px a frame, also the length of the blur
 FRAMES = 8
@@ -219,6 +219,20 @@ def test_votes_veto_what_pairs_of_the_same_fault_would_keep(
     assert vote in {reason.name for reason in verdict.reasons if not reason.passed}
     if VOTES[vote].fatal:  # what has learnt the wrong blur is not used in part either
         assert verdict.share == 0
+
+
+def test_softer_frames_that_explain_the_clip_better_are_let_pass_and_it_says_why() -> None:
+    before = {"reblur consistency": -40.0, "sharpness": 25.0}
+    softer = {name: compare(before, {**before, "sharpness": 25.5, **after}) for name, after in (
+        ("no better", {}), ("better", {"reblur consistency": -37.5}),
+    )}  # fmt: skip
+    refused, excused = (softer[name][1] for name in ("no better", "better"))
+    assert (refused.passed, refused.excuse) == (False, "")
+    assert excused.passed
+    assert "2.50 dB better" in excused.excuse
+    inside = compare(before, {"reblur consistency": -37.5, "sharpness": 25.05})[1]
+    assert inside.passed  # within the limit there is nothing to excuse
+    assert inside.excuse == ""
 
 
 def test_a_vetoed_share_gives_way_to_a_smaller_one(world: World) -> None:

@@ -226,6 +226,14 @@ def test_an_adapted_shot_has_every_part():
     assert len(page.of_class("plot")) == 2
 
 
+def test_a_reason_that_is_let_pass_keeps_its_limit():
+    softer = {"name": "sharpness", "figure": 0.5, "limit": 0.1, "passed": True, "excused": True, "text": "let pass"}
+    page = Page(render_report(record({**shot(), "reasons": [softer]}), [story()]))
+    assert "Let pass" in page.text
+    assert "at most 0.1" in page.text
+    assert "Passed" not in page.text
+
+
 def test_failed_reasons_say_so_in_words():
     page = Page(render_report(record(shot(share=0.0)), [story()]))
     assert page.text.count("Failed") == 1

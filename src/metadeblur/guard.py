@@ -64,6 +64,7 @@ class Reason:
     limit: float  # what is still allowed, or what is needed at least
     passed: bool  # whether the vote is for the adaptation
     text: str  # one plain sentence
+    excused: bool = False  # passed although the figure is beyond the limit, for what the sentence says
 
 
 @dataclass(frozen=True)
@@ -355,12 +356,12 @@ def _pairs_reason(gain: float, share: float, least: float, count: int) -> Reason
 def _vote_reason(vote: Vote, kind: Kind, said: str, against: str = "") -> Reason:
     """A vote in words; ``said`` tells what it is on, ``against`` what a veto says in place of the kind's complaint."""
     relation = "at least" if kind.at_least else "at most"
-    verdict = "" if vote.passed else f": {against or kind.complaint}"
+    verdict = f"; let pass: {vote.excuse}" if vote.excuse else "" if vote.passed else f": {against or kind.complaint}"
     text = (
         f"{said}, {kind.subject} is {vote.figure:.2f} {kind.unit} "
         f"(base {vote.base:.2f}, {relation} {vote.limit:.2f} allowed){verdict}"
     )
-    return Reason(vote.name, vote.figure, vote.limit, vote.passed, text)
+    return Reason(vote.name, vote.figure, vote.limit, vote.passed, text, bool(vote.excuse))
 
 
 def _percent(share: float) -> str:

@@ -75,15 +75,15 @@ def _scale(share: float) -> str:
 
 def _reason(reason: Mapping[str, Any]) -> str:
     """One row of the guard's table."""
-    passed = bool(reason.get("passed"))
+    passed, excused = bool(reason.get("passed")), bool(reason.get("excused"))
     figure, limit = as_number(reason.get("figure")), as_number(reason.get("limit"))
     side = ""
     if math.isfinite(figure) and math.isfinite(limit) and figure != limit:
-        side = "at least " if (figure > limit) == passed else "at most "
+        side = "at least " if (figure > limit) == (passed and not excused) else "at most "
     tick = '<path d="M3 8.5l3.2 3.2L13 4.5"/>' if passed else '<path d="M4 4l8 8M12 4l-8 8"/>'
     result = (
         f'<span class="result{"" if passed else " no"}"><svg viewBox="0 0 16 16" aria-hidden="true">{tick}</svg>'
-        f"{'Passed' if passed else 'Failed'}</span>"
+        f"{'Let pass' if excused else 'Passed' if passed else 'Failed'}</span>"
     )
     said = f"<small>{text(sentence(reason['text']))}</small>" if reason.get("text") else ""
     return (
