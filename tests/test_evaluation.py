@@ -375,6 +375,27 @@ def test_workers_end_with_the_command_that_is_killed(tmp_path):
     assert not _alive(worker)
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="processes are looked up in /proc")
+def test_a_command_that_is_told_to_end_waits_for_no_clip(clips, tmp_path):
+    words = ["evaluate", str(clips), "--rows", "blurred,base,oracle", "--steps", "100000", "--pairs", "2"]
+    words += ["--precision", "fp32", "--tile", "0", "--device", "cpu", "--workers", "2", "-o", str(tmp_path / "out")]
+    program = [sys.executable, "-m", "metadeblur.cli", *words]
+    with subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as command:
+        until = time.monotonic() + 120
+        while len(list((tmp_path / "out").glob(".*.rows.json"))) < 2 and time.monotonic() < until:
+            time.sleep(0.05)
+        workers = (Path("/proc") / str(command.pid) / "task" / str(command.pid) / "children").read_text().split()
+        assert len(workers) >= 2
+        for _ in range(2):  # whoever is impatient says so twice
+            command.terminate()
+            time.sleep(0.1)
+        try:
+            command.wait(timeout=60)
+        finally:
+            command.kill()
+    assert not [worker for worker in workers if _alive(worker)]
+
+
 def _alive(process):
     """Whether a process runs; one that ended and was not yet fetched by its parent does not."""
     try:

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context, parent_process
+from multiprocessing import active_children, get_context, parent_process
 
 import torch
 from torch import nn
@@ -29,6 +29,7 @@ def measure_side_by_side(
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = max(1, min(torch.get_num_threads(), cores) // workers)
     # A forked process would share locks of PyTorch's threads and its hold on a GPU.
+    others = set(active_children())
     pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_begin, initargs=(net, threads))
     try:
         waiting: dict[Future[None], str] = {pool.submit(_work, job): job.folder.name for job in jobs}
@@ -41,10 +42,15 @@ def measure_side_by_side(
                 if progress:
                     progress(count, len(jobs), waiting[future])
                 del waiting[future]
-    except BrokenProcessPool as error:
-        raise MetadeblurError(
-            "a worker process died, perhaps for want of memory; go on with --resume and fewer --workers"
-        ) from error
+    except BaseException as error:
+        # Nobody who stops the command, perhaps twice, waits for clips that --resume measures again.
+        for worker in set(active_children()) - others:
+            worker.terminate()
+        if isinstance(error, BrokenProcessPool):
+            raise MetadeblurError(
+                "a worker process died, perhaps for want of memory; go on with --resume and fewer --workers"
+            ) from error
+        raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
