@@ -12,6 +12,7 @@ clip's exposure is known, restored frames are corrected until they explain the b
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
@@ -97,9 +98,7 @@ def fuse_pairs(
     [0.5, 0.5, 0.5]
     """
     settings = settings or FusionSettings()
-    if settings.exposure is not None:
-        pairs = _Corrected(settings).through(pairs)
-    yield from _Fused(settings).through(pairs)
+    yield from _Fused(settings).through(_corrected(pairs, settings))
 
 
 def fuse_frames(
@@ -118,13 +117,15 @@ def fuse_frames(
     """
     wanted = range(len(blurred)) if only is None else only
     settings = settings or FusionSettings()
-    pairs: Iterable[tuple[Tensor, Tensor]] = zip(blurred, restored, strict=True)
-    if settings.exposure is not None:
-        pairs = _Corrected(settings).through(pairs)
     fused = _Fused(settings)
-    for pair in pairs:
+    for pair in _corrected(zip(blurred, restored, strict=True), settings):
         fused.take(*pair)
     return torch.stack([fused.made(number) for number in wanted])
+
+
+def _corrected(pairs: Iterable[tuple[Tensor, Tensor]], settings: FusionSettings) -> Iterable[tuple[Tensor, Tensor]]:
+    """(blurred, restored) frames, each corrected by itself where the exposure is known."""
+    return pairs if settings.exposure is None else _Corrected(settings).through(pairs)
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ class _Frame:
     change: Array  # (h, w) float32, local mean square of what the network changed
 
 
-class _Pass:
+class _Pass(ABC):
     """Frames that go by, each remade from those around it; and the flows between them."""
 
     def __init__(self, settings: FusionSettings, radius: int) -> None:
@@ -168,8 +169,9 @@ class _Pass:
         """One of the frames that are here, remade: (3, H, W) in [0, 1]."""
         return torch.from_numpy(self._remade(number)).permute(2, 0, 1).contiguous().clamp_(0, 1)
 
+    @abstractmethod
     def _remade(self, number: int) -> Array:
-        raise NotImplementedError
+        """The same as (H, W, 3)."""
 
     def _next(self) -> tuple[Tensor, Tensor]:
         ready = self.frames[self.gone].blurred, self.made(self.gone)
