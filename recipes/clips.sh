@@ -27,5 +27,12 @@ done
 for seed in 20 21; do
   metadeblur synth "$folder/photographs" -o "$folder/clips/train$seed" --clips 150 --steady 0.85 --seed "$seed"
 done
+# Others, partly blurred in few steps, as benchmarks average the frames of a fast camera.
+for seed in 2 3; do
+  metadeblur synth "$folder/photographs" -o "$folder/clips/train$seed" --clips 250 --stepped 0.4 --seed "$seed"
+done
+for seed in 22 23; do
+  metadeblur synth "$folder/photographs" -o "$folder/clips/train$seed" --clips 75 --steady 0.85 --stepped 0.4 --seed "$seed"
+done
 metadeblur synth "$folder/photographs" -o "$folder/clips/validation" --clips 12 --frames 3 --seed 777
 metadeblur synth "$folder/photographs" -o "$folder/clips/validation6" --clips 6 --frames 6 --seed 778

@@ -8,9 +8,9 @@
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 folder=${1:?give a folder for photographs, clips and the run}
-steps=${2:-75000}
+steps=${2:-80000}
 
 bash "$here/clips.sh" "$folder"
-# Steady clips are half as many: named twice, they are drawn as often as the others.
-metadeblur train deblur --config "$here/lite.toml" --clips "$folder"/clips/train{0,1,20,21,20,21} \
+# Steady clips are fewer: the older ones are named twice, so that they are drawn as often as the others.
+metadeblur train deblur --config "$here/lite.toml" --clips "$folder"/clips/train{0,1,20,21,20,21,2,3,22,23} \
   --validation "$folder/clips/validation" --steps "$steps" -o "$folder/run" --resume

@@ -148,7 +148,7 @@ def test_video_deblurrers_get_the_window_with_its_centre_replaced(clip):
 def test_flow_pairs_of_video_deblurrers_have_neighbours_that_move_as_the_blur_does(clip):
     reblurrer = fit_flow_reblurrer(clip, generator=torch.Generator().manual_seed(0), exposure=0.8)
     outcome = adapt(SmallVideo(), clip, reblurrer=reblurrer, **QUICK, guard=False)
-    moved = [window_flows(pair.blurred)[1].mean((1, 2)) for pair in outcome.pairs]
+    moved = [window_flows(pair.blurred)[1, :2].mean((1, 2)) for pair in outcome.pairs]
     assert max(float(flow.norm()) for flow in moved) > 0.5
 
 

@@ -235,6 +235,21 @@ def test_softer_frames_that_explain_the_clip_better_are_let_pass_and_it_says_why
     assert inside.excuse == ""
 
 
+@pytest.mark.parametrize(
+    ("explained", "pairs", "passed"),
+    [(0.7, 1.5, True), (0.3, 1.5, False), (0.7, 1.0, False), (None, 1.5, True), (None, 1.0, False), (-1.0, 9.0, False)],
+)
+def test_softer_frames_are_let_pass_where_pairs_and_clip_agree(
+    explained: float | None, pairs: float, passed: bool
+) -> None:
+    before, after = {"sharpness": 25.0}, {"sharpness": 25.5}
+    if explained is not None:
+        before, after = {"reblur consistency": -40.0, **before}, {"reblur consistency": explained - 40, **after}
+    vote = compare(before, after, pairs=pairs)[-1]
+    assert (vote.passed, bool(vote.excuse)) == (passed, passed)
+    assert not passed or f"held-out pairs are {pairs:.2f} dB better" in vote.excuse
+
+
 def test_a_vetoed_share_gives_way_to_a_smaller_one(world: World) -> None:
     cast = rigged(world, lambda sharp: sharp + torch.tensor([4.0, 0, -4.0])[:, None, None] / 255)
     verdict = world.judged(spoilt(world.adapted, coloured, 4.0), held_out=cast)

@@ -71,6 +71,24 @@ def test_steady_clips_move_alike_in_all_frames():
     assert unevenness(1.0) < 0.5 * unevenness(0.0)
 
 
+def test_stepped_blur_is_the_mean_of_so_many_moments():
+    view = scene(straight((12.0, 0.0)))
+    blurred, _ = view.expose(4.0, 1.0, 5)
+    mean = np.mean([view.render(4.0 + moment, cv2.INTER_CUBIC) for moment in (-0.4, -0.2, 0, 0.2, 0.4)], axis=0)
+    assert np.abs(blurred - view.display(mean.astype(np.float32))).max() < 1e-5
+
+
+def test_stepped_clips_leave_all_else_as_it_was():
+    settings = replace(SMALL, still=0.0, noise=0.0, compression=(98, 99), speed_px=(20.0, 28.0))
+
+    def clip(stepped):
+        return list(make_clip([photograph()], replace(settings, stepped=stepped), np.random.default_rng(5)))
+
+    smooth, stepped = clip(0.0), clip(1.0)
+    assert all(np.array_equal(one[1], other[1]) for one, other in zip(smooth, stepped, strict=True))
+    assert any(not np.array_equal(one[0], other[0]) for one, other in zip(smooth, stepped, strict=True))
+
+
 def test_longer_exposures_blur_more():
     view = scene(straight((6.0, 0.0)))
     errors = []

@@ -47,15 +47,15 @@ def inside(field: torch.Tensor) -> torch.Tensor:
 
 def test_flows_of_a_moving_picture_lead_to_each_neighbour():
     flows = inside(window_flows(moving(5))).mean((2, 3))
-    expected = [[shift * part for part in VELOCITY] for shift in (-2, -1, 1, 2)]
+    expected = [[*(shift * part for part in VELOCITY), 1] for shift in (-2, -1, 1, 2)]
     assert flows.tolist() == pytest.approx(np.array(expected), abs=0.5)
 
 
 @pytest.mark.parametrize(("window", "gone"), [((0, 0, 1), 0), ((0, 1, 1), 1)])
 def test_flow_to_a_frame_that_is_the_centre_is_zero(window, gone):
     flows = inside(window_flows(moving(2)[list(window)])).mean((2, 3))
-    assert flows[gone].tolist() == [0, 0]
-    expected = [(2 * gone - 1) * -part for part in VELOCITY]
+    assert flows[gone].tolist() == [0, 0, 1]
+    expected = [*((2 * gone - 1) * -part for part in VELOCITY), 1]
     assert flows[1 - gone].tolist() == pytest.approx(expected, abs=0.3)
 
 
@@ -68,8 +68,43 @@ def test_the_motion_at_the_ends_of_a_clip_is_that_of_the_one_neighbour(window):
 
 def test_flows_are_in_pixels_of_the_frame_where_they_are_computed_on_a_reduced_one():
     flows = window_flows(moving(3, 192, 256), pixels=192 * 256 // 4)
-    assert flows.shape == (2, 2, 96, 128)
-    assert flows[1, :, 12:-12, 12:-12].mean((1, 2)).tolist() == pytest.approx(VELOCITY, abs=0.5)
+    assert flows.shape == (2, 3, 96, 128)
+    assert flows[1, :2, 12:-12, 12:-12].mean((1, 2)).tolist() == pytest.approx(VELOCITY, abs=0.5)
+
+
+def behind_a_bar(frames: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
+    """A texture that stands still behind a bar that moves 24 px a frame, (T, 3, H, W); and the centre's pixels that the
+    bar hides in the last frame, (H, W)."""
+    scene, bar = texture(128, 192, 1), texture(128, 24, 2) * 0.5
+    clip = scene.repeat(frames, 1, 1, 1)
+    for index in range(frames):
+        clip[index, :, :, 48 + 24 * index : 72 + 24 * index] = bar
+    hidden = torch.zeros(128, 192, dtype=torch.bool)
+    start = 48 + 24 * (frames - 1)
+    hidden[32:-32, start + 6 : start + 18] = True
+    return clip, hidden
+
+
+def test_a_flow_to_what_is_hidden_in_the_neighbour_is_not_trusted():
+    clip, hidden = behind_a_bar()
+    trust = window_flows(clip)[1, 2]
+    assert float(trust[hidden].mean()) < 0.3
+    assert float(trust[32:-32, 8:40].min()) == 1
+
+
+def test_a_flow_that_leads_out_of_the_neighbour_is_not_trusted():
+    trust = window_flows(moving(3))[1, 2]
+    assert float(trust[24:-24, -4:].max()) == 0  # what moves to the right is gone from the next frame
+
+
+def test_what_a_neighbour_hides_does_not_reach_the_network():
+    clip, hidden = behind_a_bar()
+    prepared = window_lite().prepare_window(clip[None])[0]
+    there = prepared[3 + len(ALONG) + 3 : 3 + len(ALONG) + 6].abs().mean(0)
+    flows = window_flows(clip)[None]
+    flows[:, :, 2] = 1  # everything trusted
+    trusted = window_lite().prepare_window(clip[None], flows)[0, 3 + len(ALONG) + 3 : 3 + len(ALONG) + 6].abs().mean(0)
+    assert float(there[hidden].mean()) < 0.3 * float(trusted[hidden].mean())
 
 
 @pytest.mark.parametrize("frames", [3, 5])
@@ -159,9 +194,9 @@ def clips(tmp_path):
 def test_turned_and_mirrored_training_windows_keep_their_motion(clips, frames):
     batch = PairSampler(clips, patch=64, batch=48, seed=0, frames=frames)(0)
     assert batch.blurred.shape == (48, frames, 3, 64, 64)
-    assert batch.flows.shape == (48, frames - 1, 2, 32, 32)
+    assert batch.flows.shape == (48, frames - 1, 3, 32, 32)
     half = frames // 2
-    ways = {tuple(flow.mean((1, 2)).round().int().tolist()) for flow in batch.flows[:, half] if flow.any()}
+    ways = {tuple(flow.mean((1, 2)).round().int().tolist()) for flow in batch.flows[:, half, :2] if flow.any()}
     assert len(ways) == 8  # all ways to turn
     net = window_lite(frames)
     first = 3 + len(ALONG)
@@ -174,4 +209,4 @@ def test_turned_and_mirrored_training_windows_keep_their_motion(clips, frames):
 def test_training_windows_that_stand_still_repeat_their_centre(clips):
     batch = PairSampler(clips, patch=32, batch=4, seed=0, frames=3, alone=1.0)(0)
     assert torch.equal(batch.blurred[:, 0], batch.centre)
-    assert not batch.flows.any()
+    assert not batch.flows[:, :, :2].any()

@@ -171,7 +171,7 @@ def judge(
             vetoes.append(Reason("finite", share, 0.0, False, f"{_percent(share)} of the adaptation: {error}"))
             continue
         said = f"with {_percent(share)} of the adaptation"
-        votes = compare(before.figures, look_at(before.samples, restored, reblurrer))
+        votes = compare(before.figures, look_at(before.samples, restored, reblurrer), pairs=gains[share])
         reasons = [_vote_reason(vote, VOTES[vote.name], said) for vote in votes]
         failed = [reason for reason in reasons if not reason.passed]
         if not failed:

@@ -15,6 +15,7 @@ Array = NDArray[Any]
 # OpenCV's DIS flow reads outside its image pyramid on small or very elongated pictures: these bounds keep it safe.
 _SMALLEST_SIDE = 48
 _LONGEST_TO_SHORTEST = 3
+_TRUSTED = 4.0  # px of difference between the flows there and back up to which the first is trusted fully
 
 
 def dense_flow(source: Array, target: Array) -> Array:
@@ -51,7 +52,7 @@ def grey(frame: Tensor, pixels: int) -> Array:
 
 
 def window_flows(window: Tensor, pixels: int = 256_000) -> Tensor:
-    """Where the pixels of a window's centre lie in each of the other frames.
+    """Where the pixels of a window's centre lie in each of the other frames, and how far that is to be trusted.
 
     Args:
         window: (N, 3, H, W), RGB in [0, 1], N odd, oldest first. A frame that equals the centre, as at the ends of a
@@ -59,25 +60,48 @@ def window_flows(window: Tensor, pixels: int = 256_000) -> Tensor:
         pixels: the flow is computed on pictures reduced to about this many pixels.
 
     Returns:
-        (N - 1, 2, h, w) float32 on the CPU, x then y, in px of the frame, at the reduced size; oldest first, without
-        the centre.
+        (N - 1, 3, h, w) float32 on the CPU, at the reduced size; oldest first, without the centre. Channels: x, y in px
+        of the frame; trust, see :func:`trust`.
 
     >>> torch.manual_seed(0); texture = torch.rand(3, 64, 64)
     <torch._C.Generator object at ...>
     >>> smooth = torch.nn.functional.avg_pool2d(texture, 5, 1, 2)
     >>> window = torch.stack([smooth.roll(2 * shift, -1) for shift in (-1, 0, 1)])
     >>> window_flows(window)[..., 16:48, 16:48].mean((2, 3)).abs().round().tolist()
-    [[2.0, 0.0], [2.0, 0.0]]
+    [[2.0, 0.0, 1.0], [2.0, 0.0, 1.0]]
     """
     half = len(window) // 2
     pictures = [grey(frame, pixels) for frame in window]
     rows, columns = pictures[half].shape
     step = np.array([window.shape[-1] / columns, window.shape[-2] / rows], np.float32)
-    flows = [
-        np.zeros((rows, columns, 2), np.float32)
-        if torch.equal(window[half], window[number])
-        else dense_flow(pictures[half], pictures[number]) * step
-        for number in range(len(window))
-        if number != half
-    ]
+    still = np.dstack([np.zeros((rows, columns, 2), np.float32), np.ones((rows, columns), np.float32)])
+    flows = []
+    for number in range(len(window)):
+        if number == half:
+            continue
+        if torch.equal(window[half], window[number]):
+            flows.append(still)
+            continue
+        there = dense_flow(pictures[half], pictures[number]) * step
+        back = dense_flow(pictures[number], pictures[half]) * step
+        flows.append(np.dstack([there, trust(there, back, step)]))
     return torch.from_numpy(np.stack(flows)).permute(0, 3, 1, 2).contiguous()
+
+
+def trust(there: Array, back: Array, step: Array) -> Array:
+    """How far the flow there is borne out by the flow back: (h, w) float32, 1 (fully) to 0 (not at all).
+
+    Where a thing is hidden in the other frame, or out of its view, the flow back leads elsewhere. Full up to 4 px of
+    difference, none from 8 px on.
+
+    Args:
+        there: (h, w, 2) from each pixel to the other frame, px of the frame.
+        back: (h, w, 2) from the other frame's pixels to this one.
+        step: (2,) px of the frame that one pixel of the flow is wide and high.
+    """
+    rows, columns = np.indices(there.shape[:2], dtype=np.float32)
+    x, y = columns + there[..., 0] / step[0], rows + there[..., 1] / step[1]
+    returned = cv2.remap(back, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    difference = np.hypot(*np.moveaxis(there + returned, -1, 0))
+    seen = (x >= 0) & (y >= 0) & (x <= there.shape[1] - 1) & (y <= there.shape[0] - 1)
+    return np.asarray(np.clip(2 - difference / _TRUSTED, 0, 1) * seen, np.float32)

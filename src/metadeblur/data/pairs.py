@@ -17,7 +17,7 @@ from metadeblur.errors import MetadeblurError
 from metadeblur.optical_flow import window_flows
 
 Bytes = NDArray[np.uint8]  # (H, W, 3) RGB
-Flows = NDArray[np.float16]  # (N - 1, H, W, 2), x then y, px from the centre to each neighbour
+Flows = NDArray[np.float16]  # (N - 1, H, W, 3), x then y, px from the centre to each neighbour; trust 0..1
 _EASY_MSE = 10 ** (-33 / 10) * 255**2
 
 
@@ -28,8 +28,8 @@ class Batch:
     Attributes:
         blurred: (B, 3, P, P), or windows (B, N, 3, P, P).
         sharp: (B, 3, P, P).
-        flows: (B, N - 1, 2, P / 2, P / 2), px from the centre to each neighbour, of windows where they were asked for;
-            otherwise None.
+        flows: (B, N - 1, 3, P / 2, P / 2), px from the centre to each neighbour and trust 0..1, of windows where they
+            were asked for; otherwise None.
     """
 
     blurred: Tensor
@@ -136,11 +136,11 @@ class PairSampler:
             rows, columns = (slice(start // 2, (start + self.patch) // 2) for start in (top, left))
             pieces = [np.rot90(flow[rows, columns], turns) for flow in self._flows(clip, index)]
             turned = [_turned(piece[:, ::-1] if mirror else piece, turns, mirror) for piece in pieces]
-            flows = np.stack(turned) * np.float16(not still)
+            flows = np.stack(turned) * np.array([not still, not still, 1], np.float16)
         return _Drawn([cut(frame) for frame in frames], cut(sharp), flows)
 
     def _flows(self, clip: ClipFolder, index: int) -> Flows:
-        """Where the pixels of a blurred frame lie in its neighbours, (N - 1, H / 2, W / 2, 2)."""
+        """Where the pixels of a blurred frame lie in its neighbours, (N - 1, H / 2, W / 2, 3)."""
         key = clip.blurred[index]
         if key not in self._known:
             half, last = self.frames // 2, len(clip.blurred) - 1
@@ -167,11 +167,11 @@ def _tensor(pictures: Bytes) -> Tensor:
 
 
 def _turned(flow: NDArray[np.float16], turns: int, mirror: bool) -> NDArray[np.float16]:
-    """The vectors of a field (h, w, 2), x then y, whose places were turned anticlockwise and then mirrored."""
-    x, y = flow[..., 0], flow[..., 1]
+    """The vectors of a field (h, w, 3), x, y and trust, whose places were turned anticlockwise and then mirrored."""
+    x, y, trust = np.moveaxis(flow, -1, 0)
     for _ in range(turns):
         x, y = y, -x
-    return np.stack([-x if mirror else x, y], -1)
+    return np.stack([-x if mirror else x, y, trust], -1)
 
 
 def _differ(one: Bytes, other: Bytes) -> bool:

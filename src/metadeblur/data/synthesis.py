@@ -43,6 +43,7 @@ class SynthSettings:
     layers: int = 3  # at most this many moving layers before the scene
     still: float = 0.05  # share of clips without any motion (sharp stays sharp)
     steady: float = 0.0  # share of clips that move nearly alike in all frames, so that no neighbour is sharper
+    stepped: float = 0.0  # share of clips that are means of 5 to 15 moments, as benchmarks average a fast video's frames
     noise: float = 0.006  # highest standard deviation of the noise, of full scale
     compression: tuple[int, int] = (
         80,
@@ -99,9 +100,15 @@ class Scene:
             fastest = max(fastest, 2 * float(np.hypot(change[0], change[1]) + reach * np.abs(change[2:]).sum()))
         return fastest
 
-    def expose(self, time: float, exposure: float) -> tuple[Picture, Picture]:
-        """(blurred, sharp) in display values (H, W, 3), RGB 0..1: mean over the exposure, and its middle."""
-        samples = int(np.clip(np.ceil(self.speed(time) * exposure), 1, 60)) | 1
+    def expose(self, time: float, exposure: float, moments: int = 0) -> tuple[Picture, Picture]:
+        """(blurred, sharp) in display values (H, W, 3), RGB 0..1: mean over the exposure, and its middle.
+
+        Args:
+            time: the middle of the exposure, frame intervals.
+            exposure: frame intervals.
+            moments: how many to average; 0: as many as it takes for blur without steps.
+        """
+        samples = moments or int(np.clip(np.ceil(self.speed(time) * exposure), 1, 60)) | 1
         kernel = cv2.INTER_CUBIC if samples < 8 else cv2.INTER_LINEAR
         sharp = self.render(time, cv2.INTER_CUBIC)
         if samples == 1:
@@ -277,8 +284,11 @@ def make_clip(
     exposure = float(rng.uniform(*settings.exposure))
     noise = float(rng.choice([0.0, rng.uniform(0, settings.noise)], p=[2 / 3, 1 / 3]))
     quality = int(rng.integers(*settings.compression)) if rng.random() < 1 / 3 else None
+    # Drawn only where asked for, so that clips made without it stay the same.
+    stepped = settings.stepped > 0 and rng.random() < settings.stepped
+    moments = 2 * int(rng.integers(2, 8)) + 1 if stepped else 0
     for index in range(settings.frames):
-        blurred, sharp = scene.expose(float(index), exposure)
+        blurred, sharp = scene.expose(float(index), exposure, moments)
         yield degrade(blurred, noise, quality, rng), to_bytes(sharp)
 
 

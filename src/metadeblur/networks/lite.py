@@ -130,8 +130,8 @@ class Lite(nn.Module):
 
         Args:
             x: (B, N, 3, H, W), or (B, 3, H, W) for windows that stand still.
-            flows: (B, N - 1, 2, h, w), px, from the centre to each neighbour, where they are known; otherwise they are
-                worked out.
+            flows: (B, N - 1, 3, h, w), from the centre to each neighbour, as :func:`window_flows` gives them, where they
+                are known; otherwise they are worked out.
 
         Returns:
             (B, ``prepared_channels(N)``, H, W); for a network of single pictures these themselves.
@@ -174,12 +174,12 @@ def _frames(channels: int) -> int:
 
 
 def _prepared(window: Tensor, flows: Tensor) -> Tensor:
-    """(B, N, 3, H, W) and (B, N - 1, 2, h, w) to (B, prepared_channels(N), H, W)."""
+    """(B, N, 3, H, W) and (B, N - 1, 3, h, w) to (B, prepared_channels(N), H, W)."""
     count, half = window.shape[1], window.shape[1] // 2
     centre = window[:, half]
     size = centre.shape[-2:]
     flows = F.interpolate(flows.flatten(1, 2), size=size, mode="bilinear", align_corners=False)
-    flows = flows.reshape(len(window), count - 1, 2, *size)
+    flows, trust = flows.reshape(len(window), count - 1, 3, *size).split((2, 1), 2)
     # A neighbour that is the centre itself, at the end of a clip, stays where it is and says nothing of the motion.
     others = window[:, [frame for frame in range(count) if frame != half]]
     tells = (others != centre[:, None]).flatten(2).any(2).to(flows)[:, :, None, None, None]
@@ -189,7 +189,8 @@ def _prepared(window: Tensor, flows: Tensor) -> Tensor:
     velocity = (flows[:, after] - flows[:, before]) / known
     luma = (centre * centre.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
     steered = [_read(luma, time * velocity) - luma for time in ALONG]
-    warped = [_read(others[:, frame], flows[:, frame]) - centre for frame in range(count - 1)]
+    # A neighbour that does not show a pixel says nothing of it.
+    warped = [trust[:, frame] * (_read(others[:, frame], flows[:, frame]) - centre) for frame in range(count - 1)]
     # Blur does not know forward from backward: length, and the direction at double its angle.
     x, y = velocity.unbind(1)
     length = (x * x + y * y + 1e-4).sqrt()
