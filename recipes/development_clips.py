@@ -1,12 +1,13 @@
 """Clips to choose settings on: sharp video under a simulated hand-held camera, with its truth.
 
-    python recipes/development_clips.py -o DIR VIDEO[:FIRST]... [--frames 20] [--exposure 0.8] [--speed 12] [--seed 1]
+    python recipes/development_clips.py -o DIR VIDEO[:FIRST]... [--frames 20] [--exposure 0.8] [--moments 17]
+                                        [--speed 12] [--seed 1]
 
 VIDEO is a video file or a folder of frames, FIRST the frame to begin with. Light is averaged over the exposure in
-seventeen moments; between two frames the scene is interpolated along optical flow, while the camera (854x480, of which
-it sees 640x360) moves on a path of quiet and quick stretches. So real texture, noise and compression, which synthetic
-clips lack, but no clip that figures are quoted on. Writes DIR/NAME/{blur,sharp}/*.png; each further VIDEO takes the
-next seed.
+so many moments (few of them leave steps, as in benchmarks that average a fast video); between two frames the scene is
+interpolated along optical flow, while the camera (854x480, of which it sees 640x360) moves on a path of quiet and quick
+stretches. So real texture, noise and compression, which synthetic clips lack, but no clip that figures are quoted on.
+Writes DIR/NAME/{blur,sharp}/*.png; each further VIDEO takes the next seed.
 """
 
 from __future__ import annotations
@@ -27,7 +28,6 @@ from metadeblur.optical_flow import dense_flow
 from metadeblur.video import read_clip, write_clip
 
 Array = NDArray[Any]
-MOMENTS = 17  # of an exposure
 SCENE, SEEN = (854, 480), (640, 360)  # px, width and height
 REACH = (100.0, 56.0)  # px that the camera may stray
 
@@ -38,6 +38,7 @@ def main() -> None:
     parser.add_argument("-o", dest="out", type=Path, required=True)
     parser.add_argument("--frames", type=int, default=20)
     parser.add_argument("--exposure", type=float, default=0.8, help="frame intervals")
+    parser.add_argument("--moments", type=int, default=17, help="of an exposure")
     parser.add_argument("--speed", type=float, default=12.0, help="mean speed of the camera, px a frame")
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
@@ -45,7 +46,9 @@ def main() -> None:
         name, _, first = video.partition(":")
         source = read_clip(name)
         scene = [_scaled(source[int(first or 0) + index]) for index in range(given.frames + 2)]
-        blurred, sharp = shake(scene, given.exposure, given.speed, np.random.default_rng(given.seed + number))
+        blurred, sharp = shake(
+            scene, given.exposure, given.moments, given.speed, np.random.default_rng(given.seed + number)
+        )
         folder = given.out / f"{Path(name).stem}_{first or 0}"
         folder.mkdir(parents=True, exist_ok=True)
         write_clip(blurred, folder / "blur")
@@ -53,7 +56,9 @@ def main() -> None:
         print(folder)
 
 
-def shake(scene: list[Array], exposure: float, speed: float, rng: np.random.Generator) -> tuple[Clip, Clip]:
+def shake(
+    scene: list[Array], exposure: float, moments: int, speed: float, rng: np.random.Generator
+) -> tuple[Clip, Clip]:
     """Blurred and sharp frames of a shaken camera; the first and last frame of the scene only lend their motion."""
     path = _Path(len(scene), speed, rng)
     grey = [cv2.cvtColor(to_bytes(frame), cv2.COLOR_RGB2GRAY) for frame in scene]
@@ -62,10 +67,10 @@ def shake(scene: list[Array], exposure: float, speed: float, rng: np.random.Gene
     blurred, sharp = [], []
     for index in range(1, len(scene) - 1):
         light = np.zeros((SEEN[1], SEEN[0], 3), np.float32)
-        for moment in ((np.arange(MOMENTS) + 0.5) / MOMENTS - 0.5) * exposure:
+        for moment in ((np.arange(moments) + 0.5) / moments - 0.5) * exposure:
             left = index if moment >= 0 else index - 1
             picture = between(scene[left], scene[left + 1], there[left], back[left], np.float32(index + moment - left))
-            light += path.seen(picture, index + moment) / MOMENTS
+            light += path.seen(picture, index + moment) / moments
         blurred.append(light)
         sharp.append(path.seen(scene[index], float(index)))
     frames = (

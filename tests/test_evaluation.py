@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -98,6 +99,15 @@ def test_records_and_summary_hold_every_row(clips, tmp_path):
     assert summary["psnr"]["base"] == pytest.approx(np.mean([record["psnr"]["base"] for record in records]), abs=1e-5)
     kept = {path.name for path in (tmp_path / "out" / "pictures" / "fast").iterdir()}
     assert {"blurred.png", "base.png", "flow_adapted.png", "oracle.png", "sharp.png"} <= kept
+
+
+def test_the_method_meta_starts_from_the_built_in_pair(clips, tmp_path):
+    settings = replace(SETTINGS, methods=("meta",), rows=("blurred", "base", "adapted"), clips=("fast",))
+    summary = evaluate(clips, load_deblurrer("lite"), tmp_path / "out", settings, model="lite")
+    assert summary["psnr"]["adapted_unguarded"] != summary["psnr"]["base"]
+    assert len(summary["conditions"]["meta"]) == 2
+    with pytest.raises(MetadeblurError, match=r"for small \(--meta DIR\); only lite's is built in"):
+        evaluate(clips, Small(), tmp_path / "other", settings, model="small")
 
 
 def test_figures_are_those_of_the_frames_rounded_to_8_bits(clips, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
@@ -116,3 +117,23 @@ def test_the_built_in_reblurrer_blurs_and_its_card_belongs_to_it(monkeypatch, tm
     sharp, made = window[2], reblurrer.blur(window)
     assert all(float(made.diff(dim=side).abs().mean() / sharp.diff(dim=side).abs().mean()) < 0.95 for side in (-1, -2))
     assert abs(float((made - sharp).mean())) < 0.01  # no lighter, no darker
+
+
+def test_the_built_in_meta_trained_pair_has_its_cards(monkeypatch, tmp_path):
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
+    for name in ("lite-meta", "reblurrer-meta"):
+        card = json.loads(built_in_path(name).with_suffix(".json").read_text(encoding="utf-8"))
+        assert card["sha256"] == checksum(built_in_path(name))
+    meta, lite = load_deblurrer("lite-meta"), load_deblurrer("lite")
+    assert meta.frames == lite.frames
+    assert parameters_digest(meta) != parameters_digest(lite)
+    made, plain = load_reblurrer("reblurrer-meta"), load_reblurrer()
+    assert made.critic is not None
+    assert parameters_digest(made.network) != parameters_digest(plain.network)
+
+
+def test_a_file_named_like_built_in_weights_is_the_file(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    Path("reblurrer-meta").write_bytes(b"not weights")
+    with pytest.raises(MetadeblurError, match="safetensors"):
+        load_reblurrer("reblurrer-meta")

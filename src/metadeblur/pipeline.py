@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,7 +26,7 @@ from metadeblur.story import read_story
 from metadeblur.support import MINIMUM_FRAMES, MINIMUM_PATCH
 from metadeblur.video import EncodeSettings, VideoReader, assemble
 from metadeblur.video.info import TimeTable, VideoInfo
-from metadeblur.weights import parameters_digest
+from metadeblur.weights import parameters_digest, reblurrer_path
 
 TOLD_SHOTS = 12  # videos with more shots are summed up
 
@@ -323,14 +322,14 @@ class Run:
 
     def _fingerprint(self) -> dict[str, Any]:
         """All that decides what the finished shots look like."""
-        settings = self.settings
+        settings, named = self.settings, self.settings.adaptation.reblurrer
         parts = {"adaptation": settings.adaptation, "restoration": settings.restoration, "encoding": settings.encoding}
         return {
             "input": f"{self.job.source.resolve()} {identify(self.job.source)}",
             "container": self.job.output.suffix.lower(),
             "model": parameters_digest(self.net)[:16],
             "adapt": settings.adapt,
-            "reblurrer": identify(Path(settings.adaptation.reblurrer)) if settings.adaptation.reblurrer else None,
+            "reblurrer": identify(reblurrer_path(named)) if named else None,
             **{f"{part}.{name}": value for part, values in parts.items() for name, value in plain(values).items()},
             "device": self.device,
             "version": __version__,

@@ -28,9 +28,10 @@ from metadeblur.video.output import whole
 if TYPE_CHECKING:
     from metadeblur.reblur.updates import NetworkReblurrer
 
-BUILT_IN = ("lite",)
+BUILT_IN = ("lite", "lite-meta")
+BUILT_IN_REBLURRERS = ("reblurrer", "reblurrer-meta")
 VARIANTS = {variant: name for name, entry in ARCHITECTURES.items() for variant in entry.variants}
-"""Faster settings of a network by name, and the name of the network whose weights they use."""
+"""Other settings or other built-in weights of a network by name, and that network's name."""
 
 _FUSES = "fuses"  # of a weight file's metadata: frames are fused once they are restored
 FOLDER_VARIABLE = "METADEBLUR_WEIGHTS"  # environment variable that moves the user's folder
@@ -59,7 +60,7 @@ def installed_path(name: str) -> Path:
 
 def expected() -> dict[Path, str]:
     """The weight files that belong to this installation, with their names: built in, there or not, and imported."""
-    built_in = {built_in_path(name): name for name in (*BUILT_IN, "reblurrer")}
+    built_in = {built_in_path(name): name for name in (*BUILT_IN, *BUILT_IN_REBLURRERS)}
     return built_in | {imported_path(name): name for name in PUBLISHED if imported_path(name).is_file()}
 
 
@@ -161,8 +162,8 @@ def load_reblurrer(source: str | Path = "") -> NetworkReblurrer:
     """The paper's reblurring network with its critic, in evaluation mode, float32.
 
     Args:
-        source: a safetensors file that ``metadeblur train reblur`` or ``train meta`` wrote; empty: the imported
-            weights, with the imported critic where there is one, or else the built-in ones.
+        source: a safetensors file that ``metadeblur train reblur`` or ``train meta`` wrote, or the name of a built-in
+            one; empty: the imported weights, with the imported critic where there is one, or else the built-in ones.
 
     Raises:
         MetadeblurError: no weights here, missing or broken file, or tensors of another network.
@@ -171,9 +172,7 @@ def load_reblurrer(source: str | Path = "") -> NetworkReblurrer:
     from metadeblur.reblur.network import ReblurNetwork
     from metadeblur.reblur.updates import NetworkReblurrer
 
-    path = Path(source) if source else imported_path("reblurrer")
-    if not source and not path.is_file():
-        path = built_in_path("reblurrer")
+    path = reblurrer_path(source)
     if not path.is_file():
         missing = f"{path} is not there" if source else "no weights of the reblurring network are installed"
         raise MetadeblurError(
@@ -192,6 +191,16 @@ def load_reblurrer(source: str | Path = "") -> NetworkReblurrer:
         reason = str(error).strip().splitlines()[0]
         raise MetadeblurError(f"{path}: not the weights of a reblurring network and its critic ({reason})") from error
     return NetworkReblurrer(made.float().eval(), judge.eval() if judge is not None else None)
+
+
+def reblurrer_path(source: str | Path = "") -> Path:
+    """The weight file that :func:`load_reblurrer` reads for a source, whether it is there or not."""
+    if str(source) in BUILT_IN_REBLURRERS and not Path(source).is_file():
+        return built_in_path(str(source))
+    if source:
+        return Path(source)
+    imported = imported_path("reblurrer")
+    return imported if imported.is_file() else built_in_path("reblurrer")
 
 
 def save_reblurrer(reblurrer: NetworkReblurrer, path: Path, metadata: dict[str, str], *, half: bool = False) -> None:

@@ -28,6 +28,7 @@ from metadeblur.shot_work import Film, decide_shot, restore_shot, settled, write
 from metadeblur.shots import find_shots
 from metadeblur.video import VideoReader
 from metadeblur.video.info import VideoInfo
+from metadeblur.weights import reblurrer_path
 
 STEP_SECONDS = 0.3  # between two words on progress, at least
 
@@ -210,13 +211,13 @@ def _moved_input(info: VideoInfo, move: Move) -> Path:
 
 
 def _weights(settings: AdaptSettings) -> list[Path]:
-    return [Path(settings.reblurrer)] if settings.reblurrer else []
+    return [reblurrer_path(settings.reblurrer)] if settings.reblurrer else []
 
 
 def _moved_weights(settings: AdaptSettings, move: Move) -> AdaptSettings:
     if not settings.reblurrer:
         return settings
-    return replace(settings, reblurrer=str(move(Path(settings.reblurrer))))
+    return replace(settings, reblurrer=str(move(reblurrer_path(settings.reblurrer))))
 
 
 # --- evaluate --------------------------------------------------------------------------------------------------------
@@ -232,7 +233,7 @@ class ClipErrand:
     def reads(self) -> Sequence[Path]:
         """The clip's frames, and the networks that its methods name."""
         settings = self.job.settings
-        meta = meta_files(settings.meta) if "meta" in settings.methods else ()
+        meta = meta_files(settings.meta) if settings.meta and "meta" in settings.methods else ()
         return [*self.job.folder.blurred, *self.job.folder.sharp, *meta, *_weights(settings.adaptation)]
 
     def here(self, bench: Bench) -> Measurement:
@@ -243,7 +244,9 @@ class ClipErrand:
             blurred=tuple(move(path) for path in folder.blurred),
             sharp=tuple(move(path) for path in folder.sharp),
         )
-        meta = str(move(meta_files(settings.meta)[0]).parent) if "meta" in settings.methods else settings.meta
+        meta = settings.meta
+        if meta and "meta" in settings.methods:
+            meta = str(move(meta_files(meta)[0]).parent)
         settings = replace(settings, meta=meta, adaptation=_moved_weights(settings.adaptation, move), resume=False)
         return replace(self.job, folder=moved, out=bench.folder, settings=settings)
 
@@ -346,6 +349,6 @@ def for_any_machine(
         bf16: whether the first worker computes natively in bf16.
     """
     chosen: Any = {True: "bf16", False: "fp32"}[bf16] if adaptation.precision == "auto" else adaptation.precision
-    reblurrer = str(Path(adaptation.reblurrer).absolute()) if adaptation.reblurrer else ""
+    reblurrer = str(reblurrer_path(adaptation.reblurrer).absolute()) if adaptation.reblurrer else ""
     same = replace(adaptation, precision=chosen, device=device, reblurrer=reblurrer)
     return same, replace(restoration, device=device)

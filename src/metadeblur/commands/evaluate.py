@@ -43,7 +43,8 @@ class Evaluate:
     """How adapted is adapted: none, meta, finetune, flow, self, align, or mixtures such as flow+align; separated by
     commas: each is measured, the first one is the row adapted."""
     meta: Annotated[str, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = ""
-    """What metadeblur train meta wrote: the networks that the method meta starts from."""
+    """What metadeblur train meta wrote: the networks that the method meta starts from; default: those built in for
+    lite."""
     clips: Annotated[str, tyro.conf.arg(metavar="CLIP,...", help_behavior_hint="")] = ""
     """Clips to measure, separated by commas; default: all."""
     apart: Annotated[str, tyro.conf.arg(metavar="CLIP,...", help_behavior_hint="")] = ""

@@ -33,7 +33,8 @@ class AdaptationFlags:
     back_project: bool = True
     """Correct fused frames by what they leave unexplained of the blurred ones, where the clip tells its exposure."""
     reblurrer: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
-    """Weights of the network that --reblur network uses, from metadeblur train reblur or train meta."""
+    """Weights of the network that --reblur network uses, from metadeblur train reblur or train meta; reblurrer-meta:
+    those that were meta-trained with lite-meta."""
     preset: Literal["paper", "release"] = "paper"
     """How --reblur network adapts: as the paper says, or as its authors' released code does."""
     reblur_losses: Literal["both", "gan", "cycle", "none"] = "both"

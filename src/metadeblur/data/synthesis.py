@@ -43,7 +43,7 @@ class SynthSettings:
     layers: int = 3  # at most this many moving layers before the scene
     still: float = 0.05  # share of clips without any motion (sharp stays sharp)
     steady: float = 0.0  # share of clips that move nearly alike in all frames, so that no neighbour is sharper
-    stepped: float = 0.0  # share of clips that are means of 5 to 15 moments, as benchmarks average a fast video's frames
+    stepped: float = 0.0  # share of clips that are means of 5 to 15 moments, as benchmarks average a fast video
     noise: float = 0.006  # highest standard deviation of the noise, of full scale
     compression: tuple[int, int] = (
         80,

@@ -13,9 +13,10 @@ from metadeblur.data.layouts import Benchmark
 from metadeblur.errors import MetadeblurError
 from metadeblur.evaluation.measures import measure_for
 from metadeblur.evaluation.methods import find_method
+from metadeblur.networks import recognise
 from metadeblur.record import plain
 from metadeblur.restore import RestoreSettings
-from metadeblur.weights import checksum, parameters_digest
+from metadeblur.weights import built_in_path, checksum, parameters_digest
 
 ROWS = ("blurred", "base", "adapted", "oracle")
 
@@ -26,7 +27,7 @@ class EvaluateSettings:
 
     rows: tuple[str, ...] = ROWS  # blurred is always measured
     methods: tuple[str, ...] = ("flow",)  # ways to adapt, see evaluation/methods.py; the first one is "adapted"
-    meta: str = ""  # folder that "train meta" wrote: the networks that the method meta starts from
+    meta: str = ""  # folder that "train meta" wrote: the networks that the method meta starts from; empty: lite's
     layout: str = "auto"  # of the folder of clips
     part: str = ""  # of a benchmark; empty: what its papers report
     inputs: str = "blur"  # GoPro's folder of blurred frames: blur or blur_gamma
@@ -55,7 +56,16 @@ class EvaluateSettings:
             meta_files(self.meta)
 
     def conditions(self, net: nn.Module, model: str, benchmark: Benchmark) -> dict[str, Any]:
-        """Everything that the figures depend on, as plain values."""
+        """Everything that the figures depend on, as plain values.
+
+        Raises:
+            MetadeblurError: the method meta without a folder, for another network than the built-in one.
+        """
+        if "meta" in self.methods and not self.meta and recognise(net.state_dict()) != "lite":
+            raise MetadeblurError(
+                f"the method meta needs what metadeblur train meta wrote for {model} (--meta DIR); "
+                "only lite's is built in"
+            )
         found: dict[str, Any] = plain(
             {
                 "model": model,
@@ -77,14 +87,17 @@ class EvaluateSettings:
 
 
 def meta_files(folder: str) -> tuple[Path, Path]:
-    """The deblurrer and the reblurring network that ``metadeblur train meta`` wrote into a folder.
+    """The deblurrer and the reblurring network that ``metadeblur train meta`` wrote into a folder; "": built-in ones.
 
     Raises:
-        MetadeblurError: no folder, or not both in it.
+        MetadeblurError: not both are there.
     """
+    if not folder:
+        return built_in_path("lite-meta"), built_in_path("reblurrer-meta")
     files = Path(folder) / "weights.safetensors", Path(folder) / "reblurrer.safetensors"
     missing = [str(path) for path in files if not path.is_file()]
-    if not folder or missing:
-        where = f"{missing[0]} is not there" if folder else "no folder was given"
-        raise MetadeblurError(f"the method meta needs what metadeblur train meta wrote (--meta DIR): {where}")
+    if missing:
+        raise MetadeblurError(
+            f"the method meta needs what metadeblur train meta wrote (--meta DIR): {missing[0]} is not there"
+        )
     return files

@@ -51,7 +51,7 @@ class Architecture:
     published: Callable[[], nn.Module]  # untrained, in the sizes of the paper
     small: Callable[[], nn.Module] | None = None  # untrained, in sizes that two processor cores can train in minutes
     sizes: tuple[tuple[str, int], ...] = ()  # first dimensions of tensors that tell a variant from its sisters
-    # Faster settings of the same weights, by name.
+    # By name: faster settings of the same weights, or other weights that are built in.
     variants: dict[str, Callable[[dict[str, Tensor]], nn.Module]] = field(default_factory=dict)
 
 
@@ -67,6 +67,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         marks=("stem.weight", "down.0.weight", "encoder.0.0.conv1.weight", "head.weight"),
         traits=Traits(frames=5, multiple=16, loss=balanced),
         published=partial(Lite, frames=5),
+        variants={"lite-meta": Lite.from_weights},
     ),
     "mimo-unet": Architecture(
         network=MIMOUNet,

@@ -130,8 +130,8 @@ class Lite(nn.Module):
 
         Args:
             x: (B, N, 3, H, W), or (B, 3, H, W) for windows that stand still.
-            flows: (B, N - 1, 3, h, w), from the centre to each neighbour, as :func:`window_flows` gives them, where they
-                are known; otherwise they are worked out.
+            flows: (B, N - 1, 3, h, w), from the centre to each neighbour, as :func:`window_flows` gives them, where
+                they are known; otherwise they are worked out.
 
         Returns:
             (B, ``prepared_channels(N)``, H, W); for a network of single pictures these themselves.
@@ -179,7 +179,8 @@ def _prepared(window: Tensor, flows: Tensor) -> Tensor:
     centre = window[:, half]
     size = centre.shape[-2:]
     flows = F.interpolate(flows.flatten(1, 2), size=size, mode="bilinear", align_corners=False)
-    flows, trust = flows.reshape(len(window), count - 1, 3, *size).split((2, 1), 2)
+    flows = flows.reshape(len(window), count - 1, 3, *size)
+    flows, trust = flows[:, :, :2], flows[:, :, 2:]
     # A neighbour that is the centre itself, at the end of a clip, stays where it is and says nothing of the motion.
     others = window[:, [frame for frame in range(count) if frame != half]]
     tells = (others != centre[:, None]).flatten(2).any(2).to(flows)[:, :, None, None, None]
