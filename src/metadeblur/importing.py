@@ -17,6 +17,8 @@ from metadeblur.published import PUBLISHED
 from metadeblur.record import write_json
 from metadeblur.video.output import refusals
 from metadeblur.weights import (
+    BUILT_IN_REBLURRERS,
+    VARIANTS,
     card_beside,
     checksum,
     imported_path,
@@ -139,11 +141,11 @@ def fault(name: str, path: Path | None = None) -> str:
     if checksum(path) != card.get("sha256"):
         return f"its checksum is {checksum(path)[:16]}, its card says {str(card.get('sha256') or 'nothing')[:16]}"
     try:
-        if name == "reblurrer" and path != imported_path(name):
+        if name in BUILT_IN_REBLURRERS and path != imported_path(name):
             load_reblurrer(path)
             return ""
         weights, _ = read_weights(path)
-        build = target(name).build if name in PUBLISHED else ARCHITECTURES[name].build
+        build = target(name).build if name in PUBLISHED else ARCHITECTURES[VARIANTS.get(name, name)].build
         build(weights)
     except (MetadeblurError, KeyError, IndexError, RuntimeError, ValueError) as error:
         return (str(error).strip().splitlines() or [type(error).__name__])[0]
