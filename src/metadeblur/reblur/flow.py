@@ -41,7 +41,6 @@ class FlowSettings:
     colocated: float = 0.25  # share blurred by the motion of their own place in its most blurred frame
     spots: int = 40  # further blurred places of the clip that lend their motion
     samples: int = 33  # most samples along a path; shorter paths take one a pixel
-    stepped: float = 0.0  # share of windows blurred in 5 to 15 steps, as benchmarks average the frames of a fast video
     prior: tuple[float, float] = (0.5, 1.0)  # frame intervals; drawn from where the clip does not tell its exposure
     flow_pixels: int = 256_000  # px; pictures are reduced to about this before the flow is computed
     smoothing: float = 0.03  # of the patch's side: blur of a borrowed motion, whose edges are not the patch's own
@@ -126,7 +125,6 @@ class FlowReblurrer:
         velocity, bend = self._paths(place, spot)
         exposure = self._draw_exposure(generator)
         picture = clip[place.frame]
-        samples = self._draw_samples(generator)
         window = []
         for shift in range(-(frames // 2), frames // 2 + 1):
             blurred, mean_length = blur_patch(
@@ -137,7 +135,7 @@ class FlowReblurrer:
                 bend,
                 exposure * self._strength(spot, shift),
                 self.response,
-                samples,
+                self.settings.samples,
                 middle=float(shift),
             )
             # Averaging along the path has taken away the patch's own noise but for about one part in its length.
@@ -178,12 +176,6 @@ class FlowReblurrer:
             return low + (high - low) * float(torch.rand((), generator=generator))
         jitter = float(torch.randn((), generator=generator).clamp(-2, 2))
         return min(max(self.exposure + self.exposure_error * jitter, 0.0), LONGEST)
-
-    def _draw_samples(self, generator: torch.Generator) -> int:
-        """The most samples along a window's paths."""
-        if self.settings.stepped > 0 and float(torch.rand((), generator=generator)) < self.settings.stepped:
-            return 2 * int(torch.randint(2, 8, (), generator=generator)) + 1
-        return self.settings.samples
 
     def _draw_spot(self, place: Place, generator: torch.Generator) -> Spot:
         """The place of the clip whose motion blurs the patch."""
