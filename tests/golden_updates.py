@@ -83,11 +83,12 @@ class Comparison:
         for name, value in found.items():
             assert value == pytest.approx(known[name], abs=slack * self.limit("losses"), rel=0), name
 
-    def delta(self, name: str, net: nn.Module, known: dict[str, Any]) -> None:
+    def delta(self, name: str, net: nn.Module, known: dict[str, Any], slack: float = 1.0) -> None:
         """How far a network has moved, in all and by parameter."""
         moved = {key: (weight.detach() - self.start[name][key]) for key, weight in net.named_parameters()}
         total = sum(value.double().abs().sum().item() for value in moved.values())
-        assert total == pytest.approx(known["abs_sum"], rel=self.limit("delta abs_sum of a network"), abs=1e-12), name
+        limit = slack * self.limit("delta abs_sum of a network")
+        assert total == pytest.approx(known["abs_sum"], rel=limit, abs=1e-12), name
         self._parameters(
             name,
             moved,
@@ -96,14 +97,14 @@ class Comparison:
             self.limit("delta dot"),
         )
 
-    def gradient(self, name: str, gradients: dict[str, Tensor], known: dict[str, Any]) -> None:
+    def gradient(self, name: str, gradients: dict[str, Tensor], known: dict[str, Any], slack: float = 1.0) -> None:
         """A gradient, in all and by parameter."""
         relative = self.limit("gradient norm")
         squares = sum(value.double().square().sum().item() for value in gradients.values())
         assert squares**0.5 == pytest.approx(known["norm"], rel=relative)
         total = sum(value.double().abs().sum().item() for value in gradients.values())
         assert total == pytest.approx(known["abs_sum"], rel=relative)
-        self._parameters(name, gradients, known["parameters"], relative, self.limit("gradient dot"))
+        self._parameters(name, gradients, known["parameters"], relative, slack * self.limit("gradient dot"))
 
     def stored(self, name: str, net: nn.Module, prefix: str) -> None:
         """The deltas that are stored whole."""
