@@ -152,6 +152,18 @@ def test_flow_pairs_of_video_deblurrers_have_neighbours_that_move_as_the_blur_do
     assert max(float(flow.norm()) for flow in moved) > 0.5
 
 
+def test_some_flow_pairs_stay_sharp_between_blurred_neighbours(clip):
+    reblurrer = fit_flow_reblurrer(clip, generator=torch.Generator().manual_seed(0), exposure=0.8)
+    how = {**QUICK, "pairs": 12, "steps": 1}
+    outcome = adapt(SmallVideo(), clip, reblurrer=reblurrer, **how, still=0.3, guard=False)
+    still = [pair for pair in outcome.pairs if torch.equal(pair.blurred[1], pair.sharp)]
+    assert 1 <= len(still) < len(outcome.pairs) / 2
+    assert not any(torch.equal(pair.blurred[0], pair.blurred[1]) for pair in still)
+    # What the guard judges by is blurred throughout, and so are the pairs of a network that sees one frame.
+    single = adapt(Small(), clip, reblurrer=reblurrer, **how, still=1.0, guard=False)
+    assert not any(torch.equal(pair.blurred, pair.sharp) for pair in single.pairs)
+
+
 def test_networks_that_need_a_multiple_and_give_several_outputs_adapt(clip):
     class Several(Small):
         multiple = 32
@@ -223,6 +235,7 @@ def test_the_record_is_plain(clip):
         ({"lr": -1.0}, "lr is -1"),
         ({"reblur": "magic"}, "reblur is 'magic'"),
         ({"patch": 8}, "patch is 8"),
+        ({"still": 1.5}, "still is 1.5"),
     ],
 )
 def test_settings_out_of_range_are_named(clip, wrong, line):

@@ -183,7 +183,7 @@ def adapt(
         # The paper's network learns the clip's blur on the clip's own patches, so that is what it blurs.
         first = settings.restore_first and not isinstance(reblurrer, NetworkReblurrer)
         from_clip = partial(make_pairs, sharpener=Sharpener(base, clip) if first else None)
-        source = pair_source or from_clip
+        source = pair_source or partial(from_clip, still=settings.still)
         train, outcome.pairs = budget.places(
             support.train, lambda some: source(clip, some, reblurrer, settings.blurs, frames, generator)
         )
@@ -289,12 +289,14 @@ def make_pairs(
     generator: torch.Generator,
     *,
     sharpener: Sharpener | None = None,
+    still: float = 0.0,
 ) -> list[Pair]:
     """Reblur the pseudo-sharp patch of every place ``blurs`` times, all once and without gradient (paper, Eq. 5).
 
     With a ``sharpener`` the patch is restored first, so that a place that is never sharp does not teach blur. A video
     deblurrer gets a window: its neighbours move as the blur says where the reblurrer knows the motion, else they are
-    the clip's own (FIDELITY 27).
+    the clip's own (FIDELITY 27). Of such windows a share ``still``, drawn at random, keeps its centre sharp
+    between blurred neighbours, as where a camera stops for a moment: that things move does not say that they blur.
     """
     pairs = []
     for place in places:
@@ -304,6 +306,8 @@ def make_pairs(
         for _ in range(blurs):
             if frames > 1 and isinstance(reblurrer, FlowReblurrer):
                 blurred = reblurrer.reblur_window(source, place, frames, generator)
+                if still and float(torch.rand((), generator=generator)) < still:
+                    blurred[frames // 2] = sharp
             else:
                 blurred = reblurrer.reblur(source, place, generator)
                 if frames > 1:

@@ -26,6 +26,7 @@ class AdaptSettings:
     )
     method: Literal["guided", "random"] = "guided"  # choice of places; random: as in the paper
     restore_first: bool = True  # restore the pseudo-sharp patches with the base model before flow blurs them again
+    still: float = 0.05  # share of a video deblurrer's pairs whose centre stays sharp between blurred neighbours
     margin: int = 0  # frames at each end of the clip that give no pseudo-sharp patch; the release: 2
     passes: int = 0  # steps are counted as passes through the pairs; 0: there are as many steps as ``steps`` says
     shuffle: bool = True  # draw the order of the pairs anew for each pass
@@ -54,6 +55,8 @@ class AdaptSettings:
             raise MetadeblurError(f"lr is {self.lr}; a learning rate lies between 0 and 1, for instance 1e-4")
         if not 0 <= self.average <= 1:
             raise MetadeblurError(f"average is {self.average}; it must lie between 0 and 1")
+        if not 0 <= self.still <= 1:
+            raise MetadeblurError(f"still is {self.still}; it must lie between 0 and 1")
         if not 0 <= self.held_out <= 2:
             raise MetadeblurError(f"held_out is {self.held_out}; it must lie between 0 and 2")
         for name, allowed in _CHOICES.items():
@@ -103,6 +106,7 @@ def preset(name: str) -> AdaptSettings:
         method="random",
         pairs=20,
         restore_first=False,
+        still=0.0,
         fuse=False,
         blurs=1,
         batch=1,

@@ -62,7 +62,8 @@ def find_method(name: str) -> Method:
 def _by_sources(parts: Sequence[str], net: nn.Module, clip: Clip, settings: AdaptSettings) -> Outcome:
     """Adapt on the pairs of sources, with the clip's optical flow as reblurrer."""
     sharpener = Sharpener(net, clip) if settings.restore_first else None
-    sources = [partial(make_pairs, sharpener=sharpener) if part == "flow" else SOURCES[part][0] for part in parts]
+    flow = partial(make_pairs, sharpener=sharpener, still=settings.still)
+    sources = [flow if part == "flow" else SOURCES[part][0] for part in parts]
     source = sources[0] if len(sources) == 1 else mixed(sources)
     return adapt(net, clip, settings=replace(settings, reblur="flow"), pair_source=source)
 
