@@ -24,7 +24,7 @@ from metadeblur.adapt_settings import AdaptSettings, preset
 from metadeblur.budget import Budget
 from metadeblur.clip import Clip
 from metadeblur.fusion import FusionSettings, fusion_of, with_fusion
-from metadeblur.guard import Reason, blend, judge, judge_fusion, look_before
+from metadeblur.guard import Reason, blend, judge, judge_fusion, look_before, sharp_at_times
 from metadeblur.inner_update import Moved, Pair, Progress, inner_update
 from metadeblur.learning import frozen, uses_bf16
 from metadeblur.memory import Costs
@@ -48,6 +48,7 @@ __all__ = [
     "inner_update",
     "make_pairs",
     "preset",
+    "still_share",
 ]
 
 REBLUR_SHARE = 0.5
@@ -183,7 +184,7 @@ def adapt(
         # The paper's network learns the clip's blur on the clip's own patches, so that is what it blurs.
         first = settings.restore_first and not isinstance(reblurrer, NetworkReblurrer)
         from_clip = partial(make_pairs, sharpener=Sharpener(base, clip) if first else None)
-        source = pair_source or partial(from_clip, still=settings.still)
+        source = pair_source or partial(from_clip, still=still_share(clip, frames, settings))
         train, outcome.pairs = budget.places(
             support.train, lambda some: source(clip, some, reblurrer, settings.blurs, frames, generator)
         )
@@ -314,6 +315,14 @@ def make_pairs(
                     blurred = torch.cat([window[: frames // 2], blurred[None], window[frames // 2 + 1 :]])
             pairs.append(Pair(blurred, sharp))
     return pairs
+
+
+def still_share(clip: Clip, frames: int, settings: AdaptSettings) -> float:
+    """Share of the pairs whose centre stays sharp, for a deblurrer of so many frames.
+
+    None where the clip has no sharp moments that could be taken for blurred, or the deblurrer sees no neighbours.
+    """
+    return settings.still if settings.still and frames > 1 and sharp_at_times(clip) else 0.0
 
 
 PairSource = Callable[[Clip, Sequence[Place], Reblurrer, int, int, torch.Generator], list[Pair]]

@@ -299,6 +299,12 @@ def sharp_already(clip: Clip) -> Reason | None:
     return Reason("sharp already", figures.whole, SHARP_WHOLE, True, text)
 
 
+def sharp_at_times(clip: Clip) -> bool:
+    """Whether sharp and blurred frames take turns in a clip, by the figures of :func:`sharp_already`."""
+    figures = blurriness(clip)
+    return figures is not None and figures.spread >= SHARP_SPREAD
+
+
 def _gains(
     base: nn.Module, adapted: nn.Module, held_out: Sequence[tuple[Tensor, Tensor]], shares: Sequence[float]
 ) -> tuple[dict[float, float], Reason | None]:

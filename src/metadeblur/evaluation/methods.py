@@ -12,10 +12,11 @@ from functools import partial
 
 from torch import nn
 
-from metadeblur.adapt import AdaptSettings, Outcome, PairSource, adapt, make_pairs
+from metadeblur.adapt import AdaptSettings, Outcome, PairSource, adapt, make_pairs, still_share
 from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
 from metadeblur.evaluation.pair_sources import aligned_neighbours, mixed, self_reconstruction
+from metadeblur.networks import traits
 from metadeblur.sharpened import Sharpener
 
 
@@ -62,7 +63,7 @@ def find_method(name: str) -> Method:
 def _by_sources(parts: Sequence[str], net: nn.Module, clip: Clip, settings: AdaptSettings) -> Outcome:
     """Adapt on the pairs of sources, with the clip's optical flow as reblurrer."""
     sharpener = Sharpener(net, clip) if settings.restore_first else None
-    flow = partial(make_pairs, sharpener=sharpener, still=settings.still)
+    flow = partial(make_pairs, sharpener=sharpener, still=still_share(clip, traits(net).frames, settings))
     sources = [flow if part == "flow" else SOURCES[part][0] for part in parts]
     source = sources[0] if len(sources) == 1 else mixed(sources)
     return adapt(net, clip, settings=replace(settings, reblur="flow"), pair_source=source)
