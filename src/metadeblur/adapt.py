@@ -33,7 +33,7 @@ from metadeblur.reblur import Reblurrer
 from metadeblur.reblur.flow import FlowReblurrer, fit_flow_reblurrer
 from metadeblur.reblur.updates import Item, NetworkReblurrer, ReblurStage, collect, fit_stage
 from metadeblur.restore import choose_device
-from metadeblur.sharpened import Sharpener
+from metadeblur.sharpened import Sharpener, Shrunk
 from metadeblur.support import MINIMUM_FRAMES, Place, SupportSet, choose_support, place_window
 from metadeblur.weights import load_reblurrer
 
@@ -184,7 +184,7 @@ def adapt(
         # The paper's network learns the clip's blur on the clip's own patches, so that is what it blurs.
         first = settings.restore_first and not isinstance(reblurrer, NetworkReblurrer)
         from_clip = partial(make_pairs, sharpener=Sharpener(base, clip) if first else None)
-        source = pair_source or partial(from_clip, still=still_share(clip, frames, settings))
+        source = pair_source or partial(from_clip, shrunk=settings.shrunk, still=still_share(clip, frames, settings))
         train, outcome.pairs = budget.places(
             support.train, lambda some: source(clip, some, reblurrer, settings.blurs, frames, generator)
         )
@@ -290,23 +290,30 @@ def make_pairs(
     generator: torch.Generator,
     *,
     sharpener: Sharpener | None = None,
+    shrunk: float = 0.0,
     still: float = 0.0,
 ) -> list[Pair]:
     """Reblur the pseudo-sharp patch of every place ``blurs`` times, all once and without gradient (paper, Eq. 5).
 
-    With a ``sharpener`` the patch is restored first, so that a place that is never sharp does not teach blur. A video
+    With a ``sharpener`` the patch is restored first, so that a place that is never sharp does not teach blur; at a
+    share ``shrunk`` of the places, evenly among them, what lies around it is shrunk too, and sharper by that. A video
     deblurrer gets a window: its neighbours move as the blur says where the reblurrer knows the motion, else they are
     the clip's own (FIDELITY 27). Of such windows a share ``still``, drawn at random, keeps its centre sharp
     between blurred neighbours, as where a camera stops for a moment: that things move does not say that they blur.
     """
     pairs = []
-    for place in places:
-        source = sharpener(place) if sharpener else clip
+    for number, place in enumerate(places, 1):
+        smaller: Shrunk | None = None
+        source = clip
+        if sharpener and int(number * shrunk) > int((number - 1) * shrunk) and isinstance(reblurrer, FlowReblurrer):
+            smaller = sharpener.shrunk(place)
+        elif sharpener:
+            source = sharpener(place)
         window = place_window(source, place, frames)
-        sharp = window[frames // 2]
+        sharp = smaller.patch if smaller else window[frames // 2]
         for _ in range(blurs):
-            if frames > 1 and isinstance(reblurrer, FlowReblurrer):
-                blurred = reblurrer.reblur_window(source, place, frames, generator)
+            if (frames > 1 or smaller) and isinstance(reblurrer, FlowReblurrer):
+                blurred = reblurrer.reblur_window(source, place, frames, generator, smaller)
                 if still and float(torch.rand((), generator=generator)) < still:
                     blurred[frames // 2] = sharp
             else:

@@ -26,6 +26,7 @@ class AdaptSettings:
     )
     method: Literal["guided", "random"] = "guided"  # choice of places; random: as in the paper
     restore_first: bool = True  # restore the pseudo-sharp patches with the base model before flow blurs them again
+    shrunk: float = 0.5  # share of the places whose restored patch is shrunk as well, and sharper by that (flow only)
     still: float = 0.05  # share of a video deblurrer's pairs with a sharp centre, where sharp and blurred take turns
     margin: int = 0  # frames at each end of the clip that give no pseudo-sharp patch; the release: 2
     passes: int = 0  # steps are counted as passes through the pairs; 0: there are as many steps as ``steps`` says
@@ -53,10 +54,9 @@ class AdaptSettings:
                 raise MetadeblurError(f"{name} is {getattr(self, name)}; it must be at least {low}")
         if not 0 < self.lr < 1:
             raise MetadeblurError(f"lr is {self.lr}; a learning rate lies between 0 and 1, for instance 1e-4")
-        if not 0 <= self.average <= 1:
-            raise MetadeblurError(f"average is {self.average}; it must lie between 0 and 1")
-        if not 0 <= self.still <= 1:
-            raise MetadeblurError(f"still is {self.still}; it must lie between 0 and 1")
+        for name in ("average", "shrunk", "still"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise MetadeblurError(f"{name} is {getattr(self, name)}; it must lie between 0 and 1")
         if not 0 <= self.held_out <= 2:
             raise MetadeblurError(f"held_out is {self.held_out}; it must lie between 0 and 2")
         for name, allowed in _CHOICES.items():
@@ -106,6 +106,7 @@ def preset(name: str) -> AdaptSettings:
         method="random",
         pairs=20,
         restore_first=False,
+        shrunk=0.0,
         still=0.0,
         fuse=False,
         blurs=1,

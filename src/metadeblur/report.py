@@ -186,7 +186,7 @@ def _key_figures(record: Mapping[str, Any], shots: Sequence[Mapping[str, Any]], 
         figures.append(("Shots", str(len(shots))))
     pairs = sum(len(as_tables(shot.get("pairs"))) for shot in shots) or sum(len(story.pairs) for story in stories)
     if pairs:
-        figures.append(("Pairs learned from", str(pairs)))
+        figures.append(("Patches learned from", str(pairs)))
     steps = sum(len(shot.get("losses") or ()) for shot in shots) or sum(len(story.history) for story in stories)
     if steps:
         figures.append(("Training steps", str(steps)))

@@ -30,6 +30,7 @@ from metadeblur.reblur.flow import FlowReblurrer, fit_flow_reblurrer
 from metadeblur.reblur.motion import ClipMotion, MotionField
 from metadeblur.record import plain, write_json
 from metadeblur.restore import RestoreSettings
+from metadeblur.sharpened import Shrunk
 from metadeblur.support import Place, choose_support
 from metadeblur.weights import parameters_digest
 
@@ -56,9 +57,11 @@ class TurnedMotion(ClipMotion):
 class CastReblurrer(FlowReblurrer):
     """Blurs as the clip is blurred, and shifts the colours, so that a deblurrer learns to shift them back."""
 
-    def reblur_window(self, clip: Clip, place: Place, frames: int, generator: torch.Generator) -> Tensor:
+    def reblur_window(
+        self, clip: Clip, place: Place, frames: int, generator: torch.Generator, shrunk: Shrunk | None = None
+    ) -> Tensor:
         """The pseudo-blurred window (N, 3, P, P), single patches too, with a colour cast."""
-        made = super().reblur_window(clip, place, frames, generator)
+        made = super().reblur_window(clip, place, frames, generator, shrunk)
         return (made + torch.tensor(CAST)[:, None, None]).clamp(0, 1)
 
 

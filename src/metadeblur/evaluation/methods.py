@@ -65,7 +65,7 @@ def _by_sources(parts: Sequence[str], net: nn.Module, clip: Clip, settings: Adap
     sharpener = Sharpener(net, clip) if settings.restore_first else None
     # The clip is only read for its sharp moments where flow pairs are made.
     still = still_share(clip, traits(net).frames, settings) if "flow" in parts else 0.0
-    flow = partial(make_pairs, sharpener=sharpener, still=still)
+    flow = partial(make_pairs, sharpener=sharpener, shrunk=settings.shrunk, still=still)
     sources = [flow if part == "flow" else SOURCES[part][0] for part in parts]
     source = sources[0] if len(sources) == 1 else mixed(sources)
     return adapt(net, clip, settings=replace(settings, reblur="flow"), pair_source=source)

@@ -24,6 +24,7 @@ from metadeblur.reblur.motion import ClipMotion, lengths
 from metadeblur.reblur.noise import draw_noise, estimate_noise
 
 if TYPE_CHECKING:
+    from metadeblur.sharpened import Shrunk
     from metadeblur.support import Place
 
 Array = NDArray[Any]
@@ -98,7 +99,9 @@ class FlowReblurrer:
         """
         return self.reblur_window(clip, place, 1, generator)[0]
 
-    def reblur_window(self, clip: Clip, place: Place, frames: int, generator: torch.Generator) -> Tensor:
+    def reblur_window(
+        self, clip: Clip, place: Place, frames: int, generator: torch.Generator, shrunk: Shrunk | None = None
+    ) -> Tensor:
         """The pseudo-blurred patch at ``place`` with the neighbours that a camera moving so would have taken.
 
         The clip's own neighbours would show another motion than the one that blurs the patch.
@@ -108,6 +111,7 @@ class FlowReblurrer:
             place: as for :meth:`reblur`.
             frames: N, odd.
             generator: all that is drawn comes from it.
+            shrunk: things around the place, smaller and sharper, that are blurred in its stead.
 
         Returns:
             (N, 3, P, P) float32 in [0, 1], on the CPU.
@@ -122,15 +126,15 @@ class FlowReblurrer:
                 f"was fitted to ({len(fitted)} of {fitted.width}x{fitted.height}); fit one for each clip"
             )
         spot = self._draw_spot(place, generator)
-        velocity, bend = self._paths(place, spot)
+        velocity, bend = self._paths(shrunk.region if shrunk else place, place.size, spot)
         exposure = self._draw_exposure(generator)
-        picture = clip[place.frame]
+        picture, at = (shrunk.picture, shrunk.place) if shrunk else (clip[place.frame], place)
         window = []
         for shift in range(-(frames // 2), frames // 2 + 1):
             blurred, mean_length = blur_patch(
                 picture,
-                place.top,
-                place.left,
+                at.top,
+                at.left,
                 velocity,
                 bend,
                 exposure * self._strength(spot, shift),
@@ -139,7 +143,9 @@ class FlowReblurrer:
                 middle=float(shift),
             )
             # Averaging along the path has taken away the patch's own noise but for about one part in its length.
-            missing = self.noise * max(0.0, 1 - 1 / max(mean_length, 1.0))
+            # Shrinking has taken nearly all of it.
+            kept = 0.0 if shrunk else 1 / max(mean_length, 1.0)
+            missing = self.noise * max(0.0, 1 - kept)
             window.append((blurred + draw_noise(missing, place.size, place.size, generator)).clamp(0, 1))
         return torch.stack(window)
 
@@ -198,23 +204,23 @@ class FlowReblurrer:
         here, there = (abs(_mean_motion(paths(self.clip_motion, one, 16)[0])) for one in (spot, other))
         return min(there / here, _STRONGEST) if here > 0 else 1.0
 
-    def _paths(self, place: Place, spot: Spot) -> tuple[Array, Array]:
-        """Velocity and bend (P, P, 2) for the patch, with the mean motion of a blurred spot.
+    def _paths(self, place: Place, size: int, spot: Spot) -> tuple[Array, Array]:
+        """Velocity and bend (P, P, 2) for a patch of ``size`` px that shows a place, with a blurred spot's mean motion.
 
         Where the patch moves itself, its own field, whose edges are those of the things in it, is turned and
         stretched to the spot's mean motion; where it is at rest, it borrows the spot's field, smoothed.
         """
-        lent = paths(self.clip_motion, spot, place.size)
-        own = paths(self.clip_motion, Spot(place.frame, place.top, place.left, place.size), place.size)
+        lent = paths(self.clip_motion, spot, size)
+        own = paths(self.clip_motion, Spot(place.frame, place.top, place.left, place.size), size)
         lent_mean, own_mean = _mean_motion(lent[0]), _mean_motion(own[0])
         if abs(own_mean) >= max(1.0, 0.5 * abs(lent_mean)):
             longest = 1.5 * float(np.quantile(lengths(lent[0]), 0.99))
             turned = [_turn(part, lent_mean / own_mean) for part in own]
             shorter = np.minimum(1, longest / np.maximum(lengths(turned[0]), 1e-6))[..., None]
             # An edge of a field, read backwards, tears what lies across it: the longer the path, the wider.
-            sigma = min(_EDGE * abs(lent_mean), self.settings.smoothing * place.size)
+            sigma = min(_EDGE * abs(lent_mean), self.settings.smoothing * size)
             return _smooth(turned[0] * shorter, sigma), _smooth(turned[1] * shorter, sigma)
-        sigma = self.settings.smoothing * place.size
+        sigma = self.settings.smoothing * size
         return _smooth(lent[0], sigma), _smooth(lent[1], sigma)
 
 
