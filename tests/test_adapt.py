@@ -17,6 +17,7 @@ from metadeblur.errors import MetadeblurError
 from metadeblur.guard import sharp_at_times
 from metadeblur.optical_flow import window_flows
 from metadeblur.reblur.flow import fit_flow_reblurrer
+from metadeblur.sharpness import self_shift_score
 from metadeblur.support import place_window
 from metadeblur.weights import parameters_digest
 
@@ -158,17 +159,16 @@ def still(pairs):
     return sum(torch.equal(one.blurred[1], one.sharp) and not torch.equal(one.blurred[0], one.sharp) for one in pairs)
 
 
-def test_some_flow_pairs_stay_sharp_where_sharp_and_blurred_frames_take_turns():
+def panned(speeds):
+    """A camera that pans by 6 px a frame over texture, its frames averaged over so many px."""
     coarse = np.random.default_rng(0).integers(0, 256, (80, 120, 3), dtype=np.uint8)
     texture = cv2.resize(coarse, (240, 160), interpolation=cv2.INTER_CUBIC)
+    pieces = [[texture[20:116, 6 * n + k : 6 * n + k + 128] for k in range(speed)] for n, speed in enumerate(speeds)]
+    frames = np.stack([np.mean(steps, axis=0).astype(np.uint8) for steps in pieces])
+    return Clip(torch.from_numpy(frames).permute(0, 3, 1, 2).contiguous())
 
-    def panned(speeds):
-        pieces = [
-            [texture[20:116, 6 * n + k : 6 * n + k + 128] for k in range(speed)] for n, speed in enumerate(speeds)
-        ]
-        frames = np.stack([np.mean(steps, axis=0).astype(np.uint8) for steps in pieces])
-        return Clip(torch.from_numpy(frames).permute(0, 3, 1, 2).contiguous())
 
+def test_some_flow_pairs_stay_sharp_where_sharp_and_blurred_frames_take_turns():
     turns, alike = panned([8, 8, 1, 8, 8, 8, 1, 8, 8, 8]), panned([8] * 10)
     assert (sharp_at_times(turns), sharp_at_times(alike)) == (True, False)
     how = {**QUICK, "pairs": 12, "steps": 1, "still": 0.3, "guard": False}
@@ -182,6 +182,19 @@ def test_some_flow_pairs_stay_sharp_where_sharp_and_blurred_frames_take_turns():
     assert still(pairs_of(SmallVideo(), turns, still=0.0)) == 0
     assert still(pairs_of(SmallVideo(), alike)) == 0
     assert not any(torch.equal(pair.blurred, pair.sharp) for pair in pairs_of(Small(), turns))
+
+
+@pytest.mark.parametrize("net", [Small(), SmallVideo()])
+def test_patches_are_shrunk_only_where_no_frames_are_sharp(net):
+    """Targets of a clip that is blurred throughout are sharper by it; those of one with sharp moments are its own."""
+
+    def score(clip, shrunk):
+        pairs = adapt(net, clip, **{**QUICK, "pairs": 12, "steps": 1}, shrunk=shrunk, guard=False).pairs
+        return np.mean([float(self_shift_score(pair.sharp)) for pair in pairs])
+
+    turns, alike = panned([8, 8, 1, 8, 8, 8, 1, 8, 8, 8]), panned([8] * 10)
+    assert score(alike, 1.0) < score(alike, 0.5) - 0.3 < score(alike, 0.0) - 0.6
+    assert score(turns, 1.0) == score(turns, 0.0)
 
 
 def test_networks_that_need_a_multiple_and_give_several_outputs_adapt(clip):
@@ -256,6 +269,7 @@ def test_the_record_is_plain(clip):
         ({"reblur": "magic"}, "reblur is 'magic'"),
         ({"patch": 8}, "patch is 8"),
         ({"still": 1.5}, "still is 1.5"),
+        ({"shrunk": -0.5}, "shrunk is -0.5"),
     ],
 )
 def test_settings_out_of_range_are_named(clip, wrong, line):

@@ -143,4 +143,4 @@ def test_a_share_of_the_places_gives_shrunk_pairs(frames, share, count):
     ]
     assert sum(shrunk) == 2 * count
     assert sum(plain) == 16 - 2 * count
-    assert all(pair.blurred.shape[-3:] == (3, 40, 40) for pair in pairs)
+    assert all(pair.blurred.shape == ((5, 3, 40, 40) if frames > 1 else (3, 40, 40)) for pair in pairs)

@@ -45,10 +45,10 @@ __all__ = [
     "PairSource",
     "adapt",
     "fit_network",
+    "flow_shares",
     "inner_update",
     "make_pairs",
     "preset",
-    "still_share",
 ]
 
 REBLUR_SHARE = 0.5
@@ -184,7 +184,10 @@ def adapt(
         # The paper's network learns the clip's blur on the clip's own patches, so that is what it blurs.
         first = settings.restore_first and not isinstance(reblurrer, NetworkReblurrer)
         from_clip = partial(make_pairs, sharpener=Sharpener(base, clip) if first else None)
-        source = pair_source or partial(from_clip, shrunk=settings.shrunk, still=still_share(clip, frames, settings))
+        source = pair_source
+        if source is None:
+            shrunk, still = flow_shares(clip, frames, settings)
+            source = partial(from_clip, shrunk=shrunk, still=still)
         train, outcome.pairs = budget.places(
             support.train, lambda some: source(clip, some, reblurrer, settings.blurs, frames, generator)
         )
@@ -312,8 +315,9 @@ def make_pairs(
         window = place_window(source, place, frames)
         sharp = smaller.patch if smaller else window[frames // 2]
         for _ in range(blurs):
-            if (frames > 1 or smaller) and isinstance(reblurrer, FlowReblurrer):
+            if isinstance(reblurrer, FlowReblurrer):
                 blurred = reblurrer.reblur_window(source, place, frames, generator, smaller)
+                blurred = blurred if frames > 1 else blurred[0]
                 if still and float(torch.rand((), generator=generator)) < still:
                     blurred[frames // 2] = sharp
             else:
@@ -324,12 +328,17 @@ def make_pairs(
     return pairs
 
 
-def still_share(clip: Clip, frames: int, settings: AdaptSettings) -> float:
-    """Share of the pairs whose centre stays sharp, for a deblurrer of so many frames.
+def flow_shares(clip: Clip, frames: int, settings: AdaptSettings) -> tuple[float, float]:
+    """Shares of flow pairs that are shrunk and that keep a sharp centre, for a deblurrer of so many frames.
 
-    None where the clip has no sharp moments that could be taken for blurred, or the deblurrer sees no neighbours.
+    Where sharp and blurred frames take turns, the clip's own sharp moments are the better targets, and some are left
+    sharp, for they could be taken for blurred (a deblurrer that sees no neighbours does not). Elsewhere nothing in the
+    clip may be sharp, and shrunk patches are.
     """
-    return settings.still if settings.still and frames > 1 and sharp_at_times(clip) else 0.0
+    if not settings.shrunk and not settings.still:
+        return 0.0, 0.0
+    turns = sharp_at_times(clip)
+    return (0.0 if turns else settings.shrunk), (settings.still if turns and frames > 1 else 0.0)
 
 
 PairSource = Callable[[Clip, Sequence[Place], Reblurrer, int, int, torch.Generator], list[Pair]]

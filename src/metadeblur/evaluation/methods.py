@@ -12,7 +12,7 @@ from functools import partial
 
 from torch import nn
 
-from metadeblur.adapt import AdaptSettings, Outcome, PairSource, adapt, make_pairs, still_share
+from metadeblur.adapt import AdaptSettings, Outcome, PairSource, adapt, flow_shares, make_pairs
 from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
 from metadeblur.evaluation.pair_sources import aligned_neighbours, mixed, self_reconstruction
@@ -64,8 +64,8 @@ def _by_sources(parts: Sequence[str], net: nn.Module, clip: Clip, settings: Adap
     """Adapt on the pairs of sources, with the clip's optical flow as reblurrer."""
     sharpener = Sharpener(net, clip) if settings.restore_first else None
     # The clip is only read for its sharp moments where flow pairs are made.
-    still = still_share(clip, traits(net).frames, settings) if "flow" in parts else 0.0
-    flow = partial(make_pairs, sharpener=sharpener, shrunk=settings.shrunk, still=still)
+    shrunk, still = flow_shares(clip, traits(net).frames, settings) if "flow" in parts else (0.0, 0.0)
+    flow = partial(make_pairs, sharpener=sharpener, shrunk=shrunk, still=still)
     sources = [flow if part == "flow" else SOURCES[part][0] for part in parts]
     source = sources[0] if len(sources) == 1 else mixed(sources)
     return adapt(net, clip, settings=replace(settings, reblur="flow"), pair_source=source)
