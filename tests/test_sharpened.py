@@ -15,7 +15,7 @@ from metadeblur.linear_light import to_display, to_linear
 from metadeblur.reblur.flow import FlowSettings, fit_flow_reblurrer
 from metadeblur.sharpened import SMALLER, Sharpener
 from metadeblur.sharpness import self_shift_score
-from metadeblur.support import Place
+from metadeblur.support import Place, with_shrunk
 
 VELOCITY = (6.0, -3.0)  # px a frame
 
@@ -130,11 +130,11 @@ def test_a_shrunk_patch_is_blurred_as_many_pixels_as_the_clip():
 @pytest.mark.parametrize("frames", [1, 5])
 @pytest.mark.parametrize(("share", "count"), [(0.0, 0), (0.5, 4), (0.25, 2), (1.0, 8)])
 def test_a_share_of_the_places_gives_shrunk_pairs(frames, share, count):
-    clip, places = pan(0.8), [at(8 * k, 12 * k, 40) for k in range(8)]
+    clip, places = pan(0.8), with_shrunk([at(8 * k, 12 * k, 40) for k in range(8)], share)
     generator = torch.Generator()
     reblurrer = fit_flow_reblurrer(clip, generator=generator)
     sharpener = Sharpener(nn.Identity(), clip)
-    pairs = make_pairs(clip, places, reblurrer, 2, frames, generator, sharpener=sharpener, shrunk=share)
+    pairs = make_pairs(clip, places, reblurrer, 2, frames, generator, sharpener=sharpener)
     assert len(pairs) == 16
     shrunk = [torch.equal(pair.sharp, sharpener.shrunk(places[k // 2]).patch) for k, pair in enumerate(pairs)]
     plain = [

@@ -34,7 +34,7 @@ from metadeblur.reblur.flow import FlowReblurrer, fit_flow_reblurrer
 from metadeblur.reblur.updates import Item, NetworkReblurrer, ReblurStage, collect, fit_stage
 from metadeblur.restore import choose_device
 from metadeblur.sharpened import Sharpener, Shrunk
-from metadeblur.support import MINIMUM_FRAMES, Place, SupportSet, choose_support, place_window
+from metadeblur.support import MINIMUM_FRAMES, Place, SupportSet, choose_support, place_window, with_shrunk
 from metadeblur.weights import load_reblurrer
 
 __all__ = [
@@ -184,12 +184,12 @@ def adapt(
         # The paper's network learns the clip's blur on the clip's own patches, so that is what it blurs.
         first = settings.restore_first and not isinstance(reblurrer, NetworkReblurrer)
         from_clip = partial(make_pairs, sharpener=Sharpener(base, clip) if first else None)
-        source = pair_source
+        source, places = pair_source, support.train
         if source is None:
             shrunk, still = flow_shares(clip, frames, settings)
-            source = partial(from_clip, shrunk=shrunk, still=still)
+            source, places = partial(from_clip, still=still), with_shrunk(places, shrunk if first else 0.0)
         train, outcome.pairs = budget.places(
-            support.train, lambda some: source(clip, some, reblurrer, settings.blurs, frames, generator)
+            places, lambda some: source(clip, some, reblurrer, settings.blurs, frames, generator)
         )
         held = support.held_out[: math.ceil(len(support.held_out) * len(train) / max(len(support.train), 1))]
         held_out = from_clip(clip, held, reblurrer, 1, frames, generator)
@@ -293,22 +293,21 @@ def make_pairs(
     generator: torch.Generator,
     *,
     sharpener: Sharpener | None = None,
-    shrunk: float = 0.0,
     still: float = 0.0,
 ) -> list[Pair]:
     """Reblur the pseudo-sharp patch of every place ``blurs`` times, all once and without gradient (paper, Eq. 5).
 
-    With a ``sharpener`` the patch is restored first, so that a place that is never sharp does not teach blur; at a
-    share ``shrunk`` of the places, evenly among them, what lies around it is shrunk too, and sharper by that. A video
-    deblurrer gets a window: its neighbours move as the blur says where the reblurrer knows the motion, else they are
-    the clip's own (FIDELITY 27). Of such windows a share ``still``, drawn at random, keeps its centre sharp
-    between blurred neighbours, as where a camera stops for a moment: that things move does not say that they blur.
+    With a ``sharpener`` the patch is restored first, so that a place that is never sharp does not teach blur, and
+    what lies around places marked ``shrunk`` is shrunk as well before the clip's motion blurs it. A video deblurrer
+    gets a window: its neighbours move as the blur says where the reblurrer knows the motion, else they are the clip's
+    own (FIDELITY 27). Of such windows a share ``still``, drawn at random, keeps its centre sharp between blurred
+    neighbours, as where a camera stops for a moment: that things move does not say that they blur.
     """
     pairs = []
-    for number, place in enumerate(places, 1):
+    for place in places:
         smaller: Shrunk | None = None
         source = clip
-        if sharpener and int(number * shrunk) > int((number - 1) * shrunk) and isinstance(reblurrer, FlowReblurrer):
+        if sharpener and place.shrunk and isinstance(reblurrer, FlowReblurrer):
             smaller = sharpener.shrunk(place)
         elif sharpener:
             source = sharpener(place)

@@ -51,7 +51,8 @@ def _place_caption(place: Mapping[str, Any]) -> str:
     if place.get("frame") is not None:
         where = f" at {text(place['left'])}, {text(place['top'])}" if "left" in place and "top" in place else ""
         size = f", {text(place['size'])} px" if "size" in place else ""
-        said.append(f"<b>Frame {text(place['frame'])}</b>{where}{size}")
+        shrunk = ", shrunk" if place.get("shrunk") else ""
+        said.append(f"<b>Frame {text(place['frame'])}</b>{where}{size}{shrunk}")
     score, blurred = as_number(place.get("score")), as_number(place.get("blurred_score"))
     scores = []
     if math.isfinite(score):

@@ -9,15 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 from torch import nn
 
-from metadeblur.adapt import AdaptSettings, Outcome, PairSource, adapt, flow_shares, make_pairs
+from metadeblur.adapt import AdaptSettings, Outcome, Pair, PairSource, adapt, flow_shares, make_pairs
 from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
 from metadeblur.evaluation.pair_sources import aligned_neighbours, mixed, self_reconstruction
 from metadeblur.networks import traits
 from metadeblur.sharpened import Sharpener
+from metadeblur.support import Place, with_shrunk
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,10 @@ def _by_sources(parts: Sequence[str], net: nn.Module, clip: Clip, settings: Adap
     sharpener = Sharpener(net, clip) if settings.restore_first else None
     # The clip is only read for its sharp moments where flow pairs are made.
     shrunk, still = flow_shares(clip, traits(net).frames, settings) if "flow" in parts else (0.0, 0.0)
-    flow = partial(make_pairs, sharpener=sharpener, shrunk=shrunk, still=still)
+
+    def flow(clip: Clip, places: Sequence[Place], *how: Any) -> list[Pair]:
+        return make_pairs(clip, with_shrunk(places, shrunk), *how, sharpener=sharpener, still=still)
+
     sources = [flow if part == "flow" else SOURCES[part][0] for part in parts]
     source = sources[0] if len(sources) == 1 else mixed(sources)
     return adapt(net, clip, settings=replace(settings, reblur="flow"), pair_source=source)
