@@ -26,7 +26,7 @@ class AdaptSettings:
     )
     method: Literal["guided", "random"] = "guided"  # choice of places; random: as in the paper
     restore_first: bool = True  # restore the pseudo-sharp patches with the base model before flow blurs them again
-    shrunk: float = 0.5  # share of flow's places whose restored patch is shrunk as well, where no frames are sharp
+    shrunk: float = 1.0  # share of flow's places whose restored patch is shrunk as well, where no frames are sharp
     still: float = 0.05  # share of a video deblurrer's pairs with a sharp centre, where sharp and blurred take turns
     margin: int = 0  # frames at each end of the clip that give no pseudo-sharp patch; the release: 2
     passes: int = 0  # steps are counted as passes through the pairs; 0: there are as many steps as ``steps`` says
