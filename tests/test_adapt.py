@@ -160,10 +160,14 @@ def still(pairs):
 
 
 def panned(speeds):
-    """A camera that pans by 6 px a frame over texture, its frames averaged over so many px."""
+    """A camera over texture that moves on by 6 px a frame, or not where it is averaged over 0 px."""
     coarse = np.random.default_rng(0).integers(0, 256, (80, 120, 3), dtype=np.uint8)
     texture = cv2.resize(coarse, (240, 160), interpolation=cv2.INTER_CUBIC)
-    pieces = [[texture[20:116, 6 * n + k : 6 * n + k + 128] for k in range(speed)] for n, speed in enumerate(speeds)]
+    starts = 6 * np.cumsum([0, *(speed > 0 for speed in speeds[:-1])])
+    pieces = [
+        [texture[20:116, start + k : start + k + 128] for k in range(max(speed, 1))]
+        for start, speed in zip(starts, speeds, strict=True)
+    ]
     frames = np.stack([np.mean(steps, axis=0).astype(np.uint8) for steps in pieces])
     return Clip(torch.from_numpy(frames).permute(0, 3, 1, 2).contiguous())
 
@@ -185,16 +189,22 @@ def test_some_flow_pairs_stay_sharp_where_sharp_and_blurred_frames_take_turns():
 
 
 @pytest.mark.parametrize("net", [Small(), SmallVideo()])
-def test_patches_are_shrunk_only_where_no_frames_are_sharp(net):
-    """Targets of a clip that is blurred throughout are sharper by it; those of one with sharp moments are its own."""
+def test_patches_that_are_blurred_themselves_are_shrunk(net):
+    """Targets of a clip that is blurred throughout are sharper by it; those of one with still moments are its own."""
 
-    def score(clip, shrunk):
-        pairs = adapt(net, clip, **{**QUICK, "pairs": 12, "steps": 1}, shrunk=shrunk, guard=False).pairs
-        return np.mean([float(self_shift_score(pair.sharp)) for pair in pairs])
+    def made(clip, least):
+        outcome = adapt(net, clip, **{**QUICK, "pairs": 12, "steps": 1}, shrink_from=least, guard=False)
+        record = [place["shrunk"] for place in outcome.to_record()["pairs"]]
+        return record, np.mean([float(self_shift_score(pair.sharp)) for pair in outcome.pairs])
 
-    turns, alike = panned([8, 8, 1, 8, 8, 8, 1, 8, 8, 8]), panned([8] * 10)
-    assert score(alike, 1.0) < score(alike, 0.5) - 0.3 < score(alike, 0.0) - 0.6
-    assert score(turns, 1.0) == score(turns, 0.0)
+    alike, stopping = panned([8] * 10), panned([0, 0, 0, 0, 8, 8, 8, 8, 8, 8])
+    shrunk, score = made(alike, 1.2)
+    untouched, own = made(alike, 0.0)
+    assert all(shrunk)
+    assert not any(untouched)
+    assert score < own - 0.5
+    assert not any(made(alike, 20.0)[0])
+    assert not any(made(stopping, 1.2)[0])
 
 
 def test_networks_that_need_a_multiple_and_give_several_outputs_adapt(clip):
@@ -269,7 +279,7 @@ def test_the_record_is_plain(clip):
         ({"reblur": "magic"}, "reblur is 'magic'"),
         ({"patch": 8}, "patch is 8"),
         ({"still": 1.5}, "still is 1.5"),
-        ({"shrunk": -0.5}, "shrunk is -0.5"),
+        ({"shrink_from": -0.5}, "shrink_from is -0.5"),
     ],
 )
 def test_settings_out_of_range_are_named(clip, wrong, line):
@@ -295,7 +305,7 @@ class Steeper(nn.Module):
 
 @pytest.mark.parametrize("restored", [True, False])
 def test_pseudo_sharp_patches_are_restored_first(clip, restored):
-    outcome = adapt(Steeper(), clip, **QUICK, restore_first=restored)
+    outcome = adapt(Steeper(), clip, **QUICK, restore_first=restored, shrink_from=0.0)
     for place, pair in zip(outcome.support.train, outcome.pairs[::2], strict=True):
         seen = place_window(clip, place, 1)[0]
         expected = (0.5 + 1.2 * (seen - 0.5)).clamp(0, 1) if restored else seen

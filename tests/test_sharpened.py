@@ -1,5 +1,7 @@
 """Pseudo-sharp patches made sharper: restored, and shrunk, they show what the clip shows, in bounds and sharper."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from metadeblur.linear_light import to_display, to_linear
 from metadeblur.reblur.flow import FlowSettings, fit_flow_reblurrer
 from metadeblur.sharpened import SMALLER, Sharpener
 from metadeblur.sharpness import self_shift_score
-from metadeblur.support import Place, with_shrunk
+from metadeblur.support import Place
 
 VELOCITY = (6.0, -3.0)  # px a frame
 
@@ -127,10 +129,18 @@ def test_a_shrunk_patch_is_blurred_as_many_pixels_as_the_clip():
         assert float(-10 * torch.log10((small.patch - expected).square().mean())) < 30
 
 
+def test_how_blurred_a_patch_is_itself():
+    clip = pan(0.8)
+    assert fit_flow_reblurrer(clip, generator=torch.Generator(), exposure=0.8).blur_at(at(40, 60, 48)) == pytest.approx(
+        0.8 * np.hypot(*VELOCITY), rel=0.1
+    )
+    still = Clip(clip[3].expand(6, -1, -1, -1))
+    assert fit_flow_reblurrer(still, generator=torch.Generator()).blur_at(at(40, 60, 48)) < 0.1
+
+
 @pytest.mark.parametrize("frames", [1, 5])
-@pytest.mark.parametrize(("share", "count"), [(0.0, 0), (0.5, 4), (0.25, 2), (1.0, 8)])
-def test_a_share_of_the_places_gives_shrunk_pairs(frames, share, count):
-    clip, places = pan(0.8), with_shrunk([at(8 * k, 12 * k, 40) for k in range(8)], share)
+def test_marked_places_give_shrunk_pairs(frames):
+    clip, places = pan(0.8), [replace(at(8 * k, 12 * k, 40), shrunk=k % 3 == 0) for k in range(8)]
     generator = torch.Generator()
     reblurrer = fit_flow_reblurrer(clip, generator=generator)
     sharpener = Sharpener(nn.Identity(), clip)
@@ -141,6 +151,6 @@ def test_a_share_of_the_places_gives_shrunk_pairs(frames, share, count):
         torch.equal(pair.sharp, clip[3][:, p.top : p.top + 40, p.left : p.left + 40])
         for pair, p in zip(pairs, [p for p in places for _ in range(2)], strict=True)
     ]
-    assert sum(shrunk) == 2 * count
-    assert sum(plain) == 16 - 2 * count
+    assert shrunk == [place.shrunk for place in places for _ in range(2)]
+    assert plain == [not place.shrunk for place in places for _ in range(2)]
     assert all(pair.blurred.shape == ((5, 3, 40, 40) if frames > 1 else (3, 40, 40)) for pair in pairs)

@@ -34,7 +34,7 @@ from metadeblur.reblur.flow import FlowReblurrer, fit_flow_reblurrer
 from metadeblur.reblur.updates import Item, NetworkReblurrer, ReblurStage, collect, fit_stage
 from metadeblur.restore import choose_device
 from metadeblur.sharpened import Sharpener, Shrunk
-from metadeblur.support import MINIMUM_FRAMES, Place, SupportSet, choose_support, place_window, with_shrunk
+from metadeblur.support import MINIMUM_FRAMES, Place, SupportSet, choose_support, place_window
 from metadeblur.weights import load_reblurrer
 
 __all__ = [
@@ -45,10 +45,11 @@ __all__ = [
     "PairSource",
     "adapt",
     "fit_network",
-    "flow_shares",
     "inner_update",
     "make_pairs",
+    "mark_shrunk",
     "preset",
+    "still_share",
 ]
 
 REBLUR_SHARE = 0.5
@@ -186,8 +187,8 @@ def adapt(
         from_clip = partial(make_pairs, sharpener=Sharpener(base, clip) if first else None)
         source, places = pair_source, support.train
         if source is None:
-            shrunk, still = flow_shares(clip, frames, settings)
-            source, places = partial(from_clip, still=still), with_shrunk(places, shrunk if first else 0.0)
+            source = partial(from_clip, still=still_share(clip, frames, settings))
+            places = mark_shrunk(places, reblurrer, settings)
         train, outcome.pairs = budget.places(
             places, lambda some: source(clip, some, reblurrer, settings.blurs, frames, generator)
         )
@@ -327,17 +328,22 @@ def make_pairs(
     return pairs
 
 
-def flow_shares(clip: Clip, frames: int, settings: AdaptSettings) -> tuple[float, float]:
-    """Shares of flow pairs that are shrunk and that keep a sharp centre, for a deblurrer of so many frames.
+def mark_shrunk(places: Sequence[Place], reblurrer: Reblurrer, settings: AdaptSettings) -> tuple[Place, ...]:
+    """The places, those marked to be shrunk whose pseudo-sharp patch is blurred itself.
 
-    Where sharp and blurred frames take turns, the clip's own sharp moments are the better targets, and some are left
-    sharp, for they could be taken for blurred (a deblurrer that sees no neighbours does not). Elsewhere nothing in the
-    clip may be sharp, and shrunk patches are.
+    A patch from a still moment shows things as sharp as they are; one from a moving one is as sharp only when shrunk.
     """
-    if not settings.shrunk and not settings.still:
-        return 0.0, 0.0
-    turns = sharp_at_times(clip)
-    return (0.0 if turns else settings.shrunk), (settings.still if turns and frames > 1 else 0.0)
+    if not settings.restore_first or not settings.shrink_from or not isinstance(reblurrer, FlowReblurrer):
+        return tuple(places)
+    return tuple(replace(place, shrunk=reblurrer.blur_at(place) >= settings.shrink_from) for place in places)
+
+
+def still_share(clip: Clip, frames: int, settings: AdaptSettings) -> float:
+    """Share of the pairs whose centre stays sharp, for a deblurrer of so many frames.
+
+    None where the clip has no sharp moments that could be taken for blurred, or the deblurrer sees no neighbours.
+    """
+    return settings.still if settings.still and frames > 1 and sharp_at_times(clip) else 0.0
 
 
 PairSource = Callable[[Clip, Sequence[Place], Reblurrer, int, int, torch.Generator], list[Pair]]

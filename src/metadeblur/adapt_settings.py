@@ -26,7 +26,9 @@ class AdaptSettings:
     )
     method: Literal["guided", "random"] = "guided"  # choice of places; random: as in the paper
     restore_first: bool = True  # restore the pseudo-sharp patches with the base model before flow blurs them again
-    shrunk: float = 1.0  # share of flow's places whose restored patch is shrunk as well, where no frames are sharp
+    shrink_from: float = (
+        1.2  # px of blur in a pseudo-sharp patch from which flow shrinks it too, once restored; 0: never
+    )
     still: float = 0.05  # share of a video deblurrer's pairs with a sharp centre, where sharp and blurred take turns
     margin: int = 0  # frames at each end of the clip that give no pseudo-sharp patch; the release: 2
     passes: int = 0  # steps are counted as passes through the pairs; 0: there are as many steps as ``steps`` says
@@ -54,9 +56,11 @@ class AdaptSettings:
                 raise MetadeblurError(f"{name} is {getattr(self, name)}; it must be at least {low}")
         if not 0 < self.lr < 1:
             raise MetadeblurError(f"lr is {self.lr}; a learning rate lies between 0 and 1, for instance 1e-4")
-        for name in ("average", "shrunk", "still"):
+        for name in ("average", "still"):
             if not 0 <= getattr(self, name) <= 1:
                 raise MetadeblurError(f"{name} is {getattr(self, name)}; it must lie between 0 and 1")
+        if not self.shrink_from >= 0:
+            raise MetadeblurError(f"shrink_from is {self.shrink_from} px; it must be at least 0")
         if not 0 <= self.held_out <= 2:
             raise MetadeblurError(f"held_out is {self.held_out}; it must lie between 0 and 2")
         for name, allowed in _CHOICES.items():
@@ -106,7 +110,7 @@ def preset(name: str) -> AdaptSettings:
         method="random",
         pairs=20,
         restore_first=False,
-        shrunk=0.0,
+        shrink_from=0.0,
         still=0.0,
         fuse=False,
         blurs=1,

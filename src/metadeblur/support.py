@@ -8,8 +8,7 @@ one (guided): sharp, textured, steady, spread over the picture and over the fram
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import cv2
@@ -168,17 +167,6 @@ def choose_support(
         patch=size,
         frame_scores=tuple(float(score) for score in survey.scores.mean(1)),
     )
-
-
-def with_shrunk(places: Sequence[Place], share: float) -> tuple[Place, ...]:
-    """The places, a share of them marked to be shrunk, evenly among them.
-
-    >>> place = Place(frame=0, top=0, left=0, size=32, score=25.0, blurred_frame=1, blurred_score=30.0)
-    >>> [one.shrunk for one in with_shrunk([place] * 4, 0.5)]
-    [False, True, False, True]
-    """
-    marks = [int((number + 1) * share) > int(number * share) for number in range(len(places))]
-    return tuple(replace(place, shrunk=mark) for place, mark in zip(places, marks, strict=True))
 
 
 def place_window(clip: Clip, place: Place, frames: int = 5) -> Tensor:

@@ -13,13 +13,14 @@ from typing import Any
 
 from torch import nn
 
-from metadeblur.adapt import AdaptSettings, Outcome, Pair, PairSource, adapt, flow_shares, make_pairs
+from metadeblur.adapt import AdaptSettings, Outcome, Pair, PairSource, adapt, make_pairs, mark_shrunk, still_share
 from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
 from metadeblur.evaluation.pair_sources import aligned_neighbours, mixed, self_reconstruction
 from metadeblur.networks import traits
+from metadeblur.reblur import Reblurrer
 from metadeblur.sharpened import Sharpener
-from metadeblur.support import Place, with_shrunk
+from metadeblur.support import Place
 
 
 @dataclass(frozen=True)
@@ -66,10 +67,11 @@ def _by_sources(parts: Sequence[str], net: nn.Module, clip: Clip, settings: Adap
     """Adapt on the pairs of sources, with the clip's optical flow as reblurrer."""
     sharpener = Sharpener(net, clip) if settings.restore_first else None
     # The clip is only read for its sharp moments where flow pairs are made.
-    shrunk, still = flow_shares(clip, traits(net).frames, settings) if "flow" in parts else (0.0, 0.0)
+    still = still_share(clip, traits(net).frames, settings) if "flow" in parts else 0.0
 
-    def flow(clip: Clip, places: Sequence[Place], *how: Any) -> list[Pair]:
-        return make_pairs(clip, with_shrunk(places, shrunk), *how, sharpener=sharpener, still=still)
+    def flow(clip: Clip, places: Sequence[Place], reblurrer: Reblurrer, *how: Any) -> list[Pair]:
+        marked = mark_shrunk(places, reblurrer, settings)
+        return make_pairs(clip, marked, reblurrer, *how, sharpener=sharpener, still=still)
 
     sources = [flow if part == "flow" else SOURCES[part][0] for part in parts]
     source = sources[0] if len(sources) == 1 else mixed(sources)

@@ -149,6 +149,11 @@ class FlowReblurrer:
             window.append((blurred + draw_noise(missing, place.size, place.size, generator)).clamp(0, 1))
         return torch.stack(window)
 
+    def blur_at(self, place: Place) -> float:
+        """How long the blur of the pseudo-sharp patch itself is, in px, by the clip's motion in its frame."""
+        own = paths(self.clip_motion, Spot(place.frame, place.top, place.left, place.size), 16)[0]
+        return _assumed(self.exposure, self.settings) * float(np.median(lengths(own)))
+
     def describe(self) -> dict[str, Any]:
         """Exposure, response, noise and motion with the evidence for each, ready for JSON."""
         source = "given" if self.given else "estimated" if self.exposure is not None else "prior"
@@ -252,7 +257,7 @@ def fit_flow_reblurrer(
     estimate = estimate_exposure(motion) if exposure is None else None
     known = exposure if estimate is None or not estimate.strong else estimate.exposure
     spots = _find_spots(motion, places or (), settings.spots, generator)
-    assumed = known if known is not None else sum(settings.prior) / 2
+    assumed = _assumed(known, settings)
     blur = [assumed * float(np.median(lengths(paths(motion, spot, 16)[0]))) for spot in spots[0] or spots[1]]
     step = max(1, len(clip) // settings.noise_frames)
     frames = [clip[index] for index in range(0, len(clip), step)][: settings.noise_frames]
@@ -268,6 +273,11 @@ def fit_flow_reblurrer(
         given=exposure is not None,
         settings=settings,
     )
+
+
+def _assumed(exposure: float | None, settings: FlowSettings) -> float:
+    """The exposure, or the middle of what is drawn from where the clip does not tell it."""
+    return exposure if exposure is not None else sum(settings.prior) / 2
 
 
 def paths(motion: ClipMotion, spot: Spot, size: int) -> tuple[Array, Array]:
