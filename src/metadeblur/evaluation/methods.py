@@ -65,6 +65,9 @@ def find_method(name: str) -> Method:
 
 def _by_sources(parts: Sequence[str], net: nn.Module, clip: Clip, settings: AdaptSettings) -> Outcome:
     """Adapt on the pairs of sources, with the clip's optical flow as reblurrer."""
+    settings = replace(settings, reblur="flow")
+    if list(parts) == ["flow"]:
+        return adapt(net, clip, settings=settings)
     sharpener = Sharpener(net, clip) if settings.restore_first else None
     # The clip is only read for its sharp moments where flow pairs are made.
     still = still_share(clip, traits(net).frames, settings) if "flow" in parts else 0.0
@@ -75,7 +78,7 @@ def _by_sources(parts: Sequence[str], net: nn.Module, clip: Clip, settings: Adap
 
     sources = [flow if part == "flow" else SOURCES[part][0] for part in parts]
     source = sources[0] if len(sources) == 1 else mixed(sources)
-    return adapt(net, clip, settings=replace(settings, reblur="flow"), pair_source=source)
+    return adapt(net, clip, settings=settings, pair_source=source)
 
 
 def _by_network(net: nn.Module, clip: Clip, settings: AdaptSettings) -> Outcome:
