@@ -318,7 +318,7 @@ def make_pairs(
             if isinstance(reblurrer, FlowReblurrer):
                 blurred = reblurrer.reblur_window(source, place, frames, generator, smaller)
                 blurred = blurred if frames > 1 else blurred[0]
-                if still and float(torch.rand((), generator=generator)) < still:
+                if frames > 1 and still and float(torch.rand((), generator=generator)) < still:
                     blurred[frames // 2] = sharp
             else:
                 blurred = reblurrer.reblur(source, place, generator)
