@@ -46,7 +46,7 @@ class Sharpener:
     >>> import torch
     >>> clip = Clip(torch.zeros(5, 3, 40, 40))
     >>> place = Place(frame=2, top=8, left=0, size=32, score=0.0, blurred_frame=0, blurred_score=0.0)
-    >>> brighter = Sharpener(nn.Conv2d(3, 3, 1), clip)(place)
+    >>> brighter = Sharpener(nn.Hardtanh(0.5, 1), clip)(place)
     >>> [bool(torch.equal(frame, clip[0])) for frame in brighter]
     [True, True, False, True, True]
     """
@@ -74,7 +74,7 @@ class Sharpener:
 
         >>> import torch
         >>> place = Place(frame=0, top=0, left=60, size=32, score=0.0, blurred_frame=0, blurred_score=0.0)
-        >>> small = Sharpener(nn.Conv2d(3, 3, 1), Clip(torch.zeros(5, 3, 48, 100))).shrunk(place)
+        >>> small = Sharpener(nn.Identity(), Clip(torch.zeros(5, 3, 48, 100))).shrunk(place)
         >>> small.picture.shape, small.place.left, (small.region.top, small.region.left, small.region.size)
         (torch.Size([3, 32, 67]), 35, (0, 52, 48))
         """
@@ -104,11 +104,12 @@ class Sharpener:
     def _restored(self, place: Place, margin: int) -> tuple[int, int, Tensor]:
         """The place's frame restored at the place and around it: where that begins, and (3, h, w) on the CPU."""
         height, width = (min(side, place.size + 2 * margin) for side in (self.clip.height, self.clip.width))
-        restorer = self._restorers.setdefault((height, width), whole_frames(self.net, height, width))
+        if (height, width) not in self._restorers:
+            self._restorers[height, width] = whole_frames(self.net, height, width)
         top = min(max(place.top - margin, 0), self.clip.height - height)
         left = min(max(place.left - margin, 0), self.clip.width - width)
         window = self.clip.window(place.frame, self.frames)[..., top : top + height, left : left + width]
-        return top, left, restorer(window if self.frames > 1 else window[0])
+        return top, left, self._restorers[height, width](window if self.frames > 1 else window[0])
 
 
 @dataclass(frozen=True)
