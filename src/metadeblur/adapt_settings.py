@@ -26,9 +26,7 @@ class AdaptSettings:
     )
     method: Literal["guided", "random"] = "guided"  # choice of places; random: as in the paper
     restore_first: bool = True  # restore the pseudo-sharp patches with the base model before flow blurs them again
-    shrink_from: float = (
-        1.2  # px of blur in a pseudo-sharp patch from which flow shrinks it too, once restored; 0: never
-    )
+    shrink_from: float = 1.2  # px of its own blur from which flow shrinks a restored patch too; 0: never
     still: float = 0.05  # share of a video deblurrer's pairs with a sharp centre, where sharp and blurred take turns
     margin: int = 0  # frames at each end of the clip that give no pseudo-sharp patch; the release: 2
     passes: int = 0  # steps are counted as passes through the pairs; 0: there are as many steps as ``steps`` says
