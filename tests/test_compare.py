@@ -9,7 +9,7 @@ from metadeblur.errors import MetadeblurError
 from metadeblur.evaluation.compare import across_seeds, compare
 from metadeblur.evaluation.protocol import EvaluateSettings
 from metadeblur.evaluation.report import render
-from metadeblur.evaluation.tables import csv_text, latex, markdown, method_table, table, worth
+from metadeblur.evaluation.tables import csv_text, latex, markdown, method_table, seeds_table, table, worth
 from test_evaluation import ADAPTATION, RESTORATION, Small, write_clip
 
 
@@ -32,6 +32,33 @@ def summary(gain, **more):
         "methods": {"flow": method(gain, gain + 0.1), "self": method(-0.2, -0.3)},
         **more,
     }
+
+
+def run(adapted, share, **more):
+    psnr = {"blurred": 24.0, "base": 25.0, "adapted": adapted}
+    return [{"clip": "goat", "psnr": psnr, "share": share}], {"psnr": psnr, **more}
+
+
+def test_several_runs_make_one_table():
+    lines = seeds_table([run(25.5, 1.0), run(25.3, 0.25)])
+    assert lines == [
+        ["clip", "blurred", "base", "adapted", "share", "gain"],
+        ["goat", "24.00", "25.00", "25.40 \u00b1 0.14", "1, 0.25", "+0.40 \u00b1 0.14"],
+        ["mean", "24.00", "25.00", "25.40 \u00b1 0.14", "", "+0.40 \u00b1 0.14"],
+    ]
+
+
+def test_one_run_has_no_spread_and_the_clips_apart_leave_a_mean_of_the_others():
+    others = {"psnr": {"blurred": 23.0, "base": 23.5, "adapted": 23.25}}
+    lines = seeds_table([run(25.5, 0.5, apart={"clips": ["hero7"]}, others=others)])
+    assert lines[1] == ["goat", "24.00", "25.00", "25.50", "0.5", "+0.50"]
+    assert lines[-1] == ["mean of the others", "23.00", "23.50", "23.25", "", "-0.25"]
+
+
+def test_a_row_that_one_run_lacks_is_left_out():
+    with_oracle = run(25.5, 1.0)
+    with_oracle[0][0]["psnr"]["oracle"] = 26.0
+    assert "oracle" not in seeds_table([with_oracle, run(25.3, 1.0)])[0]
 
 
 def test_means_and_spread_over_seeds():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
+from statistics import fmean, stdev
 from typing import Any
 
 ROW_ORDER = ("blurred", "base", "base_fused", "adapted", "adapted_unguarded", "oracle")
@@ -31,6 +32,39 @@ def table(records: Sequence[dict[str, Any]], summary: dict[str, Any], figure: st
         lines.append(line(f"mean of {', '.join(summary['apart']['clips'])}", summary["apart"][figure], ""))
         if summary["others"]:
             lines.append(line("mean of the others", summary["others"][figure], ""))
+    return lines
+
+
+def seeds_table(runs: Sequence[tuple[Sequence[dict[str, Any]], dict[str, Any]]]) -> list[list[str]]:
+    """The table of PSNR in dB of several runs over the same clips: means, with standard deviations over the runs.
+
+    What is the same in all runs (blurred, base) stands alone. ``share`` lists that of each run.
+
+    Args:
+        runs: records and summary of each, of different seeds.
+
+    >>> runs = [
+    ...     ([{"clip": "a", "psnr": psnr, "share": 1.0}], {"psnr": psnr})
+    ...     for psnr in ({"base": 25.0, "adapted": 26.0}, {"base": 25.0, "adapted": 26.2})
+    ... ]
+    >>> seeds_table(runs)[1]
+    ['a', '25.00', '26.10 ± 0.14', '1, 1', '+1.10 ± 0.14']
+    """
+    first, summary = runs[0]
+    rows = [row for row in ROW_ORDER if all(row in record["psnr"] for records, _ in runs for record in records)]
+    lines = [["clip", *(row.replace("_", " ") for row in rows), "share", "gain"]]
+
+    def line(name: str, tables: Sequence[dict[str, float]], share: str = "") -> list[str]:
+        gains = [table["adapted"] - table["base"] for table in tables] if {"base", "adapted"} <= set(rows) else []
+        return [name, *(_spread([t[row] for t in tables], ".2f") for row in rows), share, _spread(gains, "+.2f")]
+
+    for number, record in enumerate(first):
+        same = [records[number] for records, _ in runs]
+        share = ", ".join(f"{one['share']:g}" for one in same)
+        lines.append(line(record["clip"], [one["psnr"] for one in same], share))
+    lines.append(line("mean", [summary["psnr"] for _, summary in runs]))
+    if summary.get("apart") and summary["others"]:
+        lines.append(line("mean of the others", [summary["others"]["psnr"] for _, summary in runs]))
     return lines
 
 
@@ -146,6 +180,14 @@ def csv_text(lines: Lines) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(lines)
     return text.getvalue()
+
+
+def _spread(values: Sequence[float], form: str) -> str:
+    """Mean and standard deviation; the mean alone where all values are the same; nothing of none."""
+    if not values:
+        return ""
+    apart = len(values) > 1 and max(values) - min(values) > 0
+    return format(fmean(values), form) + (f" \u00b1 {stdev(values):.2f}" if apart else "")
 
 
 def _number(value: float | None, form: str) -> str:

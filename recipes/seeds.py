@@ -1,0 +1,85 @@
+"""Join evaluations of the same clips with several seeds: one table with spreads, one record.
+
+    python recipes/seeds.py FOLDER... [-o RECORD.json]
+
+Each FOLDER is one that `metadeblur evaluate CLIPS -o FOLDER --seed N` wrote. Prints the table of PSNR with standard
+deviations over the seeds, the gain, its 95 % interval over clips (each clip's gain the mean of its seeds), the oracle
+ratio, and what the guard keeps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from metadeblur.evaluation.protocol import read_records
+from metadeblur.evaluation.summary import interval
+from metadeblur.evaluation.tables import markdown, seeds_table
+from metadeblur.record import write_json
+
+MEANS = ("conditions", "psnr", "ssim", "flicker", "intervals", "gain", "harm_rate", "oracle_ratio")
+ABOUT = (*MEANS, "versions", "machine")
+
+
+def spread(values: list[float], sign: str = "") -> str:
+    """Mean, and standard deviation where there are several."""
+    return f"{fmean(values):{sign}.2f}" + (f" \u00b1 {stdev(values):.2f}" if len(values) > 1 else "")
+
+
+def of_clip(record: dict[str, Any]) -> dict[str, Any]:
+    """What a record keeps of a clip."""
+    adaptation = record["adaptation"]
+    return {
+        "psnr": record["psnr"],
+        "ssim": record["ssim"],
+        "share": record["share"],
+        "back_projected": adaptation["back_projected"],
+        "exposure": (adaptation.get("reblurrer") or {}).get("exposure"),
+        "vetoes": [reason["text"] for reason in adaptation["reasons"] if not reason["passed"]],
+        "seconds": record["seconds"],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", nargs="+", type=Path)
+    parser.add_argument("-o", dest="out", type=Path, help="JSON file that takes what is kept of each run")
+    given = parser.parse_args()
+    runs = []
+    for folder in given.folders:
+        summary = json.loads((folder / "summary.json").read_text())
+        runs.append((read_records(folder, summary), summary))
+    summaries = [summary for _, summary in runs]
+    if any(summary["clips"] != summaries[0]["clips"] for summary in summaries):
+        parser.error("the folders hold evaluations of different clips; give those of the same clips with several seeds")
+    gains = [
+        [run[0][number]["psnr"]["adapted"] - run[0][number]["psnr"]["base"] for run in runs]
+        for number in range(len(runs[0][0]))
+    ]
+    span = interval([fmean(clip) for clip in gains])
+    whole = [summary["psnr"]["adapted_unguarded"] - summary["psnr"]["base"] for summary in summaries]
+    print(markdown(seeds_table(runs)))
+    print("gain:", spread([summary["gain"] for summary in summaries], "+"), "dB")
+    if span:
+        print(f"95 % over clips: {span[0]:+.2f} to {span[1]:+.2f} dB")
+    print("used whole:", spread(whole, "+"), "dB")
+    print("oracle ratio:", spread([summary["oracle_ratio"] for summary in summaries]))
+    print("harm rate:", spread([summary["harm_rate"] for summary in summaries]))
+    for number, record in enumerate(runs[0][0]):
+        room = [run[0][number]["psnr"]["oracle"] - run[0][number]["psnr"]["base"] for run in runs]
+        ratios = [gain / most for gain, most in zip(gains[number], room, strict=True)]
+        print(f"oracle ratio of {record['clip']}: {spread(ratios)}")
+    if given.out:
+        kept = {
+            folder.name: {key: summary[key] for key in ABOUT}
+            | {"clips": {record["clip"]: of_clip(record) for record in records}}
+            for folder, (records, summary) in zip(given.folders, runs, strict=True)
+        }
+        write_json(kept, given.out)
+
+
+if __name__ == "__main__":
+    main()
