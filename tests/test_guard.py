@@ -145,6 +145,20 @@ def spoilt(net: nn.Module, how: Callable[[nn.Module, float], None], amount: floa
     return net
 
 
+def test_pairs_of_the_clips_own_motion_have_to_agree(world: World) -> None:
+    agreed = world.judged(world.adapted, known=world.held_out)
+    assert agreed == world.judged(world.adapted)
+    nothing_to_restore = [(sharp, sharp) for _, sharp in world.held_out]
+    verdict = world.judged(world.adapted, known=nothing_to_restore)
+    assert verdict.share == 0
+    assert verdict.reasons[0].name == "held-out pairs"
+    assert "3 held-out patches blurred by the clip's own motion" in verdict.reasons[0].text
+    # The lower gain counts, whichever kind it is of.
+    turned = world.judged(world.adapted, held_out=nothing_to_restore, known=world.held_out)
+    assert turned.share == 0
+    assert "3 held-out pseudo pairs" in turned.reasons[0].text
+
+
 def test_an_honest_adaptation_is_kept_whole(world: World) -> None:
     assert world.score(world.adapted) > world.score(world.base) + 0.5
     verdict = world.judged(world.adapted)

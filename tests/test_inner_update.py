@@ -456,9 +456,12 @@ def test_the_guard_judges_the_networks_pairs_by_the_clips_own_motion(clip, reblu
     module = importlib.import_module("metadeblur.adapt")
     judge, seen = module.judge, []
 
-    def heard(*arguments, **keywords):
+    def heard(base, adapted, clip, held_out, **keywords):
         seen.append(keywords["reblurrer"])
-        return judge(*arguments, **keywords)
+        known = keywords["known"]
+        assert len(known) == len(held_out) > 0
+        assert all((own != by_motion).any() for (own, _), (by_motion, _) in zip(held_out, known, strict=True))
+        return judge(base, adapted, clip, held_out, **keywords)
 
     monkeypatch.setattr(module, "judge", heard)
     net = TinyDeblurrer()

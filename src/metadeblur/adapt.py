@@ -195,11 +195,13 @@ def adapt(
         held = support.held_out[: math.ceil(len(support.held_out) * len(train) / max(len(support.train), 1))]
         held_out = from_clip(clip, held, reblurrer, 1, frames, generator)
         outcome.support = replace(support, train=tuple(train), held_out=held)
-    before, witness = None, reblurrer
+    before, witness, known = None, reblurrer, list[Pair]()
     if isinstance(reblurrer, NetworkReblurrer) and (settings.guard or settings.fuse):
         with costs.stage("guard"):  # the clip's own motion knows nothing of what the network has learnt
             seeded = torch.Generator().manual_seed(settings.seed)
             witness = fit_flow_reblurrer(clip, places=support.train, generator=seeded)
+            if settings.guard:
+                known = make_pairs(clip, held, witness, 1, frames, seeded, sharpener=Sharpener(base, clip))
     if settings.guard and budget.limited:
         with costs.stage("guard"):
             before = look_before(base, clip, witness)
@@ -229,6 +231,7 @@ def adapt(
             adapted,
             clip,
             [(pair.blurred, pair.sharp) for pair in held_out],
+            known=[(pair.blurred, pair.sharp) for pair in known],
             reblurrer=witness,
             before=before,
         )

@@ -1,7 +1,8 @@
 """Keep, weaken or drop an adaptation, with reasons; and leave a clip alone that is sharp already.
 
 Held-out pseudo pairs choose the share of the adaptation first. They were made by the reblurrer that made the training
-pairs, so they nearly always say "keep": independent votes, which need no truth, look at restored frames of the clip
+pairs, so they nearly always say "keep"; where that is a network, the same patches blurred by the clip's own motion have
+to say so too. Independent votes, which need no truth, look at restored frames of the clip
 and may veto a share. A vetoed share gives way to the next smaller one, but frames that do not explain the blurred ones
 drop the adaptation.
 """
@@ -48,6 +49,9 @@ clips -1.7 to -0.35, so this one alone does not tell them apart."""
 
 TELLING_DB = 0.02
 """Difference of mean PSNR on the held-out pairs under which one share is not called better than another."""
+
+BY_MOTION = "patches blurred by the clip's own motion"
+"""What pairs are called that a learnt network had no part in."""
 
 _FUSED = "with each frame fused with its neighbours"
 _NOT_FUSED = "frames are not fused"
@@ -124,6 +128,7 @@ def judge(
     clip: Clip,
     held_out: Sequence[tuple[Tensor, Tensor]],
     *,
+    known: Sequence[tuple[Tensor, Tensor]] = (),
     reblurrer: Any = None,
     before: Before | None = None,
     settings: GuardSettings | None = None,
@@ -136,6 +141,8 @@ def judge(
         clip: the blurred clip; a few of its frames are restored.
         held_out: pairs that the adaptation has not seen: pseudo-blurred (3, P, P), or (N, 3, P, P) for a video
             deblurrer, and pseudo-sharp (3, P, P), in [0, 1].
+        known: where a network blurred those pairs, others of the same places, blurred by the clip's own motion; of a
+            share's two gains the lower one counts.
         reblurrer: the clip's :class:`~metadeblur.reblur.flow.FlowReblurrer`; with it, restored frames are blurred again
             by the clip's own motion and must explain the blurred ones. Others: this vote is not taken.
         before: what :func:`look_before` gave, where it was called before.
@@ -150,10 +157,18 @@ def judge(
         return Verdict(0.0, (broken,))
     shares = sorted(set(settings.shares), reverse=True)
     gains, failure = _gains(base, adapted, held_out, shares)
-    if failure is not None:
-        return Verdict(0.0, (failure,))
+    moved, failed_known = _gains(base, adapted, known, shares) if failure is None else ({}, failure)
+    if failed_known is not None:
+        return Verdict(0.0, (failed_known,))
+    doubted = {share for share in moved if moved[share] < gains[share]}
+    gains |= {share: moved[share] for share in doubted}
+
+    def examined(share: float, least: float) -> Reason:
+        what = BY_MOTION if share in doubted else "pseudo pairs"
+        return _pairs_reason(gains.get(share, 0.0), share, least, len(held_out), what)
+
     best = max(gains, key=lambda share: (gains[share], share), default=0.0)
-    pairs = _pairs_reason(gains.get(best, 0.0), best, settings.least_gain_db, len(held_out))
+    pairs = examined(best, settings.least_gain_db)
     if not pairs.passed:
         return Verdict(0.0, (pairs,))
 
@@ -175,8 +190,7 @@ def judge(
         reasons = [_vote_reason(vote, VOTES[vote.name], said) for vote in votes]
         failed = [reason for reason in reasons if not reason.passed]
         if not failed:
-            chosen = _pairs_reason(gains[share], share, enough, len(held_out))
-            return Verdict(share, (chosen, *vetoes, *reasons))
+            return Verdict(share, (examined(share, enough), *vetoes, *reasons))
         vetoes += failed
         if any(VOTES[reason.name].fatal for reason in failed):
             break
@@ -345,7 +359,7 @@ def _broken_weights(adapted: nn.Module) -> Reason | None:
     return Reason("finite", float(count), 0.0, False, text)
 
 
-def _pairs_reason(gain: float, share: float, least: float, count: int) -> Reason:
+def _pairs_reason(gain: float, share: float, least: float, count: int, what: str) -> Reason:
     """The vote of the held-out pairs."""
     if count == 0:
         text = "no pseudo pairs were held out, so nothing proves that the adaptation helps: it is dropped"
@@ -353,7 +367,7 @@ def _pairs_reason(gain: float, share: float, least: float, count: int) -> Reason
     passed = gain >= least
     verdict = "better than the base model" if passed else "not enough better than the base model: it is dropped"
     text = (
-        f"on {count} held-out pseudo pairs, {_percent(share)} of the adaptation is {gain:+.2f} dB (at least "
+        f"on {count} held-out {what}, {_percent(share)} of the adaptation is {gain:+.2f} dB (at least "
         f"{least:+.2f} dB is asked for), {verdict}"
     )
     return Reason("held-out pairs", gain, least, passed, text)
