@@ -50,9 +50,6 @@ clips -1.7 to -0.35, so this one alone does not tell them apart."""
 TELLING_DB = 0.02
 """Difference of mean PSNR on the held-out pairs under which one share is not called better than another."""
 
-BY_MOTION = "patches blurred by the clip's own motion"
-"""What pairs are called that a learnt network had no part in."""
-
 _FUSED = "with each frame fused with its neighbours"
 _NOT_FUSED = "frames are not fused"
 _CORRECTED = "with each frame fused with its neighbours and corrected by what it leaves unexplained"
@@ -141,8 +138,8 @@ def judge(
         clip: the blurred clip; a few of its frames are restored.
         held_out: pairs that the adaptation has not seen: pseudo-blurred (3, P, P), or (N, 3, P, P) for a video
             deblurrer, and pseudo-sharp (3, P, P), in [0, 1].
-        known: where a network blurred those pairs, others of the same places, blurred by the clip's own motion; of a
-            share's two gains the lower one counts.
+        known: where a network blurred those pairs, others of the same places, blurred by the clip's own motion: an
+            adaptation that is not better on these too is dropped.
         reblurrer: the clip's :class:`~metadeblur.reblur.flow.FlowReblurrer`; with it, restored frames are blurred again
             by the clip's own motion and must explain the blurred ones. Others: this vote is not taken.
         before: what :func:`look_before` gave, where it was called before.
@@ -157,27 +154,28 @@ def judge(
         return Verdict(0.0, (broken,))
     shares = sorted(set(settings.shares), reverse=True)
     gains, failure = _gains(base, adapted, held_out, shares)
-    moved, failed_known = _gains(base, adapted, known, shares) if failure is None else ({}, failure)
-    if failed_known is not None:
-        return Verdict(0.0, (failed_known,))
-    doubted = {share for share in moved if moved[share] < gains[share]}
-    gains |= {share: moved[share] for share in doubted}
-
-    def examined(share: float, least: float) -> Reason:
-        what = BY_MOTION if share in doubted else "pseudo pairs"
-        return _pairs_reason(gains.get(share, 0.0), share, least, len(held_out), what)
-
+    if failure is not None:
+        return Verdict(0.0, (failure,))
     best = max(gains, key=lambda share: (gains[share], share), default=0.0)
-    pairs = examined(best, settings.least_gain_db)
+    pairs = _pairs_reason(gains.get(best, 0.0), best, settings.least_gain_db, len(held_out))
     if not pairs.passed:
         return Verdict(0.0, (pairs,))
 
     # A few patches do not tell shares apart whose gains are nearly the same: the largest of these is tried first.
     enough = min(gains[best] - TELLING_DB, settings.least_gain_db)
     most = max(share for share in shares if gains[share] >= gains[best] - TELLING_DB)
+    shares = [share for share in shares if share <= most]
+    by_motion, failure = _gains(base, adapted, known, shares)
+    if failure is not None:
+        return Verdict(0.0, (failure,))
+    agreed: tuple[Reason, ...] = ()
+    if by_motion:
+        agreed = (_motion_reason(by_motion[most], most, settings.least_gain_db, len(known)),)
+        if not agreed[0].passed:
+            return Verdict(0.0, (pairs, *agreed))
     before = before or look_before(base, clip, reblurrer, settings)
     vetoes: list[Reason] = []
-    for share in (share for share in shares if share <= most):
+    for share in shares:
         if gains[share] < enough:
             continue
         try:
@@ -186,15 +184,20 @@ def judge(
             vetoes.append(Reason("finite", share, 0.0, False, f"{_percent(share)} of the adaptation: {error}"))
             continue
         said = f"with {_percent(share)} of the adaptation"
-        votes = compare(before.figures, look_at(before.samples, restored, reblurrer), pairs=gains[share])
+        votes = compare(
+            before.figures,
+            look_at(before.samples, restored, reblurrer),
+            pairs=min(gains[share], by_motion.get(share, math.inf)),
+        )
         reasons = [_vote_reason(vote, VOTES[vote.name], said) for vote in votes]
         failed = [reason for reason in reasons if not reason.passed]
         if not failed:
-            return Verdict(share, (examined(share, enough), *vetoes, *reasons))
+            chosen = _pairs_reason(gains[share], share, enough, len(held_out))
+            return Verdict(share, (chosen, *agreed, *vetoes, *reasons))
         vetoes += failed
         if any(VOTES[reason.name].fatal for reason in failed):
             break
-    return Verdict(0.0, (pairs, *vetoes))
+    return Verdict(0.0, (pairs, *agreed, *vetoes))
 
 
 def judge_fusion(
@@ -359,7 +362,7 @@ def _broken_weights(adapted: nn.Module) -> Reason | None:
     return Reason("finite", float(count), 0.0, False, text)
 
 
-def _pairs_reason(gain: float, share: float, least: float, count: int, what: str) -> Reason:
+def _pairs_reason(gain: float, share: float, least: float, count: int) -> Reason:
     """The vote of the held-out pairs."""
     if count == 0:
         text = "no pseudo pairs were held out, so nothing proves that the adaptation helps: it is dropped"
@@ -367,10 +370,21 @@ def _pairs_reason(gain: float, share: float, least: float, count: int, what: str
     passed = gain >= least
     verdict = "better than the base model" if passed else "not enough better than the base model: it is dropped"
     text = (
-        f"on {count} held-out {what}, {_percent(share)} of the adaptation is {gain:+.2f} dB (at least "
+        f"on {count} held-out pseudo pairs, {_percent(share)} of the adaptation is {gain:+.2f} dB (at least "
         f"{least:+.2f} dB is asked for), {verdict}"
     )
     return Reason("held-out pairs", gain, least, passed, text)
+
+
+def _motion_reason(gain: float, share: float, least: float, count: int) -> Reason:
+    """The vote of held-out patches blurred by the clip's own motion, where a network blurred the pairs."""
+    passed = gain >= least
+    verdict = "better than the base model" if passed else "another blur than the clip's was learnt: it is dropped"
+    text = (
+        f"on {count} held-out patches blurred by the clip's own motion, {_percent(share)} of the adaptation is "
+        f"{gain:+.2f} dB (at least {least:+.2f} dB is asked for), {verdict}"
+    )
+    return Reason("motion pairs", gain, least, passed, text)
 
 
 def _vote_reason(vote: Vote, kind: Kind, said: str, against: str = "") -> Reason:
