@@ -16,6 +16,7 @@ from metadeblur.networks.cdvd_tsp import CDVDTSP, warp
 
 TOLERANCE = 2e-5
 GRADIENT_TOLERANCE = 1e-3
+GRADIENT_ROUNDING = 1e-6  # sums reach 1e3; small ones move by 4e-7 with the number of threads
 
 PARAMETERS = {  # as the papers and their releases give them
     "mimo-unet": 6_807_171,
@@ -69,7 +70,7 @@ def check_golden(net: nn.Module, frames: Tensor, shared: Path, recipe: ModuleTyp
     loss = sum((picture * recipe.uniform(900 + i, tuple(picture.shape))).mean() for i, picture in enumerate(given))
     loss.backward()
     sums = {key: float(weight.grad.double().abs().sum()) for key, weight in net.named_parameters()}
-    assert sums == pytest.approx(facts["grad_abs_sum"], rel=GRADIENT_TOLERANCE)
+    assert sums == pytest.approx(facts["grad_abs_sum"], rel=GRADIENT_TOLERANCE, abs=GRADIENT_ROUNDING)
 
 
 @pytest.mark.slow
