@@ -367,24 +367,26 @@ def _pairs_reason(gain: float, share: float, least: float, count: int) -> Reason
     if count == 0:
         text = "no pseudo pairs were held out, so nothing proves that the adaptation helps: it is dropped"
         return Reason("held-out pairs", 0.0, least, False, text)
-    passed = gain >= least
-    verdict = "better than the base model" if passed else "not enough better than the base model: it is dropped"
-    text = (
-        f"on {count} held-out pseudo pairs, {_percent(share)} of the adaptation is {gain:+.2f} dB (at least "
-        f"{least:+.2f} dB is asked for), {verdict}"
-    )
-    return Reason("held-out pairs", gain, least, passed, text)
+    return _gain_reason("held-out pairs", gain, share, least, f"{count} held-out pseudo pairs", "not enough better")
 
 
 def _motion_reason(gain: float, share: float, least: float, count: int) -> Reason:
     """The vote of held-out patches blurred by the clip's own motion, where a network blurred the pairs."""
-    passed = gain >= least
-    verdict = "better than the base model" if passed else "another blur than the clip's was learnt: it is dropped"
-    text = (
-        f"on {count} held-out patches blurred by the clip's own motion, {_percent(share)} of the adaptation is "
-        f"{gain:+.2f} dB (at least {least:+.2f} dB is asked for), {verdict}"
+    what = f"{count} held-out patches blurred by the clip's own motion"
+    return _gain_reason(
+        "motion pairs", gain, share, least, what, "so another blur than the clip's was learnt: not better"
     )
-    return Reason("motion pairs", gain, least, passed, text)
+
+
+def _gain_reason(name: str, gain: float, share: float, least: float, what: str, complaint: str) -> Reason:
+    """A vote of pairs whose sharp side is known."""
+    passed = gain >= least
+    verdict = "better than the base model" if passed else f"{complaint} than the base model: it is dropped"
+    text = (
+        f"on {what}, {_percent(share)} of the adaptation is {gain:+.2f} dB (at least {least:+.2f} dB is asked for), "
+        f"{verdict}"
+    )
+    return Reason(name, gain, least, passed, text)
 
 
 def _vote_reason(vote: Vote, kind: Kind, said: str, against: str = "") -> Reason:
