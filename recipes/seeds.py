@@ -3,8 +3,8 @@
     python recipes/seeds.py FOLDER... [-o RECORD.json]
 
 Each FOLDER is one that `metadeblur evaluate CLIPS -o FOLDER --seed N` wrote. Prints the table of PSNR with standard
-deviations over the seeds, the gain, its 95 % interval over clips (each clip's gain the mean of its seeds), the oracle
-ratio, and what the guard keeps.
+deviations over the seeds, the gain, its 95 % interval over clips (each clip's gain the mean of its seeds), the gain of
+the whole adaptation, the harm rate, and the oracle ratio, of each clip too.
 """
 
 from __future__ import annotations
@@ -12,21 +12,16 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 from metadeblur.evaluation.protocol import read_records
 from metadeblur.evaluation.summary import interval
-from metadeblur.evaluation.tables import markdown, seeds_table
+from metadeblur.evaluation.tables import markdown, seeds_table, spread
 from metadeblur.record import write_json
 
 MEANS = ("conditions", "psnr", "ssim", "flicker", "intervals", "gain", "harm_rate", "oracle_ratio")
 ABOUT = (*MEANS, "versions", "machine")
-
-
-def spread(values: list[float], sign: str = "") -> str:
-    """Mean, and standard deviation where there are several."""
-    return f"{fmean(values):{sign}.2f}" + (f" \u00b1 {stdev(values):.2f}" if len(values) > 1 else "")
 
 
 def of_clip(record: dict[str, Any]) -> dict[str, Any]:
@@ -62,10 +57,10 @@ def main() -> None:
     span = interval([fmean(clip) for clip in gains])
     whole = [summary["psnr"]["adapted_unguarded"] - summary["psnr"]["base"] for summary in summaries]
     print(markdown(seeds_table(runs)))
-    print("gain:", spread([summary["gain"] for summary in summaries], "+"), "dB")
+    print("gain:", spread([summary["gain"] for summary in summaries], "+.2f"), "dB")
     if span:
         print(f"95 % over clips: {span[0]:+.2f} to {span[1]:+.2f} dB")
-    print("used whole:", spread(whole, "+"), "dB")
+    print("used whole:", spread(whole, "+.2f"), "dB")
     print("oracle ratio:", spread([summary["oracle_ratio"] for summary in summaries]))
     print("harm rate:", spread([summary["harm_rate"] for summary in summaries]))
     for number, record in enumerate(runs[0][0]):

@@ -2,9 +2,8 @@
 
 Held-out pseudo pairs choose the share of the adaptation first. They were made by the reblurrer that made the training
 pairs, so they nearly always say "keep"; where that is a network, the same patches blurred by the clip's own motion have
-to say so too. Independent votes, which need no truth, look at restored frames of the clip
-and may veto a share. A vetoed share gives way to the next smaller one, but frames that do not explain the blurred ones
-drop the adaptation.
+to say so too. Independent votes, which need no truth, look at restored frames of the clip and may veto a share. A
+vetoed share gives way to the next smaller one, but frames that do not explain the blurred ones drop the adaptation.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 from torch import nn
@@ -14,6 +14,7 @@ from metadeblur.data.layouts import Benchmark
 from metadeblur.errors import MetadeblurError
 from metadeblur.evaluation.protocol import EvaluateSettings, evaluate, read_records
 from metadeblur.evaluation.report import write_tables
+from metadeblur.evaluation.tables import spread
 
 Summary = Mapping[str, Any]
 
@@ -100,11 +101,11 @@ def across_seeds(label: str, summaries: Sequence[Summary]) -> list[list[str]]:
                     *(_mean([table["psnr"].get(row) for table in tables], ".2f") for row in ("blurred", "base")),
                     _mean([method["psnr"]["adapted"] for method in methods], ".2f"),
                     _mean([table["psnr"].get("oracle") for table in tables], ".2f"),
-                    _spread([method["gain"] for method in methods]),
+                    spread([method["gain"] for method in methods], "+.2f"),
                     _mean([method.get("oracle_ratio") for method in methods], ".2f"),
                     _mean([method["harm_rate"] for method in methods], ".0%"),
                     _mean([method["psnr"]["adapted_unguarded"] for method in methods], ".2f"),
-                    _spread([method["gain"] for method in whole]),
+                    spread([method["gain"] for method in whole], "+.2f"),
                     _mean([method["harm_rate"] for method in whole], ".0%"),
                     _mean([method["seconds"] for method in methods], ".0f"),
                 ]
@@ -125,11 +126,6 @@ def groups(label: str, summaries: Sequence[Summary]) -> list[tuple[str, list[Sum
 def _mean(values: Sequence[float | None], form: str) -> str:
     known = [value for value in values if value is not None]
     return format(fmean(known), form).replace("%", " %") if len(known) == len(values) else ""
-
-
-def _spread(values: Sequence[float]) -> str:
-    spread = f" \u00b1 {stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{fmean(values):+.2f}{spread}"
 
 
 LEGEND = (

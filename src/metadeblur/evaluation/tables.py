@@ -54,9 +54,12 @@ def seeds_table(runs: Sequence[tuple[Sequence[dict[str, Any]], dict[str, Any]]])
     rows = [row for row in ROW_ORDER if all(row in record["psnr"] for records, _ in runs for record in records)]
     lines = [["clip", *(row.replace("_", " ") for row in rows), "share", "gain"]]
 
+    def cell(values: Sequence[float]) -> str:
+        return spread(values if len(set(values)) > 1 else values[:1])
+
     def line(name: str, tables: Sequence[dict[str, float]], share: str = "") -> list[str]:
         gains = [table["adapted"] - table["base"] for table in tables] if {"base", "adapted"} <= set(rows) else []
-        return [name, *(_spread([t[row] for t in tables], ".2f") for row in rows), share, _spread(gains, "+.2f")]
+        return [name, *(cell([table[row] for table in tables]) for row in rows), share, spread(gains, "+.2f")]
 
     for number, record in enumerate(first):
         same = [records[number] for records, _ in runs]
@@ -171,6 +174,17 @@ def latex(lines: Lines) -> str:
     return "\n".join(parts)
 
 
+def spread(values: Sequence[float], form: str = ".2f") -> str:
+    """Mean, and standard deviation where there are several values; nothing of none.
+
+    >>> spread([1.0, 1.2], "+.2f"), spread([1.0])
+    ('+1.10 ± 0.14', '1.00')
+    """
+    if not values:
+        return ""
+    return format(fmean(values), form) + (f" \u00b1 {stdev(values):.2f}" if len(values) > 1 else "")
+
+
 def csv_text(lines: Lines) -> str:
     """The table as comma-separated values.
 
@@ -180,14 +194,6 @@ def csv_text(lines: Lines) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(lines)
     return text.getvalue()
-
-
-def _spread(values: Sequence[float], form: str) -> str:
-    """Mean and standard deviation; the mean alone where all values are the same; nothing of none."""
-    if not values:
-        return ""
-    apart = len(values) > 1 and max(values) - min(values) > 0
-    return format(fmean(values), form) + (f" \u00b1 {stdev(values):.2f}" if apart else "")
 
 
 def _number(value: float | None, form: str) -> str:
