@@ -29,6 +29,7 @@ MADE = DOCS / "reference" / "commands.md"  # when the site is built, by docs/hoo
 ELSEWHERE = {
     "add-a-network.md",  # tests/test_deblurrer.py: it needs a checkpoint of its own
     "model-cards.md",  # figures and pictures
+    "difficult-files.md",  # a table
     "index.md",  # it has no code that a test could run: installing takes too long, and the demonstration
     TUTORIAL,  # in an empty folder, below
 }
