@@ -12,6 +12,7 @@ from torch import nn
 from metadeblur.adapt import AdaptSettings, Outcome, adapt
 from metadeblur.clip import Clip
 from metadeblur.guard import Reason, sharp_already
+from metadeblur.learnable import nothing_to_learn
 from metadeblur.record import plain
 from metadeblur.support import MINIMUM_FRAMES, MINIMUM_PATCH
 
@@ -113,6 +114,10 @@ def decide(
     if min(clip.height, clip.width) < MINIMUM_PATCH:
         size = f"{clip.width}x{clip.height} px are too small to adapt to (both sides need {MINIMUM_PATCH} px)"
         return Decision(net, note=f"frames of {size}: the base model is used")
+    if guard:
+        reason = nothing_to_learn(stretch)
+        if reason is not None:
+            return Decision(None, reasons=(reason,), note=reason.text)
     outcome = adapt(net, stretch, settings=settings, progress=progress)
     cut = f"adapted to frames {start} to {stop - 1} of the shot" if stop - start < len(clip) else None
     return Decision(outcome.model, outcome.share, outcome.reasons, cut, outcome, start)

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from metadeblur.background import pays, prefetch
+from metadeblur.brightness import matched_window
 from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
 from metadeblur.fusion import fuse_pairs, fusion_of
@@ -142,7 +143,7 @@ class Restorer:
             MetadeblurError: another size or number of frames; the network gave values that are not finite; memory does
                 not even hold the smallest tile.
         """
-        frames = self._checked(window)
+        frames = self._checked(matched_window(window) if self.frames > 1 and window.ndim == 4 else window)
         with torch.inference_mode():
             if not self._prepared:
                 self.prepare(window)

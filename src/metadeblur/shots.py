@@ -20,6 +20,8 @@ from metadeblur.video import TimeTable, VideoInfo, VideoReader
 _THUMBNAIL = 256  # px wide: what the detectors compare
 _SCORED = 384  # px: side of the middle part of each frame that is scored
 _COMPARED = 96  # px wide: where two frames are looked for in one another
+_FLAT = 3.0  # levels of 255: standard deviation under which a small picture has no structure
+_SAME_TONE = 12.0  # levels of 255: two pictures without structure show the same
 _WINDOW = 2  # frames on each side of a cut that it is compared with
 
 
@@ -147,11 +149,17 @@ class _CutDetector:
 def likeness(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> float:
     """How well the middle of one picture is found in the other, at any shift: correlation, -1 to 1.
 
+    Pictures without structure, such as black frames, are like each other (1) where they have the same tone, and like
+    no other (0).
+
     Args:
         first: (h, w, 3), 8 bits.
         second: of the same size.
     """
     one, other = _small(first), _small(second)
+    if min(float(one.std()), float(other.std())) < _FLAT:  # correlation says nothing of a picture without structure
+        both = max(float(one.std()), float(other.std())) < _FLAT
+        return 1.0 if both and abs(float(one.mean() - other.mean())) < _SAME_TONE else 0.0
     rows, columns = (round(0.15 * side) for side in one.shape)
     best = -1.0
     for picture, within in ((one, other), (other, one)):
