@@ -8,6 +8,7 @@ counts as a change of brightness. What blur, noise and hidden things change does
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,9 +125,14 @@ def _find(other: _Small, frame: _Small) -> _Found:
         changed = abs(means[0] - means[1]) > _CHANGED_WHOLE * (sum(means) / 2 + _FAINT)
         return _Found(warped, seen, changed, False)
     ratio = _ratio(warped @ _LUMA, other.light)
-    low, middle, high = np.quantile(ratio[seen], (0.25, 0.5, 0.75))
-    everywhere = abs(middle) > max(_CHANGED, _EVEN * (high - low))
-    return _Found(warped, seen, bool(everywhere) or _most_of_cells(ratio, seen) > _CHANGED_PLACE, True)
+    changed = _changed(ratio[seen], _CHANGED) or any(_changed(cell, _CHANGED_PLACE) for cell in _cells(ratio, seen))
+    return _Found(warped, seen, changed, True)
+
+
+def _changed(ratio: Array, limit: float) -> bool:
+    """Whether brightness differs (n values) by more than a limit, and much the same everywhere."""
+    low, middle, high = np.quantile(ratio, (0.25, 0.5, 0.75))
+    return bool(abs(middle) > max(limit, _EVEN * (high - low)))
 
 
 def _ratio(one: Array, other: Array, sigma: float = _BROAD) -> Array:
@@ -135,15 +141,12 @@ def _ratio(one: Array, other: Array, sigma: float = _BROAD) -> Array:
     return np.asarray((one - other) / ((one + other) / 2 + _FAINT))
 
 
-def _most_of_cells(ratio: Array, seen: Array) -> float:
-    """The largest change of the cells that are seen again for the most part."""
-    most = 0.0
-    for rows in np.array_split(np.arange(ratio.shape[0]), _CELLS[0]):
-        for columns in np.array_split(np.arange(ratio.shape[1]), _CELLS[1]):
-            part = np.ix_(rows, columns)
-            if seen[part].size and seen[part].mean() > 0.5:
-                most = max(most, abs(float(np.median(ratio[part][seen[part]]))))
-    return most
+def _cells(ratio: Array, seen: Array) -> Iterator[Array]:
+    """The values of each cell of the picture that is seen again for the most part."""
+    for rows, found in zip(*(np.array_split(part, _CELLS[0]) for part in (ratio, seen)), strict=True):
+        for cell, known in zip(*(np.array_split(part, _CELLS[1], 1) for part in (rows, found)), strict=True):
+            if known.size and known.mean() > 0.5:
+                yield cell[known]
 
 
 def _matched(neighbour: Tensor, centre: Tensor, small: _Small) -> Tensor:

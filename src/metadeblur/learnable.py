@@ -26,6 +26,7 @@ _APART = 8  # px: structure of this size survives motion blur
 _FLAT = 3.0  # levels of 255 that the picture must bend by over that distance, in its most textured places
 _STEADY = 4.0  # levels of 255 that a still picture may flicker by: noise and compression
 _NOISE = 6.0  # times the usual difference from frame to frame that noise reaches
+_NOISIEST = 12.0  # levels of 255 that noise reaches at most: beyond, things move
 _STILL_SHARE = 3e-4  # of the pixels that may differ by more all the same
 _STANDS_OUT = 10.0  # levels of 255 by which a small thing bends the picture more than grain does
 _LIKE = 0.3  # correlation of two frames of one scene, at least
@@ -39,7 +40,7 @@ def nothing_to_learn(clip: Clip) -> Reason | None:
         clip: the clip; every frame is read once.
 
     Returns:
-        The reason: no frame has texture (figure and limit in levels of 255), or nothing moves (in shares of the pixels).
+        The reason: no frame has texture (figure and limit in levels of 255), or nothing moves (shares of the pixels).
     """
     texture = moving = 0.0
     needed = _GRAINY
@@ -96,4 +97,4 @@ def _change(before: Array, after: Array) -> tuple[float, float]:
         return 1.0, likeness
     difference = np.abs(y - both / power * x)
     usual = 1.4826 * float(np.median(difference))
-    return float((difference > max(_STEADY, _NOISE * usual)).mean()), likeness
+    return float((difference > np.clip(_NOISE * usual, _STEADY, _NOISIEST)).mean()), likeness
