@@ -53,7 +53,8 @@ class Connection(H11Protocol):
         address = self.client[0] if self.client else ""
         if address in self._proxies:
             return False
-        return sum(isinstance(other, Connection) and other.of(address) for other in self.connections) > MOST_OF_ONE
+        theirs = [other for other in self.connections if isinstance(other, Connection) and other.of(address)]
+        return len(theirs) > MOST_OF_ONE
 
     def of(self, address: str) -> bool:
         """Whether it is a connection of this address."""

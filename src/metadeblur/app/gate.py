@@ -146,14 +146,14 @@ class Gate:
             await self._app(scope, _streamed(receive, self._rules.upload_bytes), answer)
             return
         _check_length(scope, MOST_BYTES)
+        body = await _whole(receive)
+        if not _is_form(scope):
+            _check_depth(body)
         tries = method == "POST" and path in _LOGIN
         if tries and (wait := self._throttle.wait(asked.client)):
             seconds = int(wait) + 1
             words = f"too many wrong passwords; try again in {seconds} s"
             raise Refused(429, words, **{"Retry-After": str(seconds)})
-        body = await _whole(receive)
-        if not _is_form(scope):
-            _check_depth(body)
         await self._app(scope, _again(body, receive), answer)
         if tries and answer.status == 200:
             self._throttle.right(asked.client)
@@ -221,7 +221,7 @@ async def _whole(receive: Receive) -> bytes:
                     raise _too_long(MOST_BYTES)
                 more = message.get("more_body", False)
     except TimeoutError:
-        raise Refused(408, "the request took too long to arrive") from None
+        raise Refused(408, "the request took too long to arrive", Connection="close") from None
     return bytes(body)
 
 
