@@ -137,6 +137,16 @@ async def _sweep(service: Service) -> None:
 class _Server(uvicorn.Server):
     """Ends the connections that every open page holds, instead of waiting for people to close their pages."""
 
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None] | None) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to answer; signals to end are heard from before."""
+        await super().startup(sockets)
+        if self._ready is not None and self.started:
+            await run_in_threadpool(self._ready)
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """A signal asks for the end."""
         app = self.config.app
@@ -267,15 +277,15 @@ def serve(service: Service, site: Site, ready: Callable[[str], None]) -> None:
         MetadeblurError: see :func:`listen`.
     """
     with contextlib.closing(service), contextlib.closing(listen(site)) as taken:
-        server = make_server(service, site)
         host = f"[{site.host}]" if ":" in site.host else site.host
-        ready(f"http://{host}:{taken.getsockname()[1]}/")
+        address = f"http://{host}:{taken.getsockname()[1]}/"
+        server = make_server(service, site, lambda: ready(address))
         with _closed_terminal_ends(server):
             server.run(sockets=[taken])
 
 
-def make_server(service: Service, site: Site) -> uvicorn.Server:
-    """What answers at a socket of :func:`listen`."""
+def make_server(service: Service, site: Site, ready: Callable[[], None] | None = None) -> uvicorn.Server:
+    """What answers at a socket of :func:`listen`; ``ready`` is called as soon as it does."""
     config: dict[str, Any] = {
         "http": functools.partial(Connection, proxies=Proxies(site.proxies)),
         "h11_max_incomplete_event_size": MOST_HEADER_BYTES,
@@ -286,7 +296,7 @@ def make_server(service: Service, site: Site) -> uvicorn.Server:
         "access_log": False,
         "timeout_graceful_shutdown": GRACE_SECONDS,
     }
-    return _Server(uvicorn.Config(make_app(service, site), **config))
+    return _Server(uvicorn.Config(make_app(service, site), **config), ready)
 
 
 @contextlib.contextmanager
