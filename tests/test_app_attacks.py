@@ -32,6 +32,7 @@ from metadeblur.app import uploads
 from metadeblur.app.bounds import Bounds
 from metadeblur.app.jobs import Job
 from metadeblur.app.look import chosen, progress, result
+from metadeblur.app.server import Site, closed_terminal_ends, make_server
 from metadeblur.app.service import Service
 from metadeblur.app.uploads import Visit, Visits
 from metadeblur.errors import MetadeblurError
@@ -472,7 +473,7 @@ def test_a_visitor_who_leaves_in_the_middle_is_deleted(place):
 # --- the end -------------------------------------------------------------------------------------------------------
 
 _BUSY = """
-import sys, time
+import shutil, sys, time
 from metadeblur.app import server
 from metadeblur.cli import main
 
@@ -481,7 +482,10 @@ real = server.serve
 def serve(service, site, ready):
     def begun(address):
         visit = service.visits.open()
-        service.example(visit, "small")
+        visit.fresh(visit.uploads)
+        shutil.copyfile(sys.argv[1], visit.uploads / "part000000")
+        visit.arrived[0] = "a.mp4"
+        service.clip_of(visit)
         job = service.begin(visit, "lite", "best", 0)
         while job.process is None:
             time.sleep(0.01)
@@ -504,7 +508,8 @@ def alive(process: int) -> bool:
 def children(process: int) -> set[int]:
     """A process's children and theirs."""
     try:
-        own = {int(word) for word in Path(f"/proc/{process}/task/{process}/children").read_text().split()}
+        lists = [path.read_text() for path in Path(f"/proc/{process}/task").glob("*/children")]
+        own = {int(word) for line in lists for word in line.split()}
     except OSError:
         return set()
     return own.union(*map(children, own))
@@ -519,13 +524,14 @@ def children(process: int) -> set[int]:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="it looks for processes in /proc")
 def test_the_end_ends_every_process_and_deletes_everything(tmp_path, monkeypatch):
-    ends = {"SIGINT": 0, "SIGTERM": 0, "SIGHUP": 0, "SIGKILL": -9}
+    shaky_video(tmp_path / "a.mp4", (30,))
+    ends = {"SIGINT": 0, "SIGTERM": 0, "SIGKILL": -9}
     servers = {}
     for name in ends:
         (tmp_path / name).mkdir()
         environment = {**os.environ, "TMPDIR": str(tmp_path / name), "OMP_NUM_THREADS": "1"}
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        servers[name] = subprocess.Popen([sys.executable, "-c", _BUSY], env=environment, **pipes)
+        servers[name] = subprocess.Popen([sys.executable, "-c", _BUSY, tmp_path / "a.mp4"], env=environment, **pipes)
     family = {}
     try:
         for name, server in servers.items():
@@ -547,6 +553,22 @@ def test_the_end_ends_every_process_and_deletes_everything(tmp_path, monkeypatch
     monkeypatch.setattr(uploads, "_NEW_SECONDS", -1.0)
     uploads.remove_leftovers(tmp_path / "SIGKILL")
     assert list((tmp_path / "SIGKILL").iterdir()) == []
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no such signal")
+def test_a_closed_terminal_is_a_request_to_end(place):
+    server = make_server(place.service, Site())
+    before = signal.getsignal(signal.SIGHUP)
+    with closed_terminal_ends(server):
+        os.kill(os.getpid(), signal.SIGHUP)
+        until(lambda: server.should_exit, 5.0)
+    assert signal.getsignal(signal.SIGHUP) == before
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup
+    try:
+        with closed_terminal_ends(server):
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_page_that_is_alive_is_not_cleaned_away(place, monkeypatch):

@@ -41,7 +41,8 @@ class Workers:
         # Processes that are forked from a small one without threads start at once; elsewhere each starts anew.
         self._context: Any = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
         if sys.platform != "win32":
-            self._context.set_forkserver_preload(["metadeblur.app.work"])
+            # The second one is what torch loads when a network first runs: seconds, for every restoration.
+            self._context.set_forkserver_preload(["metadeblur.app.work", "torch._dynamo"])
         self._share, self._pixels = share, pixels
 
     def start(self, folder: Path, function: Callable[..., Any], *values: Any) -> tuple[BaseProcess, Connection]:

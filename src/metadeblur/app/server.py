@@ -280,7 +280,7 @@ def serve(service: Service, site: Site, ready: Callable[[str], None]) -> None:
         host = f"[{site.host}]" if ":" in site.host else site.host
         address = f"http://{host}:{taken.getsockname()[1]}/"
         server = make_server(service, site, lambda: ready(address))
-        with _closed_terminal_ends(server):
+        with closed_terminal_ends(server):
             server.run(sockets=[taken])
 
 
@@ -300,7 +300,7 @@ def make_server(service: Service, site: Site, ready: Callable[[], None] | None =
 
 
 @contextlib.contextmanager
-def _closed_terminal_ends(server: uvicorn.Server) -> Iterator[None]:
+def closed_terminal_ends(server: uvicorn.Server) -> Iterator[None]:
     """Have a closed terminal end the page as Ctrl-C does; a program that is to outlive it (nohup) does."""
     hangup = getattr(signal, "SIGHUP", None)
     if hangup is None or signal.getsignal(hangup) is signal.SIG_IGN:
