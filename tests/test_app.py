@@ -375,7 +375,7 @@ def test_names_are_written_as_text():
 
 @pytest.fixture
 def client(service) -> Iterator[TestClient]:
-    with TestClient(make_app(service, Site())) as client:
+    with TestClient(make_app(service, Site()), base_url="http://127.0.0.1") as client:
         yield client
 
 
@@ -435,7 +435,7 @@ def test_the_page_may_load_nothing_from_elsewhere(client):
 
 
 def test_a_password_is_asked_for(service):
-    with TestClient(make_app(service, Site(password="öpen"))) as client:
+    with TestClient(make_app(service, Site(password="öpen")), base_url="http://127.0.0.1") as client:
         assert client.get("/config").status_code == 401
         assert client.post("/gradio_api/run/predict", json={"data": [], "fn_index": 0}).status_code == 401
         wrong = client.post("/login", data={"username": "anyone", "password": "no"})
@@ -445,7 +445,7 @@ def test_a_password_is_asked_for(service):
 
 
 def test_behind_a_proxy_the_page_knows_where_it_is(service):
-    with TestClient(make_app(service, Site(root_path="/deblur"))) as client:
+    with TestClient(make_app(service, Site(root_path="/deblur")), base_url="http://127.0.0.1") as client:
         assert client.get("/config").json()["root"].endswith("/deblur")
 
 

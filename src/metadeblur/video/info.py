@@ -198,6 +198,14 @@ def probe(path: Path | str) -> VideoInfo:
         )
 
 
+def limit_pixels(most: int) -> None:
+    """Have no frame of more pixels decoded by FFmpeg in this process from now on, whatever a file says of its size."""
+    _decoding["max_pixels"] = str(most)
+
+
+_decoding: dict[str, str] = {}  # options of every decoder
+
+
 @contextmanager
 def open_media(path: Path) -> Iterator[av.container.InputContainer]:
     """Open a media file for reading.
@@ -207,12 +215,15 @@ def open_media(path: Path) -> Iterator[av.container.InputContainer]:
     """
     try:
         # Tags that are not UTF-8 go through unchanged.
-        container = av.open(str(path), metadata_errors="surrogateescape")
+        container = av.open(str(path), metadata_errors="surrogateescape", options=_decoding)
     except PermissionError as error:
         raise MetadeblurError(f"{path}: no permission to read it") from error
     except (av.FFmpegError, OSError) as error:
         raise MetadeblurError(f"{path}: not a video that FFmpeg can read, or damaged ({error.strerror})") from error
     try:
+        for stream in container.streams.video if _decoding else ():
+            if stream.codec_context is not None:
+                stream.codec_context.options = _decoding
         yield container
     finally:
         container.close()
