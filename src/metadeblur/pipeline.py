@@ -25,7 +25,8 @@ from metadeblur.shots import Scan, Shot, find_shots
 from metadeblur.story import read_story
 from metadeblur.support import MINIMUM_FRAMES, MINIMUM_PATCH
 from metadeblur.video import EncodeSettings, VideoReader, assemble
-from metadeblur.video.info import TimeTable, VideoInfo
+from metadeblur.video.info import VideoInfo
+from metadeblur.video.timing import TimeTable
 from metadeblur.weights import parameters_digest, reblurrer_path
 
 TOLD_SHOTS = 12  # videos with more shots are summed up

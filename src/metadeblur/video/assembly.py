@@ -20,7 +20,6 @@ from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
 from metadeblur.video.carried import (
     FORMATS,
-    Packet,
     chapters,
     clock_start,
     content_tags,
@@ -31,15 +30,17 @@ from metadeblur.video.carried import (
     muxer_options,
     other_packets,
 )
+from metadeblur.video.clock import Packet
 from metadeblur.video.encoding import (
     EncodeSettings,
     SegmentWriter,
     output_kind,
     write_picture,
 )
-from metadeblur.video.info import TimeTable, VideoInfo, main_video, open_media, probe
+from metadeblur.video.info import VideoInfo, main_video, open_media, probe
 from metadeblur.video.output import check_writable, refusals, whole
 from metadeblur.video.reading import VideoReader
+from metadeblur.video.timing import TimeTable
 
 
 @dataclass(frozen=True)
@@ -275,7 +276,7 @@ def _write(
         target.metadata.update(content_tags(source.metadata))
         target.set_chapters(chapters(source, times, shift))
         streams = [source.streams[index] for index in copies]
-        others = other_packets(source, streams, copies, times, shift) if streams else iter(())
+        others = other_packets(source, main, streams, copies, times, shift) if streams else iter(())
         pictures = _video_packets(segments, times, delay, video, shift)
         for packet in heapq.merge(pictures, others, key=_moment):
             target.mux(packet)
