@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from fractions import Fraction
+from math import ceil
 from pathlib import Path
 
 import av
@@ -68,8 +69,9 @@ def other_packets(
         if packet.dts is None:
             packet.dts = packet.pts
         copy = copies[packet.stream_index]
-        if last is not None and packet.dts is not None and packet.dts < last + _least_step(copy):
-            packet.dts = last + _least_step(copy)  # no container takes packets that go back
+        earliest = None if last is None else last + _least_step(copy, packet)
+        if earliest is not None and packet.dts is not None and packet.dts < earliest:
+            packet.dts = earliest  # no container takes packets that go back
             packet.pts = None if packet.pts is None else max(packet.pts, packet.dts)
         if packet.dts is not None:
             latest[packet.stream_index] = packet.dts, packet.dts + (packet.duration or 1)
@@ -92,9 +94,11 @@ def _with_recording(
             yield packet, min(number, len(times.shifts) - 1)
 
 
-def _least_step(copy: av.stream.Stream) -> int:
-    """By how much decoding times have to rise from packet to packet: some containers take equal ones of sound."""
-    return int(copy.type in ("audio", "video") and not copy.container.format.flags & _TS_NONSTRICT)
+def _least_step(copy: av.stream.Stream, packet: Packet) -> int:
+    """By how much decoding times have to rise from packet to packet; some containers take equal ones, all of texts."""
+    if copy.type not in ("audio", "video") or copy.container.format.flags & _TS_NONSTRICT:
+        return 0
+    return ceil(max(1, (copy.time_base or 0) / packet.time_base))
 
 
 def copied_stream(

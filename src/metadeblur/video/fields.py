@@ -20,6 +20,7 @@ _RATIO = 1.15  # one order of the fields fits so much worse than the other
 _SIDES = (16, 1200)  # px: lines and columns at least, as the filter needs some; lines at most, no camera weaves more
 _WORSE = 0.9  # a frame's own fields fit nearly as badly as, or worse than, the best pair of fields of two frames
 
+_TOP_BOTTOM = ("tff", "bff")
 FrameOrder = tuple[av.VideoFrame, str]
 """A frame and which of its fields comes first: "tff", "bff", "auto": as the frame tells; empty: it is progressive."""
 
@@ -34,9 +35,9 @@ class FieldJudge:
 
     def __init__(self) -> None:
         self._waiting: deque[av.VideoFrame] = deque()  # not given out yet
-        self._looks: deque[str] = deque()  # of the frames before, the waiting ones, and as far as they are known
-        self._behind = 0  # of these looks that belong to frames given out already
-        self._lines: deque[NDArray[np.float32]] = deque(maxlen=3)
+        self._looks: deque[str] = deque()  # of the frames around the first waiting one
+        self._behind = 0  # of these looks that belong to frames before it
+        self._lines: deque[NDArray[np.float32] | None] = deque([None, None], maxlen=3)
 
     def add(self, frame: av.VideoFrame) -> Iterator[FrameOrder]:
         """One more frame; yields those that are decided."""
@@ -44,65 +45,90 @@ class FieldJudge:
             yield frame, "auto" if frame.interlaced_frame and min(frame.height, frame.width) >= _SIDES[0] else ""
             return
         self._waiting.append(frame)
-        self._lines.append(_lines(frame))
-        if len(self._lines) == 3:
-            self._looks.append(looks(*self._lines))
-        elif len(self._lines) == 1:
-            self._looks.append("")  # the first has no frame before it
+        self._look(_lines(frame))
         while len(self._looks) - self._behind > _AROUND:
             yield self._next()
 
     def finish(self) -> Iterator[FrameOrder]:
         """The rest, after the last frame."""
+        self._look(None)
         while self._waiting:
             yield self._next()
 
+    def _look(self, lines: NDArray[np.float32] | None) -> None:
+        """Look at the latest frame, now that the one after it is known."""
+        self._lines.append(lines)
+        before, frame, after = self._lines
+        if frame is not None:
+            self._looks.append(looks(before, frame, after))
+
     def _next(self) -> FrameOrder:
-        frame, own = self._waiting.popleft(), ""
-        if self._behind < len(self._looks):
-            own = self._looks[self._behind]
-        seen = [self._looks.count(look) for look in ("tff", "bff", "progressive")]
+        frame, looked = self._waiting.popleft(), list(self._looks)
+        order = _agreed(looked[: self._behind], looked[self._behind :], told=frame.interlaced_frame)
         self._behind += 1
         if self._behind > _AROUND:
             self._looks.popleft()
             self._behind -= 1
-        return frame, _agreed(own, *seen, told=frame.interlaced_frame)
+        return frame, order
 
 
-def _agreed(own: str, top: int, bottom: int, progressive: int, *, told: bool) -> str:
-    """The order of a frame that looks like ``own`` among so many of each look; ``told``: it says that it is woven."""
-    order, count, other = ("tff", top, bottom) if top >= bottom else ("bff", bottom, top)
-    clear = count >= max(_LEAST, 4 * other)
-    if told:
-        return order if clear and count >= progressive else "auto"
-    return order if clear and (own == order or (own == "" and count >= 3 * progressive)) else ""
+def _agreed(before: list[str], from_here: list[str], *, told: bool) -> str:
+    """The order of a frame by its own look, the first of ``from_here``, and those around it.
+
+    ``told``: the frame says that it is woven.
+    """
+    own = from_here[0]
+    # The order may change from one frame to the next, so it is enough that those on one side agree.
+    for side in ([*before, own], from_here, [*before, *from_here]):
+        for order in _TOP_BOTTOM:
+            progressive = side.count("progressive") if own == "" else 0
+            if own in (order, "") and _clear(side, order) and side.count(order) >= (1 if told else 3) * progressive:
+                return order
+    return "auto" if told else ""
 
 
-def looks(before: NDArray[np.float32], frame: NDArray[np.float32], after: NDArray[np.float32]) -> str:
+def _clear(some: list[str], order: str) -> bool:
+    """Whether enough frames look woven in one order, and next to none in the other."""
+    other = "bff" if order == "tff" else "tff"
+    return some.count(order) >= max(_LEAST, 4 * some.count(other))
+
+
+def looks(before: NDArray[np.float32] | None, frame: NDArray[np.float32], after: NDArray[np.float32] | None) -> str:
     """How a frame looks between two others: "tff", "bff", "progressive", or empty: it cannot be seen.
 
     Args:
-        before: brightness of the frame before, (H, columns), 8-bit levels.
+        before: brightness of the frame before, (H, columns), 8-bit levels; None: there is none.
         frame: the frame.
-        after: the frame after it.
+        after: the frame after it, likewise.
     """
-    if not before.shape == frame.shape == after.shape or frame.shape[0] < 8:
-        return ""
-    around = frame[:-2] + frame[2:]
-    middle, early, late = frame[1:-1], before[1:-1], after[1:-1]
-    moves = np.abs(early - middle) + np.abs(late - middle) > _MOVED
+    if before is None or after is None:
+        return ""  # woven frames, and those that share a field with their only neighbour, look the same
+    around, middle = frame[:-2] + frame[2:], frame[1:-1]
+    changes = [np.abs(other[1:-1] - middle) for other in (before, after)]
+    moves = changes[0] + changes[1] > _MOVED
     if moves.mean() < _MOVING:
         return ""
-    rough = [np.abs(around - 2 * lines) * moves for lines in (early, middle, late)]
-    (odd_early, even_early), (odd_own, even_own), (odd_late, even_late) = (
-        (float(lines[::2].sum()), float(lines[1::2].sum())) for lines in rough
-    )
-    own = odd_own + even_own
-    top_late, bottom_late = even_early + odd_late, odd_early + even_late  # what fits badly in the one order, the other
-    best, worst = min(top_late, bottom_late), max(top_late, bottom_late)
+    own = float((np.abs(around - 2 * middle) * moves).sum())
+    # How badly the odd and the even lines of each of the two fit between the frame's own lines.
+    early, late = (_by_field(np.abs(around - 2 * other[1:-1]) * moves) for other in (before, after))
+    misfit = {"tff": early[0] + late[1], "bff": early[1] + late[0]}
+    best, worst = sorted(misfit.values())
     if worst > _RATIO * best and own > _WORSE * best:
-        return "tff" if top_late > bottom_late else "bff"
-    return "progressive" if best > 1.25 * own else ""
+        return min(misfit, key=lambda order: misfit[order])
+    # Beside a cut one of the two fits badly in any case; in telecined video one may share a field with the frame.
+    sides = zip((early, late), changes, strict=True)
+    sure = all(2 * min(side) > 1.25 * own or _shares_a_field(change * moves) for side, change in sides)
+    return "progressive" if sure and best > 1.25 * own else ""
+
+
+def _by_field(lines: NDArray[np.float32]) -> tuple[float, float]:
+    """Sums over the odd and the even lines of a frame, without its first and last one."""
+    return float(lines[::2].sum()), float(lines[1::2].sum())
+
+
+def _shares_a_field(change: NDArray[np.float32]) -> bool:
+    less, more = sorted(_by_field(change))
+    return less < 0.3 * more
 
 
 def _lines(frame: av.VideoFrame) -> NDArray[np.float32]:
