@@ -98,7 +98,7 @@ def _least_step(copy: av.stream.Stream, packet: Packet) -> int:
     """By how much decoding times have to rise from packet to packet; some containers take equal ones, all of texts."""
     if copy.type not in ("audio", "video") or copy.container.format.flags & _TS_NONSTRICT:
         return 0
-    return ceil(max(1, (copy.time_base or 0) / packet.time_base))
+    return ceil(max(Fraction(1), Fraction(copy.time_base or 0) / packet.time_base))
 
 
 def copied_stream(

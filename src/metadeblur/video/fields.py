@@ -84,6 +84,10 @@ def _agreed(before: list[str], from_here: list[str], *, told: bool) -> str:
             progressive = side.count("progressive") if own == "" else 0
             if own in (order, "") and _clear(side, order) and side.count(order) >= (1 if told else 3) * progressive:
                 return order
+    around = [*before, *from_here]  # also of one that looks progressive among many that do not
+    for order in _TOP_BOTTOM:
+        if _clear(around, order) and around.count(order) >= 8 * around.count("progressive"):
+            return order
     return "auto" if told else ""
 
 
