@@ -25,7 +25,8 @@ from metadeblur.shots import Scan, Shot, find_shots
 from metadeblur.story import read_story
 from metadeblur.support import MINIMUM_FRAMES, MINIMUM_PATCH
 from metadeblur.video import EncodeSettings, VideoReader, assemble
-from metadeblur.video.info import TimeTable, VideoInfo
+from metadeblur.video.info import VideoInfo
+from metadeblur.video.timing import TimeTable
 from metadeblur.weights import parameters_digest, reblurrer_path
 
 TOLD_SHOTS = 12  # videos with more shots are summed up
@@ -368,8 +369,18 @@ class Run:
     def _tell_about_input(self) -> None:
         """Say what is unusual about the input."""
         name = self.job.source.name
-        if self.info.interlaced:
+        info = self.info
+        if info.interlaced_frames == info.frames:
             self.talk.say(f"{name} is interlaced: it is deinterlaced, one frame for each frame")
+        elif info.interlaced:
+            part = f"{info.interlaced_frames} of {info.frames} frames"
+            self.talk.say(f"{name} is interlaced in parts: {part} are deinterlaced, one frame for each frame")
+        if info.recordings > 1:
+            self.talk.say(f"{name} is {info.recordings} recordings joined: the clock goes on from each to the next")
+        if info.other_videos:
+            others = "the other is" if info.other_videos == 1 else "the others are"
+            this = f"stream {info.stream}, {info.width}x{info.height}"
+            self.talk.say(f"{name} has {info.other_videos + 1} videos: this one is restored ({this}), {others} copied")
         if self.info.missing:
             missing = f"{100 * self.info.missing:.0f} % of its bytes are missing"
             self.talk.say(f"{name} is cut short: {missing}; what is there is restored")

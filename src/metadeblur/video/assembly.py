@@ -20,7 +20,6 @@ from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
 from metadeblur.video.carried import (
     FORMATS,
-    Packet,
     chapters,
     clock_start,
     content_tags,
@@ -31,15 +30,17 @@ from metadeblur.video.carried import (
     muxer_options,
     other_packets,
 )
+from metadeblur.video.clock import Packet
 from metadeblur.video.encoding import (
     EncodeSettings,
     SegmentWriter,
     output_kind,
     write_picture,
 )
-from metadeblur.video.info import TimeTable, VideoInfo, main_video, open_media, probe
+from metadeblur.video.info import VideoInfo, main_video, open_media, probe
 from metadeblur.video.output import check_writable, refusals, whole
 from metadeblur.video.reading import VideoReader
+from metadeblur.video.timing import TimeTable
 
 
 @dataclass(frozen=True)
@@ -221,15 +222,15 @@ def _join(
         raise MetadeblurError(f"{output}: the segments have {frames} frames and the source {len(times)}; run it again")
     if len({order.extradata for order in orders}) > 1:
         raise MetadeblurError(f"{output}: the segments were encoded with different settings; run without --resume")
-    times = _fitting(times, output)
+    fitted = _fitting(times, output)
     delay = max(order.delay for order in orders)
     if info.kind == "video":
         with open_media(info.path) as source:
-            return _write(segments, info, output, unfinished, times, delay, source)
+            return _write(segments, info, output, unfinished, times, fitted, delay, source)
     format_name = FORMATS[output.suffix.lower()]
     with av.open(str(unfinished), "w", format=format_name, container_options={"fflags": "+bitexact"}) as target:
-        video = _prepare(target, segments[0], info, times)
-        for packet in _video_packets(segments, times, delay, video, Fraction(0)):
+        video = _prepare(target, segments[0], info, fitted)
+        for packet in _video_packets(segments, fitted, delay, video, Fraction(0)):
             target.mux(packet)
     return ()
 
@@ -240,9 +241,11 @@ def _write(
     output: Path,
     unfinished: Path,
     times: TimeTable,
+    fitted: TimeTable,
     delay: int,
     source: av.container.InputContainer,
 ) -> tuple[str, ...]:
+    """The same for a video: ``times`` are the source's, ``fitted`` those that the container can hold."""
     notes: list[str] = []
     format_name = FORMATS[output.suffix.lower()]
     main = main_video(source, info.path)
@@ -251,14 +254,14 @@ def _write(
         str(unfinished),
         "w",
         format=format_name,
-        container_options=muxer_options(format_name, source, times),
+        container_options=muxer_options(format_name, source, fitted),
         metadata_errors="surrogateescape",
     ) as target:
         copies: dict[int, av.stream.Stream] = {}
         video: av.VideoStream | None = None
         for stream in source.streams:
             if stream.index == main.index:
-                video = _prepare(target, segments[0], info, times)
+                video = _prepare(target, segments[0], info, fitted)
                 describe(video, stream)
                 if info.display_matrix is not None:
                     if format_name == "avi":
@@ -275,8 +278,8 @@ def _write(
         target.metadata.update(content_tags(source.metadata))
         target.set_chapters(chapters(source, times, shift))
         streams = [source.streams[index] for index in copies]
-        others = other_packets(source, streams, copies, times, shift) if streams else iter(())
-        pictures = _video_packets(segments, times, delay, video, shift)
+        others = other_packets(source, main, streams, copies, times, shift) if streams else iter(())
+        pictures = _video_packets(segments, fitted, delay, video, shift)
         for packet in heapq.merge(pictures, others, key=_moment):
             target.mux(packet)
     return tuple(notes)

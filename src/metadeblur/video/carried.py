@@ -5,19 +5,21 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from fractions import Fraction
+from math import ceil
 from pathlib import Path
-from typing import Any, TypeAlias
 
 import av
 
 from metadeblur.errors import MetadeblurError
-from metadeblur.video.info import TimeTable, VideoInfo, open_media
+from metadeblur.video.clock import Packet, by_recording, may_jump
+from metadeblur.video.info import VideoInfo, open_media
 from metadeblur.video.mastering import Mastering
+from metadeblur.video.timing import TimeTable
 
 FORMATS = {
     ".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm", ".avi": "avi",
 }  # fmt: skip
-_TS_DISCONT = 0x0200  # FFmpeg's AVFMT_TS_DISCONT: the clock of the format begins anywhere
+_TS_NONSTRICT = 0x20000  # FFmpeg's AVFMT_TS_NONSTRICT: packets may have equal decoding times
 _NOT_TAGS = (
     "major_brand",
     "minor_version",
@@ -35,34 +37,68 @@ _MP4_TAGS = {
 }  # fmt: skip
 
 
-Packet: TypeAlias = "av.Packet[Any]"
-
-
 def other_packets(
     source: av.container.InputContainer,
+    main: av.VideoStream,
     streams: list[av.stream.Stream],
     copies: dict[int, av.stream.Stream],
     times: TimeTable,
     shift: Fraction,
 ) -> Iterator[Packet]:
-    """The packets of all other streams as they are; of a preview, those that begin before its end."""
+    """The packets of all other streams as they are; of a preview, those that begin before its end.
+
+    Where recordings were joined, their times go on with those of the video.
+    """
     end = None if times.end is None else times.end * times.time_base
-    for packet in source.demux(streams):
+    latest: dict[int, tuple[int, int]] = {}  # of each stream, the last decoding time and where that packet ends
+    for packet, number in _with_recording(source, main, streams, times):
+        last, follows = latest.get(packet.stream_index, (None, 0))
         if packet.pts is None and packet.dts is None:
             if not packet.size:
                 continue  # the empty packet that ends a stream
-            packet.pts = 0  # a cover picture
+            packet.pts = follows  # a cover picture, or one in a row whose first only tells its time
+        elif number:
+            ahead = round(times.shifts[number] * times.time_base / packet.time_base)
+            packet.pts = None if packet.pts is None else packet.pts + ahead
+            packet.dts = None if packet.dts is None else packet.dts + ahead
         begin = Fraction((packet.pts if packet.pts is not None else packet.dts) or 0) * packet.time_base
         if end is not None and begin >= end:
             if begin >= end + 20:
                 return
             continue
+        if packet.dts is None:
+            packet.dts = packet.pts
+        copy = copies[packet.stream_index]
+        earliest = None if last is None else last + _least_step(copy, packet)
+        if earliest is not None and packet.dts is not None and packet.dts < earliest:
+            packet.dts = earliest  # no container takes packets that go back
+            packet.pts = None if packet.pts is None else max(packet.pts, packet.dts)
+        if packet.dts is not None:
+            latest[packet.stream_index] = packet.dts, packet.dts + (packet.duration or 1)
         offset = round(shift / packet.time_base)
-        if packet.pts is not None:
-            packet.pts -= offset
-        packet.dts = packet.pts if packet.dts is None else packet.dts - offset
-        packet.stream = copies[packet.stream_index]
+        packet.pts = None if packet.pts is None else packet.pts - offset
+        packet.dts = None if packet.dts is None else packet.dts - offset
+        packet.stream = copy
         yield packet
+
+
+def _with_recording(
+    source: av.container.InputContainer, main: av.VideoStream, streams: list[av.stream.Stream], times: TimeTable
+) -> Iterator[tuple[Packet, int]]:
+    """Packets of the other streams, with the number of the recording that each belongs to."""
+    if not times.joined:
+        yield from ((packet, 0) for packet in source.demux(streams))
+        return
+    for packet, number in by_recording(source.demux([main, *streams]), main.index, source):
+        if packet.stream_index != main.index:
+            yield packet, min(number, len(times.shifts) - 1)
+
+
+def _least_step(copy: av.stream.Stream, packet: Packet) -> int:
+    """By how much decoding times have to rise from packet to packet; some containers take equal ones, all of texts."""
+    if copy.type not in ("audio", "video") or copy.container.format.flags & _TS_NONSTRICT:
+        return 0
+    return ceil(max(Fraction(1), Fraction(copy.time_base or 0) / packet.time_base))
 
 
 def copied_stream(
@@ -180,7 +216,7 @@ def lost_mastering(info: VideoInfo, video: av.VideoStream) -> list[str]:
 
 def clock_start(source: av.container.InputContainer) -> Fraction:
     """Where the clock of a broadcast format (MPEG-TS and the like) happens to begin, in seconds; 0 for files."""
-    if source.format.flags & _TS_DISCONT and source.start_time:
+    if may_jump(source) and source.start_time:
         return Fraction(source.start_time, av.time_base)
     return Fraction(0)
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from metadeblur.errors import MetadeblurError
 from metadeblur.video.colour import ColourTags, bit_depth, frame_tags
 from metadeblur.video.mastering import Mastering, mastering
+from metadeblur.video.timing import TimeTable, likely_rate, measured_rate
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 """Pictures that a folder of frames may hold."""
@@ -27,72 +28,6 @@ FOLDER_FPS = Fraction(30)
 
 _PROBED_FRAMES = 12  # decoded to see whether a video is interlaced and what its colours are
 _TEXT_DEMUXERS = ("tty",)  # FFmpeg draws text files as video
-
-
-@dataclass(frozen=True)
-class TimeTable:
-    """When each frame is shown, counted exactly by decoding.
-
-    ``stamps`` strictly increase, in ``time_base`` seconds; ``duration`` is that of the last frame.
-    """
-
-    stamps: tuple[int, ...]
-    time_base: Fraction
-    duration: int
-    end: int | None = None  # where a table that was cut short ends; None: it is the whole video
-    exact: bool = True  # stamps are the file's own; otherwise some were missing or repeated and have been made up
-    damaged: int = 0  # packets that could not be decoded
-
-    def __len__(self) -> int:
-        return len(self.stamps)
-
-    def first(self, count: int) -> TimeTable:
-        """The table of the first ``count`` frames only, as for a preview."""
-        if count >= len(self.stamps):
-            return self
-        end = self.stamps[count]
-        return replace(self, stamps=self.stamps[:count], duration=end - self.stamps[count - 1], end=end)
-
-    @property
-    def variable(self) -> bool:
-        """Whether the frames last differently long, by more than the rounding of the time base."""
-        if len(self.stamps) < 3:
-            return False
-        stamps = np.array(self.stamps, np.float64)
-        even = np.linspace(stamps[0], stamps[-1], len(stamps))
-        return bool(np.abs(stamps - even).max() > 1)
-
-    @property
-    def rate(self) -> Fraction:
-        """Mean frames a second."""
-        steps = max(1, len(self.stamps) - 1)
-        span = self.stamps[-1] - self.stamps[0] if len(self.stamps) > 1 else max(1, self.duration)
-        return (steps / (span * self.time_base)).limit_denominator(1001)
-
-
-@dataclass
-class TimeTableBuilder:
-    """Collects the time stamps of decoded frames in the order they are shown."""
-
-    time_base: Fraction
-    usual: int  # duration to assume where the file does not tell, in time_base
-    stamps: list[int] = field(default_factory=list)
-    duration: int = 0
-    exact: bool = True
-    damaged: int = 0
-
-    def add(self, stamp: int | None, duration: int | None) -> None:
-        """One more frame."""
-        earliest = self.stamps[-1] + 1 if self.stamps else None
-        if stamp is None or (earliest is not None and stamp < earliest):
-            self.exact = False
-            stamp = 0 if earliest is None else self.stamps[-1] + (self.duration if stamp is None else 1)
-        self.stamps.append(stamp)
-        self.duration = duration or self.usual
-
-    def build(self) -> TimeTable:
-        """The finished table."""
-        return TimeTable(tuple(self.stamps), self.time_base, self.duration, exact=self.exact, damaged=self.damaged)
 
 
 @dataclass(frozen=True)
@@ -109,11 +44,14 @@ class VideoInfo:
     codec: str
     pix_fmt: str
     bit_depth: int  # bits a channel, 8 to 16
-    interlaced: bool = False  # the reader deinterlaces it, one frame out for each one in
+    interlaced: bool = False  # some frames are deinterlaced by the reader, one frame out for each one in
+    interlaced_frames: int | None = None  # so many; None: not known before `with_times`
+    recordings: int = 1  # joined in the file, whose clock starts anew with each; known after `with_times`
     variable_frame_rate: bool | None = None  # None: not known before `with_times`
     audio_streams: int = 0
     subtitle_streams: int = 0
     other_streams: int = 0  # data, attachments, cover pictures, further videos
+    other_videos: int = 0  # further videos among them, which are copied
     container: str = ""
     stream: int = 0  # which stream of the file is restored
     time_base: Fraction = Fraction(1, 30)
@@ -127,10 +65,17 @@ class VideoInfo:
     missing: float = 0.0  # share of the file's bytes that it says it has and has not
 
     def with_times(self, times: TimeTable) -> VideoInfo:
-        """The same with what only decoding everything can tell: number of frames, constant or variable rate."""
-        duration = float((times.stamps[-1] + times.duration - times.stamps[0]) * times.time_base)
+        """The same with what only decoding everything can tell: number of frames, rate, what is interlaced."""
+        woven = sum(stop - start for start, stop, _ in times.fields)
         return replace(
-            self, frames=len(times), duration_seconds=duration, variable_frame_rate=times.variable, fps=self.fps
+            self,
+            frames=len(times),
+            duration_seconds=float((times.stamps[-1] + times.duration - times.stamps[0]) * times.time_base),
+            variable_frame_rate=times.variable,
+            fps=measured_rate(self.fps, times) if self.kind == "video" else self.fps,
+            interlaced=woven > 0,
+            interlaced_frames=woven,
+            recordings=len(times.shifts),
         )
 
     def to_record(self) -> dict[str, Any]:
@@ -160,11 +105,11 @@ def probe(path: Path | str) -> VideoInfo:
     with open_media(path) as container:
         stream = main_video(container, path)
         _refuse_truncated(container, path)
-        first, interlaced, damaged = _first_frames(container, stream)
-        if first is None:
+        frames, damaged = _first_frames(container, stream)
+        if not frames:
             raise MetadeblurError(f"{path}: not one frame could be decoded{' (damaged file)' if damaged else ''}")
-        context = stream.codec_context
-        rate = _frame_rate(stream)
+        context, first = stream.codec_context, frames[0]
+        rate = _frame_rate(stream, frames)
         duration = _duration(container, stream)
         types = [other.type for other in container.streams if other.index != stream.index]
         matrix = _display_matrix(first)
@@ -182,10 +127,11 @@ def probe(path: Path | str) -> VideoInfo:
             codec=context.codec.canonical_name,
             pix_fmt=first.format.name,
             bit_depth=bit_depth(first.format.name),
-            interlaced=interlaced,
+            interlaced=any(frame.interlaced_frame for frame in frames),
             audio_streams=types.count("audio"),
             subtitle_streams=types.count("subtitle"),
             other_streams=len(types) - types.count("audio") - types.count("subtitle"),
+            other_videos=len(_videos(container)) - 1,
             container=container.format.name,
             stream=stream.index,
             time_base=stream.time_base or 1 / rate,
@@ -230,18 +176,28 @@ def open_media(path: Path) -> Iterator[av.container.InputContainer]:
 
 
 def main_video(container: av.container.InputContainer, path: Path) -> av.VideoStream:
-    """The stream that is restored: the first one that is not a cover picture.
+    """The stream that is restored, of several videos the one that players show.
+
+    That is one marked as default, of these the largest, of these the first; cover and still pictures do not count.
 
     Raises:
         MetadeblurError: there is none, or FFmpeg has no decoder for it.
     """
-    cover = av.stream.Disposition.attached_pic
-    streams = [s for s in container.streams.video if not s.disposition & cover]
+    streams = _videos(container)
     if not streams or container.format.name in _TEXT_DEMUXERS:
         raise MetadeblurError(f"{path}: no video in it; a video file or a folder of frames is needed")
-    if streams[0].codec_context is None:
+    known = [stream for stream in streams if stream.codec_context is not None]
+    if not known:
         raise MetadeblurError(f"{path}: its video has a codec that this FFmpeg cannot decode")
-    return streams[0]
+    default = av.stream.Disposition.default
+    return max(known, key=lambda s: (bool(s.disposition & default), s.codec_context.width * s.codec_context.height))
+
+
+def _videos(container: av.container.InputContainer) -> list[av.VideoStream]:
+    """All videos in a file, without pictures and what only adds to another one."""
+    kinds = av.stream.Disposition
+    none = kinds.attached_pic | kinds.timed_thumbnails | kinds.still_image | kinds.dependent
+    return [stream for stream in container.streams.video if not stream.disposition & none]
 
 
 def read_picture(path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
@@ -344,31 +300,26 @@ def _stored_size(file: Path) -> tuple[int, int]:
     return width, height
 
 
-def _first_frames(
-    container: av.container.InputContainer, stream: av.VideoStream
-) -> tuple[av.VideoFrame | None, bool, int]:
-    """The first frame that decodes, whether any of the first ones is interlaced, and packets that failed."""
-    first, seen, damaged, interlaced = None, 0, 0, False
+def _first_frames(container: av.container.InputContainer, stream: av.VideoStream) -> tuple[list[av.VideoFrame], int]:
+    """The first frames that decode, and the number of packets that failed."""
+    first: list[av.VideoFrame] = []
+    damaged = 0
     for packet in container.demux(stream):
         try:
-            frames = packet.decode()
+            first += packet.decode()
         except av.FFmpegError:
             damaged += 1
-            frames = []
-        for frame in frames:
-            first = first or frame
-            interlaced |= frame.interlaced_frame
-            seen += 1
-        if seen >= _PROBED_FRAMES or (damaged > 100 and not seen):
+        if len(first) >= _PROBED_FRAMES or (damaged > 100 and not first):
             break
-    return first, interlaced, damaged
+    return first, damaged
 
 
-def _frame_rate(stream: av.VideoStream) -> Fraction:
-    for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate):
-        if rate:
-            return Fraction(rate)
-    return Fraction(25)
+def _frame_rate(stream: av.VideoStream, first: list[av.VideoFrame]) -> Fraction:
+    """The rate that the file tells of and that its first frames agree with."""
+    time_base = stream.time_base or Fraction(1, 25)
+    told = (stream.average_rate, stream.guessed_rate, stream.base_rate)
+    stamps, durations = [frame.pts for frame in first], [frame.duration for frame in first]
+    return likely_rate(told, stamps, durations, time_base) or Fraction(25)
 
 
 def _duration(container: av.container.InputContainer, stream: av.VideoStream) -> float:
