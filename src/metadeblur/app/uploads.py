@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 from metadeblur.commands import explain
 from metadeblur.errors import MetadeblurError
 from metadeblur.video.encoding import CONTAINERS
-from metadeblur.video.info import IMAGE_SUFFIXES, natural_order
+from metadeblur.video.info import natural_order
+from metadeblur.video.stills import IMAGE_SUFFIXES
 
 if TYPE_CHECKING:
     from metadeblur.app.jobs import Job

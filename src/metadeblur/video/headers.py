@@ -5,8 +5,10 @@ from __future__ import annotations
 import mmap
 import struct
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from metadeblur.errors import MetadeblurError
 from metadeblur.video import tiff
@@ -34,12 +36,24 @@ def headers(path: Path) -> list[Header] | None:
     Raises:
         MetadeblurError: the file cannot be read.
     """
+    with mapped(path) as data:
+        return parse(data)
+
+
+@contextmanager
+def mapped(path: Path) -> Iterator[bytes]:
+    """The bytes of a file, of which only those that are looked at are read.
+
+    Raises:
+        MetadeblurError: the file cannot be read.
+    """
     try:
         with path.open("rb") as file:
             if not file.seek(0, 2):
-                return None
+                yield b""
+                return
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                return parse(data)  # type: ignore[arg-type]  # slices of it are bytes
+                yield cast(bytes, data)  # slices of it are
     except OSError as error:
         raise MetadeblurError(f"{path}: cannot be read ({error.strerror})") from error
 
@@ -157,7 +171,7 @@ def _several(record: bytes) -> tuple[int, int]:
 
 
 def _tiff(data: bytes) -> list[Header]:
-    found = []
+    found: list[Header] = []
     for directory in tiff.directories(data):
         told = {tag: entry.numbers for tag, entry in directory.items() if entry.numbers}
         if told.get(tiff.SUBFILE, (0,))[0] & 1 and found:

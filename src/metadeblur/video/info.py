@@ -259,7 +259,7 @@ def _refuse_sizes(path: Path, stills: list[Still]) -> None:
     if len(sizes) == 1:
         return
     (usual, _), *others = sizes.most_common()
-    shown = [still for still in stills if (still.header.width, still.header.height) == usual][0]
+    shown = next(still for still in stills if (still.header.width, still.header.height) == usual)
     named = [next(still for still in stills if (still.header.width, still.header.height) == size) for size, _ in others]
     words = [f"{_name(still)} is {still.header.width}x{still.header.height}" for still in (shown, *named[:2])]
     rest = len(stills) - sizes[usual] - len(named[:2])

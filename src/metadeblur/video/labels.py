@@ -16,6 +16,15 @@ _XMP_PNG = b"XML:com.adobe.xmp\0"
 _OF_PNG = (
     b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"cICP", b"mDCV", b"cLLI", b"pHYs", b"tEXt", b"zTXt", b"iTXt", b"eXIf", b"tIME",
 )  # fmt: skip
+_HOLDS = {
+    ".png": ("icc", "exif", "xmp"),
+    ".jpg": ("icc", "exif", "xmp"),
+    ".jpeg": ("icc", "exif", "xmp"),
+    ".webp": ("icc", "exif", "xmp"),
+    ".tif": ("icc", "xmp"),
+    ".tiff": ("icc", "xmp"),
+    ".avif": ("exif", "xmp"),  # OpenCV writes no profile into it
+}
 _SEGMENT = 65_533  # bytes that a segment of JPEG may hold
 _XMP_TIFF = 700
 
@@ -65,12 +74,11 @@ def read_labels(data: bytes, page: int = 0) -> Labels:
 
 def lost_labels(labels: Labels, suffix: str) -> list[str]:
     """What a format cannot hold of the labels of a picture."""
-    lost = list(labels.lost)
-    if suffix == ".bmp" or (suffix in (".tif", ".tiff") and labels.entries is None):
-        words = {"the EXIF record": labels.exif} | ({"the XMP record": labels.xmp} if suffix == ".bmp" else {})
-        words |= {"the colour profile": labels.icc} if suffix == ".bmp" else {}
-        lost += [word for word, value in words.items() if value]
-    return lost
+    held = _HOLDS.get(suffix, ())
+    if suffix in (".tif", ".tiff") and labels.entries is not None:
+        held = ("icc", "exif", "xmp")
+    words = {"icc": "the colour profile (ICC)", "exif": "the EXIF record", "xmp": "the XMP record"}
+    return [*labels.lost, *(word for name, word in words.items() if getattr(labels, name) and name not in held)]
 
 
 def labelled(data: bytes, labels: Labels, *, transparent: bool = False) -> bytes:
@@ -129,7 +137,7 @@ def _of_jpeg(data: bytes) -> Labels:
             xmp = content[len(_XMP_JPEG) :]
         elif marker == 0xE2 and content.startswith(_ICC_JPEG):
             profile.append((content[12], content[14:]))
-        elif marker != 0xFE and not (0xE1 <= marker <= 0xED) or content[:4] == b"MPF\0":
+        elif (marker != 0xFE and not (0xE1 <= marker <= 0xED)) or content[:4] == b"MPF\0":
             continue  # JFIF and Adobe's segment tell how the pixels are coded; MPF where other pictures were
         own.append((bytes([marker]), content))
     return Labels(b"".join(part for _, part in sorted(profile)), exif, xmp, tuple(own))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, cast
 
 import av
 
@@ -94,7 +94,7 @@ def stream_marks(container: av.container.InputContainer, stream: int) -> frozens
     level = av.logging.get_level()
     av.logging.set_level(av.logging.INFO)
     try:
-        text = container.dumps_format()
+        text = cast(Any, container).dumps_format()
     finally:
         av.logging.set_level(level)
     own = re.split(r"^ *Stream #\d+:", text, flags=re.MULTILINE)
@@ -123,7 +123,7 @@ def lost_marks(kinds: Iterable[str], name: str, codec: str, kept: Iterable[str] 
     return sentences
 
 
-def with_messages(packet: av.Packet[Any], codec: Literal["h264", "hevc"], messages: Iterable[Sei]) -> av.Packet[Any]:
+def with_messages(packet: av.Packet[Any], codec: str, messages: Iterable[Sei]) -> av.Packet[Any]:
     """A packet of H.264 or H.265, as Matroska and MP4 hold it, with messages before its picture."""
     data, place = bytes(packet), 0
     while place + 4 < len(data):
@@ -150,9 +150,9 @@ def _message(kind: str, data: bytes) -> Sei:
 
 
 def _unit(codec: str, messages: Iterable[Sei]) -> bytes:
-    """Messages as one unit of the stream (ITU-T H.264, 7.3.2.3; H.265, 7.3.2.4).
+    r"""Messages as one unit of the stream (ITU-T H.264, 7.3.2.3; H.265, 7.3.2.4).
 
-    >>> _unit("h264", [(5, b"\\0\\0\\1")]).hex()
+    >>> _unit("h264", [(5, b"\0\0\1")]).hex()
     '0605030000030180'
     """
     body = b"".join(_number(kind) + _number(len(data)) + data for kind, data in messages) + b"\x80"

@@ -295,7 +295,7 @@ class _Picture:
             return _part(filled(*layers), box)
         if box is not None:
             top, left, height, width = box
-            return as_tensor(self.picture[top : top + height, left : left + width])  # type: ignore[arg-type]
+            return as_tensor(self.picture[top : top + height, left : left + width])
         return as_tensor(self.picture)
 
     def layers(self) -> tuple[Tensor, Tensor] | None:

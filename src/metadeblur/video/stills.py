@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from metadeblur.errors import MetadeblurError
-from metadeblur.video.headers import Header, headers
+from metadeblur.video.headers import Header, headers, mapped
 from metadeblur.video.labels import Labels, labelled, lost_labels, read_labels
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".avif")
@@ -99,11 +99,18 @@ def opacity_of(still: Still) -> Pixels | None:
     return cast("Pixels", alpha)
 
 
+def still_layers(still: Still) -> tuple[Tensor, Tensor] | None:
+    """Colours (3, H, W), hidden ones too, and opacity (H, W) of a picture; None where all of it shows."""
+    opacity = opacity_of(still)
+    return None if opacity is None else (as_tensor(colours_of(still)), as_tensor(opacity))
+
+
 def still_labels(still: Still) -> Labels:
     """Colour profile, EXIF and XMP records and the like of a picture."""
     if still.pages > 1:
         return Labels()
-    return read_labels(_bytes_of(still.path), still.page)
+    with mapped(still.path) as data:
+        return read_labels(data, still.page)
 
 
 def lost_of(stills: Sequence[Still], suffix: str | None = None) -> list[str]:
@@ -195,7 +202,11 @@ def write_several(path: Path, pictures: Sequence[Path], stills: Sequence[Still])
         OSError: the system refuses.
     """
     suffix = path.suffix.lower()
-    decoded = [cv2.imdecode(np.frombuffer(file.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED) for file in pictures]
+    decoded: list[NDArray[Any]] = []
+    for file in pictures:
+        picture = cv2.imdecode(np.frombuffer(file.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
+        assert picture is not None  # it was written a moment ago
+        decoded.append(picture)
     if suffix in _TIFF:
         done, data = cv2.imencodemulti(suffix, decoded)
     else:
@@ -268,8 +279,11 @@ def _decoded(still: Still, flags: int) -> NDArray[Any] | None:
 
 
 @lru_cache(maxsize=2)
-def _animation(path: Path, changed: int, group: int) -> list[NDArray[Any]]:
-    """Some pictures of an animation one after the other, for each builds on those before it."""
+def _animation(path: Path, _changed: int, group: int) -> list[NDArray[Any]]:
+    """Some pictures of an animation one after the other, for each builds on those before it.
+
+    The time of the file's last change is there so that a new file is read anew.
+    """
     data = np.frombuffer(_bytes_of(path), np.uint8)
     found, animation = cv2.imdecodeanimation(data, start=group * _AT_ONCE, count=_AT_ONCE)
     return list(animation.frames) if found else []

@@ -32,7 +32,8 @@ def alpha_of(frame: av.VideoFrame) -> Tensor | None:
         bits = 8 if bits <= 8 else 16
     plane, dtype = frame.planes[3], np.dtype("u1") if bits <= 8 else np.dtype("<u2")
     samples = np.frombuffer(memoryview(plane), dtype).reshape(plane.height, plane.line_size // dtype.itemsize)
-    return torch.from_numpy(samples[:, : plane.width].astype(np.float32)) / (2**bits - 1)
+    opacity: Tensor = torch.from_numpy(samples[:, : plane.width].astype(np.float32)) / (2**bits - 1)
+    return opacity
 
 
 def is_transparent(frame: av.VideoFrame) -> bool:
