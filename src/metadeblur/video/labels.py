@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from metadeblur.video import tiff
-from metadeblur.video.headers import JPEG, PNG, WEBP, exif_orientation, jpeg_segments, png_chunks, webp_chunks
+from metadeblur.video.headers import JPEG, PNG, WEBP, exif_orientation, jpeg_segments, parse, png_chunks, webp_chunks
 
 _XMP_JPEG, _ICC_JPEG = b"http://ns.adobe.com/xap/1.0/\0", b"ICC_PROFILE\0"
 _XMP_PNG = b"XML:com.adobe.xmp\0"
@@ -23,7 +23,7 @@ _HOLDS = {
     ".webp": ("icc", "exif", "xmp"),
     ".tif": ("icc", "xmp"),
     ".tiff": ("icc", "xmp"),
-    ".avif": ("exif", "xmp"),  # OpenCV writes no profile into it
+    ".avif": ("exif",),  # OpenCV writes nothing else into it
 }
 _SEGMENT = 65_533  # bytes that a segment of JPEG may hold
 _XMP_TIFF = 700
@@ -85,7 +85,7 @@ def labelled(data: bytes, labels: Labels, *, transparent: bool = False) -> bytes
     """A new picture file with labels put into it.
 
     Args:
-        data: the file, of PNG, JPEG or TIFF; others are returned as they are.
+        data: the file, of PNG, JPEG, WebP or TIFF; others are returned as they are.
         labels: what to put into it.
         transparent: the fourth channel of a TIFF file is transparency, which OpenCV does not say in it.
     """
@@ -94,6 +94,8 @@ def labelled(data: bytes, labels: Labels, *, transparent: bool = False) -> bytes
         return data[:head] + b"".join(_chunk(kind, content) for kind, content in _for_png(labels)) + data[head:]
     if data[:2] == JPEG and labels:
         return data[:2] + b"".join(_segment(marker, content) for marker, content in _for_jpeg(labels)) + data[2:]
+    if data[8:12] == WEBP and labels:
+        return _webp_with(data, labels)
     if data[:4] == b"II*\0":
         entries = dict(labels.entries or {})
         if not entries:
@@ -182,6 +184,25 @@ def _for_jpeg(labels: Labels) -> Iterator[tuple[bytes, bytes]]:
     parts = [labels.icc[start : start + size] for start in range(0, len(labels.icc), size)]
     for number, part in enumerate(parts, start=1):
         yield b"\xe2", _ICC_JPEG + bytes([number, len(parts)]) + part
+
+
+def _webp_with(data: bytes, labels: Labels) -> bytes:
+    """A WebP file of one picture in the long form, which has room for labels."""
+    header = parse(data)
+    assert header is not None  # it was written a moment ago
+    own = {kind: data[place : place + length] for kind, place, length in webp_chunks(data)}
+    told = {b"ICCP": (labels.icc, 0x20), b"EXIF": (labels.exif, 0x08), b"XMP ": (labels.xmp, 0x04)}
+    flags = sum(flag for value, flag in told.values() if value) | (0x10 if header[0].channels == 4 else 0)
+    size = (header[0].width - 1).to_bytes(3, "little") + (header[0].height - 1).to_bytes(3, "little")
+    pixels = {kind: own[kind] for kind in (b"ALPH", b"VP8 ", b"VP8L") if kind in own}
+    chunks = {b"VP8X": bytes([flags, 0, 0, 0]) + size, b"ICCP": labels.icc, **pixels}
+    chunks |= {b"EXIF": labels.exif, b"XMP ": labels.xmp}
+    body = b"".join(
+        struct.pack("<4sI", kind, len(content)) + content + b"\0" * (len(content) % 2)
+        for kind, content in chunks.items()
+        if content
+    )
+    return b"RIFF" + struct.pack("<I", len(body) + 4) + WEBP + body
 
 
 def _chunk(kind: bytes, content: bytes) -> bytes:

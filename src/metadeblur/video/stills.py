@@ -18,6 +18,7 @@ from torch import Tensor
 from metadeblur.errors import MetadeblurError
 from metadeblur.video.headers import Header, headers, mapped
 from metadeblur.video.labels import Labels, labelled, lost_labels, read_labels
+from metadeblur.video.tiff import unmultiplied
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".avif")
 """Pictures that a folder of frames may hold."""
@@ -181,13 +182,10 @@ def write_picture(
         picture = np.concatenate([picture, opacity[..., None]], axis=2)
     elif grey:
         picture = cast("NDArray[np.integer[Any]]", cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY))
-    kinds = {cv2.IMAGE_METADATA_EXIF: labels.exif, cv2.IMAGE_METADATA_XMP: labels.xmp}
-    kinds[cv2.IMAGE_METADATA_ICCP] = labels.icc
-    told = {kind: np.frombuffer(value, np.uint8) for kind, value in kinds.items() if value}
-    picture = np.ascontiguousarray(picture)
-    options = _options(suffix, depth)
-    if told and suffix in (".webp", ".avif"):
-        done, data = cv2.imencodeWithMetadata(suffix, picture, list(told), list(told.values()), options)
+    picture, options = np.ascontiguousarray(picture), _options(suffix, depth)
+    if labels.exif and suffix == ".avif":
+        exif = np.frombuffer(labels.exif, np.uint8)
+        done, data = cv2.imencodeWithMetadata(suffix, picture, [cv2.IMAGE_METADATA_EXIF], [exif], options)
     else:
         done, data = cv2.imencode(suffix, picture, options)
     if not done:
@@ -263,7 +261,7 @@ def _decoded(still: Still, flags: int) -> NDArray[Any] | None:
             if picture is None or flags == cv2.IMREAD_UNCHANGED or picture.ndim == 3:
                 return picture
             return np.asarray(cv2.cvtColor(picture, cv2.COLOR_GRAY2BGR))
-        content = _bytes_of(still.path)
+        content = unmultiplied(_bytes_of(still.path))
         data = np.frombuffer(content, np.uint8)
         if not data.size:
             return None

@@ -85,6 +85,16 @@ def _directory(data: bytes, place: int, order: Literal["<", ">"], big: bool) -> 
     return found, struct.unpack(f"{order}{'Q' if big else 'I'}", data[end : end + wide])[0]
 
 
+def unmultiplied(data: bytes) -> bytes:
+    """A TIFF file whose colours libtiff gives as stored: it would multiply them by an opacity that stands apart."""
+    for directory in directories(data) if data[:2] in (b"II", b"MM") else []:
+        extra = directory.get(EXTRA)
+        if extra is not None and extra.kind == 3 and extra.numbers[:1] == (2,):
+            associated = struct.pack(f"{extra.order}H", 1)
+            data = data[: extra.place] + associated + data[extra.place + 2 :]
+    return data
+
+
 def labels(directory: Directory) -> tuple[Directory, bool]:
     """What a directory tells of the picture's content, and whether it has more that cannot be moved."""
     kept = {tag: entry for tag, entry in directory.items() if tag not in _STORAGE and tag not in _POINTERS}
