@@ -1,4 +1,4 @@
-"""What the tests of things that must not get lost share: files through the whole job, with frames that stay the same."""
+"""What the tests of things that must not get lost share: files through the whole job, their frames unchanged."""
 
 from __future__ import annotations
 
@@ -92,10 +92,12 @@ def jpeg_with(data: bytes, *segments: tuple[int, bytes]) -> bytes:
     return data[:2] + b"".join(made) + data[2:]
 
 
-def transparent_video(path: Path, codec: str, pix_fmt: str, frames: int = 6, **options: str) -> Path:
+def transparent_video(
+    path: Path, codec: str, pix_fmt: str, frames: int = 6, *, options: dict[str, str] | None = None
+) -> Path:
     """A video whose left side is transparent, black below, with a soft edge that moves."""
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=Fraction(25), options=options)
+        stream = container.add_stream(codec, rate=Fraction(25), options=options or {})
         stream.width, stream.height, stream.pix_fmt = 96, 64, pix_fmt
         for number, picture in enumerate(moving_picture(frames, 64, 96)):
             alpha = np.clip((np.arange(96) - 24 - 2 * number) * 32, 0, 255).astype(np.uint8)
@@ -118,14 +120,12 @@ def tiled_photograph(path: Path, codec: str, brand: bytes) -> NDArray[np.uint8]:
         content = (b"" if full is None else struct.pack(">I", full)) + b"".join(parts)
         return struct.pack(">I4s", len(content) + 8, name) + content
 
-    names = [
-        box(b"infe", struct.pack(">HH4sB", n, 0, b"grid" if n == 1 else kind, 0), full=2 << 24) for n in range(1, 6)
-    ]
+    kinds = [b"grid", *[kind] * 4]
+    names = [box(b"infe", struct.pack(">HH4sB", n, 0, k, 0), full=2 << 24) for n, k in enumerate(kinds, start=1)]
     sizes = [box(b"ispe", struct.pack(">II", side, side), full=0) for side in (128, 64)]
     properties = [*sizes, box(config, tiles[0][0]), box(b"pixi", bytes([3, 8, 8, 8]), full=0)]
-    uses = [struct.pack(">HB", 1, 2) + bytes([1, 4])] + [
-        struct.pack(">HB", n, 3) + bytes([2, 0x83, 4]) for n in range(2, 6)
-    ]
+    uses = [struct.pack(">HB", 1, 2) + bytes([1, 4])]
+    uses += [struct.pack(">HB", number, 3) + bytes([2, 0x83, 4]) for number in range(2, 6)]
     head = box(b"ftyp", brand, bytes(4), b"mif1", b"miaf", brand)
 
     def meta(start: int) -> bytes:
