@@ -11,8 +11,9 @@ from pathlib import Path
 from metadeblur.errors import MetadeblurError
 from metadeblur.video.assembly import check_output
 from metadeblur.video.encoding import CONTAINERS, EncodeSettings, output_kind
-from metadeblur.video.info import IMAGE_SUFFIXES, VideoInfo
+from metadeblur.video.info import VideoInfo
 from metadeblur.video.output import check_writable, whole
+from metadeblur.video.stills import IMAGE_SUFFIXES
 
 
 @dataclass(frozen=True)

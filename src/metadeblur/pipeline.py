@@ -223,7 +223,7 @@ class Run:
     def conclude(self) -> dict[str, Any]:
         """Make the outputs of all segments, and return the record; the parts are removed."""
         records = self.shot_records()
-        lost = [f"the transparency of {self.job.source.name}"] if self.info.channels == 4 and not self.copied else []
+        lost: list[str] = []
         with stopwatch(self.seconds, "assemble"):
             for kind in self.kinds:
                 lost += self._join(kind, range(len(records)), self.reader.times)

@@ -22,7 +22,8 @@ from filelock import FileLock, Timeout
 
 from metadeblur.errors import MetadeblurError
 from metadeblur.video.encoding import CONTAINERS
-from metadeblur.video.info import IMAGE_SUFFIXES, natural_order
+from metadeblur.video.info import natural_order
+from metadeblur.video.stills import IMAGE_SUFFIXES
 
 if TYPE_CHECKING:
     from metadeblur.app.jobs import Job

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import re
+import tempfile
 from collections.abc import Iterator
 from fractions import Fraction
 from math import ceil
@@ -13,7 +15,6 @@ import av
 from metadeblur.errors import MetadeblurError
 from metadeblur.video.clock import Packet, by_recording, may_jump
 from metadeblur.video.info import VideoInfo, open_media
-from metadeblur.video.mastering import Mastering
 from metadeblur.video.timing import TimeTable
 
 FORMATS = {
@@ -29,6 +30,7 @@ _NOT_TAGS = (
     "_statistics",
     "bps",
     "number_of",
+    "alpha_mode",  # true only where the transparency is kept
 )
 _MP4_TAGS = {
     "title", "artist", "album_artist", "composer", "album", "date", "comment", "genre", "copyright", "grouping",
@@ -113,13 +115,14 @@ def copied_stream(
     Raises:
         MetadeblurError: this container cannot hold it, but another can.
     """
-    if stream.disposition & av.stream.Disposition.attached_pic and target.format.name == "matroska":
+    format_name = FORMATS[output.suffix.lower()]
+    if stream.disposition & av.stream.Disposition.attached_pic and format_name == "matroska":
         _attach_cover(target, stream, info)
         return None
     if stream.type == "data" and "timecode" in stream.metadata:
         return None  # the muxer makes this track from the tag of the same name
-    if not _can_hold(target.format.name, stream):
-        others = [s for s in dict.fromkeys((info.path.suffix.lower(), ".mkv", ".mov")) if s != output.suffix.lower()]
+    if not _can_hold(format_name, stream):
+        others = [s for s in dict.fromkeys((info.path.suffix.lower(), ".mkv", *FORMATS)) if s != output.suffix.lower()]
         holders = [s for s in others if s in FORMATS and _can_hold(FORMATS[s], stream)]
         refused = f"{output.suffix} files cannot hold {_stream_name(stream)} of {info.path.name}"
         if holders and not (stream.type == "data" and stream.name is None):
@@ -129,7 +132,7 @@ def copied_stream(
         return None
     copy = target.add_stream_from_template(stream, opaque=True)
     if stream.time_base:
-        timed_text = stream.type == "subtitle" and target.format.name in ("mp4", "mov")
+        timed_text = stream.type == "subtitle" and format_name in ("mp4", "mov")
         copy.time_base = stream.time_base / _finer(stream) if timed_text else stream.time_base
     describe(copy, stream)
     return copy
@@ -157,8 +160,17 @@ def _attach_cover(target: av.container.OutputContainer, stream: av.stream.Stream
 
 def _can_hold(format_name: str, stream: av.stream.Stream) -> bool:
     """Whether a container takes the stream, found out by writing a header with it alone."""
+    if _takes(io.BytesIO(), format_name, stream):
+        return True
+    if format_name != "matroska":
+        return False
+    with tempfile.TemporaryDirectory(prefix="metadeblur-") as folder:
+        return _takes(_lenient(Path(folder) / "trial.mkv", format_name, {}), "tee", stream)
+
+
+def _takes(file: str | io.BytesIO, format_name: str, stream: av.stream.Stream) -> bool:
     try:
-        with av.open(io.BytesIO(), "w", format=format_name) as trial:
+        with av.open(file, "w", format=format_name) as trial:
             trial.add_stream_from_template(stream, opaque=True)
             trial.start_encoding()
     except (ValueError, av.FFmpegError):
@@ -166,8 +178,34 @@ def _can_hold(format_name: str, stream: av.stream.Stream) -> bool:
     return True
 
 
+def needs_leniency(format_name: str, source: av.container.InputContainer, main: av.VideoStream) -> bool:
+    """Whether the container takes a stream although FFmpeg's table of what it may hold does not name its codec.
+
+    So it is with the sound of WMV files in Matroska, which has a place for all codecs of Windows.
+    """
+    others = [stream for stream in source.streams if stream.index != main.index and stream.codec_context is not None]
+    strict = [stream for stream in others if not _takes(io.BytesIO(), format_name, stream)]
+    return any(_can_hold(format_name, stream) for stream in strict)
+
+
+def opened(path: Path, format_name: str, options: dict[str, str], *, lenient: bool) -> av.container.OutputContainer:
+    """A file to write; ``lenient``: take what the container holds, not only what FFmpeg's table says."""
+    if lenient:  # PyAV asks the table of the muxer that it opens, and this one hands everything on to another
+        name = _lenient(path, format_name, options)
+        return av.open(name, "w", format="tee", container_options=options, metadata_errors="surrogateescape")
+    return av.open(str(path), "w", format=format_name, container_options=options, metadata_errors="surrogateescape")
+
+
+def _lenient(path: Path, format_name: str, options: dict[str, str]) -> str:
+    """What FFmpeg's muxer "tee" writes to: the one file in the one format."""
+    told = ":".join(f"{name}={value}" for name, value in {"f": format_name, **options}.items())
+    return f"[{told}]" + re.sub(r"([\\'|\s])", r"\\\1", str(path))
+
+
 def _stream_name(stream: av.stream.Stream) -> str:
-    codec = stream.codec_context.codec.canonical_name if stream.codec_context is not None else stream.name
+    codec = (
+        stream.codec_context.codec.canonical_name if stream.codec_context is not None else getattr(stream, "name", "")
+    )
     return f"stream {stream.index} ({stream.type}{f', {codec}' if codec else ''})"
 
 
@@ -197,21 +235,6 @@ def chapters(source: av.container.InputContainer, times: TimeTable, shift: Fract
         chapter["start"], chapter["end"] = chapter["start"] - offset, end - offset
         kept.append(chapter)
     return kept
-
-
-def lost_aspect(info: VideoInfo, video: av.VideoStream) -> list[str]:
-    """VP9 and AV1 do not tell the shape of their pixels, and the Matroska muxer cannot be told either."""
-    told = info.sample_aspect_ratio in (None, 1) or video.codec_context.name not in ("vp9", "av1", "libdav1d")
-    if told or video.container.format.name not in ("matroska", "webm"):
-        return []
-    return [f"the sample aspect ratio {info.sample_aspect_ratio} was left out: H.264 or H.265 would keep it"]
-
-
-def lost_mastering(info: VideoInfo, video: av.VideoStream) -> list[str]:
-    """Only H.265 is told what HDR10 video says of the screen that it was made on."""
-    if info.mastering == Mastering() or video.codec_context.name == "hevc":
-        return []
-    return ["what the video tells of the screen that it was mastered on (HDR10) was left out: H.265 would keep it"]
 
 
 def clock_start(source: av.container.InputContainer) -> Fraction:

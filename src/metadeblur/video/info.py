@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-import struct
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
@@ -12,21 +12,23 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import av
-import cv2
 import numpy as np
-from numpy.typing import NDArray
+from av.packet import Packet
 
 from metadeblur.errors import MetadeblurError
 from metadeblur.video.colour import ColourTags, bit_depth, frame_tags
-from metadeblur.video.mastering import Mastering, mastering
+from metadeblur.video.marks import frame_marks, stream_marks
+from metadeblur.video.mastering import Mastering, mastering, side_data
+from metadeblur.video.stills import IMAGE_SUFFIXES, Still, colours_of, stills_of
 from metadeblur.video.timing import TimeTable, likely_rate, measured_rate
+from metadeblur.video.transparency import is_transparent
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
-"""Pictures that a folder of frames may hold."""
 FOLDER_FPS = Fraction(30)
 """Frames a second of a folder of frames, which does not tell."""
 
 _PROBED_FRAMES = 12  # decoded to see whether a video is interlaced and what its colours are
+_WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # decoders that read what Matroska keeps of transparency
+_PHOTOGRAPHS = ("heic", "heix", "heim", "heis", "mif1", "mif2", "avif")  # kinds of MP4 that hold pictures
 _TEXT_DEMUXERS = ("tty",)  # FFmpeg draws text files as video
 
 
@@ -61,7 +63,10 @@ class VideoInfo:
     colour: ColourTags = field(default_factory=ColourTags)
     mastering: Mastering = field(default_factory=Mastering)
     files: tuple[Path, ...] = ()  # of a folder of frames, in order
-    channels: int = 3  # of pictures: 1 grey, which is kept, 4 with transparency, which is not
+    stills: tuple[Still, ...] = ()  # the pictures in them, one for each frame
+    transparent: bool = False  # something of the frames looked at is not opaque
+    marks: frozenset[str] = frozenset()  # kinds of marks in the stream and the frames looked at
+    channels: int = 3  # most of any picture: 1 grey, 3, or 4 with transparency
     missing: float = 0.0  # share of the file's bytes that it says it has and has not
 
     def with_times(self, times: TimeTable) -> VideoInfo:
@@ -76,12 +81,15 @@ class VideoInfo:
             interlaced=woven > 0,
             interlaced_frames=woven,
             recordings=len(times.shifts),
+            transparent=self.transparent or times.transparent,
+            marks=self.marks | times.marks.kinds,
         )
 
     def to_record(self) -> dict[str, Any]:
-        """As JSON-able values, without the list of files."""
-        values = asdict(self)
-        del values["files"]
+        """As JSON-able values, without the lists of files and pictures."""
+        values = asdict(replace(self, files=(), stills=(), marks=frozenset()))
+        del values["files"], values["stills"]
+        values["marks"] = sorted(self.marks)
         return {name: str(v) if isinstance(v, Path | Fraction) else v for name, v in values.items()}
 
 
@@ -140,6 +148,8 @@ def probe(path: Path | str) -> VideoInfo:
             rotation=first.rotation if matrix else 0,
             colour=tags,
             mastering=mastering(first),
+            transparent=any(map(is_transparent, frames)),
+            marks=stream_marks(container, stream.index).union(kind for f in frames for kind, _ in frame_marks(f)),
             missing=_missing(path) if "matroska" in container.format.name else 0.0,
         )
 
@@ -184,6 +194,12 @@ def main_video(container: av.container.InputContainer, path: Path) -> av.VideoSt
         MetadeblurError: there is none, or FFmpeg has no decoder for it.
     """
     streams = _videos(container)
+    tiles = sum(bool(s.disposition & av.stream.Disposition.dependent) for s in container.streams.video)
+    if tiles and container.metadata.get("major_brand", "").strip() in _PHOTOGRAPHS:
+        raise MetadeblurError(
+            f"{path}: a photograph stored as {tiles} tiles, which cannot be put together here; save it as PNG or JPEG "
+            "first"
+        )
     if not streams or container.format.name in _TEXT_DEMUXERS:
         raise MetadeblurError(f"{path}: no video in it; a video file or a folder of frames is needed")
     known = [stream for stream in streams if stream.codec_context is not None]
@@ -198,33 +214,6 @@ def _videos(container: av.container.InputContainer) -> list[av.VideoStream]:
     kinds = av.stream.Disposition
     none = kinds.attached_pic | kinds.timed_thumbnails | kinds.still_image | kinds.dependent
     return [stream for stream in container.streams.video if not stream.disposition & none]
-
-
-def read_picture(path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    """One picture file as (H, W, 3), RGB, uint8 or uint16, upright.
-
-    Raises:
-        MetadeblurError: it cannot be read.
-    """
-    picture = _decoded_picture(path, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
-    if picture is None or picture.dtype not in (np.uint8, np.uint16):
-        raise MetadeblurError(f"{path}: not a picture of 8 or 16 bits that can be read, or damaged")
-    return cast("NDArray[np.uint8] | NDArray[np.uint16]", picture[..., ::-1])
-
-
-def _decoded_picture(path: Path, flags: int) -> NDArray[Any] | None:
-    """What OpenCV makes of a file, without a word of its own where that is nothing."""
-    try:
-        data = np.frombuffer(path.read_bytes(), np.uint8)
-    except OSError as error:
-        raise MetadeblurError(f"{path}: cannot be read ({error.strerror})") from error
-    if not data.size:
-        return None
-    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    try:
-        return cv2.imdecode(data, flags)
-    finally:
-        cv2.utils.logging.setLogLevel(level)
 
 
 def natural_order(path: Path) -> list[tuple[int, int | str]]:
@@ -249,69 +238,79 @@ def _probe_folder(folder: Path) -> VideoInfo:
 
 
 def _probe_pictures(path: Path, files: tuple[Path, ...], kind: Literal["frames", "image"]) -> VideoInfo:
-    first = read_picture(files[0])
-    height, width = first.shape[:2]
-    expected = _stored_size(files[0])
-    for file in files[1:]:
-        size = _stored_size(file)
-        if size != expected:
-            raise MetadeblurError(
-                f"{path}: frames differ in size: {files[0].name} is {expected[0]}x{expected[1]}, {file.name} is "
-                f"{size[0]}x{size[1]}; all frames of a clip need one size"
-            )
-    bits = 8 if first.dtype == np.uint8 else 16
-    stored = _decoded_picture(files[0], cv2.IMREAD_UNCHANGED)
+    stills = [still for file in files for still in stills_of(file)]
+    _refuse_sizes(path, stills)
+    height, width = colours_of(stills[0]).shape[:2]
+    bits, rate, unit = max(still.header.bits for still in stills), FOLDER_FPS, 1 / FOLDER_FPS
+    moments = [still.header.milliseconds for still in stills]
+    if kind == "image" and all(moments):
+        rate, unit = Fraction(1000 * len(moments), sum(moments)), Fraction(1, 1000)
     return VideoInfo(
         path=path,
         kind=kind,
         width=width,
         height=height,
-        frames=len(files),
-        fps=FOLDER_FPS,
-        duration_seconds=float(len(files) / FOLDER_FPS),
+        frames=len(stills),
+        fps=rate,
+        duration_seconds=float(len(stills) / rate),
         codec=files[0].suffix.lower().lstrip("."),
         pix_fmt="rgb24" if bits == 8 else "rgb48le",
         bit_depth=bits,
-        variable_frame_rate=False,
-        time_base=1 / FOLDER_FPS,
+        variable_frame_rate=len(set(moments)) > 1,
+        time_base=unit,
         files=files,
-        channels=3 if stored is None else 1 if stored.ndim == 2 else stored.shape[2],
+        stills=tuple(stills),
+        channels=max(still.header.channels for still in stills),
     )
 
 
-def _stored_size(file: Path) -> tuple[int, int]:
-    """(width, height) as stored, from the header alone where that is simple."""
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise MetadeblurError(f"{file}: cannot be read ({error.strerror})") from error
-    if data[:8] == b"\x89PNG\r\n\x1a\n" and len(data) > 24:
-        width, height = struct.unpack(">II", data[16:24])
-        return width, height
-    if data[:2] == b"\xff\xd8":
-        position = 2
-        while position + 9 < len(data) and data[position] == 0xFF:
-            marker, length = data[position + 1], int.from_bytes(data[position + 2 : position + 4], "big")
-            if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-                height, width = struct.unpack(">HH", data[position + 5 : position + 9])
-                return width, height
-            position += 2 + length
-    height, width = read_picture(file).shape[:2]
-    return width, height
+def _refuse_sizes(path: Path, stills: list[Still]) -> None:
+    """All pictures of a clip need one size; the one that most have is taken for the right one."""
+    sizes = Counter((still.header.width, still.header.height) for still in stills)
+    if len(sizes) == 1:
+        return
+    (usual, _), *others = sizes.most_common()
+    shown = next(still for still in stills if (still.header.width, still.header.height) == usual)
+    named = [next(still for still in stills if (still.header.width, still.header.height) == size) for size, _ in others]
+    words = [f"{_name(still)} is {still.header.width}x{still.header.height}" for still in (shown, *named[:2])]
+    rest = len(stills) - sizes[usual] - len(named[:2])
+    more = f" ({rest} more are of another size too)" if rest else ""
+    raise MetadeblurError(
+        f"{path}: frames differ in size: {', '.join(words)}{more}; all frames of a clip need one size"
+    )
+
+
+def _name(still: Still) -> str:
+    return still.path.name if still.pages == 1 else f"picture {still.page + 1} of {still.path.name}"
 
 
 def _first_frames(container: av.container.InputContainer, stream: av.VideoStream) -> tuple[list[av.VideoFrame], int]:
     """The first frames that decode, and the number of packets that failed."""
     first: list[av.VideoFrame] = []
-    damaged = 0
+    decode, damaged = decoder(stream), 0
     for packet in container.demux(stream):
         try:
-            first += packet.decode()
+            first += decode(packet)
         except av.FFmpegError:
             damaged += 1
         if len(first) >= _PROBED_FRAMES or (damaged > 100 and not first):
             break
     return first, damaged
+
+
+def decoder(stream: av.VideoStream) -> Callable[[Packet[av.VideoStream]], list[av.VideoFrame]]:
+    """What decodes the packets of a stream.
+
+    FFmpeg's own decoders of VP8 and VP9 know nothing of transparency, so libvpx decodes where there is some.
+    """
+    tags = {name.lower(): value for name, value in stream.metadata.items()}
+    name = _WITH_ALPHA.get(stream.codec_context.name) if tags.get("alpha_mode") == "1" else None
+    if name is None:
+        stream.thread_type = "AUTO"
+        return lambda packet: packet.decode()
+    context = cast(av.VideoCodecContext, av.CodecContext.create(name, "r"))
+    context.thread_type = "AUTO"
+    return lambda packet: context.decode(packet if packet.size else None)
 
 
 def _frame_rate(stream: av.VideoStream, first: list[av.VideoFrame]) -> Fraction:
@@ -363,8 +362,7 @@ def _missing(path: Path) -> float:
 
 def _display_matrix(frame: av.VideoFrame) -> tuple[int, ...] | None:
     """The frame's display matrix, unless it changes nothing."""
-    side_data: Any = frame.side_data
-    data = side_data.get("DISPLAYMATRIX")
+    data = side_data(frame).get("DISPLAYMATRIX")
     if data is None:
         return None
     matrix = tuple(int(value) for value in np.frombuffer(memoryview(data), "=i4"))

@@ -6,6 +6,7 @@ from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol
@@ -13,7 +14,6 @@ from typing import Protocol
 import av
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -22,8 +22,10 @@ from metadeblur.errors import MetadeblurError
 from metadeblur.video.clock import Packet, by_recording
 from metadeblur.video.colour import to_rgb
 from metadeblur.video.fields import FieldJudge, FrameOrder, deinterlaced
-from metadeblur.video.info import FOLDER_FPS, VideoInfo, main_video, open_media, probe, read_picture
+from metadeblur.video.info import FOLDER_FPS, VideoInfo, decoder, main_video, open_media, probe
+from metadeblur.video.stills import Pixels, as_tensor, colours_of, opacity_of
 from metadeblur.video.timing import RECORDING, TimeTable, TimeTableBuilder
+from metadeblur.video.transparency import alpha_of, filled
 
 _SEEK_BACK = 24  # frames before the wanted one to aim at, so that it is never a leading picture of an open GOP
 _SEEK_AHEAD = 48  # frames that are rather decoded in passing than jumped over
@@ -50,6 +52,10 @@ class Decoded(Protocol):
 
     def thumbnail(self, width: int) -> NDArray[np.uint8]:
         """As a small picture (h, width, 3), BGR, 8 bits."""
+        ...
+
+    def layers(self) -> tuple[Tensor, Tensor] | None:
+        """Its colours as stored, hidden ones too, (3, H, W), and opacity (H, W); None where all of it shows."""
         ...
 
 
@@ -257,7 +263,12 @@ class _VideoFrame:
     info: VideoInfo
 
     def rgb(self, box: Box | None = None) -> Tensor:
-        return to_rgb(self.frame, self.info.colour, box)
+        layers = self.layers()
+        return to_rgb(self.frame, self.info.colour, box) if layers is None else _part(filled(*layers), box)
+
+    def layers(self) -> tuple[Tensor, Tensor] | None:
+        alpha = alpha_of(self.frame)
+        return None if alpha is None else (to_rgb(self.frame, self.info.colour), alpha)
 
     def thumbnail(self, width: int) -> NDArray[np.uint8]:
         height = max(1, round(self.frame.height * width / self.frame.width))
@@ -265,18 +276,30 @@ class _VideoFrame:
         return small.to_ndarray()  # type: ignore[return-value]
 
 
+def _part(frame: Tensor, box: Box | None) -> Tensor:
+    if box is None:
+        return frame
+    top, left, height, width = box
+    return frame[:, top : top + height, left : left + width]
+
+
 @dataclass(frozen=True)
 class _Picture:
     index: int
-    picture: NDArray[np.uint8] | NDArray[np.uint16]
+    picture: Pixels
+    opacity: Pixels | None
 
     def rgb(self, box: Box | None = None) -> Tensor:
-        picture = self.picture
+        layers = self.layers()
+        if layers is not None:
+            return _part(filled(*layers), box)
         if box is not None:
             top, left, height, width = box
-            picture = picture[top : top + height, left : left + width]
-        limit = 255 if picture.dtype == np.uint8 else 65535
-        return torch.from_numpy(picture.astype(np.float32)).permute(2, 0, 1).contiguous() / limit
+            return as_tensor(self.picture[top : top + height, left : left + width])
+        return as_tensor(self.picture)
+
+    def layers(self) -> tuple[Tensor, Tensor] | None:
+        return None if self.opacity is None else (as_tensor(self.picture), as_tensor(self.opacity))
 
     def thumbnail(self, width: int) -> NDArray[np.uint8]:
         height = max(1, round(self.picture.shape[0] * width / self.picture.shape[1]))
@@ -287,19 +310,24 @@ class _Picture:
 
 
 def _pictures(info: VideoInfo, start: int, table: TimeTableBuilder | None) -> Iterator[Decoded]:
-    for index, file in enumerate(info.files):
+    moment = 0
+    for index, still in enumerate(info.stills):
+        step = still.header.milliseconds if info.time_base == Fraction(1, 1000) else 1
+        if table is not None:
+            table.add(moment, step)
+        moment += step
         if index < start:
             continue
-        picture = read_picture(file)
+        picture, opacity = colours_of(still), opacity_of(still)
         height, width = picture.shape[:2]
-        if (height, width) != (info.height, info.width):
+        if (height, width) != (info.height, info.width) or (opacity is not None and opacity.shape != (height, width)):
             raise MetadeblurError(
-                f"{info.path}: frames differ in size: {info.files[0].name} is {info.width}x{info.height}, {file.name} "
-                f"is {width}x{height}; all frames of a clip need one size"
+                f"{info.path}: frames differ in size: the first is {info.width}x{info.height}, {still.path.name} is "
+                f"{width}x{height}; all frames of a clip need one size"
             )
-        if table is not None:
-            table.add(index, 1)
-        yield _Picture(index, picture)
+        if table is not None and opacity is not None:
+            table.transparent |= bool(opacity.min() < np.iinfo(opacity.dtype).max)
+        yield _Picture(index, picture, opacity)
 
 
 def _decode(
@@ -336,13 +364,12 @@ def _numbered(container: av.container.InputContainer, stream: av.VideoStream, in
 def _decoded(
     packets: Iterable[Packet], stream: av.VideoStream, info: VideoInfo, table: TimeTableBuilder | None = None
 ) -> Iterator[av.VideoFrame]:
-    stream.thread_type = "AUTO"
-    decoded = False
+    decode, decoded = decoder(stream), False
     for packet in packets:
         if table is not None and table.packets is not None and packet.dts is not None:
             table.packets.append(packet.dts)
         try:
-            frames = packet.decode()
+            frames = decode(packet)
         except av.FFmpegError:
             if table is not None:
                 table.damaged += 1
@@ -358,6 +385,7 @@ def _decoded(
             decoded = True
             if table is not None:
                 table.add(frame.pts, frame.duration, frame.dts)
+                table.see(frame)
             yield frame
     if not decoded and table is not None:
         raise MetadeblurError(f"{info.path}: not one frame could be decoded (damaged file)")

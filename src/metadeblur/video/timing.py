@@ -9,7 +9,11 @@ from fractions import Fraction
 from itertools import pairwise
 from statistics import median
 
+import av
 import numpy as np
+
+from metadeblur.video.marks import Marks, MarksBuilder
+from metadeblur.video.transparency import is_transparent
 
 RECORDING = 1 << 50
 """What is added to the time stamps of each further one of several joined recordings while they are decoded."""
@@ -39,6 +43,8 @@ class TimeTable:
     damaged: int = 0  # packets that could not be decoded
     shifts: tuple[int, ...] = (0,)  # for each of the recordings that the file is joined of, added to its own clock
     fields: tuple[tuple[int, int, str], ...] = ()  # stretches to deinterlace: first frame, frame after it, order
+    transparent: bool = False  # something of a frame is not opaque
+    marks: Marks = field(default_factory=Marks)  # what frames carry beside their pixels
 
     def __len__(self) -> int:
         return len(self.stamps)
@@ -90,12 +96,20 @@ class TimeTableBuilder:
     durations: list[int] = field(default_factory=list)
     orders: list[str] = field(default_factory=list)  # of fields, see `TimeTable.order_of`
     damaged: int = 0
+    transparent: bool = False
+    marks: MarksBuilder = field(default_factory=MarksBuilder)
 
     def add(self, stamp: int | None, duration: int | None, decoded: int | None = None) -> None:
         """One more frame."""
         self.stamps.append(stamp)
         self.decoded.append(decoded)
         self.durations.append(duration or 0)
+
+    def see(self, frame: av.VideoFrame) -> None:
+        """What the frame that was added last is and carries beside its pixels."""
+        if not self.transparent:
+            self.transparent = is_transparent(frame)
+        self.marks.add(len(self.stamps) - 1, frame)
 
     def build(self) -> TimeTable:
         """The finished table."""
@@ -121,6 +135,8 @@ class TimeTableBuilder:
             damaged=self.damaged,
             shifts=tuple(shifts),
             fields=_stretches(self.orders),
+            transparent=self.transparent,
+            marks=self.marks.build(),
         )
         own = [stamp for stamp in self.stamps if stamp is not None]
         exact = len(own) == len(stamps) and all(before < after for before, after in pairwise(own))
