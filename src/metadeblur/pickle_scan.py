@@ -121,13 +121,10 @@ class _Follower:
                 raise ValueError(f"its list of tensors has more than {MOST_OPCODES} steps")
             try:
                 self._step(opcode.name, argument)
-            except (
-                IndexError,
-                KeyError,
-                TypeError,
-                AttributeError,
-            ) as error:  # nothing there that fits
+            except _DAMAGE as error:
                 raise ValueError("its list of tensors is damaged") from error
+        if len(self.stack) != 1 or self.marks:
+            raise ValueError("its list of tensors is damaged")
         self.found.value = self.stack.pop()
         return self.found
 
@@ -178,7 +175,8 @@ class _Follower:
         return [self.stack.pop() for _ in range(count)][::-1]
 
     def _tuple(self, count: int | None) -> None:
-        self.stack.append(tuple(self._marked() if count is None else self._popped(count)))
+        items = self._marked() if count is None else self._popped(count)  # first, for it changes the stack
+        self.stack.append(tuple(items))
 
     def _fill(self, name: str) -> None:
         items = self._marked() if name.endswith("S") else self._popped(1 if name == "APPEND" else 2)
@@ -266,6 +264,7 @@ class _Follower:
 MAGIC = 0x1950A86A20F9469CFC6C  # PyTorch's older format begins with it
 LARGE = Name("a number of more than 62 bits")
 
+_DAMAGE = (IndexError, KeyError, TypeError, AttributeError)  # a stack, a memo or a value that does not fit
 _ATOMS = ("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINSTRING")
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 _EMPTY: dict[str, Any] = {"EMPTY_LIST": list, "EMPTY_DICT": dict}
