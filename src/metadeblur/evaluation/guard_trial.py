@@ -7,7 +7,6 @@ blur is spoilt, its held-out pairs are spoilt alike, as they would be in earnest
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from metadeblur.errors import MetadeblurError
 from metadeblur.evaluation.measures import measure_for
 from metadeblur.evaluation.rows import measure_row
 from metadeblur.evaluation.summary import HARM_DB
+from metadeblur.plain_files import RECORD, read_object
 from metadeblur.reblur import Reblurrer
 from metadeblur.reblur.flow import FlowReblurrer, fit_flow_reblurrer
 from metadeblur.reblur.motion import ClipMotion, MotionField
@@ -143,8 +143,8 @@ def guard_trial(
         for kind, seed in tries:
             path = out / f"{clip.name.replace('/', '_')}-{kind.replace(' ', '_')}-{seed}.json"
             if path.is_file():
-                record = json.loads(path.read_text(encoding="utf-8"))
-                if record["conditions"] != conditions:
+                record = read_object(path, RECORD)
+                if record.get("conditions") != conditions:
                     raise MetadeblurError(f"{path} was measured under other settings; give another folder")
             else:
                 say(f"{clip.name}: {kind}, seed {seed}")

@@ -6,7 +6,6 @@ but of TRUE pairs of the clip: an upper bound of what adaptation could win, for 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from metadeblur.data.paired import read_trial
 from metadeblur.errors import MetadeblurError
 from metadeblur.evaluation.measures import Measure, measure_for
 from metadeblur.evaluation.rows import Ledger
+from metadeblur.evaluation.sealed import read_sealed, write_sealed
 from metadeblur.evaluation.settings import EvaluateSettings
 from metadeblur.evaluation.summary import summarize
 from metadeblur.evaluation.trial import evaluate_clip
@@ -69,7 +69,7 @@ def ledger_path(record: Path) -> Path:
 
 def read_records(out: Path, summary: dict[str, Any]) -> list[dict[str, Any]]:
     """The records of the clips that a summary names."""
-    return [json.loads(record_path(out, clip).read_text(encoding="utf-8")) for clip in summary["clips"]]
+    return [read_sealed(record_path(out, clip)) for clip in summary["clips"]]
 
 
 def evaluate(
@@ -116,7 +116,7 @@ def evaluate(
         from metadeblur.evaluation.workers import measure_side_by_side
 
         measure_side_by_side(jobs, net, settings.workers, progress)
-    records = [json.loads(job.path.read_text(encoding="utf-8")) for job in jobs]
+    records = [read_sealed(job.path) for job in jobs]
     summary = _summary(records, settings, benchmark, conditions)
     write_json(summary, out / "summary.json")
     return summary
@@ -146,11 +146,11 @@ def is_measured(job: Job) -> bool:
     """Whether a run under the same conditions wrote the clip's record before and it may be kept.
 
     Raises:
-        MetadeblurError: a record of other conditions is there that is to be kept.
+        MetadeblurError: a record of other conditions is there that is to be kept, or a damaged one.
     """
     if not job.settings.resume or not job.path.exists():
         return False
-    if json.loads(job.path.read_text(encoding="utf-8")).get("conditions") != job.conditions:
+    if read_sealed(job.path).get("conditions") != job.conditions:
         raise MetadeblurError(
             f"{job.path} was measured under other settings; give another folder with -o, or drop --resume"
         )
@@ -165,7 +165,7 @@ def measure_job(job: Job, net: nn.Module, say: Callable[[str], None] | None = No
     ledger = Ledger(ledger_path(job.path), job.conditions, keep=job.settings.resume)
     pictures = job.out / "pictures" / job.path.stem
     record = evaluate_clip(clip, net, job.settings, measure=job.measure, ledger=ledger, pictures=pictures, say=say)
-    write_json(record | {"conditions": job.conditions}, job.path)
+    write_sealed(record | {"conditions": job.conditions}, job.path)
     ledger.forget()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
+from metadeblur.checkpoints import load_pickled
 from metadeblur.errors import MetadeblurError
 from metadeblur.pictures import Picture, encode_png
 from metadeblur.training.curves import write_curves
@@ -141,8 +143,7 @@ def run(
         raise saved
     first, meter = 0, _Meter()
     if saved is not None:
-        trainee.load_state_dict(saved["trainee"])
-        first, meter = saved["step"], _Meter(**saved.get("meter", {}))
+        first, meter = _go_on(trainee, saved, out)
     book = _Book(out, settings, first) if workers.leads else None
     saved_at = time.monotonic()
     with _bar(quiet or not workers.leads) as bar:
@@ -205,11 +206,31 @@ def _saved(out: Path, *, resume: bool) -> Any:
     """The checkpoint to go on from, None for a new run, or the error that there is one nobody asked for."""
     out.mkdir(parents=True, exist_ok=True)
     checkpoint = out / "checkpoint.pt"
-    if not checkpoint.exists():
+    if not os.path.lexists(checkpoint):
         return None
     if not resume:
         return MetadeblurError(f"{checkpoint} is there already; go on with --resume, or give another folder with -o")
-    return torch.load(checkpoint, map_location="cpu", weights_only=True)
+    try:
+        return load_pickled(checkpoint)
+    except MetadeblurError as error:
+        return error
+
+
+def _go_on(trainee: Trainee, saved: Any, out: Path) -> tuple[int, _Meter]:
+    """Take up a checkpoint: the number of its last step, and the figures since the last line of the log.
+
+    Raises:
+        MetadeblurError: it is not one of this training.
+    """
+    try:
+        step, meter = int(saved["step"]), _Meter(**saved.get("meter", {}))
+        trainee.load_state_dict(saved["trainee"])
+    except Exception as error:  # what is not a checkpoint of this training can fail anywhere in it
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise MetadeblurError(
+            f"{out / 'checkpoint.pt'}: is no checkpoint of this training ({reason}); give another folder with -o"
+        ) from error
+    return step, meter
 
 
 def _bar(quiet: bool) -> Progress:
