@@ -5,7 +5,6 @@ from __future__ import annotations
 import heapq
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -18,6 +17,8 @@ import torch
 
 from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
+from metadeblur.locks import beside, writing
+from metadeblur.scratch import scratch
 from metadeblur.video.carried import (
     FORMATS,
     Packet,
@@ -38,7 +39,7 @@ from metadeblur.video.encoding import (
     write_picture,
 )
 from metadeblur.video.info import TimeTable, VideoInfo, main_video, open_media, probe
-from metadeblur.video.output import check_writable, refusals, whole
+from metadeblur.video.output import check_writable, refusals, remove, whole
 from metadeblur.video.reading import VideoReader
 
 
@@ -57,6 +58,7 @@ def assemble(
     output: Path,
     *,
     times: TimeTable | None = None,
+    draft: Path | None = None,
 ) -> tuple[str, ...]:
     """Join segments, in order, into the finished file, with everything else of the source.
 
@@ -70,6 +72,7 @@ def assemble(
         output: the file, or the folder for frames.
         times: the source's table of time stamps; None: decode the source once more to get it. For a preview, its
             :meth:`~TimeTable.first` frames: what comes later in the other streams is left out.
+        draft: where to write instead, for the caller to give it its name (:func:`metadeblur.video.whole`).
 
     Returns:
         What could not be kept, one sentence each; empty as a rule.
@@ -78,14 +81,14 @@ def assemble(
         MetadeblurError: the segments do not have as many frames as the table, the container cannot hold a stream of the
             source, the disk is full, or there is no permission.
     """
+    if draft is None:
+        with whole(output) as draft:
+            return assemble(segments, info, output, times=times, draft=draft)
     kind = output_kind(output)
     if kind != "video":
-        _assemble_pictures(segments, info, output, single=kind == "image")
+        _assemble_pictures(segments, info, output, draft, single=kind == "image")
         return ()
-    if times is None:
-        times = VideoReader(info.path).times
-    with whole(output) as unfinished:
-        return _join(segments, info, output, unfinished, times)
+    return _join(segments, info, output, draft, times or VideoReader(info.path).times)
 
 
 def check_output(source: Path | str, output: Path | str, settings: EncodeSettings | None = None) -> tuple[str, ...]:
@@ -119,8 +122,8 @@ def check_output(source: Path | str, output: Path | str, settings: EncodeSetting
     check_writable(output)
     if kind == "frames":
         _refuse_foreign_files(output, set(_picture_names(info, ".png", info.frames)))
-    with tempfile.TemporaryDirectory(prefix="metadeblur-") as folder:
-        segment, trial = Path(folder) / "segment", Path(folder) / f"trial{output.suffix}"
+    with scratch() as folder:
+        segment, trial = folder / "segment", folder / f"trial{output.suffix}"
         with SegmentWriter(segment, info, settings, output=output) as writer:
             writer.write(torch.zeros(3, info.height, info.width))
         if kind != "video":
@@ -160,17 +163,16 @@ def write_clip(
         return
     if times is None:
         times = TimeTable(tuple(range(len(clip))), 1 / clip.fps, 1)
-    segment = path.with_name(f".{path.stem}.segment")
-    try:
-        with SegmentWriter(segment, info, settings, output=path) as writer:
-            for frame in clip:
-                writer.write(frame)
-        assemble([segment], info, path, times=times)
-    finally:
-        if segment.is_dir():
-            shutil.rmtree(segment)
-        else:
-            segment.unlink(missing_ok=True)
+    with refusals(path), writing(path):
+        segment = beside(path, "segment")
+        remove(segment)  # of a run that was killed
+        try:
+            with SegmentWriter(segment, info, settings, output=path) as writer:
+                for frame in clip:
+                    writer.write(frame)
+            assemble([segment], info, path, times=times)
+        finally:
+            remove(segment)
 
 
 def _clip_info(clip: Clip, path: Path) -> VideoInfo:
@@ -370,20 +372,18 @@ def _refuse_foreign_files(folder: Path, own: set[str]) -> None:
             )
 
 
-def _assemble_pictures(segments: Sequence[Path], info: VideoInfo, output: Path, *, single: bool) -> None:
+def _assemble_pictures(segments: Sequence[Path], info: VideoInfo, output: Path, draft: Path, *, single: bool) -> None:
     files = [file for segment in segments for file in sorted(segment.iterdir())]
     if single:
         if len(files) != 1:
             raise MetadeblurError(f"{output}: a picture cannot hold {len(files)} frames; choose a folder")
-        with whole(output) as unfinished:
-            shutil.copyfile(files[0], unfinished)
+        shutil.copyfile(files[0], draft)
         return
     names = _picture_names(info, files[0].suffix, len(files))
     _refuse_foreign_files(output, set(names))
-    with whole(output) as unfinished:
-        unfinished.mkdir()
-        for file, name in zip(files, names, strict=True):
-            try:
-                os.link(file, unfinished / name)
-            except OSError:  # another disk, or one that cannot link
-                shutil.copyfile(file, unfinished / name)
+    draft.mkdir()
+    for file, name in zip(files, names, strict=True):
+        try:
+            os.link(file, draft / name)
+        except OSError:  # another disk, or one that cannot link
+            shutil.copyfile(file, draft / name)
