@@ -33,12 +33,13 @@ from metadeblur.background import Behind
 from metadeblur.decide import informative_stretch, shared_budget
 from metadeblur.errors import MetadeblurError
 from metadeblur.guard import Reason
+from metadeblur.identity import identify
 from metadeblur.outputs import Job, default_name, plan, preview_path
 from metadeblur.pipeline import RunSettings, restore_file
 from metadeblur.progress import Talk, in_words
 from metadeblur.record import plain, to_json, write_json
 from metadeblur.restore import RestoreSettings
-from metadeblur.resume import Parts, differences, identify, parts_folder
+from metadeblur.resume import Parts, differences, parts_folder
 from metadeblur.story import frames_to_show
 
 RESTORE = importlib.import_module("metadeblur.restore")  # the package gives a function the same name
@@ -129,12 +130,12 @@ def test_outputs_that_would_meet_are_refused(tmp_path):
 
 def test_parts_are_found_again(tmp_path):
     output, mark = tmp_path / "out.mp4", {"steps": 40, "input": "abc"}
-    parts, line = Parts.open(output, mark, resume=False)
-    assert not line
+    parts, lines = Parts.open(output, mark, resume=False)
+    assert not lines
     assert parts.noted("tile") is None
     parts.note("tile", 0)
     parts.finish(2, {"index": 2, "loss": math.nan})
-    again, line = Parts.open(output, mark, resume=True)
+    again, (line,) = Parts.open(output, mark, resume=True)
     assert "1 shots are finished" in line
     assert (again.shot(2), again.shot(0), again.noted("tile")) == ({"index": 2, "loss": None}, None, 0)
     again.discard()
@@ -152,7 +153,7 @@ def test_parts_that_do_not_fit_start_anew_and_say_so(tmp_path, change, resume, s
     output, mark = tmp_path / "out.mp4", {"steps": 40, "input": "abc"}
     parts, _ = Parts.open(output, mark, resume=False)
     parts.finish(0, {})
-    again, line = Parts.open(output, {**mark, **change}, resume=resume)
+    again, (line,) = Parts.open(output, {**mark, **change}, resume=resume)
     assert line == said
     assert again.finished == 0
 
@@ -162,7 +163,7 @@ def test_a_damaged_state_starts_anew(tmp_path, state):
     folder = parts_folder(tmp_path / "out.mp4")
     folder.mkdir()
     (folder / "state.json").write_text(state)
-    parts, line = Parts.open(tmp_path / "out.mp4", {}, resume=True)
+    parts, (line,) = Parts.open(tmp_path / "out.mp4", {}, resume=True)
     assert "nothing to resume" in line
     assert parts.finished == 0
 

@@ -12,7 +12,7 @@ from metadeblur.errors import MetadeblurError
 from metadeblur.video.assembly import check_output
 from metadeblur.video.encoding import CONTAINERS, EncodeSettings, output_kind
 from metadeblur.video.info import VideoInfo
-from metadeblur.video.output import check_writable, whole
+from metadeblur.video.output import check_writable
 from metadeblur.video.stills import IMAGE_SUFFIXES
 
 
@@ -126,22 +126,22 @@ def check_targets(job: Job, encoding: EncodeSettings) -> None:
         check_writable(next(parent for parent in (place, *place.parents) if parent.is_dir()) / "index.html")
 
 
-def copy_untouched(info: VideoInfo, output: Path) -> bool:
-    """Copy a source byte for byte to ``output``; False where the output is another kind of file.
+def can_copy(info: VideoInfo, output: Path) -> bool:
+    """Whether an output is of the same kind as its source, so that a sharp source can be copied as it is."""
+    if info.kind == "frames":
+        return output_kind(output) == "frames"
+    return output.suffix.lower() == info.path.suffix.lower()
+
+
+def copy_untouched(info: VideoInfo, draft: Path) -> None:
+    """Copy a source byte for byte to a file, or its frames to a folder that is made.
 
     Raises:
-        MetadeblurError: the disk is full, or there is no permission.
+        OSError: the disk is full, or there is no permission.
     """
-    if info.kind == "frames":
-        if output_kind(output) != "frames":
-            return False
-        with whole(output) as draft:
-            draft.mkdir()
-            for path in info.files:
-                shutil.copyfile(path, draft / path.name)
-        return True
-    if output.suffix.lower() != info.path.suffix.lower():
-        return False
-    with whole(output) as draft:
+    if info.kind != "frames":
         shutil.copyfile(info.path, draft)
-    return True
+        return
+    draft.mkdir()
+    for path in info.files:
+        shutil.copyfile(path, draft / path.name)

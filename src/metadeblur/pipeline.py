@@ -4,32 +4,44 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import TracebackType
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from metadeblur import __version__
 from metadeblur.adapt import AdaptSettings
 from metadeblur.decide import Decision
+from metadeblur.errors import MetadeblurError
 from metadeblur.forecast import Forecast, Work, measured_costs
-from metadeblur.outputs import Job, check_targets, copy_untouched, preview_path
+from metadeblur.fusion import fusion_of
+from metadeblur.identity import identify_files
+from metadeblur.locks import filling, writing
+from metadeblur.outputs import Job, can_copy, check_targets, copy_untouched, preview_path
 from metadeblur.progress import Bar, Talk, in_words, stopwatch
 from metadeblur.record import machine, peak_memory_mb, plain, versions
-from metadeblur.report import write_report
+from metadeblur.report import ShotStory, write_report
 from metadeblur.restore import RestoreSettings, choose_device
-from metadeblur.resume import Parts, identify
+from metadeblur.resume import Parts
 from metadeblur.shot_work import EachFrame, Film, decide_shot, restore_shot, settled, write_shot
 from metadeblur.shots import Scan, Shot, find_shots
-from metadeblur.story import read_story
+from metadeblur.story import PICTURES, read_story
 from metadeblur.support import MINIMUM_FRAMES, MINIMUM_PATCH
-from metadeblur.video import EncodeSettings, VideoReader, assemble
+from metadeblur.video import EncodeSettings, VideoReader, assemble, whole
 from metadeblur.video.info import VideoInfo
+from metadeblur.video.output import refusals
 from metadeblur.video.timing import TimeTable
-from metadeblur.weights import parameters_digest, reblurrer_path
+from metadeblur.weights import checksum, imported_path, parameters_digest, reblurrer_path
 
 TOLD_SHOTS = 12  # videos with more shots are summed up
+_DECIDING = ("torch", "av", "opencv-python-headless", "scenedetect-headless")  # libraries that decide what comes out
+
+
+class InputChanged(MetadeblurError):
+    """What a run reads was changed meanwhile: its finished shots are of the one, the next would be of the other."""
 
 
 @dataclass(frozen=True)
@@ -71,14 +83,15 @@ def restore_file(
     Raises:
         MetadeblurError: the input cannot be read, an output not be written, or a setting is out of range.
     """
-    return Run(job, net, settings or RunSettings(), model, talk or Talk(quiet=True)).run()
+    with Run(job, net, settings or RunSettings(), model, talk or Talk(quiet=True)) as run:
+        return run.restore()
 
 
 class Run:
-    """One file on its way through the program.
+    """One file on its way through the program, in a ``with`` block that keeps its outputs for this run alone.
 
-    :meth:`run` does all of it here; a cluster (:mod:`metadeblur.cluster`) takes the same steps, and has the scan and
-    the shots done elsewhere.
+    :meth:`restore` does all of it here; a cluster (:mod:`metadeblur.cluster`) takes the same steps, and has the scan
+    and the shots done elsewhere.
 
     Attributes:
         film: the input as its scan left it, once :meth:`know` was called.
@@ -102,29 +115,48 @@ class Run:
             model: what the record calls the network.
             talk: where lines and progress go.
             device: type of the device that does the work; by default what the settings choose here.
+
+        Raises:
+            MetadeblurError: the input cannot be read, an output not be written, or somebody else is writing it.
         """
         self.job, self.net, self.settings, self.model, self.talk = job, net, settings, model, talk
         self.device = device or choose_device(settings.restoration.device).type
         self.began = time.monotonic()
         self.seconds: dict[str, float] = {}
         self.decisions: dict[int, Decision] = {}  # made for the preview, used again for the whole
-        self.reader = VideoReader(job.source)
         self.forecast: Forecast | None = None  # once it is known how long everything takes
         self.copied = False  # whether the output is a copy of the input
+        self.reader = VideoReader(job.source)
+        self._reads = self._read_files()
         check_targets(job, settings.encoding)
-        self.parts, line = Parts.open(job.output, self._fingerprint(), resume=settings.resume)
-        if line:
+        with ExitStack() as locks:
+            self._lock(locks)
+            self.parts, lines = Parts.open(job.output, self._fingerprint(), resume=settings.resume)
+            self._locks = locks.pop_all()
+        for line in lines:
             talk.say(line)
 
-    def run(self) -> dict[str, Any]:
-        """Do all of it and return the record; what cannot be used any more is removed, also after an error."""
-        try:
-            return self._restore()
-        except BaseException as error:
-            self.stopped(error)
-            raise
+    def __enter__(self) -> Run:
+        return self
 
-    def _restore(self) -> dict[str, Any]:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the run; after an error keep the finished shots and say so in it, or without any leave nothing behind."""
+        with self._locks:
+            if isinstance(error, Exception) and not isinstance(error, InputChanged):
+                try:
+                    self._refuse_changes()
+                except InputChanged as cause:  # why it went wrong
+                    self.parts.discard()
+                    raise cause from error
+            if error is not None and self.parts.finished and not isinstance(error, InputChanged):
+                error.add_note(f"{self.parts.finished} finished shots are kept: run it again with --resume to go on")
+            else:
+                self.parts.discard()
+
+    def restore(self) -> dict[str, Any]:
+        """Do all of it and return the record."""
         with stopwatch(self.seconds, "scan"), self.talk.bar(f"looking through {self.job.source.name}") as bar:
             self.know(find_shots(self.reader, progress=bar))
         if self.parts.noted("settled") is None:
@@ -188,23 +220,25 @@ class Run:
 
     def join_preview(self) -> None:
         """Join the preview's segments."""
-        self._join("preview", list(self.preview), self.reader.times.first(sum(self.preview.values())))
+        with ExitStack() as drafts:
+            self._join("preview", list(self.preview), self.reader.times.first(sum(self.preview.values())), drafts)
+            self._refuse_changes()
         seconds, target = self.settings.preview_seconds, self.film.targets["preview"]
         self.talk.say(f"preview of {seconds:g} s: {target}; going on with the whole")
 
     def is_finished(self, index: int) -> bool:
         """Whether a shot has been restored, by this run or an earlier one."""
         record = self.parts.shot(index)
-        if record is None:
-            return False
-        return record["untouched"] or all(self.parts.path(kind, index).exists() for kind in self.film.kinds)
+        return record is not None and (record["untouched"] or self.parts.has(index, self.film.kinds))
 
     def finish(self, index: int, record: dict[str, Any]) -> None:
         """Take a shot's record, see :func:`restore_shot`; its segments must be in the parts' folder."""
         restoration = self.film.restoration
         if record["precision"] and (record["tile"], record["precision"]) != (restoration.tile, restoration.precision):
             self.settle({"tile": record["tile"], "precision": record["precision"]})  # memory ran out
-        self.parts.finish(index, record)
+        files = [] if record["untouched"] else [self.parts.path(kind, index) for kind in self.film.kinds]
+        story = self.film.path("story", index, ".npz")
+        self.parts.finish(index, record, [*files, story] if story.exists() else files)
 
     def passing(self) -> list[int]:
         """The shots that still need segments, of frames that pass as they are, once all shots are finished.
@@ -212,7 +246,7 @@ class Run:
         Where all frames pass, the input is copied if it can be, and only other outputs need segments.
         """
         records = self.shot_records()
-        self.copied = all(shot["untouched"] for shot in records) and copy_untouched(self.info, self.job.output)
+        self.copied = all(shot["untouched"] for shot in records) and can_copy(self.info, self.job.output)
         return [index for index, shot in enumerate(records) if shot["untouched"]] if self.kinds else []
 
     @property
@@ -221,26 +255,29 @@ class Run:
         return tuple(kind for kind in self.film.kinds if not (self.copied and kind == "shot"))
 
     def conclude(self) -> dict[str, Any]:
-        """Make the outputs of all segments, and return the record; the parts are removed."""
+        """Make the outputs of all segments, and return the record; they appear together, or none does."""
         records = self.shot_records()
         lost: list[str] = []
-        with stopwatch(self.seconds, "assemble"):
-            for kind in self.kinds:
-                lost += self._join(kind, range(len(records)), self.reader.times)
-        record = self._record(records, list(dict.fromkeys(lost)))
-        if self.job.report is not None:
-            stories = [read_story(self.parts.path("story", shot["index"], ".npz"), shot) for shot in records]
-            write_report(self.job.report, record, stories)
+        with ExitStack() as drafts:
+            with stopwatch(self.seconds, "assemble"):
+                for kind in self.kinds:
+                    lost += self._join(kind, range(len(records)), self.reader.times, drafts)
+                if self.copied:
+                    copy_untouched(self.info, drafts.enter_context(whole(self.job.output)))
+            record = self._record(records, list(dict.fromkeys(lost)))
+            self._refuse_changes()
+            if self.job.report is not None:
+                write_report(self.job.report, record, self._stories(records))
         self._tell_about_output(record)
-        self.parts.discard()
         return record
 
-    def stopped(self, error: BaseException) -> None:
-        """After an error: keep the finished shots and say so in the error; without any, leave nothing behind."""
-        if self.parts.finished:
-            error.add_note(f"{self.parts.finished} finished shots are kept: run it again with --resume to go on")
-        else:
-            self.parts.discard()
+    def _stories(self, records: Sequence[dict[str, Any]]) -> list[ShotStory]:
+        """What the report tells of each shot."""
+        paths = [self.parts.path("story", shot["index"], ".npz") for shot in records]
+        bare = sum(not path.is_file() for path in paths[:PICTURES])
+        if bare:
+            self.talk.say(f"the report has no pictures of {bare} shots, which were finished without --report")
+        return [read_story(path, shot) for path, shot in zip(paths, records, strict=True)]
 
     @property
     def info(self) -> VideoInfo:
@@ -314,27 +351,70 @@ class Run:
                 self._write(index, ["preview"], decision.model, bar, count)
         self.join_preview()
 
-    def _join(self, kind: str, indices: Sequence[int], times: TimeTable) -> Sequence[str]:
-        """Join segments of one kind to the finished file; returns what could not be kept."""
-        segments = [self.parts.path(kind, index) for index in indices]
-        return assemble(segments, self.info, self.film.targets[kind], times=times)
+    def _join(self, kind: str, indices: Sequence[int], times: TimeTable, drafts: ExitStack) -> Sequence[str]:
+        """Join segments of one kind to a file that gets its name with the others; returns what could not be kept."""
+        segments, target = [self.parts.path(kind, index) for index in indices], self.film.targets[kind]
+        return assemble(segments, self.info, target, times=times, draft=drafts.enter_context(whole(target)))
+
+    # --- what must stay as it is -----------------------------------------------------------------------------------
+
+    def _lock(self, locks: ExitStack) -> None:
+        """Keep the outputs for this run alone."""
+        job = self.job
+        with refusals(job.output):
+            locks.enter_context(writing(job.output))
+            if self.settings.preview_seconds is not None:
+                locks.enter_context(writing(preview_path(job.output)))
+        if job.side_by_side is not None:
+            with refusals(job.side_by_side):
+                locks.enter_context(writing(job.side_by_side, "--side-by-side"))
+        if job.report is not None:
+            with refusals(job.report):
+                locks.enter_context(filling(job.report, "--report"))
+
+    def _read_files(self) -> dict[Path, str]:
+        """By what the files that are read can be recognised."""
+        source, settings = self.job.source, self.settings
+        marks = {source: identify_files(self.info.files or [source])}
+        if settings.adapt and settings.adaptation.reblur != "flow":
+            weights = (reblurrer_path(settings.adaptation.reblurrer), imported_path("critic"))
+            marks |= {path: checksum(path) for path in weights if path.is_file()}
+        return marks
+
+    def _refuse_changes(self) -> None:
+        """See that the files that were read are still what they were when the run began.
+
+        Raises:
+            InputChanged: one of them is not.
+        """
+        try:
+            now = self._read_files()
+        except OSError:
+            now = {}
+        changed = next((path for path, mark in self._reads.items() if now.get(path) != mark), None)
+        if changed is not None:
+            raise InputChanged(
+                f"{changed} was changed while it was being read, so nothing was written; run it again when it is "
+                "complete and nothing else writes to it"
+            )
 
     # --- records and lines -----------------------------------------------------------------------------------------
 
     def _fingerprint(self) -> dict[str, Any]:
         """All that decides what the finished shots look like."""
-        settings, named = self.settings, self.settings.adaptation.reblurrer
+        settings = self.settings
         parts = {"adaptation": settings.adaptation, "restoration": settings.restoration, "encoding": settings.encoding}
         return {
-            "input": f"{self.job.source.resolve()} {identify(self.job.source)}",
+            "input": f"{self.job.source.resolve()} {self._reads[self.job.source]}",
             "container": self.job.output.suffix.lower(),
             "model": parameters_digest(self.net)[:16],
             "adapt": settings.adapt,
-            "reblurrer": identify(reblurrer_path(named)) if named else None,
+            "fusion": str(fusion_of(self.net)),
+            "reblurrer": [mark for path, mark in self._reads.items() if path != self.job.source],
             **{f"{part}.{name}": value for part, values in parts.items() for name, value in plain(values).items()},
             "device": self.device,
             "version": __version__,
-            "torch": str(torch.__version__),
+            "libraries": {name: version for name, version in versions().items() if name in _DECIDING},
         }
 
     def _record(self, shots: Sequence[dict[str, Any]], lost: Sequence[str]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from metadeblur import __version__
+from metadeblur.video.output import whole
 
 
 def plain(value: Any) -> Any:
@@ -57,20 +58,17 @@ def write_json(record: Any, path: Path | str) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
     else:
-        write_whole(Path(path), text.encode())
+        write_whole(Path(path), text.encode(errors="backslashreplace"))  # names that are no text, as JSON escapes them
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that it is there whole or not at all, also after a crash or a full disk."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with draft.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+    """Write a file so that it is there whole or not at all, also after a crash or a full disk.
+
+    Raises:
+        MetadeblurError: see :func:`metadeblur.video.output.whole`.
+    """
+    with whole(path) as draft:
+        draft.write_bytes(data)
 
 
 def versions() -> dict[str, str]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
@@ -33,6 +32,7 @@ from metadeblur.page import (
     text,
     title_of,
 )
+from metadeblur.record import write_whole
 from metadeblur.report_look import Look, PageSettings, ShotStory, helped, share_of, shot_outcome
 from metadeblur.report_parts import shot_parts
 
@@ -67,19 +67,14 @@ def write_report(
     """
     page = render_report(record, stories, settings)
     target = Path(directory) / "index.html"
-    part = target.with_name(f".index.html.{os.getpid()}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            part.write_text(page, encoding="utf-8")
-            part.replace(target)
-        finally:
-            part.unlink(missing_ok=True)
     except OSError as error:
         reason = error.strerror or str(error)
         raise MetadeblurError(
             f"the report cannot be written to {directory}: {reason}; choose another folder with --report"
         ) from error
+    write_whole(target, page.encode())
     return target
 
 

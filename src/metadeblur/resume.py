@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from metadeblur.record import plain, to_json, write_whole
+from metadeblur.identity import checksum_of, is_whole, sealed
+from metadeblur.locks import beside
+from metadeblur.record import plain, write_whole
+from metadeblur.video.output import flush, flush_names
 
-HEAD_BYTES = 1 << 20  # of a file that are read to recognise it again
-STATE_FORMAT = 1  # of state.json; another one is not continued
+STATE_FORMAT = 2  # of state.json; another one is not continued
 
 
 def parts_folder(output: Path) -> Path:
@@ -22,7 +23,7 @@ def parts_folder(output: Path) -> Path:
     >>> parts_folder(Path("films/out.mp4")).as_posix()
     'films/.out.mp4.metadeblur-parts'
     """
-    return output.with_name(f".{output.name}.metadeblur-parts")
+    return beside(output, "metadeblur-parts")
 
 
 def part_path(folder: Path, kind: str, index: int, suffix: str = "") -> Path:
@@ -32,25 +33,6 @@ def part_path(folder: Path, kind: str, index: int, suffix: str = "") -> Path:
     'parts/shot-00003'
     """
     return folder / f"{kind}-{index:05d}{suffix}"
-
-
-def identify(source: Path) -> str:
-    """What an input file or folder of frames is recognised by: sizes, times of change, names, first bytes."""
-    return identify_files(sorted(source.iterdir()) if source.is_dir() else [source])
-
-
-def identify_files(files: Iterable[Path]) -> str:
-    """The same for files in order; what is no file does not count."""
-    digest = hashlib.sha256()
-    for number, path in enumerate(files):
-        if not path.is_file():
-            continue
-        status = path.stat()
-        digest.update(f"{path.name} {status.st_size} {status.st_mtime_ns}\n".encode())
-        if number == 0:
-            with path.open("rb") as file:
-                digest.update(file.read(HEAD_BYTES))
-    return digest.hexdigest()[:16]
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> str:
@@ -67,39 +49,44 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> str:
 class Parts:
     """The finished shots of one output and their records, in a folder of their own.
 
-    ``state.json`` is rewritten, whole or not at all, after each shot; a shot counts as finished when it is listed
-    there and its files are in the folder.
+    ``state.json`` is rewritten, whole or not at all, after each shot. A shot counts as finished when its record stands
+    there with the checksums of its files, and the disk holds them. Of an earlier run only what verifies is used.
     """
 
     folder: Path
     fingerprint: dict[str, Any]
-    state: dict[str, Any] = field(default_factory=dict)
+    shots: dict[int, dict[str, Any]] = field(default_factory=dict)  # {"record": ..., "files": {name: checksum}}
+    notes: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, output: Path, fingerprint: dict[str, Any], *, resume: bool) -> tuple[Parts, str]:
+    def open(cls, output: Path, fingerprint: dict[str, Any], *, resume: bool) -> tuple[Parts, list[str]]:
         """The parts of ``output``, those of an earlier run where ``resume`` and its fingerprint is the same.
 
         Returns:
-            the parts, and one line for the user on what became of an earlier run's parts (empty: nothing to say).
+            the parts, and lines for the user on what became of an earlier run's parts.
         """
-        folder, line = parts_folder(output), ""
+        folder, lines = parts_folder(output), []
         fingerprint = plain(fingerprint)
-        earlier = _read_state(folder)
-        if earlier is not None and resume:
-            changed = differences(earlier["fingerprint"], fingerprint)
+        head, shots, found = _read_state(folder)
+        if head is not None and resume:
+            changed = differences(head["fingerprint"], fingerprint)
             if not changed:
-                parts = cls(folder, fingerprint, earlier)
-                return parts, f"resuming {output.name}: {len(earlier['shots'])} shots are finished already"
-            line = f"cannot resume {output.name}: {changed}; starting anew"
-        elif earlier is not None and earlier["shots"]:
-            line = f"dropping {len(earlier['shots'])} finished shots of an earlier run (--resume would have used them)"
+                parts = cls(folder, fingerprint, shots, head["notes"])
+                damaged = parts.drop_damaged() + (found - len(shots))
+                if damaged:
+                    lines = [f"{damaged} finished shots of {output.name} are damaged: they are made again"]
+                return parts, [*lines, f"resuming {output.name}: {parts.finished} shots are finished already"]
+            lines = [f"cannot resume {output.name}: {changed}; starting anew"]
+        elif head is not None and found:
+            lines = [f"dropping {found} finished shots of an earlier run (--resume would have used them)"]
         elif resume:
-            line = f"nothing to resume for {output.name}: starting anew"
+            unread = (folder / "state.json").exists()
+            why = "the notes of the earlier run are damaged" if unread else "nothing is finished yet"
+            lines = [f"nothing to resume for {output.name} ({why}): starting anew"]
         if folder.exists():
             shutil.rmtree(folder)
         folder.mkdir(parents=True)
-        parts = cls(folder, fingerprint, {"fingerprint": fingerprint, "shots": {}})
-        return parts, line
+        return cls(folder, fingerprint), lines
 
     def path(self, kind: str, index: int, suffix: str = "") -> Path:
         """Where the file of one kind for one shot belongs."""
@@ -108,41 +95,75 @@ class Parts:
     @property
     def finished(self) -> int:
         """Number of finished shots."""
-        return len(self.state["shots"])
+        return len(self.shots)
 
     def shot(self, index: int) -> dict[str, Any] | None:
         """The record of a finished shot, None where it is not finished."""
-        found: dict[str, Any] | None = self.state["shots"].get(str(index))
-        return found
+        found = self.shots.get(index)
+        return None if found is None else found["record"]
 
-    def finish(self, index: int, record: dict[str, Any]) -> None:
-        """Note that a shot is finished; its files must be complete."""
-        self.state["shots"][str(index)] = plain(record)
+    def has(self, index: int, kinds: Sequence[str]) -> bool:
+        """Whether a shot is finished, with files of all these kinds."""
+        found = self.shots.get(index)
+        return found is not None and all(self.path(kind, index).name in found["files"] for kind in kinds)
+
+    def finish(self, index: int, record: dict[str, Any], files: Sequence[Path] = ()) -> None:
+        """Note that a shot is finished.
+
+        Args:
+            index: its number.
+            record: what is to be known of it.
+            files: its files or folders, which must be complete and lie in the folder; the disk holds them afterwards.
+        """
+        for path in files:
+            flush(path)
+        flush_names(self.folder)
+        self.shots[index] = {"record": plain(record), "files": {path.name: checksum_of(path) for path in files}}
         self._write()
 
     def noted(self, key: str) -> Any:
         """What this run or an earlier one noted under ``key``, None where nothing was."""
-        return self.state.get(key)
+        return self.notes.get(key)
 
     def note(self, key: str, value: Any) -> None:
         """Note something that a resumed run must know, such as the tile that was chosen."""
-        self.state[key] = plain(value)
+        self.notes[key] = plain(value)
         self._write()
+
+    def drop_damaged(self) -> int:
+        """Take shots whose files are not what they were off the list; returns how many there were."""
+        damaged = [index for index, shot in self.shots.items() if not self._verifies(shot["files"])]
+        for index in damaged:
+            del self.shots[index]
+        return len(damaged)
 
     def discard(self) -> None:
         """Remove the folder with all that is in it."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def _verifies(self, files: dict[str, str]) -> bool:
+        try:
+            return all(checksum_of(self.folder / name) == checksum for name, checksum in files.items())
+        except OSError:
+            return False
+
     def _write(self) -> None:
-        state = {"format": STATE_FORMAT, **self.state}
-        write_whole(self.folder / "state.json", to_json(state).encode())
+        head = sealed({"format": STATE_FORMAT, "fingerprint": self.fingerprint, "notes": self.notes})
+        shots = {str(index): sealed(shot) for index, shot in sorted(self.shots.items())}
+        write_whole(self.folder / "state.json", json.dumps({**head, "shots": shots}, indent=1).encode())
 
 
-def _read_state(folder: Path) -> dict[str, Any] | None:
-    """The state that an earlier run left behind, None where there is none of any use."""
+def _read_state(folder: Path) -> tuple[dict[str, Any] | None, dict[int, dict[str, Any]], int]:
+    """What an earlier run left behind: the head (None where there is none of any use), its shots, how many it had.
+
+    Shots whose record is damaged are counted, but not among those that are given back.
+    """
     try:
-        state = json.loads((folder / "state.json").read_text())
-    except (OSError, ValueError):
-        return None
-    whole = isinstance(state, dict) and state.get("format") == STATE_FORMAT
-    return state if whole and isinstance(state.get("shots"), dict) and "fingerprint" in state else None
+        state = json.loads((folder / "state.json").read_bytes().decode())
+        shots = state.pop("shots")
+        found = {int(index): shot for index, shot in shots.items()}
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return None, {}, 0
+    if not is_whole(state) or state.get("format") != STATE_FORMAT:
+        return None, {}, 0
+    return state, {index: shot for index, shot in found.items() if is_whole(shot)}, len(found)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from metadeblur.data.pairs import read_picture
 from metadeblur.networks import traits
 from metadeblur.record import usable_cpus
 from metadeblur.restore import Restorer, RestoreSettings
+from metadeblur.scratch import scratch
 from metadeblur.video import read_clip, write_clip
 from metadeblur.weights import load_deblurrer
 
@@ -117,8 +117,8 @@ def coding_seconds() -> float:
     """
     count, height, width = _CODED
     clip = Clip(moving(count, height, width), fps=30)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "coded.mp4"
+    with scratch() as folder:
+        path = folder / "coded.mp4"
 
         def code() -> float:
             began = time.process_time()

@@ -10,7 +10,8 @@ from PIL import Image
 
 from metadeblur.app.bounds import Bounds
 from metadeblur.errors import MetadeblurError
-from metadeblur.video.info import IMAGE_SUFFIXES, main_video, open_media
+from metadeblur.video.info import main_video, open_media
+from metadeblur.video.stills import IMAGE_SUFFIXES
 
 _LISTS = (b"#EXTM3U", b"ffconcat", b"<MPD", b"[playlist]", b"v=0\r\n", b"v=0\n")
 """How files begin that name other files or addresses to read: nothing that a visitor may have read."""

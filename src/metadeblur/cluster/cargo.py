@@ -1,6 +1,6 @@
 """Files on their way: what a worker reads, shipped to it where it cannot see it; what it makes, sent back likewise.
 
-A file counts as seen where it has the same path, size, time of change and first bytes as for the driver. A folder for
+A file counts as seen where it has the same path, size, time of change and samples as for the driver. A folder for
 results has a name that nobody else makes: where it is there, it is the driver's.
 """
 
@@ -10,19 +10,21 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 from uuid import uuid4
 
 from metadeblur.cluster.connection import folder_of
-from metadeblur.resume import identify_files
+from metadeblur.identity import identify_files
+from metadeblur.scratch import sweep, using
 
 if TYPE_CHECKING:
     from ray import ObjectRef
 
 CHUNK_BYTES = 32 << 20  # of a file that travel at once
+_DELIVERY = ".work-"
 
 Move: TypeAlias = Callable[[Path], Path]
 """Where a file of the driver's is on this machine."""
@@ -59,6 +61,7 @@ class Depot:
 
     def __init__(self, key: str) -> None:
         self.folder = folder_of(key)
+        self._use: AbstractContextManager[Path] | None = None
 
     def find(self, cargo: Cargo) -> Move | None:
         """Where the files are on this machine; None where they are not."""
@@ -88,6 +91,11 @@ class Depot:
 
     def scratch(self) -> Path:
         """A new folder for unfinished things."""
+        if not self.folder.exists():
+            sweep(self.folder.parent)
+        if self._use is None:
+            self._use = using(self.folder)
+            self._use.__enter__()  # until this process ends, however it does
         self.folder.mkdir(mode=0o700, exist_ok=True)
         return Path(tempfile.mkdtemp(dir=self.folder))
 
@@ -129,11 +137,17 @@ def files_in(folder: Path) -> list[str]:
 @contextmanager
 def delivery(into: Path) -> Iterator[Path]:
     """The driver's folder for the results of one piece of work, inside of where they belong; removed in the end."""
-    folder = into / f".work-{uuid4().hex}"
+    folder = into / f"{_DELIVERY}{uuid4().hex}"
     folder.mkdir()
     try:
         yield folder
     finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_deliveries(into: Path) -> None:
+    """Remove what a driver that was killed has left; nobody else may work with the folder."""
+    for folder in into.glob(f"{_DELIVERY}*"):
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import shutil
 import signal
 import socket
 import sys
@@ -13,12 +12,13 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from metadeblur.errors import MetadeblurError
+from metadeblur.scratch import remove_unused, scratch
 
 LOCAL = "local"
 STORE_BYTES = 200_000_000  # of the object store that is started here: workers on this machine see the files themselves
@@ -235,7 +235,7 @@ def folder_of(key: str) -> Path:
 def remove_folder_of(key: str) -> None:
     """Remove it; done on each machine by a process that need not load PyTorch for it."""
     for _ in range(10):  # workers that are just being ended may still write
-        shutil.rmtree(folder_of(key), ignore_errors=True)
+        remove_unused(folder_of(key))
         time.sleep(0.2)
         if not folder_of(key).exists():
             return
@@ -248,12 +248,8 @@ def _scratch(address: str) -> Iterator[str]:
         yield ""
         return
     usual = tempfile.gettempdir()
-    folder = tempfile.mkdtemp(prefix="metadeblur-", dir=usual if len(usual) <= _SHORT or os.name != "posix" else "/tmp")
-    try:
-        yield folder
-    finally:
-        with suppress(OSError):
-            shutil.rmtree(Path(folder))
+    with scratch(Path(usual if len(usual) <= _SHORT or os.name != "posix" else "/tmp")) as folder:
+        yield str(folder)
 
 
 class _Nowhere:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -43,8 +42,6 @@ def measure_on_cluster(
     left = [job for job in jobs if not is_measured(job)]
     if not left:
         return
-    for old in left[0].out.glob(".work-*"):  # of a driver that was killed
-        shutil.rmtree(old, ignore_errors=True)
     with joined(cluster):
         crew = Crew(net, cluster, left[0].settings.restoration.device, talk)
         talk.say(f"working on {crew.places.describe()}")

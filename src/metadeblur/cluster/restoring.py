@@ -103,13 +103,12 @@ class _Together:
 
     async def _restored(self, number: int, job: Job) -> dict[str, Any]:
         device = self.crew.places.device
-        run = Run(job, self.net, self.settings, self.model, self.talk, device=device)
-        try:
-            return await self._shots_of(number, run)
-        except BaseException as error:
-            self.kept += run.parts.finished
-            run.stopped(error)
-            raise
+        with Run(job, self.net, self.settings, self.model, self.talk, device=device) as run:
+            try:
+                return await self._shots_of(number, run)
+            except BaseException:
+                self.kept += run.parts.finished
+                raise
 
     async def _shots_of(self, number: int, run: Run) -> dict[str, Any]:
         """Take the steps of a run, and have the scan and the shots done by the crew."""

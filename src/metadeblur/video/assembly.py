@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -17,6 +15,8 @@ import torch
 
 from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
+from metadeblur.locks import beside, writing
+from metadeblur.scratch import scratch
 from metadeblur.video.carried import (
     FORMATS,
     chapters,
@@ -41,7 +41,7 @@ from metadeblur.video.folder import (
 from metadeblur.video.info import VideoInfo, main_video, open_media
 from metadeblur.video.lost import lost_in_video
 from metadeblur.video.marks import with_messages
-from metadeblur.video.output import check_writable, refusals, whole
+from metadeblur.video.output import check_writable, refusals, remove, whole
 from metadeblur.video.reading import VideoReader
 from metadeblur.video.segments import SegmentWriter
 from metadeblur.video.stills import write_picture
@@ -63,6 +63,7 @@ def assemble(
     output: Path,
     *,
     times: TimeTable | None = None,
+    draft: Path | None = None,
 ) -> tuple[str, ...]:
     """Join segments, in order, into the finished file, with everything else of the source.
 
@@ -76,6 +77,7 @@ def assemble(
         output: the file, or the folder for frames.
         times: the source's table of time stamps; None: decode the source once more to get it. For a preview, its
             :meth:`~TimeTable.first` frames: what comes later in the other streams is left out.
+        draft: where to write instead, for the caller to give it its name (:func:`metadeblur.video.whole`).
 
     Returns:
         What could not be kept, one sentence each; empty as a rule.
@@ -84,12 +86,12 @@ def assemble(
         MetadeblurError: the segments do not have as many frames as the table, the container cannot hold a stream of the
             source, the disk is full, or there is no permission.
     """
+    if draft is None:
+        with whole(output) as draft:
+            return assemble(segments, info, output, times=times, draft=draft)
     if output_kind(output) != "video":
-        return assemble_pictures(segments, info, output)
-    if times is None:
-        times = VideoReader(info.path).times
-    with whole(output) as unfinished:
-        return _join(segments, info, output, unfinished, times)
+        return assemble_pictures(segments, info, output, draft)
+    return _join(segments, info, output, draft, times or VideoReader(info.path).times)
 
 
 def check_output(source: Path | str, output: Path | str, settings: EncodeSettings | None = None) -> tuple[str, ...]:
@@ -124,8 +126,8 @@ def check_output(source: Path | str, output: Path | str, settings: EncodeSetting
     check_writable(output)
     if kind == "frames":
         refuse_foreign_files(output, picture_stems(info))
-    with tempfile.TemporaryDirectory(prefix="metadeblur-") as folder:
-        segment, trial = Path(folder) / "segment", Path(folder) / f"trial{output.suffix}"
+    with scratch() as folder:
+        segment, trial = folder / "segment", folder / f"trial{output.suffix}"
         with SegmentWriter(segment, info, settings, output=output, source=reader) as writer:
             writer.write(torch.zeros(3, info.height, info.width))
         if kind != "video":
@@ -166,17 +168,16 @@ def write_clip(
         return
     if times is None:
         times = TimeTable(tuple(range(len(clip))), 1 / clip.fps, 1)
-    segment = path.with_name(f".{path.stem}.segment")
-    try:
-        with SegmentWriter(segment, info, settings, output=path, source=reader) as writer:
-            for frame in clip:
-                writer.write(frame)
-        assemble([segment], info, path, times=times)
-    finally:
-        if segment.is_dir():
-            shutil.rmtree(segment)
-        else:
-            segment.unlink(missing_ok=True)
+    with refusals(path), writing(path):
+        segment = beside(path, "segment")
+        remove(segment)  # of a run that was killed
+        try:
+            with SegmentWriter(segment, info, settings, output=path, source=reader) as writer:
+                for frame in clip:
+                    writer.write(frame)
+            assemble([segment], info, path, times=times)
+        finally:
+            remove(segment)
 
 
 def _clip_info(clip: Clip, path: Path) -> VideoInfo:

@@ -14,7 +14,6 @@ from metadeblur.video.carried import content_tags
 from metadeblur.video.encoding import output_kind
 from metadeblur.video.info import VideoInfo, open_media
 from metadeblur.video.marks import lost_marks
-from metadeblur.video.output import whole
 from metadeblur.video.segments import HDR, WIDE, is_grouped
 from metadeblur.video.stills import TRANSPARENT_SUFFIXES, Still, lost_of, several_suffixes, write_several
 
@@ -22,8 +21,14 @@ Picture = tuple[Path, tuple[Path, ...], tuple[Still, ...]]
 """Name of a picture file to write, the pictures of segments that go into it, and those of the source."""
 
 
-def assemble_pictures(segments: Sequence[Path], info: VideoInfo, output: Path) -> tuple[str, ...]:
+def assemble_pictures(segments: Sequence[Path], info: VideoInfo, output: Path, draft: Path) -> tuple[str, ...]:
     """Make the finished folder, or the one picture file, of segments.
+
+    Args:
+        segments: folders of pictures, in the order of the shots.
+        info: the source.
+        output: what is written in the end.
+        draft: where to write it first.
 
     Returns:
         What could not be kept, one sentence each.
@@ -36,15 +41,14 @@ def assemble_pictures(segments: Sequence[Path], info: VideoInfo, output: Path) -
     else:
         pictures = _named(files, info, output)
         refuse_foreign_files(output, {name.name for name, _, _ in pictures})
-    with whole(output) as unfinished:
-        if not single:
-            unfinished.mkdir()
-        for name, parts, stills in pictures:
-            place = unfinished if single else unfinished / name
-            if len(parts) > 1:
-                write_several(place, parts, stills)
-            else:
-                _give(parts[0], place)
+    if not single:
+        draft.mkdir()
+    for name, parts, stills in pictures:
+        place = draft if single else draft / name
+        if len(parts) > 1:
+            write_several(place, parts, stills)
+        else:
+            _give(parts[0], place)
     return lost_in_pictures(info, {name.suffix.lower() for name, _, _ in pictures})
 
 

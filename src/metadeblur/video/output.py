@@ -6,12 +6,13 @@ import errno
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import av
 
 from metadeblur.errors import MetadeblurError
+from metadeblur.locks import beside, writing
 
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -26,20 +27,32 @@ class Unfinished:
 
     def __init__(self, target: Path) -> None:
         self._target = target
-        self.path = target.with_name(f".{target.stem}.unfinished{target.suffix}")
-        _remove(self.path)
+        self.path = beside(target, "unfinished", target.suffix)
+        self._replaced = beside(target, "replaced")
+        remove(self.path)
+        if self._replaced.exists() and not target.exists():  # a run was killed between two names
+            self._replaced.rename(target)
+        remove(self._replaced)
 
     def finish(self) -> None:
-        """Give it its name; what was there before is replaced."""
-        if self.path.is_file():
-            _flush(self.path)
-        if self._target.is_dir():
-            shutil.rmtree(self._target)
-        self.path.replace(self._target)
+        """Have the disk hold all of it, then give it its name; what was there before is replaced."""
+        flush(self.path)
+        aside = self._target.is_dir()
+        if aside:  # a folder cannot be replaced in one step
+            self._target.rename(self._replaced)
+        try:
+            self.path.replace(self._target)
+        except OSError:
+            if aside:
+                self._replaced.rename(self._target)
+            raise
+        flush_names(self._target.parent)
+        if aside:
+            remove(self._replaced)
 
     def discard(self) -> None:
         """Remove what was written, if it has not got its name yet."""
-        _remove(self.path)
+        remove(self.path)
 
 
 @contextmanager
@@ -52,9 +65,10 @@ def whole(target: Path) -> Iterator[Path]:
         target: the file or folder to write; what is there is replaced.
 
     Raises:
-        MetadeblurError: the disk is full, there is no permission, or the folder to write to is missing.
+        MetadeblurError: the disk is full, there is no permission, the folder to write to is missing, or somebody else
+            is writing the same.
     """
-    with refusals(target):
+    with refusals(target), writing(target):
         unfinished = Unfinished(target)
         try:
             yield unfinished.path
@@ -97,13 +111,29 @@ def _reason(target: Path, error: OSError | av.FFmpegError) -> str:
     return f"{target}: writing failed ({error.strerror or error}); nothing was left"
 
 
-def _flush(file: Path) -> None:
-    """Have the system write everything now: a full disk must show before the file gets its name."""
-    with file.open("rb") as opened:
+def flush(path: Path) -> None:
+    """Have the disk hold a file, or all that is in a folder: a full disk must show before anything counts."""
+    if path.is_dir():
+        for entry in path.iterdir():
+            flush(entry)
+        flush_names(path)
+        return
+    with path.open("rb+" if os.name == "nt" else "rb") as opened:
         os.fsync(opened.fileno())
 
 
-def _remove(path: Path) -> None:
+def flush_names(folder: Path) -> None:
+    """Have the disk hold which names are in a folder, where the system can."""
+    with suppress(OSError):  # Windows opens no folders, and some file systems cannot flush them
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder with all that is in it, if it is there."""
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:
