@@ -106,13 +106,14 @@ def try_lock(path: Path, patience: float = 0.0) -> FileLock | None:
     if not path.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path.parent))
     lock = FileLock(path, thread_local=False)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a file system without locks, where the file itself is one
-        try:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a file system without locks, where the file itself is one
             lock.acquire(timeout=patience, poll_interval=0.05)
-        except Timeout:
-            return None
-    if not isinstance(lock, SoftFileLock):  # which has a note of its own
+    except Timeout:
+        return None
+    soft = isinstance(lock, SoftFileLock)  # which has a note of its own
+    if not soft:
         with suppress(OSError):  # it is only read to say who it is
             path.write_text(f"{os.getpid()}\n{platform.node()}\n", encoding="utf-8")
     return lock

@@ -194,7 +194,7 @@ def _webp_with(data: bytes, labels: Labels) -> bytes:
     told = {b"ICCP": (labels.icc, 0x20), b"EXIF": (labels.exif, 0x08), b"XMP ": (labels.xmp, 0x04)}
     flags = sum(flag for value, flag in told.values() if value) | (0x10 if header[0].channels == 4 else 0)
     size = (header[0].width - 1).to_bytes(3, "little") + (header[0].height - 1).to_bytes(3, "little")
-    pixels = {kind: own[kind] for kind in (b"ALPH", b"VP8 ", b"VP8L") if kind in own}
+    pixels = {kind: part for kind, part in own.items() if kind in (b"ALPH", b"VP8 ", b"VP8L")}
     chunks: dict[bytes, bytes] = {b"VP8X": bytes([flags, 0, 0, 0]) + size, b"ICCP": labels.icc, **pixels}
     chunks |= {b"EXIF": labels.exif, b"XMP ": labels.xmp}
     body = b"".join(
