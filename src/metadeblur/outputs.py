@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from metadeblur.errors import MetadeblurError
+from metadeblur.places import is_slashed
 from metadeblur.video.assembly import check_output
 from metadeblur.video.encoding import CONTAINERS, EncodeSettings, output_kind
 from metadeblur.video.info import VideoInfo
-from metadeblur.video.output import check_writable
+from metadeblur.video.output import check_writable, refusals
 from metadeblur.video.stills import IMAGE_SUFFIXES
 
 
@@ -49,9 +50,9 @@ def preview_path(output: Path) -> Path:
 
 def plan(
     sources: Sequence[Path],
-    output: Path | None = None,
+    output: Path | str | None = None,
     *,
-    side_by_side: Path | None = None,
+    side_by_side: Path | str | None = None,
     report: Path | None = None,
     json: Path | None = None,
 ) -> list[Job]:
@@ -60,9 +61,10 @@ def plan(
     Args:
         sources: the inputs; with more than one, ``output``, ``side_by_side`` and ``report`` are folders with one entry
             for each input.
-        output: a file (a folder for a folder of frames); an existing folder takes a video under its default name.
-            None: beside each input.
-        side_by_side: file for blurred and restored next to each other.
+        output: a file (a folder for a folder of frames). A folder that is there, or a text that ends with a slash,
+            takes a video or picture under its default name; another name without a suffix becomes a folder of
+            pictures. None: beside each input.
+        side_by_side: file for blurred and restored next to each other, or a folder for it as with ``output``.
         report: folder for the page.
         json: file for the record; it may not be one of the others.
 
@@ -73,20 +75,31 @@ def plan(
     jobs = []
     for source in sources:
         name = default_name(source)
-        into = output is not None and (several or (output.is_dir() and not source.is_dir()))
         beside_it = source if source.name not in ("", "..") else source.resolve()
-        target = beside_it.with_name(name) if output is None else output / name if into else output
-        beside = side_by_side / name if side_by_side and several else side_by_side
+        target = _placed(output, name, source, several) or beside_it.with_name(name)
+        beside = _placed(side_by_side, name, source, several)
         page = report / Path(name).stem if report and several else report
         jobs.append(Job(source, target, beside, page))
     _refuse_clashes(jobs, json)
     if json is not None:
         check_writable(json)
-    if several:
-        for folder in (output, side_by_side):
-            if folder is not None:
-                folder.mkdir(parents=True, exist_ok=True)
+    for named in (output, side_by_side):
+        if named is not None and any(_is_folder(named, source, several) for source in sources):
+            with refusals(Path(named)):
+                Path(named).mkdir(parents=True, exist_ok=True)
     return jobs
+
+
+def _placed(named: Path | str | None, name: str, source: Path, several: bool) -> Path | None:
+    """Where a result goes for which a file or a folder was named, under its default name in a folder."""
+    if named is None:
+        return None
+    return Path(named) / name if _is_folder(named, source, several) else Path(named)
+
+
+def _is_folder(named: Path | str, source: Path, several: bool) -> bool:
+    """Whether a folder was named that takes files under their default names; a folder of frames is its own result."""
+    return several or (not source.is_dir() and (is_slashed(named) or Path(named).is_dir()))
 
 
 def _refuse_clashes(jobs: Sequence[Job], json: Path | None) -> None:

@@ -5,15 +5,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import tyro
 
 from metadeblur.commands import UsageError
+from metadeblur.places import SLASHES, Folder
 
 if TYPE_CHECKING:
     from metadeblur.adapt import AdaptSettings
     from metadeblur.cluster.connection import ClusterSettings
+
+
+Target: TypeAlias = Annotated[
+    Path,
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="PATH",
+        # A path drops the slash at its end, which tells a folder for the file from a folder of pictures.
+        instance_from_str=lambda words: Folder(words[0]) if words[0].endswith(SLASHES) else Path(words[0]),
+        is_instance=lambda value: isinstance(value, Path),
+        str_from_instance=lambda path: [str(path)],
+    ),
+]
+"""A file or folder to write."""
 
 
 @dataclass(frozen=True)

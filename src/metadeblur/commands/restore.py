@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from metadeblur.commands import UsageError, explain
-from metadeblur.commands.flags import AdaptationFlags, ClusterFlags, positive_seconds
+from metadeblur.commands.flags import AdaptationFlags, ClusterFlags, Target, positive_seconds
 from metadeblur.errors import MetadeblurError
 from metadeblur.progress import Talk
 
@@ -33,8 +33,9 @@ class Restore:
         list[Path], tyro.conf.Positional, tyro.conf.arg(metavar="IN...", help_behavior_hint="(one or more)")
     ]
     """Video files, folders of frames, or pictures."""
-    output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="OUT", help_behavior_hint="")] = None
-    """Where the result goes; several inputs: a folder. Default: beside each input, named NAME_deblurred."""
+    output: Annotated[Target | None, tyro.conf.arg(aliases=["-o"], metavar="OUT", help_behavior_hint="")] = None
+    """Where the result goes; several inputs, or a slash at its end: a folder for it. A new name without a suffix: a
+    folder of pictures. Default: beside each input, named NAME_deblurred."""
     model: Annotated[str, tyro.conf.arg(metavar="NAME|FILE")] = "lite"
     """The deblurring network: a model's name (metadeblur models lists them) or a weight file."""
     adapt: bool = True
@@ -52,7 +53,7 @@ class Restore:
     """Video encoder; auto: H.264, or H.265 for more than 8 bits; VP9 or AV1 in WebM."""
     quality: Annotated[int | Literal["lossless"] | None, tyro.conf.arg(metavar="Q", help_behavior_hint="")] = None
     """A number as the encoder counts (0 is best), or lossless; default: visually lossless."""
-    side_by_side: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    side_by_side: Annotated[Target | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
     """Also write blurred and restored next to each other to this file (several inputs: into this folder)."""
     preview: Annotated[float | None, tyro.conf.arg(metavar="SECONDS", help_behavior_hint="")] = None
     """First restore this many seconds to a file named OUT_preview, then go on with the whole."""

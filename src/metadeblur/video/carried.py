@@ -199,7 +199,7 @@ def opened(path: Path, format_name: str, options: dict[str, str], *, lenient: bo
 def _lenient(path: Path, format_name: str, options: dict[str, str]) -> str:
     """What FFmpeg's muxer "tee" writes to: the one file in the one format."""
     told = ":".join(f"{name}={value}" for name, value in {"f": format_name, **options}.items())
-    return f"[{told}]" + re.sub(r"([\\'|\s])", r"\\\1", str(path))
+    return f"[{told}]" + re.sub(r"([\\'|\s])", r"\\\1", str(path.absolute()))
 
 
 def _stream_name(stream: av.stream.Stream) -> str:

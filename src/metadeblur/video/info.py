@@ -309,7 +309,7 @@ def decoder(stream: av.VideoStream) -> Callable[[Packet[av.VideoStream]], list[a
         stream.thread_type = "AUTO"
         return lambda packet: packet.decode()
     context = cast(av.VideoCodecContext, av.CodecContext.create(name, "r"))
-    context.thread_type = "AUTO"
+    context.thread_type, context.options = "AUTO", stream.codec_context.options
     return lambda packet: context.decode(packet if packet.size else None)
 
 
