@@ -86,8 +86,10 @@ class App:
         for line in warnings(self.host, bool(password)):
             print(line, file=sys.stderr)
         service = Service(self.max_upload * 1_000_000, self.jobs, bounds)
-        # Both are read when Gradio is imported; what it should write itself is deleted with the rest.
-        os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": str(service.visits.folder / "gradio")}
+        # Read when Gradio and torch's compiler are imported; what they should write themselves goes with the rest.
+        own = service.visits.folder
+        os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": str(own / "gradio")}
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(own / "torch"))
         from metadeblur.app.server import serve
 
         with contextlib.suppress(KeyboardInterrupt):  # the usual way to end it
