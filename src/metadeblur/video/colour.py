@@ -9,6 +9,7 @@ except for colours outside of RGB, which are clipped.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import lru_cache
 
 import av
@@ -93,6 +94,19 @@ def subsampling(pix_fmt: str) -> str:
     if len([part for part in layout.components if not part.is_alpha]) < 3:
         return "gray"
     return _SUBSAMPLED.get((64 // layout.chroma_width(), 64 // layout.chroma_height()), "444")
+
+
+def colour_samples(pix_fmt: str) -> Fraction:
+    """How many samples of colour a pixel format has for each pixel.
+
+    >>> [str(colour_samples(name)) for name in ("rgb24", "yuv422p", "yuv420p", "gray")]
+    ['1', '1/2', '1/4', '0']
+    """
+    kind = subsampling(pix_fmt)
+    if kind in ("rgb", "gray"):
+        return Fraction(kind == "rgb")
+    across, down = _steps(kind)
+    return Fraction(1, across * down)
 
 
 def to_rgb(frame: av.VideoFrame, tags: ColourTags, box: tuple[int, int, int, int] | None = None) -> Tensor:

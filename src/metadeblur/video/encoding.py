@@ -83,7 +83,7 @@ _ENCODERS: dict[str, _Encoder] = {
     "h265": _Encoder("libx265", (8, 10, 12), ("420", "422", "444"), 16, 51, "medium", _X26X_PRESETS, even=True),
     "av1": _Encoder("libsvtav1", (8, 10), ("420",), 18, 63, "6", _NUMBERS, even=True),
     "vp9": _Encoder("libvpx-vp9", (8,), ("420", "422", "444"), 16, 63, "3", _NUMBERS[:9], even=False),
-    "ffv1": _Encoder("ffv1", (8, 10, 12, 14, 16), ("420", "422", "444"), 0, 0, "", (), even=False),
+    "ffv1": _Encoder("ffv1", (8, 10, 12, 14, 16), ("gray", "420", "422", "444"), 0, 0, "", (), even=False),
     "prores": _Encoder("prores_ks", (10,), ("444",), 0, 51, "", (), even=False),
     "png": _Encoder("png", (8, 16), (), 0, 0, "", (), even=False),
     "mpeg4": _Encoder("mpeg4", (8,), ("420",), 2, 31, "", (), even=False),
@@ -157,11 +157,14 @@ def plan_encoding(info: VideoInfo, output: Path, settings: EncodeSettings, width
     depth = next((bits for bits in encoder.depths if bits >= wanted), encoder.depths[-1])
     kind = subsampling(info.pix_fmt)
     from_rgb = kind == "rgb" or info.colour.matrix == 0
+    as_rgb = from_rgb and (lossless or _keeps_rgb(info, name, depth))
+    if kind == "rgb" and info.kind != "video":
+        kind = "420"  # pictures become a video that every player shows
     if info.transparent and _holds_opacity(name, suffix):
         planes, opacity, pix_fmt = _with_opacity(name, kind, depth, rgb=lossless and from_rgb)
         encoder_name = encoder.name
     else:
-        pix_fmt, encoder_name = _pixel_format(name, encoder, kind, depth, lossless and from_rgb, width, height)
+        pix_fmt, encoder_name = _pixel_format(name, encoder, kind, depth, as_rgb, width, height)
         planes, opacity = pix_fmt, ""
     _require(encoder_name)
     is_rgb = subsampling(pix_fmt) == "rgb"
@@ -171,9 +174,12 @@ def plan_encoding(info: VideoInfo, output: Path, settings: EncodeSettings, width
         told = info.colour if info.kind == "video" else SRGB_AS_VIDEO
         tags = replace(told.or_else(SRGB_AS_VIDEO), matrix=1, range=LIMITED)
     else:
-        full = info.colour.range == FULL or info.pix_fmt.startswith("yuvj")
+        grey = kind == "gray" and subsampling(pix_fmt) != "gray"
+        full = info.colour.range == FULL or info.pix_fmt.startswith("yuvj") or grey
         full &= name != "prores"  # it has no way to say so
         tags = replace(info.colour, range=FULL if full else LIMITED if name == "prores" else info.colour.range)
+        if full and suffix == ".avi" and subsampling(pix_fmt) != "gray":
+            tags = replace(tags, range=LIMITED)  # it cannot tell, and this is what players assume
     matrix = assumed_matrix(tags.matrix, info.width, info.height)
     if not is_rgb and assumed_matrix(tags.matrix, width, height) != matrix:
         tags = replace(tags, matrix=matrix)  # another size must not change what untold colours mean
@@ -248,7 +254,7 @@ def _pixel_format(
         raise MetadeblurError(
             f"{name} cannot hold RGB of {depth} bits without loss; choose the codec h265, or ffv1 in .mkv"
         )
-    chroma = {"440": "444"}.get(kind, kind)
+    chroma = {"440": "444", "411": "422", "410": "420", "rgb": "444"}.get(kind, kind)
     if chroma not in encoder.kinds:
         chroma = "420"
     odd = width % 2 or (height % 2 and chroma == "420")
@@ -256,7 +262,13 @@ def _pixel_format(
         if "444" not in encoder.kinds:
             raise MetadeblurError(f"{name} needs an even width and height, not {width}x{height}; choose another codec")
         chroma = "444"
-    return f"yuv{chroma}p{ending}", encoder.name
+    return "gray" + ending if chroma == "gray" else f"yuv{chroma}p{ending}", encoder.name
+
+
+def _keeps_rgb(info: VideoInfo, name: str, depth: int) -> bool:
+    """Whether a video of RGB stays RGB although it is compressed: where players show the source, they show this too."""
+    same = info.codec == {"h265": "hevc"}.get(name, name)
+    return info.kind == "video" and same and (name in ("h265", "vp9") or (name == "h264" and depth == 8))
 
 
 def _holds_opacity(name: str, suffix: str) -> bool:
