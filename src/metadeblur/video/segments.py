@@ -188,7 +188,19 @@ class SegmentWriter:
         frame.colorspace, frame.color_range = plan.colour.matrix, plan.colour.range
         frame.color_primaries, frame.color_trc = plan.colour.primaries, plan.colour.transfer
         frame.pts, frame.time_base = self.frames, 1 / plan.rate
-        container.mux(stream.encode(frame))
+        with _usual_scheduling():
+            container.mux(stream.encode(frame))
+
+
+@contextmanager
+def _usual_scheduling() -> Iterator[None]:
+    """Take back what an encoder does to this thread: as root, SVT-AV1 gives it real-time priority over everything."""
+    scheduling = getattr(os, "sched_getscheduler", None)  # Linux has it
+    before = scheduling(0) if scheduling else None
+    yield
+    if scheduling and scheduling(0) != before:
+        with suppress(OSError):
+            os.sched_setscheduler(0, before or os.SCHED_OTHER, os.sched_param(0))
 
 
 def segment_suffix(info: VideoInfo, output: Path, settings: EncodeSettings, number: int) -> str:
