@@ -271,7 +271,7 @@ def test_webm(tmp_path: Path, bits: int, codec: str) -> None:
 def test_av1_leaves_the_process_its_usual_scheduling(tmp_path: Path) -> None:
     before = os.sched_getscheduler(0)
     clip = Clip(torch.zeros(2, 3, 64, 64))
-    write_clip(clip, tmp_path / "a.mkv", EncodeSettings(codec="av1"))
+    write_clip(clip, tmp_path / "a.mkv", settings=EncodeSettings(codec="av1"))
     assert os.sched_getscheduler(0) == before
 
 
