@@ -6,6 +6,7 @@ it when memory runs out or a damaged file brings a decoder down.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import sys
@@ -15,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -44,6 +46,11 @@ class Workers:
             # The second one is what torch loads when a network first runs: seconds, for every restoration.
             self._context.set_forkserver_preload(["metadeblur.app.work", "torch._dynamo"])
         self._share, self._pixels = share, pixels
+
+    def warm(self) -> None:
+        """Begin to import what the processes need, so that the first one need not wait for it; returns at once."""
+        if sys.platform != "win32":
+            forkserver.ensure_running()
 
     def start(self, folder: Path, function: Callable[..., Any], *values: Any) -> tuple[BaseProcess, Connection]:
         """Call ``function(*values, tell)`` in a process that works in ``folder``; its messages come by the connection.
@@ -92,18 +99,19 @@ def _work(
     threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
     limit_pixels(pixels)
     os.umask(0o077)
-    os.chdir(folder)
     tempfile.tempdir = str(folder)
     if share > 1:
         import torch
 
         torch.set_num_threads(max(1, torch.get_num_threads() // share))
-    try:
-        messages.send(("done", function(*values, messages.send)))
-    except BrokenPipeError:
-        return  # nobody is left to hear it
-    except BaseException as error:  # told to whoever waits
-        messages.send(("failed", explain(error).removeprefix("error: ")))
+    with contextlib.suppress(BrokenPipeError):  # nobody is left to hear it
+        try:
+            os.chdir(folder)
+            messages.send(("done", function(*values, messages.send)))
+        except BrokenPipeError:
+            raise
+        except BaseException as error:  # told to whoever waits
+            messages.send(("failed", explain(error).removeprefix("error: ")))
 
 
 def _end_with(parent: BaseProcess | None) -> None:

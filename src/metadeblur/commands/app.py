@@ -90,6 +90,7 @@ class App:
         own = service.visits.folder
         os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": str(own / "gradio")}
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(own / "torch"))
+        service.workers.warm()
         from metadeblur.app.server import serve
 
         with contextlib.suppress(KeyboardInterrupt):  # the usual way to end it
