@@ -15,8 +15,8 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
-MOST_OPCODES = 2_000_000
-MOST_TENSORS = 50_000
+MOST_OPCODES = 1_000_000
+MOST_TENSORS = 20_000
 MOST_NESTED = 40  # containers within containers
 _MOST_SIDES = 16  # dimensions of a tensor
 _MOST_NUMBER = 2**62

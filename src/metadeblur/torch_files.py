@@ -71,13 +71,10 @@ def _in_zip(file: BinaryIO, size: int) -> Scan:
     try:
         with zipfile.ZipFile(file) as archive:
             entries = _checked_entries(archive.infolist(), size)
+            if "constants.pkl" in entries:
+                raise ValueError("is a TorchScript program; save its state_dict() instead")
             if "data.pkl" not in entries:
-                program = "constants.pkl" in entries or any(name.startswith("code/") for name in entries)
-                raise ValueError(
-                    "is a TorchScript program; save its state_dict() instead"
-                    if program
-                    else "is a zip archive without weights; unpack it and give the file inside"
-                )
+                raise ValueError("is a zip archive without weights; unpack it and give the file inside")
             entry = entries["data.pkl"]
             if entry.file_size > _MOST_LIST:
                 raise ValueError(f"its list of tensors has {sized(entry.file_size)}")

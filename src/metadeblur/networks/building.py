@@ -11,8 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as hooks
 
-from metadeblur.errors import MetadeblurError
-
 _CONSTANTS = 1 << 22  # values of tables that a network works out for itself, so that files need not hold them
 _SMALLEST = 64  # an index that a name may hold even in a file of few tensors
 _TAKEN = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
@@ -43,8 +41,6 @@ def built(build: Callable[[dict[str, Tensor]], nn.Module], weights: dict[str, Te
         state = plan.state_dict()
         _check_formats(weights, state)
         return build(weights)
-    except MetadeblurError as error:
-        raise Misfit(str(error)) from error
     except Exception as error:  # names and shapes from a stranger can fail anywhere in a builder
         raise Misfit(_reason(error)) from error
 
