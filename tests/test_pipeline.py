@@ -162,7 +162,7 @@ def test_parts_are_found_again(tmp_path):
     parts.note("tile", 0)
     parts.finish(2, {"index": 2, "loss": math.nan})
     again, (line,) = Parts.open(output, mark, resume=True)
-    assert "1 shots are finished" in line
+    assert "1 shot is finished already" in line
     assert (again.shot(2), again.shot(0), again.noted("tile")) == ({"index": 2, "loss": None}, None, 0)
     again.discard()
     assert names(tmp_path) == []
@@ -172,7 +172,7 @@ def test_parts_are_found_again(tmp_path):
     ("change", "resume", "said"),
     [
         ({"steps": 20}, True, "cannot resume out.mp4: steps was 40, is 20; starting anew"),
-        ({}, False, "dropping 1 finished shots of an earlier run (--resume would have used them)"),
+        ({}, False, "dropping 1 finished shot of an earlier run (--resume would have used them)"),
     ],
 )
 def test_parts_that_do_not_fit_start_anew_and_say_so(tmp_path, change, resume, said):

@@ -14,7 +14,7 @@ from metadeblur.clip import Clip
 from metadeblur.guard import Reason, sharp_already
 from metadeblur.learnable import nothing_to_learn
 from metadeblur.record import plain
-from metadeblur.support import MINIMUM_FRAMES, MINIMUM_PATCH
+from metadeblur.support import MINIMUM_FRAMES, MINIMUM_PATCH, too_few
 
 STRETCH_BYTES = 400_000_000  # frames that are held in memory to adapt to
 STRETCH_FRAMES = 120
@@ -109,7 +109,7 @@ def decide(
     if len(clip) == 1:
         return Decision(net, note="a single picture shows no motion to learn from: the base model is used")
     if len(clip) < MINIMUM_FRAMES:
-        text = f"{len(clip)} frames are too few to adapt to ({MINIMUM_FRAMES} are needed): the base model is used"
+        text = f"{too_few(len(clip))} ({MINIMUM_FRAMES} are needed): the base model is used"
         return Decision(net, note=text)
     if min(clip.height, clip.width) < MINIMUM_PATCH:
         size = f"{clip.width}x{clip.height} px are too small to adapt to (both sides need {MINIMUM_PATCH} px)"

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from metadeblur.errors import MetadeblurError
+from metadeblur.names import joined, name_limit, refuse_long
 from metadeblur.places import is_slashed
 from metadeblur.video.assembly import check_output
 from metadeblur.video.encoding import CONTAINERS, EncodeSettings, output_kind
-from metadeblur.video.info import VideoInfo
-from metadeblur.video.output import check_writable, refusals
+from metadeblur.video.info import VideoInfo, probe
+from metadeblur.video.output import check_writable, make_folder
 from metadeblur.video.stills import IMAGE_SUFFIXES
 
 
@@ -34,9 +35,9 @@ def default_name(source: Path) -> str:
     ('shaky_deblurred.mp4', 'old_deblurred.mkv')
     """
     if source.is_dir():
-        return f"{source.resolve().name}_deblurred"
+        return joined(source.resolve().name, "_deblurred", name_limit(source.resolve().parent))
     suffix = source.suffix if source.suffix.lower() in (*CONTAINERS, *IMAGE_SUFFIXES) else ".mkv"
-    return f"{source.stem}_deblurred{suffix}"
+    return joined(source.stem, f"_deblurred{suffix}", name_limit(source.parent))
 
 
 def preview_path(output: Path) -> Path:
@@ -45,7 +46,7 @@ def preview_path(output: Path) -> Path:
     >>> preview_path(Path("out.mp4")).name
     'out_preview.mp4'
     """
-    return output.with_name(f"{output.stem}_preview{output.suffix}")
+    return output.with_name(joined(output.stem, f"_preview{output.suffix}", name_limit(output.parent)))
 
 
 def plan(
@@ -80,13 +81,18 @@ def plan(
         beside = _placed(side_by_side, name, source, several)
         page = report / Path(name).stem if report and several else report
         jobs.append(Job(source, target, beside, page))
+    for path in (path for job in jobs for path in (job.output, job.side_by_side) if path is not None):
+        refuse_long(path)
     _refuse_clashes(jobs, json)
     if json is not None:
+        if json.is_dir():
+            raise MetadeblurError(f"{json}: is a folder; --json needs the name of a file")
         check_writable(json)
     for named in (output, side_by_side):
         if named is not None and any(_is_folder(named, source, several) for source in sources):
-            with refusals(Path(named)):
-                Path(named).mkdir(parents=True, exist_ok=True)
+            make_folder(Path(named), "the result of several inputs" if several else "a name that ends in /")
+    if several and report is not None:
+        make_folder(report, "the report of several inputs")
     return jobs
 
 
@@ -119,6 +125,17 @@ def _refuse_clashes(jobs: Sequence[Job], json: Path | None) -> None:
     twice = [path for path, count in Counter(target.resolve() for target in targets).items() if count > 1]
     if twice:
         raise MetadeblurError(f"{twice[0]}: two results would be written there; give them different names")
+
+
+def unreadable(jobs: Sequence[Job]) -> dict[int, Exception]:
+    """What is wrong with inputs that cannot even be begun with, by the number of the job."""
+    faults: dict[int, Exception] = {}
+    for number, job in enumerate(jobs):
+        try:
+            probe(job.source)
+        except (MetadeblurError, OSError) as error:
+            faults[number] = error
+    return faults
 
 
 def check_targets(job: Job, encoding: EncodeSettings) -> None:

@@ -19,13 +19,15 @@ from metadeblur.errors import MetadeblurError
 from metadeblur.forecast import Forecast, Work, measured_costs
 from metadeblur.fusion import fusion_of
 from metadeblur.identity import identify_files
+from metadeblur.limits import Seconds, check
 from metadeblur.locks import filling, writing
+from metadeblur.names import counted
 from metadeblur.outputs import Job, can_copy, check_targets, copy_untouched, preview_path
 from metadeblur.progress import Bar, Talk, in_words, stopwatch
 from metadeblur.record import machine, peak_memory_mb, plain, versions
 from metadeblur.report import ShotStory, write_report
 from metadeblur.restore import RestoreSettings, choose_device
-from metadeblur.resume import Parts
+from metadeblur.resume import Parts, kept
 from metadeblur.shot_work import EachFrame, Film, decide_shot, restore_shot, settled, write_shot
 from metadeblur.shots import Scan, Shot, find_shots
 from metadeblur.story import PICTURES, read_story
@@ -52,8 +54,11 @@ class RunSettings:
     adaptation: AdaptSettings = field(default_factory=AdaptSettings)  # its time budget is that of all shots together
     restoration: RestoreSettings = field(default_factory=RestoreSettings)
     encoding: EncodeSettings = field(default_factory=EncodeSettings)
-    preview_seconds: float | None = None  # restored first, to a file of their own
+    preview_seconds: Seconds | None = None  # restored first, to a file of their own
     resume: bool = False  # go on where an earlier run was stopped
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 def restore_file(
@@ -151,7 +156,7 @@ class Run:
                     self.parts.discard()
                     raise cause from error
             if error is not None and self.parts.finished and not isinstance(error, InputChanged):
-                error.add_note(f"{self.parts.finished} finished shots are kept: run it again with --resume to go on")
+                error.add_note(f"{kept(self.parts.finished)}: run it again with --resume to go on")
             else:
                 self.parts.discard()
 
@@ -466,7 +471,7 @@ class Run:
             self.talk.say(f"{name} is cut short: {missing}; what is there is restored")
         damaged = self.reader.times.damaged
         if damaged:
-            self.talk.say(f"{name} is damaged: {damaged} packets could not be decoded and are left out")
+            self.talk.say(f"{name} is damaged: {counted(damaged, 'packet')} could not be decoded, left out here")
 
     def _announce(self) -> None:
         """Before a long run, say how long it will take, from a short piece of it that is done for that."""

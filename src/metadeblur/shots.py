@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Annotated
 
 import cv2
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from scenedetect import AdaptiveDetector, FrameTimecode
 
 from metadeblur.errors import MetadeblurError
+from metadeblur.limits import Count, Within, check
 from metadeblur.sharpness import self_shift_score
 from metadeblur.video import TimeTable, VideoInfo, VideoReader
 
@@ -29,10 +31,16 @@ _WINDOW = 2  # frames on each side of a cut that it is compared with
 class ShotSettings:
     """When one shot ends and the next begins."""
 
-    ratio: float = 2.0  # a cut differs so many times more from its predecessor than the frames around it do
-    least: float = 15.0  # and by at least so much (mean of hue, saturation and value, 0 to 255)
-    alike: float = 0.8  # frames that correlate so well after shifting show the same scene: a jolt, a flash, no cut
-    shortest: int = 3  # frames; cuts closer together than this are one
+    # a cut differs so many times more from its predecessor than the frames around it do
+    ratio: Annotated[float, Within(0, 1_000_000)] = 2.0
+    # and by at least so much (mean of hue, saturation and value, 0 to 255)
+    least: Annotated[float, Within(0, 255)] = 15.0
+    # frames that correlate so well after shifting show the same scene: a jolt, a flash, no cut
+    alike: Annotated[float, Within(-1, 1)] = 0.8
+    shortest: Count = 3  # frames; cuts closer together than this are one
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from torch import Tensor
 from metadeblur.brightness import matched_window
 from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
+from metadeblur.names import counted
 from metadeblur.sharpness import Indices, box_sums, score_frame
 
 Method = Literal["guided", "random"]
@@ -59,6 +60,15 @@ class Place:
     def gap(self) -> float:
         """By how much the sharpest frame stands out from the most blurred one, dB."""
         return self.blurred_score - self.score
+
+
+def too_few(frames: int) -> str:
+    """So many frames are not enough.
+
+    >>> too_few(1), too_few(3)
+    ('1 frame is too few to adapt to', '3 frames are too few to adapt to')
+    """
+    return f"{counted(frames, 'frame')} {'is' if frames == 1 else 'are'} too few to adapt to"
 
 
 @dataclass(frozen=True)
@@ -143,12 +153,11 @@ def choose_support(
     _check_settings(pairs, held_out, method, candidates)
     if not 0 <= margin < len(clip) / 2:
         raise MetadeblurError(
-            f"margin is {margin}; {clip.name} has {len(clip)} frames, of which it must leave at least one"
+            f"margin is {margin}; {clip.name} has {counted(len(clip), 'frame')}, of which it must leave at least one"
         )
     if len(clip) < minimum_frames:
         raise MetadeblurError(
-            f"{clip.name}: {len(clip)} frames are too few to adapt to; at least {minimum_frames} are needed, "
-            "use the base model for this clip"
+            f"{clip.name}: {too_few(len(clip))}; at least {minimum_frames} are needed, use the base model for this clip"
         )
     size = _fit_patch(clip, patch)
     extra = math.ceil(held_out * pairs)

@@ -20,6 +20,7 @@ from metadeblur.checkpoints import Checkpoint, beginning, read_checkpoint
 from metadeblur.deblurrer import Deblurrer, from_spandrel, has_spandrel
 from metadeblur.errors import MetadeblurError
 from metadeblur.fusion import FusionSettings, fusion_of, with_fusion
+from metadeblur.names import shown
 from metadeblur.networks import ARCHITECTURES, recognise
 from metadeblur.networks.building import Misfit, built, check_indices, check_values, no_larger_than
 from metadeblur.plain_files import check_plain, read_object
@@ -245,7 +246,8 @@ def save_deblurrer(
     }
     fusion = fusion_of(net)
     fuses = {_FUSES: json.dumps({"exposure": fusion.exposure, "response": fusion.response})} if fusion else {}
-    about = {**(metadata or {}), "format": "pt"} | fuses
+    # The format holds UTF-8 alone, which names need not be.
+    about = {**{key: shown(value) for key, value in (metadata or {}).items()}, "format": "pt"} | fuses
     with whole(Path(path)) as partial:
         partial.write_bytes(save(weights, metadata=about))
 

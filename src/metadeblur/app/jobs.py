@@ -24,6 +24,7 @@ from typing import Any, Literal
 
 from metadeblur.commands import explain
 from metadeblur.errors import MetadeblurError
+from metadeblur.limited import starting
 from metadeblur.video.info import limit_pixels
 
 State = Literal["waiting", "running", "done", "failed", "cancelled"]
@@ -64,8 +65,11 @@ class Workers:
             daemon=True,
             name=function.__name__,
         )
-        process.start()
-        theirs.close()
+        try:
+            with starting():
+                process.start()
+        finally:
+            theirs.close()
         return process, ours
 
     def call(self, folder: Path, function: Callable[..., Any], *values: Any, seconds: float = 120.0) -> Any:
@@ -179,7 +183,13 @@ class Line:
         job = Job(folder, function, values)
         with self._change:
             self._jobs.append(job)
-        threading.Thread(target=self._run, args=(job,), name="job", daemon=True).start()
+        try:
+            with starting():
+                threading.Thread(target=self._run, args=(job,), name="job", daemon=True).start()
+        except MetadeblurError:
+            with self._change:
+                self._jobs.remove(job)
+            raise
         return job
 
     def before(self, job: Job) -> int:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 
 from metadeblur.errors import MetadeblurError
+from metadeblur.names import counted
 from metadeblur.video.encoding import CONTAINERS
 from metadeblur.video.info import natural_order
 from metadeblur.video.stills import IMAGE_SUFFIXES
@@ -264,7 +265,7 @@ def take(visit: Visit) -> Clip:
     order = sorted(names, key=lambda number: natural_order(Path(names[number])))
     for place, number in enumerate(order):
         (visit.uploads / f"part{number:06d}").rename(folder / f"frame{place:06d}{suffixes[number]}")
-    return Clip(folder.relative_to(visit.folder), f"{len(order)} frames", _different([names[n] for n in order]))
+    return Clip(folder.relative_to(visit.folder), counted(len(order), "frame"), _different([names[n] for n in order]))
 
 
 def _different(names: list[str]) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from metadeblur.app.bounds import Bounds
 from metadeblur.app.hosts import host_of, plain_address
 from metadeblur.commands import UsageError
 from metadeblur.errors import MetadeblurError
+from metadeblur.limits import Within, check
 
 if TYPE_CHECKING:
     from metadeblur.app.server import Site
@@ -37,17 +38,17 @@ class App:
 
     host: Annotated[str, tyro.conf.arg(metavar="ADDRESS")] = "127.0.0.1"
     """Address to listen at; 0.0.0.0 lets everybody in who can reach this computer over the network."""
-    port: Annotated[int, tyro.conf.arg(metavar="PORT")] = 7860
+    port: Annotated[int, Within(0, 65_535), tyro.conf.arg(metavar="PORT")] = 7860
     """Port to listen at; 0: any that is free."""
     password: Annotated[str | None, tyro.conf.arg(metavar="PASSWORD", help_behavior_hint="")] = None
     """Asked for first, with any user name; better given in METADEBLUR_PASSWORD, as others may see a command's flags."""
-    max_upload: Annotated[int, tyro.conf.arg(metavar="MB")] = 500
+    max_upload: Annotated[int, Within(1, 1_000_000), tyro.conf.arg(metavar="MB")] = 500
     """Most megabytes that one clip may have."""
-    max_frames: Annotated[int, tyro.conf.arg(metavar="N")] = Bounds.frames
+    max_frames: Annotated[int, Within(1, 100_000_000), tyro.conf.arg(metavar="N")] = Bounds.frames
     """Most frames that one clip may have."""
-    max_megapixels: Annotated[float, tyro.conf.arg(metavar="N")] = Bounds.pixels / 1e6
+    max_megapixels: Annotated[float, Within(0.01, 1000), tyro.conf.arg(metavar="N")] = Bounds.pixels / 1e6
     """Most million pixels that a frame may have; 8K video has 33."""
-    jobs: Annotated[int, tyro.conf.arg(metavar="N")] = 1
+    jobs: Annotated[int, Within(1, 1000), tyro.conf.arg(metavar="N")] = 1
     """Restorations at the same time; the others wait in line."""
     allow_host: Annotated[_Several, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = ()
     """A further name that the page is reached by, such as deblur.example.org; may be given several times."""
@@ -59,14 +60,7 @@ class App:
     """Open the page in a browser, where there is a screen."""
 
     def __post_init__(self) -> None:
-        for name, least in (("max-upload", 1), ("max-frames", 1), ("jobs", 1), ("port", 0)):
-            value = getattr(self, name.replace("-", "_"))
-            if value < least:
-                raise UsageError(f"--{name} {value}: give {least} or more")
-        if self.port > 65535:
-            raise UsageError(f"--port {self.port}: ports go up to 65535")
-        if not 0.01 <= self.max_megapixels <= 1000:
-            raise UsageError(f"--max-megapixels {self.max_megapixels:g}: give 0.01 to 1000")
+        check(self)
         for name in self.allow_host:
             if host_of(f"[{name}]" if name.count(":") > 1 else name) != (plain_address(name.lower()), None):
                 raise UsageError(f"--allow-host {name}: give the name alone, for instance deblur.example.org")

@@ -22,7 +22,9 @@ from metadeblur.evaluation.sealed import read_sealed, write_sealed
 from metadeblur.evaluation.settings import EvaluateSettings
 from metadeblur.evaluation.summary import summarize
 from metadeblur.evaluation.trial import evaluate_clip
+from metadeblur.locks import beside
 from metadeblur.record import machine, plain, versions, write_json
+from metadeblur.video.output import make_folder
 
 __all__ = [
     "EvaluateSettings",
@@ -64,7 +66,7 @@ MeasureAll = Callable[[Sequence[Job], nn.Module, Progress | None], None]  # meas
 
 def ledger_path(record: Path) -> Path:
     """Where the rows of a clip are noted until its record is written."""
-    return record.with_name(f".{record.stem}.rows.json")
+    return beside(record, "rows", ".json")
 
 
 def read_records(out: Path, summary: dict[str, Any]) -> list[dict[str, Any]]:
@@ -103,7 +105,7 @@ def evaluate(
     found = root if isinstance(root, Benchmark) else None
     benchmark = found or open_benchmark(Path(str(root)), settings.layout, part=settings.part, inputs=settings.inputs)
     folders = _chosen(benchmark, settings)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out, "evaluate")
     conditions = settings.conditions(net, model, benchmark)
     measure = measure_for(benchmark.layout, settings.ssim)
     jobs = [Job(folder, out, settings, measure, conditions) for folder in folders]
@@ -125,10 +127,7 @@ def evaluate(
 def _chosen(benchmark: Benchmark, settings: EvaluateSettings) -> list[ClipFolder]:
     """The clips that are measured."""
     names = [folder.name for folder in benchmark.clips]
-    for wanted, purpose in ((settings.clips, "measure"), (settings.apart, "report apart")):
-        unknown = sorted(set(wanted) - set(names))
-        if unknown:
-            raise MetadeblurError(f"no clip {unknown[0]!r} to {purpose}; clips are {', '.join(names)}")
+    settings.refuse_unknown(names)
     folders = [folder for folder in benchmark.clips if not settings.clips or folder.name in settings.clips]
     files = [record_path(Path(), folder.name).name for folder in folders]
     taken = next((name for name in files if files.count(name) > 1 or name == "summary.json"), None)

@@ -21,6 +21,7 @@ from metadeblur.evaluation.paper import DATASETS, LOSSES, NETWORKS, TABLE_1, TAB
 from metadeblur.evaluation.report import html_table, page, write_table
 from metadeblur.evaluation.runs import Absent, Plan, ReproduceSettings, make_plan, mean_and_spread, say_range
 from metadeblur.evaluation.tables import markdown
+from metadeblur.names import utf8
 from metadeblur.page import section, text
 from metadeblur.pictures import Picture, data_uri, encode_png, side_by_side
 from metadeblur.record import machine, plain, versions, write_json, write_whole
@@ -320,7 +321,7 @@ def _write(experiment: Experiment, plan: Plan, settings: ReproduceSettings) -> N
         write_table(lines, plan.out / name)
     for name, picture in experiment.pictures.items():
         write_whole(plan.out / f"{name}.png", picture)
-    write_whole(plan.out / f"{experiment.name}.html", _page(experiment).encode())
+    write_whole(plan.out / f"{experiment.name}.html", utf8(_page(experiment)))
     record = {
         "experiment": experiment.name,
         "settings": settings,

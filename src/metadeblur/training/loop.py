@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -17,26 +17,32 @@ from torch import Tensor, nn
 
 from metadeblur.checkpoints import load_pickled
 from metadeblur.errors import MetadeblurError
+from metadeblur.limits import Seed, Share, Within, check
 from metadeblur.pictures import Picture, encode_png
+from metadeblur.progress import people
 from metadeblur.training.curves import write_curves
 from metadeblur.training.workers import Workers
-from metadeblur.video.output import whole
+from metadeblur.video.output import make_folder, whole
 
 
 @dataclass(frozen=True)
 class LoopSettings:
     """How long, how fast and how safely a training runs."""
 
-    steps: int = 100_000  # gradient steps in all
-    warmup: int = 200  # steps over which the learning rate rises
+    steps: Annotated[int, Within(1, 1_000_000_000)] = 100_000  # gradient steps in all
+    warmup: Annotated[int, Within(0, 1_000_000_000)] = 200  # steps over which the learning rate rises
     schedule: Literal["level", "cosine"] = "level"  # of the learning rate: level, or half a cosine over all steps
-    decay: int = 0  # last steps over which a level rate falls to zero (before, a run can be prolonged)
-    floor: float = 0.0  # share of the learning rate that a cosine ends at
-    checkpoint_minutes: float = 4.0  # time between checkpoints
-    validate_steps: int = 1000  # steps between validations
-    log_steps: int = 50  # steps whose mean makes one line of log.csv
-    seed: int = 0  # the randomness of the whole run
+    # last steps over which a level rate falls to zero (before, a run can be prolonged)
+    decay: Annotated[int, Within(0, 1_000_000_000)] = 0
+    floor: Share = 0.0  # share of the learning rate that a cosine ends at
+    checkpoint_minutes: Annotated[float, Within(0, 100_000)] = 4.0  # time between checkpoints
+    validate_steps: Annotated[int, Within(1, 1_000_000_000)] = 1000  # steps between validations
+    log_steps: Annotated[int, Within(1, 1_000_000_000)] = 50  # steps whose mean makes one line of log.csv
+    seed: Seed = 0  # the randomness of the whole run
     tensorboard: bool = False  # also write the figures for TensorBoard
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 class Trainee(Protocol):
@@ -135,8 +141,6 @@ def run(
         MetadeblurError: ``out`` holds a checkpoint and ``resume`` was not asked for, a schedule that is not known, or
             figures that are not finite.
     """
-    if settings.schedule not in ("level", "cosine"):
-        raise MetadeblurError(f"schedule {settings.schedule!r} is not known; allowed: level, cosine")
     workers = workers or Workers(torch.device("cpu"))
     saved = workers.agree(_saved(out, resume=resume) if workers.leads else None)
     if isinstance(saved, MetadeblurError):
@@ -144,6 +148,8 @@ def run(
     first, meter = 0, _Meter()
     if saved is not None:
         first, meter = _go_on(trainee, saved, out)
+    if first > settings.steps:
+        raise MetadeblurError(f"{out / 'checkpoint.pt'} is at step {first} already; give --steps {first} or more")
     book = _Book(out, settings, first) if workers.leads else None
     saved_at = time.monotonic()
     with _bar(quiet or not workers.leads) as bar:
@@ -204,7 +210,10 @@ class _Meter:
 
 def _saved(out: Path, *, resume: bool) -> Any:
     """The checkpoint to go on from, None for a new run, or the error that there is one nobody asked for."""
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        make_folder(out, "training")
+    except MetadeblurError as error:
+        return error
     checkpoint = out / "checkpoint.pt"
     if not os.path.lexists(checkpoint):
         return None
@@ -241,6 +250,7 @@ def _bar(quiet: bool) -> Progress:
         TextColumn("{task.fields[speed]}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
+        console=people(),
         disable=quiet,
     )
 
@@ -291,7 +301,7 @@ def _tensorboard(out: Path, first: int) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise MetadeblurError(
-            "TensorBoard is not installed; pip install 'metadeblur[train]', or leave --loop.tensorboard out"
+            "TensorBoard is not installed; pip install 'metadeblur[train]', or leave --tensorboard out"
         ) from error
     return SummaryWriter(str(out / "tensorboard"), purge_step=first + 1)
 

@@ -16,6 +16,7 @@ import torch
 from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
 from metadeblur.locks import beside, writing
+from metadeblur.names import counted, for_ffmpeg
 from metadeblur.scratch import scratch
 from metadeblur.video.carried import (
     FORMATS,
@@ -160,7 +161,9 @@ def write_clip(
         info = reader.info
         check_output(like, path, settings)
         if len(times) != len(clip):
-            raise MetadeblurError(f"{like}: has {len(times)} frames, the clip {len(clip)}; they must be equal")
+            raise MetadeblurError(
+                f"{like}: has {counted(len(times), 'frame')}, the clip {len(clip)}; they must be equal"
+            )
     check_writable(path)
     if output_kind(path) == "image" and len(clip) == 1:
         with whole(path) as unfinished:
@@ -225,7 +228,9 @@ def _join(
     orders = [_order(segment) for segment in segments]
     frames = sum(order.frames for order in orders)
     if frames != len(times):
-        raise MetadeblurError(f"{output}: the segments have {frames} frames and the source {len(times)}; run it again")
+        raise MetadeblurError(
+            f"{output}: the segments have {counted(frames, 'frame')} and the source {len(times)}; run it again"
+        )
     if len({order.extradata for order in orders}) > 1:
         raise MetadeblurError(f"{output}: the segments were encoded with different settings; run without --resume")
     fitted = _fitting(times, output)
@@ -234,7 +239,7 @@ def _join(
         with open_media(info.path) as source:
             return _write(segments, info, output, unfinished, times, fitted, delay, source)
     format_name = FORMATS[output.suffix.lower()]
-    with av.open(str(unfinished), "w", format=format_name, container_options={"fflags": "+bitexact"}) as target:
+    with av.open(for_ffmpeg(unfinished), "w", format=format_name, container_options={"fflags": "+bitexact"}) as target:
         video = _prepare(target, segments[0], info, fitted, format_name)
         for packet in _video_packets(segments, fitted, delay, video, Fraction(0)):
             target.mux(packet)

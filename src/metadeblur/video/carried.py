@@ -13,6 +13,7 @@ from pathlib import Path
 import av
 
 from metadeblur.errors import MetadeblurError
+from metadeblur.names import for_ffmpeg
 from metadeblur.video.clock import Packet, by_recording, may_jump
 from metadeblur.video.info import VideoInfo, open_media
 from metadeblur.video.timing import TimeTable
@@ -193,7 +194,8 @@ def opened(path: Path, format_name: str, options: dict[str, str], *, lenient: bo
     if lenient:  # PyAV asks the table of the muxer that it opens, and this one hands everything on to another
         name = _lenient(path, format_name, options)
         return av.open(name, "w", format="tee", container_options=options, metadata_errors="surrogateescape")
-    return av.open(str(path), "w", format=format_name, container_options=options, metadata_errors="surrogateescape")
+    file = for_ffmpeg(path)
+    return av.open(file, "w", format=format_name, container_options=options, metadata_errors="surrogateescape")
 
 
 def _lenient(path: Path, format_name: str, options: dict[str, str]) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import av
 import torch
 
 from metadeblur.errors import MetadeblurError
+from metadeblur.limits import Quality, check
 from metadeblur.video.colour import (
     FULL,
     LIMITED,
@@ -49,18 +50,12 @@ class EncodeSettings:
 
     # auto: H.264 for 8 bits, H.265 for more; VP9 or AV1 in WebM, MPEG-4 in AVI; one that keeps transparency
     codec: Codec = "auto"
-    quality: int | Literal["lossless"] | None = None  # constant rate factor, lower is better; None: visually lossless
+    # constant rate factor, lower is better; None: visually lossless
+    quality: Quality | Literal["lossless"] | None = None
     preset: str | None = None  # speed: ultrafast ... placebo (h264, h265), 0 slow ... 13 fast (av1), 0 ... 8 (vp9)
 
     def __post_init__(self) -> None:
-        if self.codec not in get_args(Codec):
-            raise MetadeblurError(f"codec {self.codec!r} is unknown; choose one of {', '.join(get_args(Codec))}")
-        if isinstance(self.quality, str) and self.quality != "lossless":
-            raise MetadeblurError(f"quality {self.quality!r} is neither a number nor 'lossless'")
-        if isinstance(self.quality, int) and not 0 <= self.quality <= 63:
-            raise MetadeblurError(
-                f"quality {self.quality} does not exist; 0 (best) to 51 (h264, h265) or 63 (av1, vp9)"
-            )
+        check(self)
 
 
 @dataclass(frozen=True)

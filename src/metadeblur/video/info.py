@@ -16,6 +16,7 @@ import numpy as np
 from av.packet import Packet
 
 from metadeblur.errors import MetadeblurError
+from metadeblur.names import for_ffmpeg
 from metadeblur.video.colour import ColourTags, bit_depth, frame_tags
 from metadeblur.video.marks import frame_marks, stream_marks
 from metadeblur.video.mastering import Mastering, mastering, side_data
@@ -171,7 +172,7 @@ def open_media(path: Path) -> Iterator[av.container.InputContainer]:
     """
     try:
         # Tags that are not UTF-8 go through unchanged.
-        container = av.open(str(path), metadata_errors="surrogateescape", options=_decoding)
+        container = av.open(for_ffmpeg(path), metadata_errors="surrogateescape", options=_decoding)
     except PermissionError as error:
         raise MetadeblurError(f"{path}: no permission to read it") from error
     except (av.FFmpegError, OSError) as error:

@@ -12,7 +12,9 @@ from pathlib import Path
 import av
 
 from metadeblur.errors import MetadeblurError
+from metadeblur.limited import NO_MORE_THREADS, is_thread_limit
 from metadeblur.locks import beside, writing
+from metadeblur.names import refuse_long
 
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -88,12 +90,28 @@ def refusals(target: Path) -> Iterator[None]:
         raise MetadeblurError(_reason(target, error)) from error
 
 
+def make_folder(folder: Path, what: str) -> None:
+    """Make a folder where it is missing, with those that it lies in.
+
+    Raises:
+        MetadeblurError: it is a file, or may not be made or written to; ``what`` needs it.
+    """
+    refuse_long(folder)
+    if folder.exists() and not folder.is_dir():
+        raise MetadeblurError(f"{folder}: is a file; {what} needs a folder, which is made where it is missing")
+    with refusals(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise MetadeblurError(f"{folder}: no permission to write there; choose another folder with -o")
+
+
 def check_writable(target: Path) -> None:
     """Refuse early what :func:`whole` would refuse late.
 
     Raises:
         MetadeblurError: the folder to write to is missing or not writable.
     """
+    refuse_long(target)
     folder = target.absolute().parent
     if not folder.is_dir():
         raise MetadeblurError(f"{target}: the folder {folder} is not there; create it or choose another output")
@@ -108,6 +126,8 @@ def _reason(target: Path, error: OSError | av.FFmpegError) -> str:
         return f"{target}: no permission to write there ({error.strerror}); choose another output"
     if error.errno == errno.ENOENT:
         return f"{target}: the folder {target.parent} is not there; create it or choose another output"
+    if is_thread_limit(error):
+        return f"{target}: {NO_MORE_THREADS} (nothing was left)"
     return f"{target}: writing failed ({error.strerror or error}); nothing was left"
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from metadeblur.errors import MetadeblurError
+from metadeblur.names import for_ffmpeg
 from metadeblur.video.colour import FULL, to_frame
 from metadeblur.video.encoding import EncodeSettings, Encoding, default_suffix, output_kind, plan_encoding
 from metadeblur.video.info import VideoInfo
@@ -174,7 +175,7 @@ class SegmentWriter:
         if self._open is None:
             plan = plan_encoding(self._info, self._output, self._settings, self._size[1], self._size[0])
             exact = {"fflags": "+bitexact"}  # no random identifiers in the file
-            container = av.open(str(self._unfinished.path), "w", format="matroska", container_options=exact)
+            container = av.open(for_ffmpeg(self._unfinished.path), "w", format="matroska", container_options=exact)
             self._open = (container, _add_encoder(container, plan, *self._size), plan)
         container, stream, plan = self._open
         alpha = None
