@@ -282,6 +282,8 @@ def _planar(frame: av.VideoFrame, kind: str, bits: int) -> av.VideoFrame:
     name = frame.format.name
     if name in (target, target.replace("yuv", "yuvj"), target.replace("yuv", "yuva"), target.replace("gbrp", "gbrap")):
         return frame
+    if kind == "rgb" and frame.format.components[0].bits < 8:
+        frame = frame.reformat(format="rgb24")  # straight to planes it would fill up the lower bits with zeros
     return frame.reformat(format=target, interpolation="POINT")
 
 

@@ -41,8 +41,9 @@ class FieldJudge:
 
     def add(self, frame: av.VideoFrame) -> Iterator[FrameOrder]:
         """One more frame; yields those that are decided."""
-        if min(frame.height, frame.width) < _SIDES[0] or frame.height > _SIDES[1]:
-            yield frame, "auto" if frame.interlaced_frame and min(frame.height, frame.width) >= _SIDES[0] else ""
+        small = min(frame.height, frame.width) < _SIDES[0]
+        if small or frame.height > _SIDES[1] or frame.format.components[0].bits < 8:  # few levels are dithered
+            yield frame, "auto" if frame.interlaced_frame and not small else ""
             return
         self._waiting.append(frame)
         self._look(_lines(frame))
