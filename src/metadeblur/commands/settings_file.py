@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from metadeblur.commands import UsageError
+from metadeblur.errors import MetadeblurError
 from metadeblur.limits import OutOfRange, kinds, with_paths
+from metadeblur.plain_files import read_text
 
 
 def from_file(arguments: type[Any], flags: Sequence[str]) -> Any:
@@ -40,13 +42,13 @@ def from_file(arguments: type[Any], flags: Sequence[str]) -> Any:
 def _table(path: Path) -> dict[str, Any]:
     """The file's table."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise UsageError(f"--config {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"--config {path}: not a text file in UTF-8") from error
+        return tomllib.loads(read_text(path))
+    except MetadeblurError as error:
+        raise UsageError(f"--config {error}") from error
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"--config {path}: not TOML: {error}") from error
+    except RecursionError as error:
+        raise UsageError(f"--config {path}: not TOML of settings: nested too deep") from error
 
 
 def _filled(settings: Any, values: dict[str, Any]) -> Any:

@@ -15,6 +15,7 @@ from torch import Tensor
 from metadeblur.data.layouts import ClipFolder
 from metadeblur.errors import MetadeblurError
 from metadeblur.optical_flow import window_flows
+from metadeblur.quiet import silent_libraries
 
 Bytes = NDArray[np.uint8]  # (H, W, 3) RGB
 Flows = NDArray[np.float16]  # (N - 1, H, W, 3), x then y, px from the centre to each neighbour; trust 0..1
@@ -223,11 +224,9 @@ def decode(path: Path) -> NDArray[np.uint8] | None:
         data = np.frombuffer(path.read_bytes(), np.uint8)
     except OSError as error:
         raise MetadeblurError(f"{path}: cannot be read ({error.strerror})") from error
-    return (
-        np.asarray(picture, np.uint8)
-        if data.size and (picture := cv2.imdecode(data, cv2.IMREAD_COLOR)) is not None
-        else None
-    )
+    with silent_libraries():
+        picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    return None if picture is None else np.asarray(picture, np.uint8)
 
 
 def write_png(path: Path, frame: Bytes, *options: int) -> None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from metadeblur.errors import MetadeblurError
+from metadeblur.quiet import silent_libraries
 from metadeblur.video.headers import Header, headers, mapped
 from metadeblur.video.labels import Labels, labelled, lost_labels, read_labels
 from metadeblur.video.tiff import unmultiplied
@@ -253,8 +254,7 @@ def _bytes_of(path: Path) -> bytes:
 
 def _decoded(still: Still, flags: int) -> NDArray[Any] | None:
     """What OpenCV makes of a picture, without a word of its own where that is nothing."""
-    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    try:
+    with silent_libraries():
         if still.header.milliseconds:
             group = _animation(still.path, still.path.stat().st_mtime_ns, still.page // _AT_ONCE)
             picture = group[still.page % _AT_ONCE] if still.page % _AT_ONCE < len(group) else None
@@ -272,8 +272,6 @@ def _decoded(still: Still, flags: int) -> NDArray[Any] | None:
         if picture is not None and content[4:12] in (b"ftypavif", b"ftypavis"):
             return _as_shown(picture, content)
         return picture
-    finally:
-        cv2.utils.logging.setLogLevel(level)
 
 
 @lru_cache(maxsize=2)
