@@ -15,4 +15,9 @@ export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 ruff check .
 ruff format --check .
 mypy
-python -m pytest -n "${WORKERS:-2}" --dist worksteal "${marks[@]}" "$@"
+if [ $# -gt 0 ]; then
+  exec python -m pytest -n "${WORKERS:-2}" --dist worksteal "${marks[@]}" "$@"
+fi
+python -m pytest -n "${WORKERS:-2}" --dist worksteal "${marks[@]}" --ignore tests/test_cluster.py
+# Ray starts processes of its own and ends them: alone.
+python -m pytest "${marks[@]}" tests/test_cluster.py
