@@ -95,9 +95,10 @@ class Killer(threading.Thread):
         while time.monotonic() < until and not self.killed:
             time.sleep(0.02)
             try:
-                self.shots = json.loads(self.state.read_text())["shots"]
+                found = json.loads(self.state.read_text())["shots"]
             except (OSError, ValueError):
                 continue
+            self.shots = {index: shot["record"] for index, shot in found.items()}
             if len(self.shots) == self.finished and len(busy := busy_workers()) == 1:
                 self.killed = next(iter(busy))
                 os.kill(self.killed, signal.SIGKILL)
@@ -106,7 +107,7 @@ class Killer(threading.Thread):
 def without_times(value):
     """A record without what differs from run to run: times, memory, which process it was."""
     if isinstance(value, dict):
-        changing = ("seconds", "output", "worker", "total", "side_by_side", "machine")
+        changing = ("seconds", "output", "worker", "total", "side_by_side", "machine", "checksum")
         kept = {key: entry for key, entry in value.items() if key not in changing and "memory" not in key}
         return {key: without_times(entry) for key, entry in kept.items()}
     return [without_times(entry) for entry in value] if isinstance(value, list) else value
@@ -159,6 +160,7 @@ def test_a_cluster_that_is_too_small_is_refused(settings, device, said):
     ],
 )
 def test_flags_that_make_no_sense_are_refused(tmp_path, capsys, words, code, said):
+    (tmp_path / "a.mp4").touch()
     assert run("restore", tmp_path / "a.mp4", *words) == code
     error = capsys.readouterr().err
     assert error.startswith("metadeblur: error: ")
@@ -167,6 +169,7 @@ def test_flags_that_make_no_sense_are_refused(tmp_path, capsys, words, code, sai
 
 def test_without_the_extra_it_is_said_what_to_install(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "ray", None)
+    (tmp_path / "a.mp4").touch()
     for words in (("restore", tmp_path / "a.mp4"), ("evaluate", tmp_path, "-o", tmp_path)):
         assert run(*words, "--cluster", "local") == 1
         line = "metadeblur: error: --cluster needs Ray, which is not installed: pip install 'metadeblur[cluster]'\n"

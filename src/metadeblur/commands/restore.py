@@ -72,8 +72,10 @@ class Restore:
 
     def run(self) -> None:
         """Restore every input; one that cannot be read is named first, and the others are still done."""
-        self._check()
+        if not self.inputs:
+            raise UsageError("restore needs at least one video file or folder of frames: metadeblur restore IN")
         cluster = self.cluster.settings()
+        refuse_missing(self.inputs, self.output)
         from metadeblur.outputs import plan, unreadable
         from metadeblur.record import write_json
         from metadeblur.weights import load_deblurrer
@@ -130,12 +132,6 @@ class Restore:
     def _json_file(self) -> Path | None:
         """Where the record goes, None for standard output or nowhere."""
         return None if self.json is None or str(self.json) == "-" else self.json
-
-    def _check(self) -> None:
-        """Refuse what no input could make sense of."""
-        if not self.inputs:
-            raise UsageError("restore needs at least one video file or folder of frames: metadeblur restore IN")
-        refuse_missing(self.inputs, self.output)
 
 
 def _one_after_other(
