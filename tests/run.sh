@@ -18,6 +18,7 @@ mypy
 if [ $# -gt 0 ]; then
   exec python -m pytest -n "${WORKERS:-2}" --dist worksteal "${marks[@]}" "$@"
 fi
-python -m pytest -n "${WORKERS:-2}" --dist worksteal "${marks[@]}" --ignore tests/test_cluster.py
-# Ray starts processes of its own and ends them: alone.
-python -m pytest "${marks[@]}" tests/test_cluster.py
+python -m pytest -n "${WORKERS:-2}" --dist worksteal "${marks[@]}" \
+  --ignore tests/test_cluster.py --ignore tests/test_app_attacks.py
+# These start processes of their own and end them: alone.
+python -m pytest "${marks[@]}" tests/test_cluster.py tests/test_app_attacks.py
