@@ -25,12 +25,14 @@ from journey import decoded, run, shaky, shaky_video
 from media import make_frames, make_video
 from metadeblur.adapt import AdaptSettings
 from metadeblur.app import work
+from metadeblur.app.hosts import Hosts
 from metadeblur.app.jobs import Job
 from metadeblur.app.look import chosen, headline, progress, result
 from metadeblur.app.playable import plays_everywhere, write_playable
 from metadeblur.app.server import Site, make_app
 from metadeblur.app.service import Service
 from metadeblur.app.uploads import Clip, Visit, clean_name
+from metadeblur.cli import parse
 from metadeblur.commands.app import App, warnings
 from metadeblur.errors import MetadeblurError
 from metadeblur.pipeline import RunSettings
@@ -375,7 +377,7 @@ def test_names_are_written_as_text():
 
 @pytest.fixture
 def client(service) -> Iterator[TestClient]:
-    with TestClient(make_app(service, Site())) as client:
+    with TestClient(make_app(service, Site()), base_url="http://127.0.0.1") as client:
         yield client
 
 
@@ -435,7 +437,7 @@ def test_the_page_may_load_nothing_from_elsewhere(client):
 
 
 def test_a_password_is_asked_for(service):
-    with TestClient(make_app(service, Site(password="öpen"))) as client:
+    with TestClient(make_app(service, Site(password="öpen")), base_url="http://127.0.0.1") as client:
         assert client.get("/config").status_code == 401
         assert client.post("/gradio_api/run/predict", json={"data": [], "fn_index": 0}).status_code == 401
         wrong = client.post("/login", data={"username": "anyone", "password": "no"})
@@ -445,7 +447,7 @@ def test_a_password_is_asked_for(service):
 
 
 def test_behind_a_proxy_the_page_knows_where_it_is(service):
-    with TestClient(make_app(service, Site(root_path="/deblur"))) as client:
+    with TestClient(make_app(service, Site(root_path="/deblur")), base_url="http://127.0.0.1") as client:
         assert client.get("/config").json()["root"].endswith("/deblur")
 
 
@@ -478,10 +480,33 @@ def test_a_port_that_is_taken_is_named(capsys):
     assert "choose another port with --port" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("words", [["--jobs", "0"], ["--max-upload", "0"], ["--port", "70000"], ["--root-path", "x"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--jobs", "0"],
+        ["--max-upload", "0"],
+        ["--max-frames", "0"],
+        ["--max-megapixels", "0"],
+        ["--max-megapixels", "nan"],
+        ["--port", "70000"],
+        ["--root-path", "x"],
+        ["--allow-host", "https://deblur.example.org"],
+        ["--allow-host", "deblur.example.org:8080"],
+        ["--allow-host", "*"],
+        ["--proxy", "localhost"],
+        ["--proxy", "0.0.0.0/0"],
+    ],
+)
 def test_wrong_usage(words, capsys):
     assert run("app", *words) == 2
     assert f"{words[0]} {words[1]}" in capsys.readouterr().err
+
+
+def test_several_hosts_and_proxies_may_be_named():
+    hosts = ["--allow-host", "Deblur.example.org", "--allow-host", "2001:db8::1"]
+    site = parse(["app", *hosts, "--proxy", "::1", "--proxy", "10.0.0.0/8"])._site("secret")
+    assert (site.further_hosts, site.proxies) == (("Deblur.example.org", "2001:db8::1"), ("::1", "10.0.0.0/8"))
+    assert Hosts.of(site.host, site.further_hosts).answer("deblur.example.org", None)
 
 
 @pytest.mark.parametrize("words", [["--help"], ["app", "--help"]])

@@ -109,7 +109,7 @@ def test_any_size_and_motion_gives_a_picture(height: int, width: int, speed: flo
 
 
 def test_settings_that_make_no_sense_are_refused() -> None:
-    with pytest.raises(MetadeblurError, match="rounds -1"):
+    with pytest.raises(MetadeblurError, match="rounds is -1"):
         BackProjectionSettings(rounds=-1)
     with pytest.raises(MetadeblurError, match="hold"):
         BackProjectionSettings(hold=1.0)

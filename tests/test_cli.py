@@ -91,12 +91,12 @@ def test_no_command_lists_the_commands_and_is_wrong_usage(capsys):
         (["train", "magic"], "no command 'train magic'"),
         (["weights"], "weights import, weights list, weights verify"),
         (["restore"], "at least one video"),
-        (["restore", "a.mp4", "--budget", "0"], "--budget 0"),
-        (["adapt", "a.mp4", "-o", "w.safetensors", "--budget", "-3"], "--budget -3"),
-        (["restore", "a.mp4", "--preview", "-1"], "--preview -1"),
-        (["restore", "a.mp4", "--preview", "nan"], "--preview nan"),
+        (["restore", "a.mp4", "--budget", "0"], "--budget is 0; give a number above 0"),
+        (["adapt", "a.mp4", "-o", "w.safetensors", "--budget", "-3"], "--budget is -3"),
+        (["restore", "a.mp4", "--preview", "-1"], "--preview is -1"),
+        (["restore", "a.mp4", "--preview", "nan"], "--preview is nan"),
         (["restore", "a.mp4", "--stpes", "3"], "--steps"),
-        (["restore", "a.mp4", "--steps", "many"], "steps"),
+        (["restore", "a.mp4", "--steps", "many"], "--steps is many; give a whole number from 0 to 1000000"),
         (["restore", "a.mp4", "--codec", "cinepak"], "codec"),
         (["evaluate", "clips", "-o", "out", "--rows", "blurred,best"], "rows are blurred"),
         (["synth", "-o", "out"], "at least one photograph"),
@@ -246,8 +246,8 @@ def test_demo_films_a_clip_to_be_restored_by_hand(tmp_path, capsys):
     assert sorted(path.name for path in (tmp_path / "clip").iterdir()) == ["shaky.mp4", "sharp"]
     blurred, sharp = (md.read_clip(tmp_path / "clip" / name) for name in ("shaky.mp4", "sharp"))
     assert [(len(clip), clip.height, clip.width) for clip in (blurred, sharp)] == [(6, 64, 96)] * 2
-    assert run("demo", tmp_path / "clip", "--film", "--width", "641") == 1
-    assert "width is 641; give 1 to 640" in capsys.readouterr().err
+    assert run("demo", tmp_path / "clip", "--film", "--width", "641") == 2
+    assert "--width is 641; give a whole number from 32 to 640" in capsys.readouterr().err
 
 
 def test_weights_verify_finds_a_damaged_file(tmp_path, monkeypatch, capsys):

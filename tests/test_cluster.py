@@ -151,8 +151,8 @@ def test_a_cluster_that_is_too_small_is_refused(settings, device, said):
     ("words", "code", "said"),
     [
         (("--workers", "2"), 2, "--workers needs --cluster"),
-        (("--cluster", "local", "--workers", "0"), 1, "workers is 0"),
-        (("--cluster", "local", "--worker-gpus", "0"), 1, "GPUs of a worker are 0"),
+        (("--cluster", "local", "--workers", "0"), 2, "--workers is 0"),
+        (("--cluster", "local", "--worker-gpus", "0"), 2, "--worker-gpus is 0"),
         (("--cluster", "ray://there:10001"), 1, "run metadeblur on a machine of the cluster"),
         (("--cluster", "127.0.0.1:1"), 1, "no Ray cluster answers at 127.0.0.1:1"),
         (("--cluster", "nonsense"), 1, "no Ray cluster answers at nonsense"),
@@ -260,7 +260,7 @@ def test_ctrl_c_ends_the_cluster_that_was_started_and_keeps_finished_shots(tmp_p
     _, error = process.communicate(timeout=SECONDS)
     assert time.monotonic() - began < 20
     assert process.returncode == 1
-    assert error.splitlines()[-1].startswith("metadeblur: stopped; 1 finished shots are kept")
+    assert error.splitlines()[-1].startswith("metadeblur: stopped; 1 finished shot is kept")
     assert "Traceback" not in error
     until = time.monotonic() + 10
     while (left := [pid for pid in session if alive(pid)]) and time.monotonic() < until:

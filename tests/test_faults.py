@@ -303,9 +303,9 @@ def test_weights_that_are_none(tmp_path, fails, content):
 
 def test_a_setting_out_of_range(tmp_path, model, fails):
     video = shaky_video(tmp_path / "a.mp4", (6,))
-    assert "steps is -1" in fails("restore", video, "--model", model, "--steps", "-1")
-    assert "tile 7" in fails("restore", video, "--model", model, "--tile", "7")
-    assert "quality" in fails("restore", video, "--model", model, "--quality", "99")
+    assert "--steps is -1" in fails("restore", video, "--model", model, "--steps", "-1", code=2)
+    assert "--tile is 7" in fails("restore", video, "--model", model, "--tile", "7", code=2)
+    assert "--quality is 99" in fails("restore", video, "--model", model, "--quality", "99", code=2)
 
 
 def test_one_bad_input_of_several_does_not_stop_the_others(tmp_path, model, capsys):

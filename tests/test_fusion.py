@@ -134,7 +134,7 @@ def test_frames_come_as_soon_as_they_can_and_few_are_kept() -> None:
 
 
 def test_settings_that_make_no_sense_are_refused() -> None:
-    with pytest.raises(MetadeblurError, match="radius 0"):
+    with pytest.raises(MetadeblurError, match="radius is 0"):
         FusionSettings(radius=0)
     with pytest.raises(MetadeblurError, match="above 0"):
         FusionSettings(floor=0)

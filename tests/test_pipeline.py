@@ -25,7 +25,8 @@ import metadeblur.decide
 import metadeblur.forecast
 import metadeblur.pipeline
 import metadeblur.progress
-from journey import decoded, names, shaky, shaky_video
+from cases import case
+from journey import PLAIN, decoded, names, run, shaky, shaky_video, small_model
 from media import ROTATED_90, make_frames, make_video, moving_picture, video_packets
 from metadeblur import record
 from metadeblur.adapt import AdaptSettings
@@ -98,8 +99,33 @@ def test_several_inputs_share_folders(tmp_path):
     assert (tmp_path / "out").is_dir()
 
 
+@case(
+    "Files and streams",
+    "-o with a slash at its end, or a folder that is there; -o with a new name without a suffix",
+    "the video goes into that folder under its default name; a folder of pictures is made",
+    "the same rule whether the folder is there or not",
+)
 def test_a_folder_takes_a_video_under_its_default_name(tmp_path):
-    assert plan([tmp_path / "a.mp4"], tmp_path)[0].output == tmp_path / "a_deblurred.mp4"
+    video = tmp_path / "a.mp4"
+    assert plan([video], tmp_path)[0].output == tmp_path / "a_deblurred.mp4"
+    slash = f"{tmp_path}/new/inner/"
+    (job,) = plan([video], slash, side_by_side=f"{tmp_path}/both/")
+    assert job.output == tmp_path / "new" / "inner" / "a_deblurred.mp4"
+    assert job.side_by_side == tmp_path / "both" / "a_deblurred.mp4"
+    assert (tmp_path / "new" / "inner").is_dir()
+    assert plan([video], slash)[0].output == job.output  # it is there now
+    assert plan([video], f"{tmp_path}/pictures")[0].output == tmp_path / "pictures"
+    folder = make_frames(tmp_path / "frames", 1)
+    assert plan([folder], f"{tmp_path}/restored/")[0].output == tmp_path / "restored"
+
+
+def test_the_command_tells_a_folder_for_the_file_from_a_folder_of_pictures(tmp_path):
+    video, model = shaky_video(tmp_path / "a.mp4", (3,)), small_model(tmp_path / "m.safetensors")
+    flags = ("--model", model, *PLAIN)
+    assert run("restore", video, "-o", f"{tmp_path}/folder/", *flags) == 0
+    assert run("restore", video, "-o", tmp_path / "pictures", *flags) == 0
+    assert names(tmp_path / "folder") == ["a_deblurred.mp4"]
+    assert names(tmp_path / "pictures") == ["frame000001.png", "frame000002.png", "frame000003.png"]
 
 
 @pytest.mark.parametrize("output", ["a.mp4", "./sub/../a.mp4", "link.mp4"])
@@ -136,7 +162,7 @@ def test_parts_are_found_again(tmp_path):
     parts.note("tile", 0)
     parts.finish(2, {"index": 2, "loss": math.nan})
     again, (line,) = Parts.open(output, mark, resume=True)
-    assert "1 shots are finished" in line
+    assert "1 shot is finished already" in line
     assert (again.shot(2), again.shot(0), again.noted("tile")) == ({"index": 2, "loss": None}, None, 0)
     again.discard()
     assert names(tmp_path) == []
@@ -146,7 +172,7 @@ def test_parts_are_found_again(tmp_path):
     ("change", "resume", "said"),
     [
         ({"steps": 20}, True, "cannot resume out.mp4: steps was 40, is 20; starting anew"),
-        ({}, False, "dropping 1 finished shots of an earlier run (--resume would have used them)"),
+        ({}, False, "dropping 1 finished shot of an earlier run (--resume would have used them)"),
     ],
 )
 def test_parts_that_do_not_fit_start_anew_and_say_so(tmp_path, change, resume, said):

@@ -211,7 +211,7 @@ def test_nothing_to_run_on_is_one_line(tmp_path):
     with pytest.raises(MetadeblurError, match="experiment 'table3'"):
         reproduce("table3", [tmp_path], tmp_path / "out")
     for wrong in ({"seeds": 0}, {"pairs": (0,)}):
-        with pytest.raises(MetadeblurError, match="at least 1"):
+        with pytest.raises(MetadeblurError, match="from 1 to"):
             ReproduceSettings(**wrong)
 
 

@@ -129,7 +129,7 @@ def test_a_network_without_the_part_says_what_to_do():
 def test_settings_and_flags():
     assert parse(["restore", "in.mp4", "--parameters", "last"]).adaptation.parameters == "last"
     assert AdaptSettings(parameters="decoder").parameters == "decoder"
-    with pytest.raises(MetadeblurError, match="allowed: all, norms-and-biases"):
+    with pytest.raises(MetadeblurError, match="give all, norms-and-biases"):
         AdaptSettings(parameters="encoder")
     with pytest.raises(MetadeblurError, match="release"):
         preset("release").changed(parameters="last")

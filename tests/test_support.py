@@ -119,7 +119,7 @@ def test_clip_ends_can_be_pseudo_sharp_and_their_windows_repeat_the_end(sharpest
     sharp = shaky(1, 1, 64, 64)[0]
     pixels = cv2.blur(sharp.permute(1, 2, 0).numpy(), (9, 1))
     blurred = torch.from_numpy(pixels).permute(2, 0, 1)
-    frames = torch.stack([sharp if t == sharpest else blurred * (1 - 0.01 * t) for t in range(8)])
+    frames = torch.stack([sharp if t == sharpest else blurred * (1 - 0.002 * t) for t in range(8)])
     clip = Clip(frames)
     support = choose_support(clip, pairs=4, patch=32, held_out=0.0, generator=seeded())
     assert {place.frame for place in support.train} == {sharpest}

@@ -138,7 +138,7 @@ def test_the_running_mean_counts_a_shared_weight_once():
 
 
 def test_wrong_settings_are_named(small, tmp_path):
-    with pytest.raises(MetadeblurError, match="loss 'l3' is not known"):
+    with pytest.raises(MetadeblurError, match="loss is 'l3'; give own, balanced"):
         train_deblur(replace(small, loss="l3"), tmp_path / "run", quiet=True)
     with pytest.raises(MetadeblurError, match="no training clips"):
         train_deblur(replace(small, clips=()), tmp_path / "run", quiet=True)

@@ -267,6 +267,14 @@ def test_webm(tmp_path: Path, bits: int, codec: str) -> None:
     assert seconds(output) == seconds(source)
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="scheduling is asked for on Linux only")
+def test_av1_leaves_the_process_its_usual_scheduling(tmp_path: Path) -> None:
+    before = os.sched_getscheduler(0)
+    clip = Clip(torch.zeros(2, 3, 64, 64))
+    write_clip(clip, tmp_path / "a.mkv", settings=EncodeSettings(codec="av1"))
+    assert os.sched_getscheduler(0) == before
+
+
 def test_a_cover_picture_stays(tmp_path: Path) -> None:
     source = make_video(tmp_path / "in.mkv", 3)
     cover = cv2.imencode(".jpg", moving_picture(1, 16, 16)[0])[1].tobytes()

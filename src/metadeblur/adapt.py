@@ -26,6 +26,7 @@ from metadeblur.clip import Clip
 from metadeblur.fusion import FusionSettings, fusion_of, with_fusion
 from metadeblur.guard import Reason, blend, judge, judge_fusion, look_before, sharp_at_times
 from metadeblur.inner_update import Moved, Pair, Progress, inner_update
+from metadeblur.learnable import nothing_to_learn
 from metadeblur.learning import frozen, uses_bf16
 from metadeblur.memory import Costs
 from metadeblur.networks import Loss, traits
@@ -34,7 +35,7 @@ from metadeblur.reblur.flow import FlowReblurrer, fit_flow_reblurrer
 from metadeblur.reblur.updates import Item, NetworkReblurrer, ReblurStage, collect, fit_stage
 from metadeblur.restore import choose_device
 from metadeblur.sharpened import Sharpener, Shrunk
-from metadeblur.support import MINIMUM_FRAMES, Place, SupportSet, choose_support, place_window
+from metadeblur.support import MINIMUM_FRAMES, Place, SupportSet, choose_support, place_window, too_few
 from metadeblur.weights import load_reblurrer
 
 __all__ = [
@@ -150,8 +151,11 @@ def adapt(
     if not settings.fuse:
         with_fusion(base, None)  # the mark of weights that were adapted before
     if len(clip) < MINIMUM_FRAMES:
-        text = f"{len(clip)} frames are too few to adapt to (at least {MINIMUM_FRAMES}); the base model is used"
+        text = f"{too_few(len(clip))} (at least {MINIMUM_FRAMES}); the base model is used"
         return Outcome(base, 0.0, (Reason("length", float(len(clip)), float(MINIMUM_FRAMES), False, text),))
+    nothing = nothing_to_learn(clip)
+    if nothing is not None:
+        return Outcome(base, 0.0, (nothing,))
     if reblurrer is None and settings.reblur == "network":
         reblurrer = load_reblurrer(settings.reblurrer)
     generator = torch.Generator().manual_seed(settings.seed)

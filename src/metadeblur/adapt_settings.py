@@ -4,66 +4,52 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from metadeblur.errors import MetadeblurError
+from metadeblur.limits import YEAR, CountOrNone, LearningRate, Pairs, Patch, Seed, Share, Steps, Within, check
 from metadeblur.reblur.updates import ReblurUpdates
-from metadeblur.subset import PARAMETERS
 
 
 @dataclass(frozen=True)
 class AdaptSettings:
     """How a deblurrer adapts to a clip."""
 
-    pairs: int = 40  # M: places whose pseudo-sharp patch is reblurred
-    blurs: int = 2  # different blurs made for each place
-    steps: int = 120  # gradient steps
-    lr: float = 1.5e-4  # learning rate of Adam
-    patch: int = 256  # side of a patch in px; shrinks to fit small frames
-    batch: int = 2  # pairs a step
-    reblur: Literal["auto", "flow", "network"] = (
-        "auto"  # where the blur comes from: flow (the clip's optical flow), network (the paper's), auto (now: flow)
-    )
+    pairs: Pairs = 40  # M: places whose pseudo-sharp patch is reblurred
+    blurs: Annotated[int, Within(1, 100)] = 2  # different blurs made for each place
+    steps: Steps = 120  # gradient steps
+    lr: LearningRate = 1.5e-4  # learning rate of Adam
+    patch: Patch = 256  # side of a patch in px; shrinks to fit small frames
+    batch: Annotated[int, Within(1, 1024)] = 2  # pairs a step
+    # where the blur comes from: flow (the clip's optical flow), network (the paper's), auto (now: flow)
+    reblur: Literal["auto", "flow", "network"] = "auto"
     method: Literal["guided", "random"] = "guided"  # choice of places; random: as in the paper
     restore_first: bool = True  # restore the pseudo-sharp patches with the base model before flow blurs them again
-    shrink_from: float = 1.2  # px of its own blur from which flow shrinks a restored patch too; 0: never
-    still: float = 0.05  # share of a video deblurrer's pairs with a sharp centre, where sharp and blurred take turns
-    margin: int = 0  # frames at each end of the clip that give no pseudo-sharp patch; the release: 2
-    passes: int = 0  # steps are counted as passes through the pairs; 0: there are as many steps as ``steps`` says
+    # px of its own blur from which flow shrinks a restored patch too; 0: never
+    shrink_from: Annotated[float, Within(0, 1000)] = 1.2
+    still: Share = 0.05  # share of a video deblurrer's pairs with a sharp centre, where sharp and blurred take turns
+    margin: CountOrNone = 0  # frames at each end of the clip that give no pseudo-sharp patch; the release: 2
+    # steps are counted as passes through the pairs; 0: there are as many steps as ``steps`` says
+    passes: Annotated[int, Within(0, 10_000)] = 0
     shuffle: bool = True  # draw the order of the pairs anew for each pass
     mirror: bool = True  # mirror and transpose each batch at random
-    average: float = 1.0  # share of the steps, the last ones, over which the weights are averaged; 0: the last weights
+    average: Share = 1.0  # share of the steps, the last ones, over which the weights are averaged; 0: the last weights
     reblurrer: str = ""  # weight file of the reblurring network and its critic; none: the built-in one
     updates: ReblurUpdates = field(default_factory=ReblurUpdates)  # how that network is fitted to the clip
-    parameters: Literal["all", "norms-and-biases", "decoder", "last", "low-rank"] = (
-        "all"  # what moves: all, or a part that takes less memory (last: the last stage, or the finest decoder level)
-    )
+    # what moves: all, or a part that takes less memory (last: the last stage, or the finest decoder level)
+    parameters: Literal["all", "norms-and-biases", "decoder", "last", "low-rank"] = "all"
     fuse: bool = True  # fuse restored frames with neighbours that show the same sharper (metadeblur.fusion)
     back_project: bool = True  # correct fused frames by what they leave unexplained of the blurred ones
-    held_out: float = 0.25  # further places, as a share of M, that only the guard sees
+    held_out: Annotated[float, Within(0, 2)] = 0.25  # further places, as a share of M, that only the guard sees
     guard: bool = True  # let the guard keep, weaken or drop the adaptation
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # of the gradient steps: auto (bf16 where native), bf16 or fp32
-    budget_seconds: float = 0.0  # adapt within about this time, with fewer pairs and steps; 0: no limit
+    # adapt within about this time, with fewer pairs and steps; 0: no limit
+    budget_seconds: Annotated[float, Within(0, YEAR)] = 0.0
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto, cpu or cuda
-    seed: int = 0  # the only source of randomness
+    seed: Seed = 0  # the only source of randomness
 
     def __post_init__(self) -> None:
-        least = {"pairs": 1, "blurs": 1, "steps": 0, "batch": 1, "patch": 32, "margin": 0, "passes": 0}
-        for name, low in least.items():
-            if getattr(self, name) < low:
-                raise MetadeblurError(f"{name} is {getattr(self, name)}; it must be at least {low}")
-        if not 0 < self.lr < 1:
-            raise MetadeblurError(f"lr is {self.lr}; a learning rate lies between 0 and 1, for instance 1e-4")
-        for name in ("average", "still"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise MetadeblurError(f"{name} is {getattr(self, name)}; it must lie between 0 and 1")
-        if not self.shrink_from >= 0:
-            raise MetadeblurError(f"shrink_from is {self.shrink_from} px; it must be at least 0")
-        if not 0 <= self.held_out <= 2:
-            raise MetadeblurError(f"held_out is {self.held_out}; it must lie between 0 and 2")
-        for name, allowed in _CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise MetadeblurError(f"{name} is {getattr(self, name)!r}; allowed: {', '.join(allowed)}")
+        check(self)
         if self.updates.shared_adam and self.parameters != "all":
             raise MetadeblurError(f"parameters is {self.parameters!r}; the preset release moves all of them")
 
@@ -125,12 +111,3 @@ def preset(name: str) -> AdaptSettings:
         updates = ReblurUpdates(adversarial=0.99, lr_reblurrer=2.5e-6, real="neighbour", shared_adam=True)
         return replace(paper, margin=2, updates=updates)
     raise MetadeblurError(f"preset {name!r} is not known; allowed: flow, paper, release")
-
-
-_CHOICES = {
-    "reblur": ("auto", "flow", "network"),
-    "method": ("guided", "random"),
-    "parameters": PARAMETERS,
-    "precision": ("auto", "fp32", "bf16"),
-    "device": ("auto", "cpu", "cuda"),
-}

@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 
 import torch
 
+from metadeblur.limited import is_thread_limit
+
 Item = TypeVar("Item")
 
 DEPTH = 3  # calls that may wait; each holds a frame
@@ -55,7 +57,13 @@ class Behind:
             return
         while len(self._calls) >= DEPTH:
             self._calls.popleft().result()
-        self._calls.append(self._worker.submit(call, *values))
+        try:
+            self._calls.append(self._worker.submit(call, *values))
+        except RuntimeError as error:
+            if not is_thread_limit(error):
+                raise
+            self._beside = False  # slower, and the same
+            call(*values)
 
     def finish(self) -> None:
         """Wait until every call is made."""
@@ -105,7 +113,13 @@ def prefetch(items: Iterable[Item], depth: int) -> Generator[Item, None, None]:
             offer(error)
 
     worker = Thread(target=work, name="prefetch", daemon=True)
-    worker.start()
+    try:
+        worker.start()
+    except RuntimeError as error:
+        if not is_thread_limit(error):
+            raise
+        yield from items  # slower, and the same
+        return
     try:
         while (entry := queue.get()) is not None:
             if isinstance(entry, BaseException):

@@ -13,14 +13,14 @@ frame is held near to what the network gave.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from metadeblur.errors import MetadeblurError
+from metadeblur.limits import Positive, Within, check
 from metadeblur.linear_light import Response, to_display, to_linear
 from metadeblur.reblur.motion import lengths
 
@@ -33,22 +33,19 @@ _ALMOST_NOTHING = 1e-5  # squared difference of light: keeps the ratio of two ex
 class BackProjectionSettings:
     """How frames are corrected; chosen on synthetic clips and on clips rendered from sharp video, never on val."""
 
-    rounds: int = 4
-    rate: float = 0.5  # share of what is left that a round adds
-    hold: float = 0.25  # share of the way back to the network's frame that a round takes
-    believed: float = 0.05  # light (of 0..1) left unexplained at which a pixel's correction has fallen to half
-    blur_px: float = 3.0  # blur length from which a pixel is corrected in full; below, by the square of its share
-    samples: int = 13  # along a path, at most; twice as many give the same
-    careful: bool = (
-        False  # correct less where blurring the frame again explains the blurred one worse than the frame does
-    )
-    compared_px: float = 8.0  # Gaussian over which the two are compared
+    rounds: Annotated[int, Within(0, 1000)] = 4
+    rate: Positive = 0.5  # share of what is left that a round adds
+    # share of the way back to the network's frame that a round takes
+    hold: Annotated[float, Within(0, 1, below=True)] = 0.25
+    believed: Positive = 0.05  # light (of 0..1) left unexplained at which a pixel's correction has fallen to half
+    blur_px: Positive = 3.0  # blur length from which a pixel is corrected in full; below, by the square of its share
+    samples: Annotated[int, Within(1, 10_001)] = 13  # along a path, at most; twice as many give the same
+    # correct less where blurring the frame again explains the blurred one worse than the frame does
+    careful: bool = False
+    compared_px: Positive = 8.0  # Gaussian over which the two are compared
 
     def __post_init__(self) -> None:
-        if self.rounds < 0 or self.samples < 1:
-            raise MetadeblurError(f"rounds {self.rounds}, samples {self.samples}: at least 0 and 1")
-        if min(self.rate, self.believed, self.blur_px, self.compared_px) <= 0 or not 0 <= self.hold < 1:
-            raise MetadeblurError("rate, believed, blur_px and compared_px must be above 0, hold between 0 and 1")
+        check(self)
 
 
 def back_project(

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from metadeblur.errors import MetadeblurError
 from metadeblur.networks import ARCHITECTURES, traits
+from metadeblur.networks.building import Misfit, built
 from metadeblur.published import PUBLISHED
 from metadeblur.restore import Restorer, RestoreSettings
+from metadeblur.safetensors_files import read_shapes
 from metadeblur.speed import quickest
 from metadeblur.weights import BUILT_IN, VARIANTS, installed_path, load_deblurrer, model_card
 
@@ -84,12 +85,13 @@ def skeleton(name: str) -> nn.Module:
     entry = ARCHITECTURES[network]
     with torch.device("meta"):
         if path.is_file():
-            with safe_open(path, framework="pt") as file:
-                shapes = {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118 (not a dict)
-            weights = {key: torch.empty(shape) for key, shape in shapes.items()}
+            weights = {key: torch.empty(shape) for key, shape in read_shapes(path).items()}
         else:
             weights = entry.published().state_dict()
-        return entry.variants.get(name, entry.build)(weights).eval()
+        try:
+            return built(entry.variants.get(name, entry.build), weights).eval()
+        except Misfit as error:
+            raise MetadeblurError(f"{path}: not the weights of {network}: {error}") from error
 
 
 def multiply_adds(net: nn.Module, height: int, width: int) -> int:

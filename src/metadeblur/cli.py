@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
+import io
+import math
 import os
 import signal
 import sys
 import threading
-import tomllib
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, is_dataclass, replace
-from itertools import pairwise
+from dataclasses import dataclass, is_dataclass
+from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Any, Protocol
 
 from metadeblur import __version__
 from metadeblur.commands import UsageError, explain
+from metadeblur.commands.inputs import stray, there
+from metadeblur.commands.settings_file import from_file
+from metadeblur.limits import OutOfRange, allowed, fits, is_numeric, kinds, length, number
+from metadeblur.names import shown
 
 DONE, FAILED, USAGE = 0, 1, 2
+UNHEARD = 141  # nobody reads what is printed: as of a command that the system ends for it
+CLEANING_SECONDS = 3.0  # after a request to end, in which another one is not heard
 
 
 class Command(Protocol):
@@ -64,16 +74,43 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the words after ``metadeblur``; None: those of this process.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # no name may stop a command because a terminal cannot write it
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        code = _ended(words)
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+        return code
+    except BrokenPipeError:  # the reader of a pipe has seen enough
+        _silence()
+        return UNHEARD
+
+
+def _ended(words: Sequence[str]) -> int:
+    """Run one command line, tell what goes wrong, and return the exit code."""
     try:
         with _ended_like_ctrl_c():
             return _dispatch(words)
+    except BrokenPipeError:
+        raise
     except SystemExit as stop:  # the parser has printed its help or what is wrong
         return stop.code if isinstance(stop.code, int) else USAGE
     except (Exception, KeyboardInterrupt) as error:
         if os.environ.get("METADEBLUR_DEBUG"):
             raise
-        print(f"metadeblur: {explain(error)}", file=sys.stderr)
+        print(f"metadeblur: {shown(explain(error))}", file=sys.stderr)
         return USAGE if isinstance(error, UsageError) else FAILED
+
+
+def _silence() -> None:
+    """Send what is still to be printed nowhere, so that Python does not complain of it at its end."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
 
 
 def _dispatch(words: Sequence[str]) -> int:
@@ -93,19 +130,29 @@ def _dispatch(words: Sequence[str]) -> int:
 
 @contextmanager
 def _ended_like_ctrl_c() -> Iterator[None]:
-    """Have a polite request to end, or a closed terminal, clean up as Ctrl-C does."""
-    names = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    """Have a polite request to end, or a closed terminal, clean up as Ctrl-C does; once, however many there are."""
+    usual = {signal.SIGINT: signal.default_int_handler}
+    usual |= {getattr(signal, name): signal.SIG_DFL for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)}
     # A signal that is ignored (nohup) or handled by a program that uses this one stays so.
-    ours = [name for name in names if signal.getsignal(name) is signal.SIG_DFL]
+    ours = {number: before for number, before in usual.items() if signal.getsignal(number) is before}
     if threading.current_thread() is not threading.main_thread():
-        ours = []
+        ours = {}
+    ended = -math.inf
+
+    def end(_number: int, _frame: FrameType | None) -> None:
+        nonlocal ended
+        # A closed terminal and a system that shuts down send several; the second must not cut the cleaning up short.
+        if time.monotonic() - ended > CLEANING_SECONDS:
+            ended = time.monotonic()
+            raise KeyboardInterrupt
+
     for name in ours:
-        signal.signal(name, signal.default_int_handler)
+        signal.signal(name, end)
     try:
         yield
     finally:
-        for name in ours:
-            signal.signal(name, signal.SIG_DFL)
+        for name, before in ours.items():
+            signal.signal(name, before)
 
 
 def _group(word: str) -> list[str]:
@@ -152,9 +199,52 @@ def parse(words: Sequence[str]) -> Command:
     entry = COMMANDS[name]
     arguments: Any = getattr(importlib.import_module(f"metadeblur.commands.{entry.module}"), entry.arguments)
     flags = list(words[len(name.split()) :])
-    default = _from_file(arguments, flags)
-    command: Command = tyro.cli(arguments, args=flags, prog=f"metadeblur {name}", default=default)
-    return command
+    _refuse_no_numbers(arguments, flags)
+    default = from_file(arguments, flags)
+    parser: Any = partial(tyro.cli, arguments, args=flags, prog=f"metadeblur {name}", default=default)
+    try:
+        command, rest = parser(return_unknown_args=True)
+    except OutOfRange as error:
+        raise UsageError(f"{_flag(error.name)} {error.fault}") from error
+    if any(word.startswith("-") and not there(Path(word)) for word in rest):
+        parser()  # says which flag may have been meant
+    if rest:
+        raise UsageError(stray(command, name, rest))
+    parsed: Command = command
+    return parsed
+
+
+def _flag(name: str) -> str:
+    """The flag of a setting.
+
+    >>> _flag("learning_rate")
+    '--learning-rate'
+    """
+    return f"--{name.replace('_', '-')}"
+
+
+def _refuse_no_numbers(arguments: type[Any], flags: Sequence[str]) -> None:
+    """Refuse words in the places of numbers; numbers out of range are found by the settings themselves."""
+    known = dict(_flags(arguments))
+    for place, flag in enumerate(flags):
+        name, given, value = flag.partition("=")
+        kind = known.get(_flag(name.removeprefix("--")) if name.startswith("--") else name)
+        if kind is None or not is_numeric(kind):
+            continue
+        values = [value] if given else flags[place + 1 : place + 1 + length(kind)]
+        for one in values:
+            if one != "None" and not fits(one, kind) and isinstance(number(one, kind), str):
+                raise UsageError(f"{name} is {one}; give {allowed(kind)}")
+
+
+def _flags(arguments: type[Any]) -> Iterator[tuple[str, Any]]:
+    """The flags of a command with their types; settings inside of it are flags without a prefix."""
+    for name, kind in kinds(arguments).items():
+        plain = getattr(kind, "__origin__", kind)
+        if is_dataclass(plain) and isinstance(plain, type):
+            yield from _flags(plain)
+        else:
+            yield _flag(name), kind
 
 
 def _unknown(words: Sequence[str]) -> str:
@@ -164,47 +254,6 @@ def _unknown(words: Sequence[str]) -> str:
     meant = difflib.get_close_matches(words[0], {name.split()[0] for name in COMMANDS}, n=1)
     near = group or [name for name in COMMANDS if name.split()[0] in meant]
     return f"no command {asked!r}; {'did you mean: ' + ', '.join(near) if near else 'metadeblur --help lists them'}"
-
-
-def _from_file(arguments: type[Any], flags: Sequence[str]) -> Any:
-    """Defaults read from the TOML file that ``--config`` names, for commands that have this flag; None without it."""
-    if not any(entry.name == "config" for entry in fields(arguments)):
-        return None
-    named = [value for flag, value in pairwise(flags) if flag == "--config"]
-    named += [flag.partition("=")[2] for flag in flags if flag.startswith("--config=")]
-    if not named:
-        return None
-    path = Path(named[-1])
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"--config {path}: {error.strerror}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"--config {path}: {error}") from error
-    values = {key.replace("-", "_"): value for key, value in table.items()}
-    default = _filled(arguments(), values)
-    if values:
-        raise UsageError(f"--config {path}: no setting {next(iter(values))!r}; metadeblur COMMAND --help lists them")
-    return default
-
-
-def _filled(settings: Any, values: dict[str, Any]) -> Any:
-    """Settings with the values of a TOML table; those that found their place are taken out of ``values``.
-
-    Settings inside of settings are flags without a prefix, so their values may stand in the table or in one of its own.
-    """
-    changes: dict[str, Any] = {}
-    for entry in fields(settings):
-        now = getattr(settings, entry.name)
-        if is_dataclass(now):
-            values |= values.pop(entry.name, {})
-            changes[entry.name] = _filled(now, values)
-        elif entry.name in values:
-            value = values.pop(entry.name)
-            if isinstance(value, list):
-                value = tuple(value)
-            changes[entry.name] = Path(value) if isinstance(now, Path) else value
-    return replace(settings, **changes)
 
 
 if __name__ == "__main__":

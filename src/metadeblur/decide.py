@@ -12,8 +12,9 @@ from torch import nn
 from metadeblur.adapt import AdaptSettings, Outcome, adapt
 from metadeblur.clip import Clip
 from metadeblur.guard import Reason, sharp_already
+from metadeblur.learnable import nothing_to_learn
 from metadeblur.record import plain
-from metadeblur.support import MINIMUM_FRAMES, MINIMUM_PATCH
+from metadeblur.support import MINIMUM_FRAMES, MINIMUM_PATCH, too_few
 
 STRETCH_BYTES = 400_000_000  # frames that are held in memory to adapt to
 STRETCH_FRAMES = 120
@@ -108,11 +109,15 @@ def decide(
     if len(clip) == 1:
         return Decision(net, note="a single picture shows no motion to learn from: the base model is used")
     if len(clip) < MINIMUM_FRAMES:
-        text = f"{len(clip)} frames are too few to adapt to ({MINIMUM_FRAMES} are needed): the base model is used"
+        text = f"{too_few(len(clip))} ({MINIMUM_FRAMES} are needed): the base model is used"
         return Decision(net, note=text)
     if min(clip.height, clip.width) < MINIMUM_PATCH:
         size = f"{clip.width}x{clip.height} px are too small to adapt to (both sides need {MINIMUM_PATCH} px)"
         return Decision(net, note=f"frames of {size}: the base model is used")
+    if guard:
+        reason = nothing_to_learn(stretch)
+        if reason is not None:
+            return Decision(None, reasons=(reason,), note=reason.text)
     outcome = adapt(net, stretch, settings=settings, progress=progress)
     cut = f"adapted to frames {start} to {stop - 1} of the shot" if stop - start < len(clip) else None
     return Decision(outcome.model, outcome.share, outcome.reasons, cut, outcome, start)

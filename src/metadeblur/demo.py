@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Annotated, Any
 
 import cv2
 import numpy as np
@@ -20,7 +20,7 @@ from torch import Tensor
 from metadeblur.clip import Clip, PairedClip
 from metadeblur.data.synthesis import Scene, degrade, light, to_bytes
 from metadeblur.data.trajectory import Trajectory
-from metadeblur.errors import MetadeblurError
+from metadeblur.limits import Seed, Within, check
 from metadeblur.metrics import psnr, ssim
 from metadeblur.outputs import Job
 from metadeblur.pictures import encode_png, side_by_side, to_uint8
@@ -29,6 +29,7 @@ from metadeblur.progress import Talk
 from metadeblur.record import plain, write_json, write_whole
 from metadeblur.restore import restore
 from metadeblur.video import read_clip, write_clip
+from metadeblur.video.output import filling
 from metadeblur.weights import load_deblurrer
 
 PHOTOGRAPH = "demo.jpg"  # "friends" by Aitzol Berasategi, 2018, CC-BY-4.0, reduced and cut
@@ -40,16 +41,14 @@ EXPOSURE = 0.85  # share of the frame interval
 class DemoSettings:
     """What the demonstration makes and how it restores it."""
 
-    frames: int = 45  # of the clip, at 30 a second
-    width: int = 640  # px, at most 640
-    height: int = 480  # px, at most 480
-    seed: int = 0  # of the camera's shake and of the adaptation
+    frames: Annotated[int, Within(1, 1000)] = 45  # of the clip, at 30 a second
+    width: Annotated[int, Within(32, 640)] = 640  # px, at most 640
+    height: Annotated[int, Within(32, 480)] = 480  # px, at most 480
+    seed: Seed = 0  # of the camera's shake and of the adaptation
     model: str = "lite"  # the deblurrer
 
     def __post_init__(self) -> None:
-        for name, most in (("frames", 1000), ("width", 640), ("height", 480)):
-            if not 1 <= getattr(self, name) <= most:
-                raise MetadeblurError(f"{name} is {getattr(self, name)}; give 1 to {most}")
+        check(self)
 
 
 def shaky_clip(settings: DemoSettings) -> PairedClip:
@@ -94,13 +93,11 @@ def film(directory: Path, settings: DemoSettings, talk: Talk) -> PairedClip:
     Raises:
         MetadeblurError: the folder is a file, or cannot be written to.
     """
-    if directory.exists() and not directory.is_dir():
-        raise MetadeblurError(f"{directory}: is a file; the demonstration needs a folder, which is made where missing")
-    directory.mkdir(parents=True, exist_ok=True)
-    talk.say("filming: a simulated hand-held camera over a photograph")
-    truth = shaky_clip(settings)
-    write_clip(truth.blurred, directory / SHAKY)
-    write_clip(truth.sharp, directory / "sharp")
+    with filling(directory, "the demonstration", "DIR"):
+        talk.say("filming: a simulated hand-held camera over a photograph")
+        truth = shaky_clip(settings)
+        write_clip(truth.blurred, directory / SHAKY)
+        write_clip(truth.sharp, directory / "sharp")
     return truth
 
 
@@ -120,6 +117,12 @@ def run_demo(directory: Path, settings: DemoSettings | None = None, *, talk: Tal
         MetadeblurError: a file cannot be written.
     """
     settings, talk = settings or DemoSettings(), talk or Talk(quiet=True)
+    with filling(directory, "the demonstration", "DIR"):
+        return _demonstrate(directory, settings, talk)
+
+
+def _demonstrate(directory: Path, settings: DemoSettings, talk: Talk) -> dict[str, Any]:
+    """All of the demonstration, in a folder that nobody else writes into."""
     truth = film(directory, settings, talk)
     source, output = directory / SHAKY, directory / "shaky_deblurred.mp4"
     net = load_deblurrer(settings.model)

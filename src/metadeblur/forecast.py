@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from metadeblur.adapt import AdaptSettings
 from metadeblur.fusion import FusionSettings
+from metadeblur.names import counted
 from metadeblur.networks import final, traits
 from metadeblur.progress import Talk, in_words
 from metadeblur.restore import Restorer, choose_device, has_native_bf16
@@ -217,7 +218,7 @@ class Forecast:
             return
         frames = self.work.frame
         least, most = self.costs.frame
-        parts = [f"{least:.2g} to {most:.2g} s a frame for {frames} frames"]
+        parts = [f"{least:.2g} to {most:.2g} s a frame for {counted(frames, 'frame')}"]
         if self.work.fit:
             adapting = expected(self.work.less(frame=frames), self.costs, self._budget)
             parts.append(f"{range_in_words(*adapting)} to adapt")

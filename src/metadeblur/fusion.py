@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import cv2
 import numpy as np
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from metadeblur.backprojection import BackProjectionSettings, back_project
-from metadeblur.errors import MetadeblurError
+from metadeblur.limits import Pixels, Positive, Within, check
 from metadeblur.linear_light import Response
 from metadeblur.optical_flow import dense_flow
 from metadeblur.reblur.motion import parabola, steady
@@ -44,25 +44,24 @@ _FAR = 1e3  # px: what the flow out of the picture is set to
 class FusionSettings:
     """How neighbours are weighed; chosen on synthetic clips and on clips rendered from sharp video, never on val."""
 
-    radius: int = 5  # neighbours to each side
-    share: float = 0.2  # weight of a neighbour that is just as sharp and agrees fully; the frame itself has 1
-    detail: float = 3.0  # power of the ratio of local gradient energy, neighbour's to frame's
-    change: float = 1.0  # power of the ratio of local change by the network, frame's to neighbour's
-    most: float = 15.0  # times its share that a better neighbour may count at most
-    floor: float = 0.005  # difference (of the range 0..1) that is allowed where the network changed nothing
-    allowed: float = 0.4  # share of what the network changed, in squares, that a neighbour may differ by
-    flow_px: float = 1.0  # disagreement of the flow there and the flow back at which trust has fallen to 1/e
-    pixels: int = 256_000  # px: flow, weights and corrections are worked out on pictures reduced to about this
-    exposure: float | None = None  # frame intervals that the shutter was open; known: frames are corrected by it too
+    radius: Annotated[int, Within(1, 1000)] = 5  # neighbours to each side
+    # weight of a neighbour that is just as sharp and agrees fully; the frame itself has 1
+    share: Annotated[float, Within(0, 1, above=True)] = 0.2
+    # power of the ratio of local gradient energy, neighbour's to frame's
+    detail: Annotated[float, Within(0, 100)] = 3.0
+    # power of the ratio of local change by the network, frame's to neighbour's
+    change: Annotated[float, Within(0, 100)] = 1.0
+    most: Positive = 15.0  # times its share that a better neighbour may count at most
+    floor: Positive = 0.005  # difference (of the range 0..1) that is allowed where the network changed nothing
+    allowed: Positive = 0.4  # share of what the network changed, in squares, that a neighbour may differ by
+    flow_px: Positive = 1.0  # disagreement of the flow there and the flow back at which trust has fallen to 1/e
+    pixels: Pixels = 256_000  # px: flow, weights and corrections are worked out on pictures reduced to about this
+    # frame intervals that the shutter was open; known: frames are corrected by it too
+    exposure: Annotated[float, Within(0, 2, above=True)] | None = None
     response: Response = "srgb"  # how display values depend on light
 
     def __post_init__(self) -> None:
-        if self.radius < 1 or self.pixels < 1:
-            raise MetadeblurError(f"radius {self.radius}, pixels {self.pixels}: both must be at least 1")
-        if min(self.share, self.most, self.floor, self.allowed, self.flow_px) <= 0:
-            raise MetadeblurError("share, most, floor, allowed and flow_px must be above 0")
-        if self.exposure is not None and not 0 < self.exposure <= 2:
-            raise MetadeblurError(f"exposure is {self.exposure}; give frame intervals, above 0 and up to 2, or nothing")
+        check(self)
 
 
 def with_fusion(net: nn.Module, settings: FusionSettings | None) -> nn.Module:

@@ -13,7 +13,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from metadeblur.blurriness import blurriness
 from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
 from metadeblur.fusion import FusionSettings, fuse_frames
+from metadeblur.limits import Count, Pixels, Within, check
 from metadeblur.metrics import psnr
 from metadeblur.networks import traits
 from metadeblur.restore import whole_frames
@@ -79,16 +80,17 @@ class Verdict:
 class GuardSettings:
     """How an adaptation is judged."""
 
-    shares: tuple[float, ...] = (1.0, 0.75, 0.5, 0.25)  # tried, besides dropping it
-    least_gain_db: float = 0.001  # mean PSNR on the held-out pairs that an adaptation must win over the base
-    spots: int = 3  # places in the clip whose frames are restored for the votes; two neighbouring frames at each
-    pixels: int = 240_000  # px; larger frames are cropped to about this for the votes
+    # tried, besides dropping it
+    shares: tuple[Annotated[float, Within(0, 1, above=True)], ...] = (1.0, 0.75, 0.5, 0.25)
+    # mean PSNR on the held-out pairs that an adaptation must win over the base
+    least_gain_db: Annotated[float, Within(-100, 100)] = 0.001
+    spots: Count = 3  # places in the clip whose frames are restored for the votes; two neighbouring frames at each
+    pixels: Pixels = 240_000  # px; larger frames are cropped to about this for the votes
 
     def __post_init__(self) -> None:
-        if not self.shares or not all(0 < share <= 1 for share in self.shares):
-            raise MetadeblurError(f"shares {self.shares}: give one or more above 0 and up to 1")
-        if self.spots < 1 or self.pixels < 1:
-            raise MetadeblurError(f"spots {self.spots}, pixels {self.pixels}: both must be at least 1")
+        check(self)
+        if not self.shares:
+            raise MetadeblurError("shares is empty; give one or more above 0 and at most 1")
 
 
 @dataclass(frozen=True)

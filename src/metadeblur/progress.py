@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from metadeblur.names import shown
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
@@ -36,7 +38,7 @@ class Bar:
                 return
             self._start()
         if self._live is not None and self._task is not None:
-            text = f"{self.title}, {stage}" if stage else self.title
+            text = shown(f"{self.title}, {stage}" if stage else self.title)
             self._live.update(self._task, completed=done, total=total or None, description=text)
 
     def _start(self) -> None:
@@ -52,7 +54,7 @@ class Bar:
             transient=True,
             refresh_per_second=4,
         )
-        self._task = self._live.add_task(self.title, total=None)
+        self._task = self._live.add_task(shown(self.title), total=None)
         self._live.start()
 
     def close(self) -> None:
@@ -72,14 +74,12 @@ class Talk:
         self.heard = not quiet  # whether it is worth finding out what to say
         self.console: Console | None = None
         if not quiet:
-            from rich.console import Console
-
-            self.console = Console(stderr=True)
+            self.console = people()
 
     def say(self, line: str) -> None:
         """Print one line on stderr, above a bar that is showing."""
         if self.console is not None:
-            self.console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
+            self.console.print(shown(line), markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     def show(self, number: int, blurred: Tensor, restored: Tensor) -> None:
         """A frame is restored, both (3, H, W) in [0, 1]; nothing is done with it here, a page may show it."""
@@ -92,6 +92,17 @@ class Talk:
             yield bar
         finally:
             bar.close()
+
+
+def people() -> Console:
+    """Standard error, where people read; who reads no more is told to the caller as a BrokenPipeError."""
+    from rich.console import Console
+
+    class Stderr(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
+    return Stderr(stderr=True)
 
 
 @contextmanager

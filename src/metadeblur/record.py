@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from metadeblur import __version__
+from metadeblur.names import utf8
 from metadeblur.video.output import whole
 
 
@@ -48,17 +49,18 @@ def plain(value: Any) -> Any:
 
 def to_json(record: Any) -> str:
     """The record as strict JSON text, indented, ending in a line feed."""
-    return json.dumps(plain(record), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(plain(record), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    # Bytes of a name that are no UTF-8 are written as JSON escapes them, from which they can be had back.
+    return utf8(text).decode()
 
 
 def write_json(record: Any, path: Path | str) -> None:
     """Write the record to a file, whole or not at all; ``-`` is standard output."""
     text = to_json(record)
     if str(path) == "-":
-        sys.stdout.write(text)
-        sys.stdout.flush()
+        print(text, end="", flush=True)
     else:
-        write_whole(Path(path), text.encode(errors="backslashreplace"))  # names that are no text, as JSON escapes them
+        write_whole(Path(path), text.encode())
 
 
 def write_whole(path: Path, data: bytes) -> None:

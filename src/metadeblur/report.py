@@ -19,6 +19,7 @@ from typing import Any
 
 from metadeblur import __version__
 from metadeblur.errors import MetadeblurError
+from metadeblur.names import utf8
 from metadeblur.page import (
     as_number,
     as_table,
@@ -74,7 +75,7 @@ def write_report(
         raise MetadeblurError(
             f"the report cannot be written to {directory}: {reason}; choose another folder with --report"
         ) from error
-    write_whole(target, page.encode())
+    write_whole(target, utf8(page))
     return target
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from metadeblur.limits import CountOrNone, Within, check
 from metadeblur.page import as_number, as_table, as_tables
 from metadeblur.pictures import Picture, data_uri, encode_jpeg, shrink, to_uint8
 
@@ -27,10 +28,14 @@ MAGNIFICATION = (  # the buttons of a stage's magnifier, as HTML
 class PageSettings:
     """How large a page's pictures may be."""
 
-    frame_width: int = 1280  # px: frames of the viewer are shrunk to this width
-    quality: int = 90  # JPEG quality, 1 to 100
-    megapixels: float = 60.0  # of all viewer frames together, about 0.3 MB each; more shots give smaller frames
-    pairs: int = 48  # pseudo pairs shown on the whole page, shared between the shots, at least two a shot
+    frame_width: Annotated[int, Within(16, 16_384)] = 1280  # px: frames of the viewer are shrunk to this width
+    quality: Annotated[int, Within(1, 100)] = 90  # JPEG quality, 1 to 100
+    # of all viewer frames together, about 0.3 MB each; more shots give smaller frames
+    megapixels: Annotated[float, Within(0, 1_000_000, above=True)] = 60.0
+    pairs: CountOrNone = 48  # pseudo pairs shown on the whole page, shared between the shots, at least two a shot
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 @dataclass

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from metadeblur.names import counted
 from metadeblur.page import (
     as_number,
     as_table,
@@ -113,7 +114,8 @@ def _scores(shot: Mapping[str, Any], story: ShotStory) -> str:
         return ""
     (best, best_at), (worst, worst_at) = min(known), max(known)
     summary = (
-        f"Self-shift score of {len(scores)} frames: sharpest {best:.1f} dB at frame {best_at + story.first_frame}, "
+        f"Self-shift score of {counted(len(scores), 'frame')}: "
+        f"sharpest {best:.1f} dB at frame {best_at + story.first_frame}, "
         f"most blurred {worst:.1f} dB at frame {worst_at + story.first_frame}."
     )
     plot = line_plot(
@@ -144,7 +146,7 @@ def _losses(shot: Mapping[str, Any], story: ShotStory) -> str:
     trend = [_mean_of_finite(losses[max(0, n - reach) : n + reach + 1]) for n in range(len(losses))]
     known = [loss for loss in trend if math.isfinite(loss)]
     ends = f"from {figure_text(known[0])} to {figure_text(known[-1])}"
-    summary = f"Training loss over {len(losses)} steps: running mean {ends}."
+    summary = f"Training loss over {counted(len(losses), 'step')}: running mean {ends}."
     plot = line_plot(
         losses,
         summary=summary,

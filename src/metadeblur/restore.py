@@ -15,21 +15,20 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 
 from metadeblur.background import pays, prefetch
+from metadeblur.brightness import matched_window
 from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
 from metadeblur.fusion import fuse_pairs, fusion_of
+from metadeblur.limits import Tile, Within, check
 from metadeblur.memory import available_bytes, is_out_of_memory, peak_bytes
 from metadeblur.networks import final, traits
 from metadeblur.tiles import RAMP, pad_to_multiple, spans
-
-PRECISIONS = ("auto", "fp32", "bf16")
-DEVICES = ("auto", "cpu", "cuda")
 
 SAFE_BF16_DB = 60.0
 """PSNR between the bf16 and the fp32 result from which bf16 is used. Rounding errors are uncorrelated with the errors
@@ -51,22 +50,14 @@ class RestoreSettings:
         MetadeblurError: a value that is not allowed.
     """
 
-    tile: int | None = None  # side of a tile, px; none: chosen from free memory; 0: the whole frame at once
-    overlap: int | None = None  # margin around a tile, px; none: the network's reach, measured on the first frame
+    tile: Tile | None = None  # side of a tile, px; none: chosen from free memory; 0: the whole frame at once
+    # margin around a tile, px; none: the network's reach, measured on the first frame
+    overlap: Annotated[int, Within(0, 65_536)] | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where native and as good
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: cuda where there is one
 
     def __post_init__(self) -> None:
-        if self.tile is not None and self.tile != 0 and self.tile < _SMALLEST_TILE:
-            raise MetadeblurError(
-                f"tile {self.tile} px is too small: give 0 for the whole frame, or {_SMALLEST_TILE} or more"
-            )
-        if self.overlap is not None and self.overlap < 0:
-            raise MetadeblurError(f"overlap {self.overlap} px: give 0 or more")
-        if self.precision not in PRECISIONS:
-            raise MetadeblurError(f"precision {self.precision!r}: choose one of {', '.join(PRECISIONS)}")
-        if self.device not in DEVICES:
-            raise MetadeblurError(f"device {self.device!r}: choose one of {', '.join(DEVICES)}")
+        check(self)
 
 
 def choose_device(name: str) -> torch.device:
@@ -142,7 +133,7 @@ class Restorer:
             MetadeblurError: another size or number of frames; the network gave values that are not finite; memory does
                 not even hold the smallest tile.
         """
-        frames = self._checked(window)
+        frames = self._checked(matched_window(window) if self.frames > 1 and window.ndim == 4 else window)
         with torch.inference_mode():
             if not self._prepared:
                 self.prepare(window)

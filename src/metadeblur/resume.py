@@ -11,6 +11,7 @@ from typing import Any
 
 from metadeblur.identity import checksum_of, is_whole, sealed
 from metadeblur.locks import beside
+from metadeblur.names import counted
 from metadeblur.record import plain, write_whole
 from metadeblur.video.output import flush, flush_names
 
@@ -24,6 +25,24 @@ def parts_folder(output: Path) -> Path:
     'films/.out.mp4.metadeblur-parts'
     """
     return beside(output, "metadeblur-parts")
+
+
+def finished(shots: int) -> str:
+    """So many shots are finished.
+
+    >>> finished(1), finished(2)
+    ('1 shot is finished', '2 shots are finished')
+    """
+    return f"{counted(shots, 'shot')} {'is' if shots == 1 else 'are'} finished"
+
+
+def kept(shots: int) -> str:
+    """So many finished shots are kept.
+
+    >>> kept(1), kept(2)
+    ('1 finished shot is kept', '2 finished shots are kept')
+    """
+    return f"{counted(shots, 'finished shot')} {'is' if shots == 1 else 'are'} kept"
 
 
 def part_path(folder: Path, kind: str, index: int, suffix: str = "") -> Path:
@@ -74,11 +93,13 @@ class Parts:
                 parts = cls(folder, fingerprint, shots, head["notes"])
                 damaged = parts.drop_damaged() + (found - len(shots))
                 if damaged:
-                    lines = [f"{damaged} finished shots of {output.name} are damaged: they are made again"]
-                return parts, [*lines, f"resuming {output.name}: {parts.finished} shots are finished already"]
+                    those = counted(damaged, "finished shot")
+                    lines = [f"{those} of {output.name} {'is' if damaged == 1 else 'are'} damaged: made again"]
+                return parts, [*lines, f"resuming {output.name}: {finished(parts.finished)} already"]
             lines = [f"cannot resume {output.name}: {changed}; starting anew"]
         elif head is not None and found:
-            lines = [f"dropping {found} finished shots of an earlier run (--resume would have used them)"]
+            dropped = counted(found, "finished shot")
+            lines = [f"dropping {dropped} of an earlier run (--resume would have used them)"]
         elif resume:
             unread = (folder / "state.json").exists()
             why = "the notes of the earlier run are damaged" if unread else "nothing is finished yet"

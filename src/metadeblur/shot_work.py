@@ -172,7 +172,14 @@ def write_shot(
 
 
 def _writer(film: Film, kind: str, index: int) -> SegmentWriter:
-    return SegmentWriter(film.path(kind, index), film.info, film.encoding, output=film.targets[kind])
+    return SegmentWriter(
+        film.path(kind, index),
+        film.info,
+        film.encoding,
+        output=film.targets[kind],
+        source=film.reader,
+        start=film.shots[index].start,
+    )
 
 
 def _pairs(clip: Clip, restorer: Restorer | None) -> Any:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Annotated
 
 import cv2
 import numpy as np
@@ -14,12 +15,15 @@ from numpy.typing import NDArray
 from scenedetect import AdaptiveDetector, FrameTimecode
 
 from metadeblur.errors import MetadeblurError
+from metadeblur.limits import Count, Within, check
 from metadeblur.sharpness import self_shift_score
 from metadeblur.video import TimeTable, VideoInfo, VideoReader
 
 _THUMBNAIL = 256  # px wide: what the detectors compare
 _SCORED = 384  # px: side of the middle part of each frame that is scored
 _COMPARED = 96  # px wide: where two frames are looked for in one another
+_FLAT = 3.0  # levels of 255: standard deviation under which a small picture has no structure
+_SAME_TONE = 12.0  # levels of 255: two pictures without structure show the same
 _WINDOW = 2  # frames on each side of a cut that it is compared with
 
 
@@ -27,10 +31,16 @@ _WINDOW = 2  # frames on each side of a cut that it is compared with
 class ShotSettings:
     """When one shot ends and the next begins."""
 
-    ratio: float = 2.0  # a cut differs so many times more from its predecessor than the frames around it do
-    least: float = 15.0  # and by at least so much (mean of hue, saturation and value, 0 to 255)
-    alike: float = 0.8  # frames that correlate so well after shifting show the same scene: a jolt, a flash, no cut
-    shortest: int = 3  # frames; cuts closer together than this are one
+    # a cut differs so many times more from its predecessor than the frames around it do
+    ratio: Annotated[float, Within(0, 1_000_000)] = 2.0
+    # and by at least so much (mean of hue, saturation and value, 0 to 255)
+    least: Annotated[float, Within(0, 255)] = 15.0
+    # frames that correlate so well after shifting show the same scene: a jolt, a flash, no cut
+    alike: Annotated[float, Within(-1, 1)] = 0.8
+    shortest: Count = 3  # frames; cuts closer together than this are one
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 @dataclass(frozen=True)
@@ -147,11 +157,17 @@ class _CutDetector:
 def likeness(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> float:
     """How well the middle of one picture is found in the other, at any shift: correlation, -1 to 1.
 
+    Pictures without structure, such as black frames, are like each other (1) where they have the same tone, and like
+    no other (0).
+
     Args:
         first: (h, w, 3), 8 bits.
         second: of the same size.
     """
     one, other = _small(first), _small(second)
+    if min(float(one.std()), float(other.std())) < _FLAT:  # correlation says nothing of a picture without structure
+        both = max(float(one.std()), float(other.std())) < _FLAT
+        return 1.0 if both and abs(float(one.mean() - other.mean())) < _SAME_TONE else 0.0
     rows, columns = (round(0.15 * side) for side in one.shape)
     best = -1.0
     for picture, within in ((one, other), (other, one)):

@@ -17,8 +17,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from metadeblur.brightness import matched_window
 from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
+from metadeblur.names import counted
 from metadeblur.sharpness import Indices, box_sums, score_frame
 
 Method = Literal["guided", "random"]
@@ -32,6 +34,7 @@ MINIMUM_FRAMES = 5
 _FRAMES_TO_SPLIT = 6  # with fewer frames, held-out places are apart in space, not in frames
 _COARSE_SHIFT = 8  # px: structure of this size survives motion blur, and its absence is flatness
 _FLAT_DB = 30.0  # a patch that differs by less (8 levels of 255) from itself moved by 8 px teaches nothing
+_FADED = 0.3  # of the usual contrast of a clip's frames, below which a frame shows too little of the scene
 _LARGEST_OVERLAP = 0.8  # intersection over union of two places of one frame
 _FRAME_COST = 0.013  # of a place's merit (0 to 1), for each place that its frame has already given
 _OVERLAP_COST = 0.067  # of a place's merit, for each wholly overlapping place of any frame
@@ -59,6 +62,15 @@ class Place:
         return self.blurred_score - self.score
 
 
+def too_few(frames: int) -> str:
+    """So many frames are not enough.
+
+    >>> too_few(1), too_few(3)
+    ('1 frame is too few to adapt to', '3 frames are too few to adapt to')
+    """
+    return f"{counted(frames, 'frame')} {'is' if frames == 1 else 'are'} too few to adapt to"
+
+
 @dataclass(frozen=True)
 class SupportSet:
     """The places that a clip adapts on, and those kept apart for the guard."""
@@ -79,6 +91,7 @@ class _Survey:
     scores: _Floats  # (T, K) self-shift, dB
     coarse: _Floats  # (T, K) the same with a shift of 8 px, dB: high where flat
     motion: _Floats  # (T, K) mean length of the flow to the faster neighbour frame, px
+    contrast: _Floats  # (T,) standard deviation of each frame, display values
 
 
 @dataclass
@@ -140,12 +153,11 @@ def choose_support(
     _check_settings(pairs, held_out, method, candidates)
     if not 0 <= margin < len(clip) / 2:
         raise MetadeblurError(
-            f"margin is {margin}; {clip.name} has {len(clip)} frames, of which it must leave at least one"
+            f"margin is {margin}; {clip.name} has {counted(len(clip), 'frame')}, of which it must leave at least one"
         )
     if len(clip) < minimum_frames:
         raise MetadeblurError(
-            f"{clip.name}: {len(clip)} frames are too few to adapt to; at least {minimum_frames} are needed, "
-            "use the base model for this clip"
+            f"{clip.name}: {too_few(len(clip))}; at least {minimum_frames} are needed, use the base model for this clip"
         )
     size = _fit_patch(clip, patch)
     extra = math.ceil(held_out * pairs)
@@ -153,6 +165,7 @@ def choose_support(
     survey = _survey(clip, tops, lefts, size, guided=method == "guided")
     inside = np.zeros(len(clip), dtype=np.bool_)
     inside[margin : len(clip) - margin] = True
+    inside &= _telling(survey.contrast, inside)
     if extra and inside.sum() >= _FRAMES_TO_SPLIT:
         kept = inside.copy()
         kept[inside] = _held_out_frames(survey.scores.mean(1)[inside], extra / (pairs + extra))
@@ -178,12 +191,12 @@ def place_window(clip: Clip, place: Place, frames: int = 5) -> Tensor:
         frames: N, odd.
 
     Returns:
-        (N, 3, P, P), float32 in [0, 1]; clip ends repeat the end frame.
+        (N, 3, P, P), float32 in [0, 1]; clip ends repeat the end frame, neighbours have the centre's brightness.
 
     Raises:
         MetadeblurError: an even number of frames.
     """
-    return _crop(clip.window(place.frame, frames), place).clone()
+    return _crop(matched_window(clip.window(place.frame, frames)), place).clone()
 
 
 def real_blurred(clip: Clip, place: Place) -> Tensor:
@@ -235,13 +248,14 @@ def _draw(clip: Clip, size: int, count: int, generator: torch.Generator) -> tupl
 
 def _survey(clip: Clip, tops: Indices, lefts: Indices, size: int, *, guided: bool) -> _Survey:
     """Looks at every frame once."""
-    scores, coarse, flows = [], [], []
+    scores, coarse, flows, contrast = [], [], [], []
     previous: npt.NDArray[np.uint8] | None = None
     factor = max(1, min(clip.height, clip.width) // 180)  # motion is as visible in a small picture, and cheaper
     flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
     small = (tops // factor, lefts // factor, size // factor, size // factor)
     for frame in clip:
         scores.append(score_frame(frame, tops, lefts, size, size).numpy())
+        contrast.append(float(frame.std()))
         if guided:
             coarse.append(score_frame(frame, tops, lefts, size, size, shift=_COARSE_SHIFT).numpy())
             picture = _small_grey(frame, factor)
@@ -252,7 +266,7 @@ def _survey(clip: Clip, tops: Indices, lefts: Indices, size: int, *, guided: boo
     still = np.zeros(len(tops))
     neighbours = np.stack([still, *flows, still])
     motion = np.maximum(neighbours[:-1], neighbours[1:])
-    return _Survey(tops, lefts, size, np.stack(scores), np.stack(coarse or scores), motion)
+    return _Survey(tops, lefts, size, np.stack(scores), np.stack(coarse or scores), motion, np.array(contrast))
 
 
 def _small_grey(frame: Tensor, factor: int) -> npt.NDArray[np.uint8]:
@@ -261,6 +275,11 @@ def _small_grey(frame: Tensor, factor: int) -> npt.NDArray[np.uint8]:
     height, width = grey.shape
     reduced = cv2.resize(grey.cpu().numpy(), (width // factor, height // factor), interpolation=cv2.INTER_AREA)
     return np.rint(reduced).astype(np.uint8)
+
+
+def _telling(contrast: _Floats, inside: _Mask) -> _Mask:
+    """Frames (T,) that show the scene: not those in which it has gone in a fade, a flash or a black frame."""
+    return np.asarray(contrast >= _FADED * np.median(contrast[inside]))
 
 
 def _held_out_frames(frame_scores: _Floats, share: float) -> _Mask:

@@ -13,16 +13,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import platformdirs
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from metadeblur.checkpoints import Checkpoint, read_checkpoint
+from metadeblur.checkpoints import Checkpoint, beginning, read_checkpoint
 from metadeblur.deblurrer import Deblurrer, from_spandrel, has_spandrel
 from metadeblur.errors import MetadeblurError
 from metadeblur.fusion import FusionSettings, fusion_of, with_fusion
+from metadeblur.names import shown
 from metadeblur.networks import ARCHITECTURES, recognise
+from metadeblur.networks.building import Misfit, built, check_indices, check_values, no_larger_than
+from metadeblur.plain_files import check_plain, read_object
 from metadeblur.published import PUBLISHED
+from metadeblur.safetensors_files import is_safetensors, read_safetensors
 from metadeblur.video.output import whole
 
 if TYPE_CHECKING:
@@ -66,7 +69,9 @@ def expected() -> dict[Path, str]:
 
 def checksum(path: Path) -> str:
     """SHA-256 of a file, hexadecimal."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    check_plain(path)
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def find(model: str | Path) -> Path:
@@ -80,6 +85,8 @@ def find(model: str | Path) -> Path:
     if known and installed_path(name).is_file():
         return installed_path(name)
     path = Path(model)
+    if not known and os.path.lexists(path):
+        check_plain(path)
     if path.is_file():
         return path
     published = VARIANTS.get(name, name)
@@ -95,20 +102,16 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     Raises:
         MetadeblurError: not a safetensors file, or a tensor holds values that are not finite.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-            metadata = dict(file.metadata() or {})
-    except (SafetensorError, OSError) as error:
-        raise MetadeblurError(f"{path}: not readable as safetensors weights ({error})") from error
-    _check_finite(path, weights)
+    weights, metadata = read_safetensors(path)
+    _check_values(path, weights)
     return weights, metadata
 
 
-def _check_finite(path: Path, weights: dict[str, Tensor]) -> None:
-    broken = [key for key, value in weights.items() if value.is_floating_point() and not value.isfinite().all()]
-    if broken:
-        raise MetadeblurError(f"{path}: {broken[0]} holds values that are not finite (NaN); use another weight file")
+def _check_values(path: Path, weights: dict[str, Tensor]) -> None:
+    try:
+        check_values(weights)
+    except Misfit as error:
+        raise MetadeblurError(f"{path}: {error}") from error
 
 
 def read_any(path: Path) -> Checkpoint:
@@ -117,11 +120,12 @@ def read_any(path: Path) -> Checkpoint:
     Raises:
         MetadeblurError: see :func:`read_weights` and :func:`metadeblur.checkpoints.read_checkpoint`.
     """
-    if path.suffix == ".safetensors":
+    check_plain(path)
+    if path.suffix == ".safetensors" or is_safetensors(beginning(path)):
         weights, metadata = read_weights(path)
         return Checkpoint(weights, "safetensors", metadata=metadata)
     checkpoint = read_checkpoint(path)
-    _check_finite(path, checkpoint.weights)
+    _check_values(path, checkpoint.weights)
     return checkpoint
 
 
@@ -144,18 +148,27 @@ def load_deblurrer(model: str | Path = "lite") -> nn.Module:
     weights = checkpoint.weights
     name = recognise(weights)
     if name is None and has_spandrel():
-        return from_spandrel(weights)
+        return _from_spandrel(path, weights)
     if name is None:
         known = ", ".join(ARCHITECTURES)
         raise MetadeblurError(f"{path}: its {len(weights)} tensors belong to no known network; known: {known}")
     try:
-        net = ARCHITECTURES[name].variants.get(str(model), ARCHITECTURES[name].build)(weights)
-    except (KeyError, IndexError, RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise MetadeblurError(f"{path}: looks like {name}, but its tensors do not fit: {reason}") from error
+        net = built(ARCHITECTURES[name].variants.get(str(model), ARCHITECTURES[name].build), weights)
+    except Misfit as error:
+        raise MetadeblurError(f"{path}: looks like {name}, but its tensors do not fit: {error}") from error
     if checkpoint.metadata.get(_FUSES):
         with_fusion(net, _fusion(checkpoint.metadata[_FUSES]))
     return net.eval()
+
+
+def _from_spandrel(path: Path, weights: dict[str, Tensor]) -> nn.Module:
+    """What spandrel makes of weights, no larger than they are."""
+    try:
+        check_indices(weights)
+        with no_larger_than(weights):
+            return from_spandrel(weights)
+    except Misfit as error:
+        raise MetadeblurError(f"{path}: its tensors make no network: {error}") from error
 
 
 def load_reblurrer(source: str | Path = "") -> NetworkReblurrer:
@@ -173,6 +186,8 @@ def load_reblurrer(source: str | Path = "") -> NetworkReblurrer:
     from metadeblur.reblur.updates import NetworkReblurrer
 
     path = reblurrer_path(source)
+    if source and os.path.lexists(path):
+        check_plain(path)
     if not path.is_file():
         missing = f"{path} is not there" if source else "no weights of the reblurring network are installed"
         raise MetadeblurError(
@@ -185,11 +200,10 @@ def load_reblurrer(source: str | Path = "") -> NetworkReblurrer:
         critic, _ = read_weights(imported_path("critic"))
     order = metadata.get("order", "own")
     try:
-        made = ReblurNetwork.from_weights(network, order)  # type: ignore[arg-type]
-        judge = critic_from_weights(critic) if critic else None
-    except (KeyError, IndexError, RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise MetadeblurError(f"{path}: not the weights of a reblurring network and its critic ({reason})") from error
+        made = built(lambda given: ReblurNetwork.from_weights(given, order), network)  # type: ignore[arg-type]
+        judge = built(critic_from_weights, critic) if critic else None
+    except Misfit as error:
+        raise MetadeblurError(f"{path}: not the weights of a reblurring network and its critic ({error})") from error
     return NetworkReblurrer(made.float().eval(), judge.eval() if judge is not None else None)
 
 
@@ -232,9 +246,20 @@ def save_deblurrer(
     }
     fusion = fusion_of(net)
     fuses = {_FUSES: json.dumps({"exposure": fusion.exposure, "response": fusion.response})} if fusion else {}
-    about = {**(metadata or {}), "format": "pt"} | fuses
+    # The format holds UTF-8 alone, which names need not be.
+    about = {**{key: shown(value) for key, value in (metadata or {}).items()}, "format": "pt"} | fuses
     with whole(Path(path)) as partial:
-        partial.write_bytes(save(weights, metadata=about))
+        partial.write_bytes(_in_order(save(weights, metadata=about)))
+
+
+def _in_order(data: bytes) -> bytes:
+    """A safetensors file whose notes stand in order, so that the same weights give the same bytes."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    head = json.loads(data[8:end])
+    head["__metadata__"] = dict(sorted(head["__metadata__"].items()))
+    text = json.dumps(head, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + data[end:]
 
 
 def _fusion(said: str) -> FusionSettings:
@@ -242,7 +267,7 @@ def _fusion(said: str) -> FusionSettings:
     try:
         about = json.loads(said)
         return FusionSettings(exposure=about["exposure"], response=about["response"])
-    except (ValueError, KeyError, TypeError, MetadeblurError):
+    except (ValueError, KeyError, TypeError, RecursionError, MetadeblurError):
         return FusionSettings()
 
 
@@ -252,10 +277,13 @@ def model_card(name: str) -> dict[str, object]:
 
 
 def card_beside(path: Path) -> dict[str, object]:
-    """What the card beside a weight file says; empty where there is none."""
+    """What the card beside a weight file says; empty where there is none.
+
+    Raises:
+        MetadeblurError: it is no card.
+    """
     about = path.with_suffix(".json")
-    card: dict[str, object] = json.loads(about.read_text(encoding="utf-8")) if about.is_file() else {}
-    return card
+    return read_object(about) if about.is_file() else {}
 
 
 def parameters_digest(net: nn.Module) -> str:

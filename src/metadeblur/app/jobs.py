@@ -6,6 +6,7 @@ it when memory runs out or a damaged file brings a decoder down.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import sys
@@ -15,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -22,6 +24,8 @@ from typing import Any, Literal
 
 from metadeblur.commands import explain
 from metadeblur.errors import MetadeblurError
+from metadeblur.limited import starting
+from metadeblur.video.info import limit_pixels
 
 State = Literal["waiting", "running", "done", "failed", "cancelled"]
 
@@ -33,14 +37,21 @@ class Workers:
 
     Args:
         share: how many of them compute at the same time; each gets its part of the processors.
+        pixels: most of a frame that they decode.
     """
 
-    def __init__(self, share: int = 1) -> None:
+    def __init__(self, share: int = 1, pixels: int = 2**31 - 1) -> None:
         # Processes that are forked from a small one without threads start at once; elsewhere each starts anew.
         self._context: Any = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
         if sys.platform != "win32":
-            self._context.set_forkserver_preload(["metadeblur.app.work"])
-        self._share = share
+            # The second one is what torch loads when a network first runs: seconds, for every restoration.
+            self._context.set_forkserver_preload(["metadeblur.app.work", "torch._dynamo"])
+        self._share, self._pixels = share, pixels
+
+    def warm(self) -> None:
+        """Begin to import what the processes need, so that the first one need not wait for it; returns at once."""
+        if sys.platform != "win32":
+            forkserver.ensure_running()
 
     def start(self, folder: Path, function: Callable[..., Any], *values: Any) -> tuple[BaseProcess, Connection]:
         """Call ``function(*values, tell)`` in a process that works in ``folder``; its messages come by the connection.
@@ -49,10 +60,16 @@ class Workers:
         """
         ours, theirs = self._context.Pipe(duplex=False)
         process = self._context.Process(
-            target=_work, args=(theirs, folder, self._share, function, values), daemon=True, name=function.__name__
+            target=_work,
+            args=(theirs, folder, self._share, self._pixels, function, values),
+            daemon=True,
+            name=function.__name__,
         )
-        process.start()
-        theirs.close()
+        try:
+            with starting():
+                process.start()
+        finally:
+            theirs.close()
         return process, ours
 
     def call(self, folder: Path, function: Callable[..., Any], *values: Any, seconds: float = 120.0) -> Any:
@@ -80,22 +97,32 @@ class Workers:
 
 
 def _work(
-    messages: Connection, folder: Path, share: int, function: Callable[..., Any], values: tuple[Any, ...]
+    messages: Connection, folder: Path, share: int, pixels: int, function: Callable[..., Any], values: tuple[Any, ...]
 ) -> None:
     """What a process does."""
+    threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
+    limit_pixels(pixels)
     os.umask(0o077)
-    os.chdir(folder)
     tempfile.tempdir = str(folder)
     if share > 1:
         import torch
 
         torch.set_num_threads(max(1, torch.get_num_threads() // share))
-    try:
-        messages.send(("done", function(*values, messages.send)))
-    except BrokenPipeError:
-        return  # nobody is left to hear it
-    except BaseException as error:  # told to whoever waits
-        messages.send(("failed", explain(error).removeprefix("error: ")))
+    with contextlib.suppress(BrokenPipeError):  # nobody is left to hear it
+        try:
+            os.chdir(folder)
+            messages.send(("done", function(*values, messages.send)))
+        except BrokenPipeError:
+            raise
+        except BaseException as error:  # told to whoever waits
+            messages.send(("failed", explain(error).removeprefix("error: ")))
+
+
+def _end_with(parent: BaseProcess | None) -> None:
+    """End this process as soon as the one that wanted it is gone, even if that was killed and could say nothing."""
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _end(process: BaseProcess) -> None:
@@ -156,7 +183,13 @@ class Line:
         job = Job(folder, function, values)
         with self._change:
             self._jobs.append(job)
-        threading.Thread(target=self._run, args=(job,), name="job", daemon=True).start()
+        try:
+            with starting():
+                threading.Thread(target=self._run, args=(job,), name="job", daemon=True).start()
+        except MetadeblurError:
+            with self._change:
+                self._jobs.remove(job)
+            raise
         return job
 
     def before(self, job: Job) -> int:

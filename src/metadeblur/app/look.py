@@ -12,6 +12,7 @@ import gradio as gr
 from metadeblur.app.jobs import Job
 from metadeblur.app.uploads import Clip
 from metadeblur.app.work import Done, Facts
+from metadeblur.names import counted
 from metadeblur.page import sentence, text
 from metadeblur.pictures import data_uri
 from metadeblur.progress import in_words
@@ -84,8 +85,10 @@ def facts_in_words(facts: Facts) -> str:
     if facts.kind == "image":
         return f"{size}, a single picture: the base model is used"
     if facts.kind == "frames":
-        return f"{size}, {facts.frames} frames"
-    return f"{size}, {facts.frames} frames, {in_words(facts.seconds)}, {'with' if facts.sound else 'no'} sound"
+        return f"{size}, {counted(facts.frames, 'frame')}"
+    return (
+        f"{size}, {counted(facts.frames, 'frame')}, {in_words(facts.seconds)}, {'with' if facts.sound else 'no'} sound"
+    )
 
 
 def wrong(line: str) -> str:

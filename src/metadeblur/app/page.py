@@ -12,6 +12,7 @@ from metadeblur.app.service import Service, reason
 from metadeblur.app.uploads import Visit
 from metadeblur.app.work import EXAMPLES, Effort, as_flags, run_settings
 from metadeblur.errors import MetadeblurError
+from metadeblur.page import sentence
 
 TICK_SECONDS = 0.7  # between two looks at a job
 
@@ -76,7 +77,10 @@ def make_page(service: Service) -> gr.Blocks:
             }
 
         def arrive() -> tuple[str, str]:
-            visit = service.visits.open()
+            try:
+                visit = service.visits.open()
+            except MetadeblurError as error:
+                raise gr.Error(sentence(str(error)), print_exception=False) from error
             return visit.token, visit.token
 
         def expected(visit: Visit, name: str, how: Effort, limit: float) -> Changes:

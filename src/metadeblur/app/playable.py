@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from metadeblur.names import for_ffmpeg
 from metadeblur.pictures import to_uint8
 from metadeblur.video import VideoReader, whole
 from metadeblur.video.info import main_video, open_media
@@ -41,7 +42,7 @@ def write_playable(source: Path, target: Path) -> None:
     """
     reader = VideoReader(source)
     times, turned = reader.times, reader.info.rotation // 90 % 4
-    with whole(target) as draft, av.open(str(draft), "w", options={"movflags": "+faststart"}) as output:
+    with whole(target) as draft, av.open(for_ffmpeg(draft), "w", options={"movflags": "+faststart"}) as output:
         video: av.VideoStream | None = None
         sound = _Sound(reader.info.path, output) if reader.info.audio_streams else None
         for stamp, rgb in zip(times.stamps, reader, strict=True):

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+import hashlib
 import hmac
+import re
+import signal
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -18,10 +22,12 @@ import uvicorn
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.routing import Mount
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from metadeblur.app.connections import Connection
+from metadeblur.app.gate import MOST_HEADER_BYTES, Gate, Rules
+from metadeblur.app.hosts import Hosts, Proxies
 from metadeblur.app.look import CSS, theme
 from metadeblur.app.page import make_page
 from metadeblur.app.service import Service
@@ -31,18 +37,15 @@ from metadeblur.errors import MetadeblurError
 SWEEP_SECONDS = 30.0  # between two looks at who has left
 GRACE_SECONDS = 10  # for requests under way when it ends; those that pages hold open end at once
 
-_OWN = "'self' 'unsafe-inline'"
-POLICY = (
-    f"default-src 'self'; script-src {_OWN} 'unsafe-eval'; style-src {_OWN}; font-src 'self' data:; "
-    "img-src 'self' data: blob:; media-src 'self' blob:; worker-src 'self' blob:; object-src 'none'; "
-    "form-action 'self'; frame-ancestors 'self'"
-)
-"""What a browser may load for the page: nothing from anywhere else, whatever Gradio's own code asks for."""
 REPORT_POLICY = (
-    "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; sandbox allow-scripts"
+    "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'self'; sandbox allow-scripts"
 )
 _GRADIO_MAY = ("run/", "queue/", "heartbeat/", "startup-events", "app_id", "theme.css", "user", "api/", "call/")
 """What the page needs of Gradio's interface; the rest of it (files, uploads, proxy, streams) is not there."""
+_PAGES = ("", "/", "/config", "/config/", "/login", "/login/", "/logout", "/theme.css", "/favicon.ico", "/robots.txt")
+_FOLDERS = ("/visit/", "/assets/", "/static/", "/svelte/")
+MOST_SESSIONS = 1000  # of Gradio's: open pages, and those that were closed a while ago
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,18 @@ class Site:
     port: int = 7860  # 0: any that is free
     password: str = ""  # asked for with any user name; none: everybody may come in
     root_path: str = ""  # where a reverse proxy shows the page, such as /deblur
+    further_hosts: tuple[str, ...] = ()  # names that the page is reached by, besides the loopback names and `host`
+    proxies: tuple[str, ...] = ()  # addresses of proxies that may say for whom they ask, and by which name
+
+    def rules(self, service: Service) -> Rules:
+        """What the gate lets through."""
+        return Rules(
+            hosts=Hosts.of(self.host, self.further_hosts),
+            served=_served,
+            is_upload=lambda path: _UPLOAD.fullmatch(path) is not None,
+            upload_bytes=service.visits.limit,
+            proxies=Proxies(self.proxies),
+        )
 
 
 def make_app(service: Service, site: Site) -> FastAPI:
@@ -69,12 +84,14 @@ def make_app(service: Service, site: Site) -> FastAPI:
 
     app = FastAPI(lifespan=life, docs_url=None, redoc_url=None, openapi_url=None)
     _add_addresses(app, service)
+    page = make_page(service)
+    page.state_session_capacity = MOST_SESSIONS
     gr.mount_gradio_app(
         app,
-        make_page(service),
+        page,
         path="/",
         auth=_checked(site.password) if site.password else None,
-        auth_message="Any user name will do; the password is the one you were given." if site.password else None,
+        auth_message=_ABOUT_PASSWORDS if site.password else None,
         root_path=site.root_path or None,
         footer_links=[],
         run_history=False,
@@ -83,18 +100,32 @@ def make_app(service: Service, site: Site) -> FastAPI:
         mcp_server=False,
         pwa=False,
         max_file_size=0,
+        show_error=False,
         theme=theme(),
         css=CSS,
     )
-    app.add_middleware(Narrow)
+    app.add_middleware(Gate, rules=site.rules(service))
     return app
 
 
 def _checked(password: str) -> Callable[[str, str], bool]:
+    wanted = _digest(password)
+
     def check(_: str, given: str) -> bool:
-        return hmac.compare_digest(given.encode(), password.encode())
+        return hmac.compare_digest(_digest(given), wanted)
 
     return check
+
+
+def _digest(word: str) -> bytes:
+    """As long for every word, so that comparing tells nothing of its length."""
+    return hashlib.sha256(word.encode("utf-8", "backslashreplace")).digest()
+
+
+_ABOUT_PASSWORDS = (
+    "Any user name will do; the password is the one you were given. After some wrong ones you have to wait before the "
+    "next, longer each time."
+)
 
 
 async def _sweep(service: Service) -> None:
@@ -106,6 +137,16 @@ async def _sweep(service: Service) -> None:
 class _Server(uvicorn.Server):
     """Ends the connections that every open page holds, instead of waiting for people to close their pages."""
 
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None] | None) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to answer; signals to end are heard from before."""
+        await super().startup(sockets)
+        if self._ready is not None and self.started:
+            await run_in_threadpool(self._ready)
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """A signal asks for the end."""
         app = self.config.app
@@ -115,33 +156,19 @@ class _Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-class Narrow:
-    """Lets through of Gradio what the page needs, and tells browsers to load nothing from anywhere else."""
+def _served(path: str) -> bool:
+    """Whether there is anything at a path: our own addresses, and of Gradio what the page needs.
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    >>> [_served(path) for path in ("/", "/visit/x/file", "/gradio_api/queue/join", "/gradio_api/file=x", "/file=x")]
+    [True, True, True, False, False]
+    """
+    _, found, rest = path.partition("/gradio_api/")
+    if found:
+        return path.startswith("/gradio_api/") and rest.startswith(_GRADIO_MAY)
+    return path in _PAGES or path.startswith(_FOLDERS)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        _, found, rest = scope["path"].partition("/gradio_api/")
-        if found and not rest.startswith(_GRADIO_MAY):
-            await Response(status_code=404)(scope, receive, send)
-            return
 
-        async def with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                headers.setdefault("Content-Security-Policy", POLICY)
-                headers["X-Content-Type-Options"] = "nosniff"
-                headers["Referrer-Policy"] = "no-referrer"
-                if headers.get("content-type", "").startswith("text/html"):
-                    headers["Cache-Control"] = "no-store"
-            await send(message)
-
-        await self._app(scope, receive, with_headers)
+_UPLOAD = re.compile(r"/visit/[^/]+/upload")
 
 
 def _add_addresses(app: FastAPI, service: Service) -> None:
@@ -159,6 +186,8 @@ def _add_addresses(app: FastAPI, service: Service) -> None:
             await service.visits.receive(visit_of(token), number, name, request.stream())
         except MetadeblurError as error:
             return JSONResponse({"error": str(error)}, status_code=400)
+        except ClientDisconnect:  # nobody is left to be told
+            return Response(status_code=400)
         return Response(status_code=204)
 
     @app.post("/visit/{token}/here")
@@ -173,7 +202,10 @@ def _add_addresses(app: FastAPI, service: Service) -> None:
 
     @app.get("/visit/{token}/{side}/{number}")
     def frame(token: str, side: str, number: int) -> Response:
-        picture = service.picture(visit_of(token), side, number)
+        try:
+            picture = service.picture(visit_of(token), side, number)
+        except MetadeblurError as error:
+            raise HTTPException(503, str(error)) from error
         if picture is None:
             raise HTTPException(404)
         return Response(picture, media_type="image/jpeg", headers=_PRIVATE)
@@ -245,12 +277,37 @@ def serve(service: Service, site: Site, ready: Callable[[str], None]) -> None:
         MetadeblurError: see :func:`listen`.
     """
     with contextlib.closing(service), contextlib.closing(listen(site)) as taken:
-        config: dict[str, Any] = {
-            "log_level": "warning",
-            "access_log": False,
-            "timeout_graceful_shutdown": GRACE_SECONDS,
-        }
-        server = _Server(uvicorn.Config(make_app(service, site), **config))
         host = f"[{site.host}]" if ":" in site.host else site.host
-        ready(f"http://{host}:{taken.getsockname()[1]}/")
-        server.run(sockets=[taken])
+        address = f"http://{host}:{taken.getsockname()[1]}/"
+        server = make_server(service, site, lambda: ready(address))
+        with closed_terminal_ends(server):
+            server.run(sockets=[taken])
+
+
+def make_server(service: Service, site: Site, ready: Callable[[], None] | None = None) -> uvicorn.Server:
+    """What answers at a socket of :func:`listen`; ``ready`` is called as soon as it does."""
+    config: dict[str, Any] = {
+        "http": functools.partial(Connection, proxies=Proxies(site.proxies)),
+        "h11_max_incomplete_event_size": MOST_HEADER_BYTES,
+        "ws": "none",
+        "proxy_headers": False,  # the gate reads them, and only from proxies that were named
+        "server_header": False,
+        "log_level": "error",
+        "access_log": False,
+        "timeout_graceful_shutdown": GRACE_SECONDS,
+    }
+    return _Server(uvicorn.Config(make_app(service, site), **config), ready)
+
+
+@contextlib.contextmanager
+def closed_terminal_ends(server: uvicorn.Server) -> Iterator[None]:
+    """Have a closed terminal end the page as Ctrl-C does; a program that is to outlive it (nohup) does."""
+    hangup = getattr(signal, "SIGHUP", None)
+    if hangup is None or signal.getsignal(hangup) is signal.SIG_IGN:
+        yield
+        return
+    before = signal.signal(hangup, server.handle_exit)
+    try:
+        yield
+    finally:
+        signal.signal(hangup, before)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 from metadeblur.app import work
+from metadeblur.app.bounds import Bounds
 from metadeblur.app.jobs import Job, Line, Workers
 from metadeblur.app.uploads import Clip, Visit, Visits, take
 from metadeblur.catalogue import names as model_names
@@ -20,7 +22,8 @@ from metadeblur.weights import installed_path
 Result = TypeVar("Result")
 
 MOST_WAITING = 50  # restorations, one a visitor
-_PICTURES_AT_ONCE = 2  # processes that read frames to be looked at
+_AT_ONCE = 2  # processes that check clips, and as many that read frames to be looked at
+_PATIENCE = 60.0  # seconds that a visitor waits for one of them
 
 
 class Service:
@@ -29,15 +32,17 @@ class Service:
     Args:
         limit: bytes that one clip may have.
         jobs: restorations that run at the same time.
+        bounds: what else a clip may have.
     """
 
-    def __init__(self, limit: int, jobs: int = 1) -> None:
+    def __init__(self, limit: int, jobs: int = 1, bounds: Bounds | None = None) -> None:
+        self.bounds = bounds or Bounds()
         self.visits = Visits(limit)
-        self.workers = Workers(share=jobs)
+        self.workers = Workers(jobs, self.bounds.pixels)
         self.line = Line(self.workers, jobs)
         self._speeds: dict[str, float] = {}
         self._measuring, self._filming = threading.Lock(), threading.Lock()  # done once, whoever comes first
-        self._looking = threading.Semaphore(_PICTURES_AT_ONCE)
+        self._looking, self._checking = threading.Semaphore(_AT_ONCE), threading.Semaphore(_AT_ONCE)
 
     def models(self) -> list[str]:
         """Names of the models whose weights are here."""
@@ -49,14 +54,26 @@ class Service:
         Raises:
             MetadeblurError: it cannot; everything of it is deleted.
         """
-        clip = take(visit)
+        if visit.busy:
+            raise MetadeblurError("a restoration is under way; cancel it before you bring another clip")
+        begun = visit.clips
         try:
-            clip.facts = _named(clip, lambda: self.workers.call(visit.folder, work.check, clip.path))
+            with visit.lock:
+                clip = take(visit)
+            clip.facts = _named(clip, lambda: self._checked(visit, clip))
         except MetadeblurError:
-            visit.empty()
+            if visit.clips == begun:
+                visit.empty()
             raise
+        if visit.clips != begun:
+            raise MetadeblurError("another clip has been begun meanwhile")
         visit.clip = clip
         return clip
+
+    def _checked(self, visit: Visit, clip: Clip) -> work.Facts:
+        with _turn(self._checking):
+            facts: work.Facts = self.workers.call(visit.folder, work.check, clip.path, self.bounds)
+        return facts
 
     def example(self, visit: Visit, name: str) -> Clip:
         """Give the visitor one of the examples as a clip; it is filmed when it is asked for the first time.
@@ -103,6 +120,8 @@ class Service:
         self._known(model)
         settings = work.run_settings(effort, seconds)
         with visit.lock:
+            if self.visits.get(visit.token) is None:
+                raise MetadeblurError("this visit has ended; load the page again")
             if visit.clip is None:
                 raise MetadeblurError("there is no clip yet; choose a video, the frames of one, or an example")
             if visit.busy:
@@ -154,7 +173,7 @@ class Service:
         if done is None or side not in ("before", "after") or not 0 <= number < done.frames:
             return None
         source, times = done.before if side == "before" else done.after
-        with self._looking:
+        with _turn(self._looking):
             made: bytes = self.workers.call(visit.folder, work.picture, source, times, number)
         return made
 
@@ -162,6 +181,21 @@ class Service:
         """Refuse a model that is not here: its name comes from outside."""
         if model not in self.models():
             raise MetadeblurError(f"model {model!r} is not here; choose one of {', '.join(self.models())}")
+
+
+@contextmanager
+def _turn(places: threading.Semaphore) -> Iterator[None]:
+    """Wait for a place.
+
+    Raises:
+        MetadeblurError: too many others wait.
+    """
+    if not places.acquire(timeout=_PATIENCE):
+        raise MetadeblurError("too many others are waiting; try again later")
+    try:
+        yield
+    finally:
+        places.release()
 
 
 def reason(clip: Clip, line: str) -> str:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
 import re
 import secrets
 import shutil
+import stat
 import tempfile
 import threading
 import time
@@ -14,10 +18,13 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from metadeblur.commands import explain
+from filelock import FileLock, Timeout
+
 from metadeblur.errors import MetadeblurError
+from metadeblur.names import counted
 from metadeblur.video.encoding import CONTAINERS
-from metadeblur.video.info import IMAGE_SUFFIXES, natural_order
+from metadeblur.video.info import natural_order
+from metadeblur.video.stills import IMAGE_SUFFIXES
 
 if TYPE_CHECKING:
     from metadeblur.app.jobs import Job
@@ -27,8 +34,11 @@ VIDEO_SUFFIXES = (*CONTAINERS, ".3gp", ".flv", ".m2ts", ".mpeg", ".mpg", ".mts",
 """Suffixes that a file keeps; FFmpeg looks into the file to see what it is."""
 AWAY_SECONDS = 600.0  # a visitor of whom nothing is heard for so long has left
 MOST_FILES = 5000  # of one clip
+MOST_VISITS = 1000
 
 _LONGEST_NAME = 80  # characters
+_PREFIX, _LOCK = "metadeblur-app-", "in-use.lock"
+_NEW_SECONDS = 60.0  # in which a folder may not have been locked yet
 
 
 def clean_name(name: str) -> str:
@@ -60,6 +70,7 @@ class Visit:
     token: str  # nobody else knows it; it opens everything of this visitor's
     folder: Path
     seen: float = field(default_factory=time.monotonic)  # last sign of life
+    clips: int = 0  # begun; what still arrives of an earlier one is not of this one
     arrived: dict[int, str] = field(default_factory=dict)  # names of the files that have been uploaded, by number
     size: int = 0  # bytes of them
     clip: Clip | None = None
@@ -87,6 +98,7 @@ class Visit:
     def empty(self) -> None:
         """Remove all files."""
         self.clip, self.size = None, 0
+        self.clips += 1
         self.arrived.clear()
         for folder in (self.uploads, self.run):
             shutil.rmtree(folder, ignore_errors=True)
@@ -107,7 +119,10 @@ class Visits:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self._folder = tempfile.TemporaryDirectory(prefix="metadeblur-app-")  # mode 0700
+        remove_leftovers(Path(tempfile.gettempdir()))
+        self._folder = tempfile.TemporaryDirectory(prefix=_PREFIX)  # mode 0700
+        self._lock = FileLock(self.folder / _LOCK, thread_local=False)
+        self._lock.acquire()
         self._visits: dict[str, Visit] = {}
 
     @property
@@ -119,8 +134,20 @@ class Visits:
         return len(self._visits)
 
     def open(self) -> Visit:
-        """A new visitor."""
-        visit = Visit(secrets.token_urlsafe(32), Path(tempfile.mkdtemp(prefix="visit-", dir=self.folder)))
+        """A new visitor; one who has brought nothing makes room where there are very many.
+
+        Raises:
+            MetadeblurError: there are very many who have, or there is no room on the disk.
+        """
+        while len(self._visits) >= MOST_VISITS:
+            idle = [visit for visit in list(self._visits.values()) if not (visit.size or visit.clip or visit.busy)]
+            if not idle:
+                raise MetadeblurError("too many people use this page at the moment; come back later")
+            self.end(min(idle, key=lambda visit: visit.seen))
+        try:
+            visit = Visit(secrets.token_urlsafe(32), Path(tempfile.mkdtemp(prefix="visit-", dir=self.folder)))
+        except OSError as error:
+            raise _in_words(error) from error
         self._visits[visit.token] = visit
         return visit
 
@@ -138,11 +165,14 @@ class Visits:
     def end(self, visit: Visit) -> None:
         """Forget a visitor and delete everything of theirs; their restoration must be over."""
         self._visits.pop(visit.token, None)
+        visit.empty()  # what still arrives is not taken any more
         shutil.rmtree(visit.folder, ignore_errors=True)
 
     def close(self) -> None:
         """Delete everything."""
-        self._visits.clear()
+        for visit in list(self._visits.values()):
+            self.end(visit)
+        self._lock.release()
         self._folder.cleanup()
 
     async def receive(self, visit: Visit, number: int, name: str, content: AsyncIterator[bytes]) -> None:
@@ -161,14 +191,18 @@ class Visits:
             raise MetadeblurError("a restoration is under way; cancel it before you bring another clip")
         if number == 0:
             visit.empty()
-            visit.fresh(visit.uploads)
         if number >= MOST_FILES:
             raise MetadeblurError(f"more than {MOST_FILES} files; restore a part of the clip, or use the command line")
         if number != len(visit.arrived):
             raise MetadeblurError("the upload was interrupted; bring the clip again")
+        clip = visit.clips
         try:
+            if number == 0:
+                visit.fresh(visit.uploads)
             with (visit.uploads / f"part{number:06d}").open("xb") as file:
                 async for piece in content:
+                    if visit.clips != clip:
+                        raise MetadeblurError("another clip has been begun meanwhile")
                     visit.size += len(piece)
                     if visit.size > self.limit:
                         raise MetadeblurError(
@@ -176,12 +210,33 @@ class Visits:
                             "cut the clip, or use the command line"
                         )
                     file.write(piece)
-        except (MetadeblurError, OSError) as error:
-            visit.empty()
+        except BaseException as error:  # however it ends, nothing half of it stays
+            if visit.clips == clip:
+                visit.empty()
             if isinstance(error, OSError):
-                raise MetadeblurError(explain(error).removeprefix("error: ")) from error
+                raise _in_words(error) from error
             raise
         visit.arrived[number] = name
+
+
+def _in_words(error: OSError) -> MetadeblurError:
+    """What went wrong with a file of ours, for a visitor, who knows nothing of it."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE):
+        return MetadeblurError("the computer that runs this page has no room for it at the moment; come back later")
+    if error.errno == errno.ENOENT:
+        return MetadeblurError("this visit has ended meanwhile; load the page again")
+    return MetadeblurError(f"it could not be kept ({error.strerror}); try again")
+
+
+def remove_leftovers(place: Path) -> None:
+    """Delete what pages have left behind that were killed: their locks are not held any more."""
+    for lock in place.glob(f"{_PREFIX}*/{_LOCK}"):
+        with contextlib.suppress(OSError, Timeout):
+            folder = lock.parent.lstat()
+            ours = stat.S_ISDIR(folder.st_mode) and (os.name == "nt" or folder.st_uid == os.getuid())
+            if ours and time.time() - lock.stat().st_mtime > _NEW_SECONDS:
+                with FileLock(lock, blocking=False):
+                    shutil.rmtree(lock.parent, ignore_errors=True)
 
 
 def take(visit: Visit) -> Clip:
@@ -190,9 +245,10 @@ def take(visit: Visit) -> Clip:
     Raises:
         MetadeblurError: none have arrived, or several that are not all pictures.
     """
-    if not visit.arrived:
+    arrived, visit.arrived = visit.arrived, {}
+    if not arrived:
         raise MetadeblurError("no file has arrived; choose a video, or the frames of a clip")
-    names = {number: clean_name(name) for number, name in visit.arrived.items()}
+    names = {number: clean_name(name) for number, name in arrived.items()}
     suffixes = {number: _suffix(name) for number, name in names.items()}
     if len(names) == 1:
         path = visit.uploads / f"clip{suffixes[0]}"
@@ -209,7 +265,7 @@ def take(visit: Visit) -> Clip:
     order = sorted(names, key=lambda number: natural_order(Path(names[number])))
     for place, number in enumerate(order):
         (visit.uploads / f"part{number:06d}").rename(folder / f"frame{place:06d}{suffixes[number]}")
-    return Clip(folder.relative_to(visit.folder), f"{len(order)} frames", _different([names[n] for n in order]))
+    return Clip(folder.relative_to(visit.folder), counted(len(order), "frame"), _different([names[n] for n in order]))
 
 
 def _different(names: list[str]) -> tuple[str, ...]:
@@ -218,11 +274,15 @@ def _different(names: list[str]) -> tuple[str, ...]:
     >>> _different(["a.png", "a.png"])
     ('a.png', '1_a.png')
     """
+    taken = {name.casefold() for name in names}  # as some systems compare them
     seen: set[str] = set()
     made = []
     for number, name in enumerate(names):
-        made.append(f"{number}_{name}" if name in seen else name)
-        seen.add(made[-1])
+        different = f"{number}_{name}" if name.casefold() in seen else name
+        while different != name and different.casefold() in taken | seen:
+            different = f"_{different}"
+        made.append(different)
+        seen.add(different.casefold())
     return tuple(made)
 
 

@@ -20,6 +20,8 @@ import torch
 from torch import Tensor
 
 from metadeblur.adapt import AdaptSettings
+from metadeblur.app.bounds import Bounds
+from metadeblur.app.inspection import inspect
 from metadeblur.app.playable import plays_everywhere, write_playable
 from metadeblur.catalogue import MEASURED_SIDE, seconds_a_frame
 from metadeblur.demo import DemoSettings, shaky_clip
@@ -43,8 +45,6 @@ PREVIEW_WIDTH = 640  # px
 PREVIEW_SECONDS = 0.7  # between two pictures of the frame being worked on
 _TOLD_SECONDS = 0.2  # between two figures of progress
 _JPEG_QUALITY = 95
-_LISTS = (b"#EXTM3U", b"ffconcat", b"<MPD", b"[playlist]", b"v=0\r\n", b"v=0\n")
-"""How files begin that name other files or addresses to read: nothing that a visitor may have read."""
 
 
 @dataclass(frozen=True)
@@ -129,18 +129,14 @@ def as_flags(model: str, settings: RunSettings) -> str:
     return " ".join(flags)
 
 
-def check(source: Path, tell: Tell) -> Facts:
+def check(source: Path, bounds: Bounds, tell: Tell) -> Facts:
     """Look whether a clip can be restored, by decoding the beginning of it.
 
     Raises:
-        MetadeblurError: as :func:`metadeblur.video.probe`, or the file is a list of other files.
+        MetadeblurError: as :func:`metadeblur.video.probe` and :func:`metadeblur.app.inspection.inspect`.
     """
     del tell  # it is over before there is anything to tell
-    for path in sorted(source.iterdir()) if source.is_dir() else [source]:
-        with path.open("rb") as file:
-            head = file.read(2048).lstrip(b"\xef\xbb\xbf \t\r\n")
-        if head.startswith(_LISTS) or b"<MPD" in head:
-            raise MetadeblurError(f"{source}: is a list of other files, not a video; choose the video itself")
+    inspect(source, bounds)
     reader = VideoReader(source)
     info = reader.info
     first = next(iter(reader), None)

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from metadeblur.errors import MetadeblurError
+from metadeblur.limits import Gpus, Threads, Workers, check
+from metadeblur.names import counted
 from metadeblur.scratch import remove_unused, scratch
 
 LOCAL = "local"
@@ -36,17 +38,12 @@ class ClusterSettings:
     """Where many processes come from, and what each of them gets."""
 
     address: str = LOCAL  # of a running Ray cluster that this machine belongs to, "auto" to find it; "local": start one
-    workers: int | None = None  # processes; none: as many as there is room for
-    threads: int | None = None  # of each worker; none: all processors shared out
-    gpus: float = 1.0  # GPUs of each worker, where the cluster has any and they are to be used; below 1 they are shared
+    workers: Workers | None = None  # processes; none: as many as there is room for
+    threads: Threads | None = None  # of each worker; none: all processors shared out
+    gpus: Gpus = 1.0  # GPUs of each worker, where the cluster has any and they are to be used; below 1 they are shared
 
     def __post_init__(self) -> None:
-        for name in ("workers", "threads"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise MetadeblurError(f"{name} is {value}; it must be at least 1")
-        if not 0 < self.gpus <= 1:
-            raise MetadeblurError(f"GPUs of a worker are {self.gpus:g}; give a number above 0 and at most 1")
+        check(self)
         if self.address.startswith("ray://"):
             raise MetadeblurError(
                 f"{self.address}: Ray's client is not supported; run metadeblur on a machine of the cluster, with "
@@ -105,7 +102,7 @@ def places(machines: Sequence[Machine], settings: ClusterSettings, device: Devic
     workers = settings.workers or most
     if most < max(1, workers):
         each = Places(1, settings.threads or 1, gpus).describe().removeprefix("1 worker ")
-        raise MetadeblurError(f"the cluster has room for {most} workers {each}, not for {max(1, workers)}")
+        raise MetadeblurError(f"the cluster has room for {counted(most, 'worker')} {each}, not for {max(1, workers)}")
     cores = max(int(cpus) for cpus, _ in machines)
     fitting = (count for count in range(cores, 0, -1) if room(machines, count, gpus) >= workers)
     return Places(workers, settings.threads or next(fitting), gpus)

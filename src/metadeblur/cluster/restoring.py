@@ -15,6 +15,7 @@ from metadeblur.cluster.worker import PassShot, RestoreShot, ScanInput, Settle, 
 from metadeblur.outputs import Job
 from metadeblur.pipeline import TOLD_SHOTS, Run, RunSettings
 from metadeblur.progress import Bar, Talk, stopwatch
+from metadeblur.resume import kept
 from metadeblur.shot_work import Film
 from metadeblur.video import VideoReader
 
@@ -62,7 +63,7 @@ def restore_files(
                 return crew.run(together.all)
             except BaseException as error:
                 if together.kept:
-                    error.add_note(f"{together.kept} finished shots are kept: run it again with --resume to go on")
+                    error.add_note(f"{kept(together.kept)}: run it again with --resume to go on")
                 raise
 
 

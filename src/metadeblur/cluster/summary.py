@@ -9,6 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from metadeblur.names import shown
 from metadeblur.outputs import Job
 from metadeblur.progress import Talk, in_words
 
@@ -25,8 +26,8 @@ def tell_results(jobs: Sequence[Job], results: Sequence[dict[str, Any] | Excepti
     """
     if talk.console is None:
         return
-    shown = talk.console.is_terminal
-    table = Table(box=box.ROUNDED if shown else None, pad_edge=shown)
+    drawn = talk.console.is_terminal
+    table = Table(box=box.ROUNDED if drawn else None, pad_edge=drawn)
     table.add_column("input", overflow="fold")
     for title in ("frames", "shots", "adapted", "work"):
         table.add_column(title, justify="right")
@@ -34,11 +35,11 @@ def tell_results(jobs: Sequence[Job], results: Sequence[dict[str, Any] | Excepti
     for job, result in zip(jobs, results, strict=True):
         if isinstance(result, Exception):
             reason = " ".join(str(result).split()) or type(result).__name__
-            table.add_row(job.source.name, "", "", "", "", f"failed: {reason}")
+            table.add_row(shown(job.source.name), "", "", "", "", f"failed: {shown(reason)}")
         else:
-            table.add_row(job.source.name, *_figures(result), result["output"])
+            table.add_row(shown(job.source.name), *_figures(result), shown(result["output"]))
     # What is no terminal has no width to fit into.
-    console = talk.console if shown else Console(file=talk.console.file, width=_PLAIN_WIDTH)
+    console = talk.console if drawn else Console(file=talk.console.file, width=_PLAIN_WIDTH)
     console.print(table, markup=False, highlight=False)
 
 

@@ -22,6 +22,7 @@ from metadeblur.data.paired import read_trial
 from metadeblur.evaluation.protocol import Job as Measurement
 from metadeblur.evaluation.protocol import measure_job
 from metadeblur.evaluation.settings import meta_files
+from metadeblur.limited import starting
 from metadeblur.record import peak_memory_mb, versions
 from metadeblur.restore import Restorer, RestoreSettings, has_native_bf16
 from metadeblur.shot_work import Film, decide_shot, restore_shot, settled, write_shot
@@ -330,7 +331,8 @@ class Worker:
             except BaseException as error:  # handed to the driver
                 told.put(error)
 
-        Thread(target=work, name="errand", daemon=True).start()
+        with starting():
+            Thread(target=work, name="errand", daemon=True).start()
         while (event := told.get()) is not None:
             if isinstance(event, BaseException):
                 raise event

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 
 from metadeblur.errors import MetadeblurError
+from metadeblur.limited import NO_MORE_THREADS, is_thread_limit
 
 
 class UsageError(MetadeblurError):
@@ -34,6 +35,8 @@ def _reason(error: BaseException) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, MetadeblurError):
         return text
+    if is_thread_limit(error):
+        return NO_MORE_THREADS
     number, place = getattr(error, "errno", None), getattr(error, "filename", None)
     about = f"{place}: " if place else ""
     if number in (errno.ENOSPC, errno.EDQUOT):

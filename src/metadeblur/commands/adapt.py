@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from metadeblur.commands.flags import AdaptationFlags
+from metadeblur.commands.flags import AdaptationFlags, writing_record
+from metadeblur.commands.inputs import needed, refuse_missing
 from metadeblur.errors import MetadeblurError
 from metadeblur.progress import Talk, in_words
 
@@ -22,7 +23,9 @@ class Adapt:
 
     input: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IN")]
     """A video file or a folder of frames."""
-    output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="WEIGHTS")]
+    output: Annotated[
+        Path | None, tyro.conf.arg(aliases=["-o"], metavar="WEIGHTS", help_behavior_hint="(required)")
+    ] = None
     """The weight file to write (safetensors)."""
     model: Annotated[str, tyro.conf.arg(metavar="NAME|FILE")] = "lite"
     """The network to start from: a model's name or a weight file."""
@@ -42,21 +45,36 @@ class Adapt:
         Raises:
             MetadeblurError: the clip cannot be adapted to at all, or the weights not be written.
         """
+        refuse_missing([self.input], self.output)
+        output = needed(self.output, "metadeblur adapt IN -o WEIGHTS.safetensors")
+        from metadeblur.locks import writing
+        from metadeblur.video import check_writable
+
+        check_writable(output)
+        if output.is_dir():
+            raise MetadeblurError(f"{output}: is a folder; name a file in it, such as {output / 'adapted.safetensors'}")
+        if output.suffix != ".safetensors":
+            raise MetadeblurError(
+                f"{output}: weights are written as safetensors; name the file {output.stem}.safetensors"
+            )
+        with writing(output), writing_record(self.json):
+            self._adapt(output)
+
+    def _adapt(self, output: Path) -> None:
+        """Do it, with outputs that are this run's alone."""
         from metadeblur import __version__
         from metadeblur.decide import decide
+        from metadeblur.identity import identify_files, refuse_change
         from metadeblur.networks import recognise
         from metadeblur.record import machine, versions, write_json
         from metadeblur.shots import find_shots
-        from metadeblur.video import VideoReader, check_writable, reader_clip
+        from metadeblur.video import VideoReader, reader_clip
         from metadeblur.weights import load_deblurrer, parameters_digest, save_deblurrer
 
         settings = self.adaptation.settings(guard=self.guard, device=self.device, precision=self.precision)
-        check_writable(self.output)
-        if self.output.suffix != ".safetensors":
-            raise MetadeblurError(
-                f"{self.output}: weights are written as safetensors; name the file {self.output.stem}.safetensors"
-            )
         talk, reader, net = Talk(), VideoReader(self.input), load_deblurrer(self.model)
+        files = reader.info.files or (self.input,)
+        mark = identify_files(files)
         with talk.bar("looking for shots") as bar:
             scan = find_shots(reader, progress=bar)
         shot = max(scan.shots, key=lambda part: part.stop - part.start)
@@ -82,14 +100,15 @@ class Adapt:
             "seed": str(settings.seed),
             "metadeblur": __version__,
         }
-        save_deblurrer(model, self.output, metadata)
+        refuse_change(self.input, files, mark)
+        save_deblurrer(model, output, metadata)
         if self.json is not None:
-            about = {"input": self.input, "output": self.output, "model": self.model, "version": __version__}
+            about = {"input": self.input, "output": output, "model": self.model, "version": __version__}
             about |= {"weights": parameters_digest(net)[:16], "settings": settings}
             write_json({**about, **outcome.to_record(), "versions": versions(), "machine": machine()}, self.json)
         spent = in_words(sum(outcome.seconds.values()))
         if outcome.share == 0:
             why = "; ".join(reason.text for reason in outcome.reasons if not reason.passed)
-            talk.say(f"{self.output}: the guard dropped the adaptation, so these are the base weights ({why})")
+            talk.say(f"{output}: the guard dropped the adaptation, so these are the base weights ({why})")
         else:
-            talk.say(f"{self.output}: weights adapted to {self.input.name}, share {outcome.share:.2f}, {spent}")
+            talk.say(f"{output}: weights adapted to {self.input.name}, share {outcome.share:.2f}, {spent}")

@@ -11,6 +11,8 @@ import tyro
 
 from metadeblur.commands import UsageError
 from metadeblur.commands.flags import ClusterFlags
+from metadeblur.commands.inputs import needed, refuse_missing
+from metadeblur.limits import CountOrNone, Crop, LearningRate, Pairs, Patch, Seed, Steps, Tile, check
 from metadeblur.progress import Talk
 
 ROWS = ("blurred", "base", "adapted", "oracle")
@@ -27,7 +29,7 @@ class Evaluate:
 
     root: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="ROOT|builtin")]
     """Folder of paired clips, a benchmark's or CLIP/blur and CLIP/sharp; builtin: eight clips made on the spot."""
-    output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="DIR")]
+    output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="DIR", help_behavior_hint="(required)")] = None
     """Folder for the records."""
     layout: Literal["auto", "plain", "gopro", "dvd", "reds", "realblur", "bsd", "hide"] = "auto"
     """How the folder is laid out; auto: recognised; plain: CLIP/blur and CLIP/sharp."""
@@ -49,19 +51,19 @@ class Evaluate:
     """Clips to measure, separated by commas; default: all."""
     apart: Annotated[str, tyro.conf.arg(metavar="CLIP,...", help_behavior_hint="")] = ""
     """Clips whose mean is also given apart from that of the others, separated by commas."""
-    crop: Annotated[int, tyro.conf.arg(metavar="PX")] = 0
+    crop: Annotated[Crop, tyro.conf.arg(metavar="PX")] = 0
     """Measure on the piece of this side in the middle of the frames; 0: whole frames."""
-    frames: Annotated[int, tyro.conf.arg(metavar="N")] = 0
+    frames: Annotated[CountOrNone, tyro.conf.arg(metavar="N")] = 0
     """Measure on this many frames in the middle of each clip; 0: all."""
     ssim: Literal["auto", "luma", "rgb", "matlab", "aligned"] = "auto"
     """Kind of SSIM; auto: as papers on the benchmark take it."""
-    pairs: Annotated[int, tyro.conf.arg(metavar="M")] = 40
+    pairs: Annotated[Pairs, tyro.conf.arg(metavar="M")] = 40
     """Places of a clip whose sharpest patch is reblurred to learn from."""
-    steps: Annotated[int, tyro.conf.arg(metavar="N")] = 120
+    steps: Annotated[Steps, tyro.conf.arg(metavar="N")] = 120
     """Gradient steps of each adaptation."""
-    lr: Annotated[float, tyro.conf.arg(metavar="LR")] = 1.5e-4
+    lr: Annotated[LearningRate, tyro.conf.arg(metavar="LR")] = 1.5e-4
     """Learning rate of the adaptation."""
-    patch: Annotated[int, tyro.conf.arg(metavar="PX")] = 256
+    patch: Annotated[Patch, tyro.conf.arg(metavar="PX")] = 256
     """Side of the patches that are learnt from; shrinks to fit small frames."""
     reblurrer: Annotated[str, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = ""
     """Weights of the reblurring network, for the method finetune; default: the built-in ones."""
@@ -71,11 +73,11 @@ class Evaluate:
     """Correct fused frames by what they leave unexplained of the blurred ones, where the clip tells its exposure."""
     guard: bool = True
     """Keep, weaken or drop each adaptation by what it does."""
-    seed: Annotated[int, tyro.conf.arg(metavar="S")] = 0
+    seed: Annotated[Seed, tyro.conf.arg(metavar="S")] = 0
     """The same seed and settings give the same figures on the same machine."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """What computes; auto: a GPU that PyTorch can use, otherwise the processor."""
-    tile: Annotated[int | None, tyro.conf.arg(metavar="PX", help_behavior_hint="")] = None
+    tile: Annotated[Tile | None, tyro.conf.arg(metavar="PX", help_behavior_hint="")] = None
     """Side of the tiles that frames are cut into; 0: whole frames; default: what fits into memory."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic; auto: bf16 where the machine does it natively and the result stays the same."""
@@ -83,18 +85,27 @@ class Evaluate:
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Keep what has been measured already and do the rest."""
 
+    def __post_init__(self) -> None:
+        check(self)
+
     def run(self) -> None:
         """Measure, and print the table."""
         rows = _listed(self.rows)
         strange = [row for row in rows if row not in ROWS]
         if strange or not rows:
             raise UsageError(f"--rows {self.rows!r}: rows are {', '.join(ROWS)}, separated by commas")
+        built_in = str(self.root) == BUILT_IN
+        if not built_in:
+            refuse_missing([self.root], self.output)
+        output = needed(self.output, "metadeblur evaluate ROOT -o DIR")
         cluster = self.cluster.settings(without=("workers",))
         from metadeblur.adapt import AdaptSettings
-        from metadeblur.evaluation.builtin import make_builtin
+        from metadeblur.data.sources import refuse_within
+        from metadeblur.evaluation.builtin import make_builtin, refuse_unfit
         from metadeblur.evaluation.protocol import EvaluateSettings, evaluate, read_records
         from metadeblur.evaluation.report import write_tables
         from metadeblur.restore import RestoreSettings
+        from metadeblur.video.output import filling
         from metadeblur.weights import load_deblurrer
 
         settings = EvaluateSettings(
@@ -126,21 +137,26 @@ class Evaluate:
             resume=self.resume,
             workers=self.cluster.workers or 1 if cluster is None else 1,
         )
+        if built_in:
+            refuse_unfit(settings)
+        else:
+            refuse_within([self.root], output)
         net, talk = load_deblurrer(self.model), Talk()
+        settings.refuse(net, self.model)
         measure_all = None
         if cluster is not None:
             from metadeblur.cluster.evaluating import measure_on_cluster
 
             measure_all = partial(measure_on_cluster, cluster=cluster, talk=talk)
-        with talk.bar("evaluating", "clips") as bar:
-            built_in = str(self.root) == BUILT_IN
-            clips = make_builtin(self.output / "clips", bar) if built_in else self.root
+        with filling(output, "evaluate"), talk.bar("evaluating", "clips") as bar:
+            clips = make_builtin(output / "clips", bar) if built_in else self.root
             summary = evaluate(
-                clips, net, self.output, settings, model=self.model, progress=bar, measure_all=measure_all
+                clips, net, output, settings, model=self.model, progress=bar, measure_all=measure_all, say=talk.say
             )
+            tables = write_tables(read_records(output, summary), summary, output)
         for note in summary["notes"]:
             talk.say(f"note: {note}")
-        print(write_tables(read_records(self.output, summary), summary, self.output))
+        print(tables)
 
 
 def _listed(text: str) -> tuple[str, ...]:

@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import tyro
 
 from metadeblur.commands import UsageError
+from metadeblur.limits import Gpus, LearningRate, Pairs, Seconds, Seed, Steps, Threads, Workers, check
+from metadeblur.places import SLASHES, Folder
 
 if TYPE_CHECKING:
     from metadeblur.adapt import AdaptSettings
     from metadeblur.cluster.connection import ClusterSettings
+
+
+Target: TypeAlias = Annotated[
+    Path,
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="PATH",
+        # A path drops the slash at its end, which tells a folder for the file from a folder of pictures.
+        instance_from_str=lambda words: Folder(words[0]) if words[0].endswith(SLASHES) else Path(words[0]),
+        is_instance=lambda value: isinstance(value, Path),
+        str_from_instance=lambda path: [str(path)],
+    ),
+]
+"""A file or folder to write."""
 
 
 @dataclass(frozen=True)
@@ -22,11 +39,11 @@ class AdaptationFlags:
 
     reblur: Literal["auto", "flow", "network"] = "auto"
     """Where the blur to learn from comes from: the clip's optical flow, the paper's network, or the best there is."""
-    pairs: Annotated[int | None, tyro.conf.arg(metavar="M", help_behavior_hint="")] = None
+    pairs: Annotated[Pairs | None, tyro.conf.arg(metavar="M", help_behavior_hint="")] = None
     """Places of a shot whose sharpest patch is reblurred to learn from; default: 40, or with the network 20."""
-    steps: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
+    steps: Annotated[Steps | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
     """Gradient steps of each adaptation; default: 120, or with the network one for each place."""
-    lr: Annotated[float | None, tyro.conf.arg(metavar="LR", help_behavior_hint="")] = None
+    lr: Annotated[LearningRate | None, tyro.conf.arg(metavar="LR", help_behavior_hint="")] = None
     """Learning rate of the adaptation; default: 1.5e-4, or with the network 2.5e-6."""
     fuse: bool = True
     """Fuse restored frames with neighbours that show the same things sharper; never with --reblur network."""
@@ -41,13 +58,13 @@ class AdaptationFlags:
     """Losses that fit that network to the clip: adversarial, cycle, both, or none (it stays as trained)."""
     parameters: Literal["all", "norms-and-biases", "decoder", "last", "low-rank"] = "all"
     """What of the network adapts; parts take less memory. last: its last stage, or the finest level of its decoder."""
-    budget: Annotated[float | None, tyro.conf.arg(metavar="SECONDS", help_behavior_hint="")] = None
+    budget: Annotated[Seconds | None, tyro.conf.arg(metavar="SECONDS", help_behavior_hint="")] = None
     """About how many seconds adapting to all shots of one input may take together; default: no limit."""
-    seed: Annotated[int, tyro.conf.arg(metavar="S")] = 0
+    seed: Annotated[Seed, tyro.conf.arg(metavar="S")] = 0
     """The same seed, settings and file give the same result on the same machine."""
 
     def __post_init__(self) -> None:
-        positive_seconds("budget", self.budget)
+        check(self)
 
     def settings(
         self, *, guard: bool, device: Literal["auto", "cpu", "cuda"], precision: Literal["auto", "fp32", "bf16"]
@@ -84,13 +101,16 @@ class ClusterFlags:
     cluster: Annotated[str | None, tyro.conf.arg(metavar="ADDRESS|local", help_behavior_hint="")] = None
     """Have the work done by the processes of a Ray cluster: its address, auto to find it, or local to start processes
     on this machine (needs pip install 'metadeblur[cluster]')."""
-    workers: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
+    workers: Annotated[Workers | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
     """Processes that work side by side. With --cluster the default is as many as there is room for: one for each GPU
     where there are any, otherwise one for each processor."""
-    worker_threads: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
+    worker_threads: Annotated[Threads | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
     """With --cluster: processor threads of each worker; default: all of them shared out."""
-    worker_gpus: Annotated[float | None, tyro.conf.arg(metavar="SHARE", help_behavior_hint="")] = None
+    worker_gpus: Annotated[Gpus | None, tyro.conf.arg(metavar="SHARE", help_behavior_hint="")] = None
     """With --cluster: how much of a GPU each worker takes; 0.5: two workers share one. Default: 1."""
+
+    def __post_init__(self) -> None:
+        check(self)
 
     def settings(self, *, without: Sequence[str] = ()) -> ClusterSettings | None:
         """The settings of the cluster; None where there is to be none.
@@ -114,11 +134,14 @@ class ClusterFlags:
         return ClusterSettings(self.cluster, self.workers, self.worker_threads, gpus)
 
 
-def positive_seconds(name: str, value: float | None) -> None:
-    """Refuse a flag that takes seconds and got none.
+@contextmanager
+def writing_record(json: Path | None) -> Iterator[None]:
+    """Keep the file of --json for this run alone; standard output, or none, needs nothing."""
+    if json is None or str(json) == "-":
+        yield
+        return
+    from metadeblur.locks import writing
+    from metadeblur.video.output import refusals
 
-    Raises:
-        UsageError: not above 0.
-    """
-    if value is not None and not value > 0:
-        raise UsageError(f"--{name} {value:g}: give a number of seconds above 0")
+    with refusals(json), writing(json, "--json"):
+        yield

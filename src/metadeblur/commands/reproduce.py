@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 import tyro
 
 from metadeblur.commands import UsageError
+from metadeblur.commands.inputs import refuse_missing
+from metadeblur.limits import CountOrNone, Crop, Patch, Processes, Steps, Within, check
 from metadeblur.progress import Talk
 
 
@@ -37,20 +39,23 @@ class Reproduce:
     """With --small: clips that are a data set of their own, such as those not made with optical flow."""
     pairs: Annotated[str, tyro.conf.arg(metavar="M,...", help_behavior_hint="")] = ""
     """Numbers of pairs that figure6 compares; default: 5, 10, 20 and 40, with --small 2, 4 and 8."""
-    seeds: Annotated[int, tyro.conf.arg(metavar="N")] = 1
+    seeds: Annotated[int, Within(1, 1000), tyro.conf.arg(metavar="N")] = 1
     """Runs that each figure is the mean of."""
-    frames: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
+    frames: Annotated[CountOrNone | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
     """Frames measured in the middle of each clip, 0 for all; default: all, with --small 8."""
-    crop: Annotated[int | None, tyro.conf.arg(metavar="PX", help_behavior_hint="")] = None
+    crop: Annotated[Crop | None, tyro.conf.arg(metavar="PX", help_behavior_hint="")] = None
     """Side of the piece that is measured in the middle of the frames; default: whole frames."""
-    steps: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
+    steps: Annotated[Steps | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
     """Gradient steps of adaptations with optical flow; default: 40, with --small 16."""
-    patch: Annotated[int | None, tyro.conf.arg(metavar="PX", help_behavior_hint="")] = None
+    patch: Annotated[Patch | None, tyro.conf.arg(metavar="PX", help_behavior_hint="")] = None
     """Side of the patches that are learnt from; default: 256, with --small 96."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """What computes; auto: a GPU that PyTorch can use, otherwise the processor."""
-    workers: Annotated[int, tyro.conf.arg(metavar="N")] = 1
+    workers: Annotated[Processes, tyro.conf.arg(metavar="N")] = 1
     """Processes that measure clips side by side."""
+
+    def __post_init__(self) -> None:
+        check(self)
 
     def run(self) -> None:
         """Run it, and print the tables."""
@@ -78,6 +83,7 @@ class Reproduce:
             restoration=RestoreSettings(device=self.device),
             workers=self.workers,
         )
+        refuse_missing([path for path in self.root if str(path) != "builtin"], self.output)
         talk = Talk()
         print(render(reproduce(self.experiment, self.root, self.output, settings, say=talk.say)), end="")
 

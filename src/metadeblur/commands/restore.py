@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from metadeblur.commands import UsageError, explain
-from metadeblur.commands.flags import AdaptationFlags, ClusterFlags, positive_seconds
+from metadeblur.commands.flags import AdaptationFlags, ClusterFlags, Target, writing_record
+from metadeblur.commands.inputs import refuse_missing
 from metadeblur.errors import MetadeblurError
+from metadeblur.limits import Quality, Seconds, Tile, check
 from metadeblur.progress import Talk
 
 if TYPE_CHECKING:
@@ -33,8 +35,9 @@ class Restore:
         list[Path], tyro.conf.Positional, tyro.conf.arg(metavar="IN...", help_behavior_hint="(one or more)")
     ]
     """Video files, folders of frames, or pictures."""
-    output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="OUT", help_behavior_hint="")] = None
-    """Where the result goes; several inputs: a folder. Default: beside each input, named NAME_deblurred."""
+    output: Annotated[Target | None, tyro.conf.arg(aliases=["-o"], metavar="OUT", help_behavior_hint="")] = None
+    """Where the result goes; several inputs, or a slash at its end: a folder for it. A new name without a suffix: a
+    folder of pictures. Default: beside each input, named NAME_deblurred."""
     model: Annotated[str, tyro.conf.arg(metavar="NAME|FILE")] = "lite"
     """The deblurring network: a model's name (metadeblur models lists them) or a weight file."""
     adapt: bool = True
@@ -44,17 +47,17 @@ class Restore:
     adaptation: Annotated[AdaptationFlags, tyro.conf.OmitArgPrefixes] = field(default_factory=AdaptationFlags)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """What computes; auto: a GPU that PyTorch can use, otherwise the processor."""
-    tile: Annotated[int | None, tyro.conf.arg(metavar="PX", help_behavior_hint="")] = None
+    tile: Annotated[Tile | None, tyro.conf.arg(metavar="PX", help_behavior_hint="")] = None
     """Side of the tiles that frames are cut into; 0: whole frames; default: what fits into memory."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic; auto: bf16 where the machine does it natively and the result stays the same."""
     codec: Literal["auto", "h264", "h265", "av1", "vp9", "ffv1"] = "auto"
     """Video encoder; auto: H.264, or H.265 for more than 8 bits; VP9 or AV1 in WebM."""
-    quality: Annotated[int | Literal["lossless"] | None, tyro.conf.arg(metavar="Q", help_behavior_hint="")] = None
+    quality: Annotated[Quality | Literal["lossless"] | None, tyro.conf.arg(metavar="Q", help_behavior_hint="")] = None
     """A number as the encoder counts (0 is best), or lossless; default: visually lossless."""
-    side_by_side: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    side_by_side: Annotated[Target | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
     """Also write blurred and restored next to each other to this file (several inputs: into this folder)."""
-    preview: Annotated[float | None, tyro.conf.arg(metavar="SECONDS", help_behavior_hint="")] = None
+    preview: Annotated[Seconds | None, tyro.conf.arg(metavar="SECONDS", help_behavior_hint="")] = None
     """First restore this many seconds to a file named OUT_preview, then go on with the whole."""
     report: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
     """Write a page with pictures, figures and reasons into this folder."""
@@ -64,32 +67,49 @@ class Restore:
     """Go on where an earlier run of the same command was stopped; its finished shots are not done again."""
     cluster: Annotated[ClusterFlags, tyro.conf.OmitArgPrefixes] = field(default_factory=ClusterFlags)
 
+    def __post_init__(self) -> None:
+        check(self)
+
     def run(self) -> None:
-        """Restore every input; one that fails is named, and the others are still done."""
+        """Restore every input; one that cannot be read is named first, and the others are still done."""
         self._check()
-        cluster = self.cluster.settings()
+        self.cluster.settings()  # refuses what makes no sense before anything is loaded
         from metadeblur.outputs import plan
-        from metadeblur.record import write_json
         from metadeblur.weights import load_deblurrer
 
         jobs = plan(
             self.inputs, self.output, side_by_side=self.side_by_side, report=self.report, json=self._json_file()
         )
-        talk, settings, net = Talk(), self.run_settings(), load_deblurrer(self.model)
+        with writing_record(self.json):
+            self._restore(jobs, load_deblurrer(self.model), self.run_settings(), Talk())
+
+    def _restore(self, jobs: Sequence[Job], net: nn.Module, settings: RunSettings, talk: Talk) -> None:
+        """Do it, with a file for the record that is this run's alone."""
+        from metadeblur.outputs import unreadable
+        from metadeblur.record import write_json
+
+        cluster = self.cluster.settings()
 
         def failed(error: Exception) -> None:
             if len(jobs) > 1:
                 talk.say(f"metadeblur: {explain(error)}")
 
+        faults = unreadable(jobs) if len(jobs) > 1 else {}
+        for fault in faults.values():  # said before the first of them is worked on
+            failed(fault)
+        good = [job for number, job in enumerate(jobs) if number not in faults]
         if cluster is None:
-            results = _one_after_other(jobs, net, settings, self.model, talk, failed)
+            made = _one_after_other(good, net, settings, self.model, talk, failed)
         else:
             from metadeblur.cluster.restoring import restore_files
+
+            made = restore_files(good, net, settings, cluster, model=self.model, talk=talk, failed=failed)
+        done = iter(made)
+        results = [faults[number] if number in faults else next(done) for number in range(len(jobs))]
+        if cluster is not None and len(jobs) > 1:
             from metadeblur.cluster.summary import tell_results
 
-            results = restore_files(jobs, net, settings, cluster, model=self.model, talk=talk, failed=failed)
-            if len(jobs) > 1:
-                tell_results(jobs, results, talk)
+            tell_results(jobs, results, talk)
         if len(jobs) == 1 and isinstance(results[0], Exception):
             raise results[0]
         records = [result for result in results if not isinstance(result, Exception)]
@@ -122,7 +142,7 @@ class Restore:
         """Refuse what no input could make sense of."""
         if not self.inputs:
             raise UsageError("restore needs at least one video file or folder of frames: metadeblur restore IN")
-        positive_seconds("preview", self.preview)
+        refuse_missing(self.inputs, self.output)
 
 
 def _one_after_other(

@@ -9,7 +9,9 @@ from typing import Annotated
 import tyro
 
 from metadeblur.commands import UsageError
+from metadeblur.commands.inputs import needed, refuse_missing
 from metadeblur.data.synthesis import SynthSettings
+from metadeblur.names import counted
 from metadeblur.progress import Talk
 
 
@@ -24,7 +26,7 @@ class Synth:
         list[Path], tyro.conf.Positional, tyro.conf.arg(metavar="IN...", help_behavior_hint="(one or more)")
     ]
     """Photographs, videos, or folders of them."""
-    output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="DIR")]
+    output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="DIR", help_behavior_hint="(required)")] = None
     """Folder that the clips go to, each with its folders blur and sharp."""
     settings: Annotated[SynthSettings, tyro.conf.OmitArgPrefixes] = field(default_factory=SynthSettings)
     """How the clips are made."""
@@ -33,9 +35,13 @@ class Synth:
         """Make the clips."""
         if not self.inputs:
             raise UsageError("synth needs at least one photograph, video or folder: metadeblur synth IN -o DIR")
+        refuse_missing(self.inputs, self.output)
+        output = needed(self.output, "metadeblur synth IN -o DIR")
         from metadeblur.data.synthesis import synthesize
 
-        talk = Talk()
+        talk, before = Talk(), set(output.iterdir()) if output.is_dir() else set()
         with talk.bar("making clips", "clips") as bar:
-            synthesize(self.inputs, self.output, self.settings, progress=bar)
-        talk.say(f"{self.settings.clips} clips written to {self.output}")
+            folders = synthesize(self.inputs, output, self.settings, progress=bar, say=talk.say)
+        made = sum(folder not in before for folder in folders)
+        kept = f", {len(folders) - made} kept that were there" if made < len(folders) else ""
+        talk.say(f"{counted(made, 'clip')} written to {output}{kept}")

@@ -207,7 +207,34 @@ def read_picture(path: Path) -> Bytes:
     Raises:
         MetadeblurError: the file cannot be decoded.
     """
-    picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    picture = decode(path)
     if picture is None:
         raise MetadeblurError(f"{path}: not readable as a picture; make it again or leave it out")
     return np.ascontiguousarray(picture[..., ::-1], dtype=np.uint8)
+
+
+def decode(path: Path) -> NDArray[np.uint8] | None:
+    """One picture as (H, W, 3) BGR uint8, None where it is none; OpenCV's own reader does not know every name.
+
+    Raises:
+        MetadeblurError: the file cannot be read.
+    """
+    try:
+        data = np.frombuffer(path.read_bytes(), np.uint8)
+    except OSError as error:
+        raise MetadeblurError(f"{path}: cannot be read ({error.strerror})") from error
+    return (
+        np.asarray(picture, np.uint8)
+        if data.size and (picture := cv2.imdecode(data, cv2.IMREAD_COLOR)) is not None
+        else None
+    )
+
+
+def write_png(path: Path, frame: Bytes, *options: int) -> None:
+    """Write one frame (H, W, 3) RGB uint8; ``options`` are OpenCV's.
+
+    Raises:
+        OSError: the system refuses.
+    """
+    _, data = cv2.imencode(".png", frame[..., ::-1], options)
+    path.write_bytes(data.tobytes())

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from metadeblur.data.pairs import decode
 from metadeblur.errors import MetadeblurError
 
 PHOTOGRAPHS = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp"}
@@ -42,6 +43,17 @@ def load_sources(inputs: Sequence[Path]) -> list[Source]:
     return sources
 
 
+def refuse_within(inputs: Sequence[Path], out: Path) -> None:
+    """Refuse to write among the inputs: the next run would take what was made for sharp pictures.
+
+    Raises:
+        MetadeblurError: ``out`` is an input, or lies inside one.
+    """
+    for path in inputs:
+        if out.resolve().is_relative_to(path.resolve()):
+            raise MetadeblurError(f"{out}: the output lies inside of the input {path}; choose another folder with -o")
+
+
 def _known() -> str:
     return " ".join(sorted(PHOTOGRAPHS | VIDEOS))
 
@@ -63,7 +75,7 @@ def _load(path: Path) -> Source:
 
         frames = tuple((frame.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8) for frame in read_clip(path))
         return Source(path, digest, frames=frames)
-    picture: Any = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    picture: Any = decode(path)
     if picture is None:
         raise MetadeblurError(f"{path}: not readable as a picture; leave it out or save it again as PNG")
     scale = LONGEST_SIDE / max(picture.shape[:2])

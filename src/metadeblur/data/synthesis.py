@@ -10,46 +10,68 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from metadeblur.data.pairs import write_png
 from metadeblur.data.trajectory import Trajectory, random_trajectory
 from metadeblur.errors import MetadeblurError
+from metadeblur.limits import RISING, Count, Seed, Share, Within, check
 from metadeblur.linear_light import RESPONSES, Response, to_display, to_linear
+from metadeblur.names import counted
+from metadeblur.pictures import is_whole_png
+from metadeblur.plain_files import RECORD, read_object
+from metadeblur.record import write_whole
+from metadeblur.video.output import filling, whole
+
+if TYPE_CHECKING:
+    from metadeblur.data.sources import Source
 
 Picture = NDArray[Any]  # float32 (H, W, 3) RGB; linear light (above 1 where it would clip) or display values 0..1
 Bytes = NDArray[np.uint8]  # (H, W, 3) RGB
+
+
+Side: TypeAlias = Annotated[int, Within(16, 8192)]
+Speed: TypeAlias = Annotated[float, Within(0.01, 1000)]
+Exposure: TypeAlias = Annotated[float, Within(0, 2)]
+JpegQuality: TypeAlias = Annotated[int, Within(1, 100)]
 
 
 @dataclass(frozen=True)
 class SynthSettings:
     """How ``synth`` makes its clips; ranges are (lowest, highest)."""
 
-    clips: int = 100  # clips to make
-    frames: int = 6  # frames a clip
-    width: int = 640  # frame width in px
-    height: int = 360  # frame height in px
-    seed: int = 0  # the same seed and inputs give the same clips
-    speed_px: tuple[float, float] = (2.5, 28.0)  # camera speed in px a frame interval, drawn logarithmically
-    exposure: tuple[float, float] = (0.25, 1.5)  # share of the frame interval that the shutter is open
-    angle_degrees: float | None = None  # one fixed direction of all motion; none: any direction
-    layers: int = 3  # at most this many moving layers before the scene
-    still: float = 0.05  # share of clips without any motion (sharp stays sharp)
-    steady: float = 0.0  # share of clips that move nearly alike in all frames, so that no neighbour is sharper
-    stepped: float = 0.0  # share of clips that are means of 5 to 15 moments, as benchmarks average a fast video
-    noise: float = 0.006  # highest standard deviation of the noise, of full scale
-    compression: tuple[int, int] = (
-        80,
-        98,
-    )  # JPEG quality of the blurred frames; two thirds of the clips are not compressed
-    average: int = 0  # for videos: average this many consecutive frames instead of moving a camera (0: do not)
+    clips: Count = 100  # clips to make
+    frames: Annotated[int, Within(1, 10_000)] = 6  # frames a clip
+    width: Side = 640  # frame width in px
+    height: Side = 360  # frame height in px
+    seed: Seed = 0  # the same seed and inputs give the same clips
+    # camera speed, px a frame interval, drawn logarithmically
+    speed_px: Annotated[tuple[Speed, Speed], RISING] = (2.5, 28.0)
+    # share of the frame interval that the shutter is open
+    exposure: Annotated[tuple[Exposure, Exposure], RISING] = (0.25, 1.5)
+    # one fixed direction of all motion; none: any direction
+    angle_degrees: Annotated[float, Within(-360, 360)] | None = None
+    layers: Annotated[int, Within(0, 100)] = 3  # at most this many moving layers before the scene
+    still: Share = 0.05  # share of clips without any motion (sharp stays sharp)
+    steady: Share = 0.0  # share of clips that move nearly alike in all frames, so that no neighbour is sharper
+    stepped: Share = 0.0  # share of clips that are means of 5 to 15 moments, as benchmarks average a fast video
+    noise: Share = 0.006  # highest standard deviation of the noise, of full scale
+    # JPEG quality of the blurred frames; two thirds of the clips are not compressed
+    compression: Annotated[tuple[JpegQuality, JpegQuality], RISING] = (80, 98)
+    # for videos: average this many consecutive frames instead of moving a camera (0: do not)
+    average: Annotated[int, Within(2, 1000, also=0)] = 0
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 @dataclass(frozen=True)
@@ -283,7 +305,8 @@ def make_clip(
     scene = random_scene(photographs, settings, rng)
     exposure = float(rng.uniform(*settings.exposure))
     noise = float(rng.choice([0.0, rng.uniform(0, settings.noise)], p=[2 / 3, 1 / 3]))
-    quality = int(rng.integers(*settings.compression)) if rng.random() < 1 / 3 else None
+    least, most = settings.compression
+    quality = int(rng.integers(least, max(most, least + 1))) if rng.random() < 1 / 3 else None
     # Drawn only where asked for, so that clips made without it stay the same.
     stepped = settings.stepped > 0 and rng.random() < settings.stepped
     moments = 2 * int(rng.integers(2, 8)) + 1 if stepped else 0
@@ -306,6 +329,7 @@ def synthesize(
     settings: SynthSettings | None = None,
     *,
     progress: Callable[[int, int], None] | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> list[Path]:
     """Make paired clips ``out/<clip>/{blur,sharp}/000000.png`` and ``out/synth.json``, which names every source.
 
@@ -314,16 +338,19 @@ def synthesize(
         out: folder to make; clips that are already there whole are kept, so that a stopped run goes on.
         settings: see :class:`SynthSettings`.
         progress: called with (clips done, clips in all).
+        say: told of clips that are damaged and made again.
 
     Returns:
         The clips' folders.
 
     Raises:
-        MetadeblurError: nothing usable among the inputs, or ``out`` holds clips made with other settings.
+        MetadeblurError: nothing usable among the inputs, ``out`` holds clips made with other settings, or somebody else
+            is writing there.
     """
     settings = settings or SynthSettings()
-    from metadeblur.data.sources import load_sources
+    from metadeblur.data.sources import load_sources, refuse_within
 
+    refuse_within(inputs, out)
     sources = load_sources(inputs)
     photographs = [source.photograph for source in sources if source.photograph is not None]
     videos = [source for source in sources if source.frames]
@@ -331,22 +358,41 @@ def synthesize(
         raise MetadeblurError(
             f"--average {settings.average} needs a video among the inputs; there are only photographs"
         )
+    wanted = settings.average * settings.frames
+    short = next((video for video in videos if len(video.frames) < wanted), None)
+    if short is not None:
+        raise MetadeblurError(
+            f"{short.path}: has {counted(len(short.frames), 'frame')}; {counted(settings.frames, 'frame')} a clip, "
+            f"each the mean of {settings.average}, need {wanted}: give fewer --frames, "
+            "a smaller --average or a longer video"
+        )
     photographs += [frame for source in videos for frame in source.frames[:: max(1, len(source.frames) // 4)]]
-    out.mkdir(parents=True, exist_ok=True)
     # How many clips there are is left out: a folder may be filled up later.
     manifest = {
         "settings": {name: value for name, value in asdict(settings).items() if name != "clips"},
         "sources": [{"name": source.path.name, "sha256": source.sha256} for source in sources],
     }
     text = json.dumps(manifest, indent=1)
-    record = out / "synth.json"
-    if record.exists() and record.read_text() != text:
-        raise MetadeblurError(f"{out} holds clips made with other settings or sources; give another folder with -o")
-    record.write_text(text)
-    folders = []
+    with filling(out, "synth"):
+        _refuse_others(out / "synth.json", text)
+        write_whole(out / "synth.json", text.encode())
+        return list(_clips(photographs, videos, out, settings, progress, say))
+
+
+def _clips(
+    photographs: Sequence[Bytes],
+    videos: Sequence[Source],
+    out: Path,
+    settings: SynthSettings,
+    progress: Callable[[int, int], None] | None,
+    say: Callable[[str], None],
+) -> Iterator[Path]:
+    """Make the clips that are not there yet, and give the folders of all."""
     for number in range(settings.clips):
         folder = out / f"clip_{number:05d}"
-        folders.append(folder)
+        if folder.exists() and not _is_whole(folder):
+            say(f"{folder} is damaged and is made again")
+            shutil.rmtree(folder)
         if not folder.exists():
             seed = int.from_bytes(hashlib.sha256(f"{settings.seed}/{number}".encode()).digest()[:8], "big")
             rng = np.random.default_rng(seed)
@@ -359,15 +405,38 @@ def synthesize(
             _write_clip(folder, pairs)
         if progress:
             progress(number + 1, settings.clips)
-    return folders
+        yield folder
+
+
+def _refuse_others(record: Path, text: str) -> None:
+    """Refuse a folder with clips that were made otherwise than ``text`` says, or nobody knows how."""
+    if not record.exists() or record.read_bytes() == text.encode():
+        return
+    try:
+        read_object(record, RECORD)
+    except MetadeblurError as error:
+        if any(record.parent.glob("clip_*")):
+            raise MetadeblurError(
+                f"{record}: is damaged, so nobody knows how the clips beside it were made; give another folder with -o"
+            ) from error
+    else:
+        raise MetadeblurError(
+            f"{record.parent} holds clips made with other settings or sources; give another folder with -o"
+        )
 
 
 def _write_clip(folder: Path, pairs: Iterator[tuple[Bytes, Bytes]]) -> None:
     """Write the frames under a temporary name; the folder appears when it is whole."""
-    partial = folder.with_name(f".{folder.name}.part")
-    for side in ("blur", "sharp"):
-        (partial / side).mkdir(parents=True, exist_ok=True)
-    for index, pair in enumerate(pairs):
-        for side, frame in zip(("blur", "sharp"), pair, strict=True):
-            cv2.imwrite(str(partial / side / f"{index:06d}.png"), frame[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])
-    partial.rename(folder)
+    with whole(folder) as partial:
+        for side in ("blur", "sharp"):
+            (partial / side).mkdir(parents=True)
+        for index, pair in enumerate(pairs):
+            for side, frame in zip(("blur", "sharp"), pair, strict=True):
+                write_png(partial / side / f"{index:06d}.png", frame, cv2.IMWRITE_PNG_COMPRESSION, 1)
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether both sides of a clip have the same frames, each as it was written."""
+    sides = [sorted((folder / side).glob("*.png")) for side in ("blur", "sharp")]
+    names = [[path.name for path in side] for side in sides]
+    return names[0] == names[1] != [] and all(is_whole_png(path.read_bytes()) for side in sides for path in side)

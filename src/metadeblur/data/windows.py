@@ -14,6 +14,7 @@ from torch import Tensor
 from metadeblur.data.layouts import ClipFolder
 from metadeblur.data.pairs import Bytes, FrameCache
 from metadeblur.errors import MetadeblurError
+from metadeblur.limited import starting
 
 Item = TypeVar("Item")
 
@@ -122,10 +123,14 @@ class Ahead(Generic[Item]):
     def __call__(self, number: int) -> Item:
         """The batch ``number``; the one after it is begun."""
         if self._next is None or self._next[0] != number:
-            self._next = (number, self._pool.submit(self._make, number))
+            self._next = (number, self._begin(number))
         ready = self._next[1]
-        self._next = (number + 1, self._pool.submit(self._make, number + 1))
+        self._next = (number + 1, self._begin(number + 1))
         return ready.result()
+
+    def _begin(self, number: int) -> Future[Item]:
+        with starting():
+            return self._pool.submit(self._make, number)
 
 
 def _tensor(pictures: Bytes) -> Tensor:

@@ -15,17 +15,20 @@ from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from metadeblur.data.layouts import Benchmark, open_benchmark
-from metadeblur.data.pairs import read_picture
+from metadeblur.data.pairs import read_picture, write_png
 from metadeblur.data.synthesis import Bytes, Layer, Picture, Scene, degrade, light, to_bytes
 from metadeblur.data.trajectory import Trajectory
-from metadeblur.video.output import whole
+from metadeblur.errors import MetadeblurError
+from metadeblur.video.output import make_folder, whole
+
+if TYPE_CHECKING:
+    from metadeblur.evaluation.settings import EvaluateSettings
 
 FRAMES = 16  # of each clip
 WIDTH, HEIGHT = 320, 240  # px
@@ -108,11 +111,11 @@ def make_builtin(out: Path, progress: Callable[[int, int, str], None] | None = N
     Raises:
         MetadeblurError: the folder cannot be written.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out, "evaluate")
     for number, clip in enumerate(CLIPS):
         if progress:
             progress(number, len(CLIPS), f"making {clip.name}")
-        if not (out / clip.name).is_dir():
+        if _kept(out / clip.name) is None:
             with whole(out / clip.name) as partial:
                 _write(partial, film(clip))
     found = open_benchmark(out, "plain")
@@ -120,6 +123,29 @@ def make_builtin(out: Path, progress: Callable[[int, int, str], None] | None = N
     here = {clip.name: fingerprint(out / clip.name) for clip in CLIPS}
     note = f"built-in clips, version {VERSION}: {compare(here, known['clips'])}"
     return replace(found, layout="plain", notes=(note,))
+
+
+def refuse_unfit(settings: EvaluateSettings) -> None:
+    """Refuse, before the clips are made, what they cannot be measured by.
+
+    Raises:
+        MetadeblurError: a name that is no clip's, or a piece larger than the frames.
+    """
+    settings.refuse_unknown([clip.name for clip in CLIPS])
+    if settings.crop > min(WIDTH, HEIGHT):
+        raise MetadeblurError(
+            f"crop is {settings.crop}; the built-in clips are {WIDTH}x{HEIGHT}, so give {HEIGHT} or less"
+        )
+
+
+def _kept(folder: Path) -> dict[str, Any] | None:
+    """The fingerprint of a clip that is there already, None where it is not, or not whole."""
+    if any(len(list((folder / side).glob("*.png"))) != FRAMES for side in ("blur", "sharp")):
+        return None
+    try:
+        return fingerprint(folder)
+    except (MetadeblurError, OSError):
+        return None
 
 
 def compare(here: dict[str, Any], known: dict[str, Any]) -> str:
@@ -194,7 +220,7 @@ def _write(folder: Path, pairs: Iterator[tuple[Bytes, Bytes]]) -> None:
         (folder / side).mkdir(parents=True)
     for index, pair in enumerate(pairs):
         for side, frame in zip(("blur", "sharp"), pair, strict=True):
-            cv2.imwrite(str(folder / side / f"{index:03d}.png"), frame[..., ::-1])
+            write_png(folder / side / f"{index:03d}.png", frame)
 
 
 def _asset(name: str) -> Path:

@@ -14,6 +14,7 @@ from metadeblur import __version__
 from metadeblur.data.pairs import read_picture
 from metadeblur.evaluation.protocol import record_path
 from metadeblur.evaluation.tables import ROW_ORDER, Lines, csv_text, latex, markdown, method_table, table, worth
+from metadeblur.names import counted, utf8
 from metadeblur.page import duration, fact_list, flat, section, text
 from metadeblur.pictures import data_uri, encode_jpeg
 from metadeblur.record import write_whole
@@ -38,7 +39,7 @@ def write_tables(records: Sequence[dict[str, Any]], summary: dict[str, Any], out
     compared = method_table(summary)
     for name, lines in (tables | ({"methods": compared} if compared else {})).items():
         write_table(lines, out / name)
-    write_whole(out / "index.html", render(records, summary, out).encode())
+    write_whole(out / "index.html", utf8(render(records, summary, out)))
     parts = [markdown(tables["psnr"]), *([markdown(compared)] if compared else []), "\n".join(worth(summary))]
     return "\n\n".join(part for part in parts if part)
 
@@ -46,7 +47,7 @@ def write_tables(records: Sequence[dict[str, Any]], summary: dict[str, Any], out
 def write_table(lines: Lines, stem: Path) -> None:
     """Write a table as ``stem.md``, ``stem.tex`` and ``stem.csv``."""
     for ending, form in ((".md", markdown), (".tex", latex), (".csv", csv_text)):
-        write_whole(stem.with_name(stem.name + ending), (form(lines).rstrip("\n") + "\n").encode())
+        write_whole(stem.with_name(stem.name + ending), utf8(form(lines).rstrip("\n") + "\n"))
 
 
 def render(records: Sequence[dict[str, Any]], summary: dict[str, Any], out: Path) -> str:
@@ -140,7 +141,7 @@ def _lead(summary: dict[str, Any], model: str) -> str:
     if "base" in means and means["base"] < means["blurred"]:
         behind = f" Its base is below the blurred input by {means['blurred'] - means['base']:.2f} dB."
     notes = "".join(f" {note[:1].upper()}{note[1:]}." for note in summary["notes"])
-    clips = f"{count} clip{'s' if count != 1 else ''} of the layout {summary['layout']}, {frames} frames"
+    clips = f"{counted(count, 'clip')} of the layout {summary['layout']}, {counted(frames, 'frame')}"
     return f"{clips}, model {model}.{behind}{notes}"
 
 

@@ -21,9 +21,11 @@ from metadeblur.evaluation.paper import DATASETS, LOSSES, NETWORKS, TABLE_1, TAB
 from metadeblur.evaluation.report import html_table, page, write_table
 from metadeblur.evaluation.runs import Absent, Plan, ReproduceSettings, make_plan, mean_and_spread, say_range
 from metadeblur.evaluation.tables import markdown
+from metadeblur.names import utf8
 from metadeblur.page import section, text
 from metadeblur.pictures import Picture, data_uri, encode_png, side_by_side
 from metadeblur.record import machine, plain, versions, write_json, write_whole
+from metadeblur.video.output import filling
 
 PAIRS = (5, 10, 20, 40)  # M that figure6 compares
 PAIRS_SMALL = (2, 4, 8)
@@ -67,6 +69,14 @@ def reproduce(
     settings = settings or ReproduceSettings()
     if name not in EXPERIMENTS:
         raise MetadeblurError(f"experiment {name!r} is not known; allowed: {', '.join(EXPERIMENTS)}")
+    with filling(out, "reproduce"):
+        return _reproduced(name, roots, out, settings, say)
+
+
+def _reproduced(
+    name: str, roots: Sequence[Path | str], out: Path, settings: ReproduceSettings, say: Callable[[str], None]
+) -> Experiment:
+    """The same, once it is known that there is such an experiment and nobody else runs it there."""
     make, cells = EXPERIMENTS[name]
     plan = make_plan(roots, out, settings, say)
     datasets, networks = plan.here()
@@ -320,7 +330,7 @@ def _write(experiment: Experiment, plan: Plan, settings: ReproduceSettings) -> N
         write_table(lines, plan.out / name)
     for name, picture in experiment.pictures.items():
         write_whole(plan.out / f"{name}.png", picture)
-    write_whole(plan.out / f"{experiment.name}.html", _page(experiment).encode())
+    write_whole(plan.out / f"{experiment.name}.html", utf8(_page(experiment)))
     record = {
         "experiment": experiment.name,
         "settings": settings,

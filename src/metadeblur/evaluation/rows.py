@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -16,10 +16,12 @@ from torch import Tensor, nn
 
 from metadeblur.clip import Clip
 from metadeblur.data.paired import TrialClip
+from metadeblur.errors import MetadeblurError
 from metadeblur.evaluation.measures import Measure, to_8bit
+from metadeblur.evaluation.sealed import read_sealed, write_sealed
 from metadeblur.metrics import flicker, psnr
 from metadeblur.pictures import encode_png, to_uint8
-from metadeblur.record import plain, write_json, write_whole
+from metadeblur.record import plain, write_whole
 from metadeblur.restore import Restorer, RestoreSettings, restore_frames
 from metadeblur.sharpness import self_shift_score
 
@@ -127,9 +129,10 @@ class Ledger:
         self.methods: dict[str, dict[str, Any]] = {}
         self.seconds: dict[str, float] = {}
         if keep and path is not None and path.exists():
-            notes = json.loads(path.read_text(encoding="utf-8"))
-            if notes["conditions"] == conditions:
-                self.rows, self.methods, self.seconds = notes["rows"], notes["methods"], notes["seconds"]
+            with suppress(MetadeblurError):  # damaged notes do not count either
+                notes = read_sealed(path)
+                if notes["conditions"] == conditions:
+                    self.rows, self.methods, self.seconds = notes["rows"], notes["methods"], notes["seconds"]
 
     def note(self, row: str, figures: dict[str, Any]) -> None:
         """Keep a row's figures."""
@@ -149,4 +152,4 @@ class Ledger:
     def _write(self) -> None:
         if self.path is not None:
             notes = {"conditions": self.conditions, "rows": self.rows, "methods": self.methods, "seconds": self.seconds}
-            write_json(notes, self.path)
+            write_sealed(notes, self.path)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from torch import nn
 
@@ -23,6 +23,7 @@ from metadeblur.evaluation.builtin import make_builtin
 from metadeblur.evaluation.paper import DATASETS, NETWORKS, PARTS, SSIM
 from metadeblur.evaluation.protocol import EvaluateSettings, evaluate
 from metadeblur.forecast import Range, Work, expected, rough_costs
+from metadeblur.limits import CountOrNone, Crop, Pairs, Patch, Processes, Steps, Within, check
 from metadeblur.progress import in_words
 from metadeblur.reblur.updates import ReblurLosses
 from metadeblur.restore import Restorer, RestoreSettings
@@ -54,21 +55,18 @@ class ReproduceSettings:
     weights: Path | None = None  # folder with NETWORK.safetensors, reblurrer.safetensors and meta/NETWORK, see below
     networks: tuple[str, ...] = ()  # names of networks; none: the paper's four, with small also lite
     apart: tuple[str, ...] = ()  # clips that are a data set of their own, such as those not made with optical flow
-    pairs: tuple[int, ...] = ()  # numbers of pairs M that figure6 compares
-    seeds: int = 1  # runs that a mean is over
-    frames: int | None = None  # frames measured of each clip, in its middle; none: all, with small 8
-    crop: int | None = None  # side of the piece that is measured, px; none: whole frames
-    steps: int | None = None  # gradient steps of flow's adaptations; none: 40, with small 16
-    patch: int | None = None  # side of the patches that are learnt from, px; none: 256, with small 96
+    pairs: tuple[Pairs, ...] = ()  # numbers of pairs M that figure6 compares
+    seeds: Annotated[int, Within(1, 1000)] = 1  # runs that a mean is over
+    frames: CountOrNone | None = None  # frames measured of each clip, in its middle; none: all, with small 8
+    crop: Crop | None = None  # side of the piece that is measured, px; none: whole frames
+    steps: Steps | None = None  # gradient steps of flow's adaptations; none: 40, with small 16
+    patch: Patch | None = None  # side of the patches that are learnt from, px; none: 256, with small 96
     device: Literal["auto", "cpu", "cuda"] = "auto"  # what adapts
     restoration: RestoreSettings = field(default_factory=RestoreSettings)
-    workers: int = 1  # processes that measure clips side by side
+    workers: Processes = 1  # processes that measure clips side by side
 
     def __post_init__(self) -> None:
-        if self.seeds < 1:
-            raise MetadeblurError(f"seeds is {self.seeds}; it must be at least 1")
-        if any(count < 1 for count in self.pairs):
-            raise MetadeblurError(f"pairs {self.pairs}: each must be at least 1")
+        check(self)
 
 
 @dataclass
@@ -222,7 +220,7 @@ class Plan:
             workers=self.settings.workers,
         )
         self.say(f"{network} on {dataset}: {variant}{f', seed {seed}' if seed else ''}")
-        self.kept[out] = evaluate(benchmark, net or own, out, settings, model=name)
+        self.kept[out] = evaluate(benchmark, net or own, out, settings, model=name, say=self.say)
         return self.kept[out]
 
     def _frames(self) -> int:

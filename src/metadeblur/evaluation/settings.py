@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from metadeblur.data.layouts import Benchmark
 from metadeblur.errors import MetadeblurError
 from metadeblur.evaluation.measures import measure_for
 from metadeblur.evaluation.methods import find_method
+from metadeblur.limits import CountOrNone, Crop, Processes, check
 from metadeblur.networks import recognise
 from metadeblur.record import plain
 from metadeblur.restore import RestoreSettings
@@ -33,21 +35,19 @@ class EvaluateSettings:
     inputs: str = "blur"  # GoPro's folder of blurred frames: blur or blur_gamma
     ssim: str = "auto"  # kind of SSIM; auto: as the papers on the benchmark take it
     clips: tuple[str, ...] = ()  # names of the clips to measure; none: all
-    crop: int = 0  # measure on the piece of this side in the middle of the frames, px; 0: whole frames
-    frames: int = 0  # measure on this many frames in the middle of each clip; 0: all
+    crop: Crop = 0  # measure on the piece of this side in the middle of the frames, px; 0: whole frames
+    frames: CountOrNone = 0  # measure on this many frames in the middle of each clip; 0: all
     adaptation: AdaptSettings = field(default_factory=AdaptSettings)
     restoration: RestoreSettings = field(default_factory=RestoreSettings)
     apart: tuple[str, ...] = ()  # names of clips whose mean is also given apart from the others'
     resume: bool = False  # keep what is there and do the rest
-    workers: int = 1  # processes that measure clips side by side
+    workers: Processes = 1  # processes that measure clips side by side
 
     def __post_init__(self) -> None:
+        check(self)
         strange = [row for row in self.rows if row not in ROWS]
         if strange:
             raise MetadeblurError(f"no row {strange[0]!r}; rows are {', '.join(ROWS)}")
-        for name, least in (("crop", 0), ("frames", 0), ("workers", 1)):
-            if getattr(self, name) < least:
-                raise MetadeblurError(f"{name} is {getattr(self, name)}; it must be at least {least}")
         if not self.methods or len(set(self.methods)) < len(self.methods):
             raise MetadeblurError(f"methods {', '.join(self.methods) or 'none'}: name one or more, each once")
         for method in self.methods:
@@ -55,8 +55,8 @@ class EvaluateSettings:
         if "meta" in self.methods:
             meta_files(self.meta)
 
-    def conditions(self, net: nn.Module, model: str, benchmark: Benchmark) -> dict[str, Any]:
-        """Everything that the figures depend on, as plain values.
+    def refuse(self, net: nn.Module, model: str) -> None:
+        """Refuse a network that cannot be measured so.
 
         Raises:
             MetadeblurError: the method meta without a folder, for another network than the built-in one.
@@ -66,6 +66,25 @@ class EvaluateSettings:
                 f"the method meta needs what metadeblur train meta wrote for {model} (--meta DIR); "
                 "only lite's is built in"
             )
+
+    def refuse_unknown(self, names: Sequence[str]) -> None:
+        """Refuse names of clips that are none of these.
+
+        Raises:
+            MetadeblurError: names the first one, and those there are.
+        """
+        for wanted, purpose in ((self.clips, "measure"), (self.apart, "report apart")):
+            unknown = sorted(set(wanted) - set(names))
+            if unknown:
+                raise MetadeblurError(f"no clip {unknown[0]!r} to {purpose}; clips are {', '.join(names)}")
+
+    def conditions(self, net: nn.Module, model: str, benchmark: Benchmark) -> dict[str, Any]:
+        """Everything that the figures depend on, as plain values.
+
+        Raises:
+            MetadeblurError: as :meth:`refuse`.
+        """
+        self.refuse(net, model)
         found: dict[str, Any] = plain(
             {
                 "model": model,

@@ -14,6 +14,7 @@ from torch import nn
 
 from metadeblur.errors import MetadeblurError
 from metadeblur.evaluation.protocol import Job, measure_job
+from metadeblur.limited import starting
 
 _net: nn.Module | None = None  # of this worker process
 
@@ -32,7 +33,8 @@ def measure_side_by_side(
     others = set(active_children())
     pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_begin, initargs=(net, threads))
     try:
-        waiting: dict[Future[None], str] = {pool.submit(_work, job): job.folder.name for job in jobs}
+        with starting():
+            waiting: dict[Future[None], str] = {pool.submit(_work, job): job.folder.name for job in jobs}
         count = 0
         while waiting:
             done, _ = wait(waiting, return_when=FIRST_COMPLETED)

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from metadeblur.brightness import same_brightness
 from metadeblur.linear_light import RESPONSES, Response, to_linear
 from metadeblur.reblur.motion import ClipMotion, lengths
 
@@ -146,7 +147,7 @@ def _most_different(motion: ClipMotion) -> list[tuple[int, int]]:
     scored = []
     for start in starts:
         for other in (start + 1, start + 2):
-            if other < count - 1:
+            if other < count - 1 and same_brightness(motion.clip[start], motion.clip[other]):
                 a, b = (motion.field(index).velocity[::4, ::4].astype(np.float32) for index in (start, other))
                 scored.append((float(np.median(_difference(a, b))), start, other))
     return [(start, other) for _, start, other in sorted(scored, key=lambda item: -item[0])]

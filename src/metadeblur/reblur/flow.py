@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import cv2
 import numpy as np
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
+from metadeblur.limits import RISING, Count, CountOrNone, Pixels, Share, Within, check
 from metadeblur.linear_light import Response, to_display, to_linear
 from metadeblur.reblur.exposure import LONGEST, ExposureEstimate, estimate_exposure
 from metadeblur.reblur.motion import ClipMotion, lengths
@@ -34,18 +35,25 @@ _STRONGEST = 2.0  # times the centre's blur that a neighbour's may have
 _INTERPOLATION_MARGIN = 4  # px that cubic interpolation reads around a sample
 
 
+Exposed: TypeAlias = Annotated[float, Within(0, LONGEST)]
+
+
 @dataclass(frozen=True)
 class FlowSettings:
     """How blur is taken from the clip's motion."""
 
-    any_frame: float = 0.5  # share of patches blurred by the motion of their own place in a frame drawn at random
-    colocated: float = 0.25  # share blurred by the motion of their own place in its most blurred frame
-    spots: int = 40  # further blurred places of the clip that lend their motion
-    samples: int = 33  # most samples along a path; shorter paths take one a pixel
-    prior: tuple[float, float] = (0.5, 1.0)  # frame intervals; drawn from where the clip does not tell its exposure
-    flow_pixels: int = 256_000  # px; pictures are reduced to about this before the flow is computed
-    smoothing: float = 0.03  # of the patch's side: blur of a borrowed motion, whose edges are not the patch's own
-    noise_frames: int = 6  # frames looked at for the noise
+    any_frame: Share = 0.5  # share of patches blurred by the motion of their own place in a frame drawn at random
+    colocated: Share = 0.25  # share blurred by the motion of their own place in its most blurred frame
+    spots: CountOrNone = 40  # further blurred places of the clip that lend their motion
+    samples: Annotated[int, Within(1, 10_001)] = 33  # most samples along a path; shorter paths take one a pixel
+    # frame intervals; drawn from where the clip does not tell its exposure
+    prior: Annotated[tuple[Exposed, Exposed], RISING] = (0.5, 1.0)
+    flow_pixels: Pixels = 256_000  # px; pictures are reduced to about this before the flow is computed
+    smoothing: Share = 0.03  # of the patch's side: blur of a borrowed motion, whose edges are not the patch's own
+    noise_frames: Count = 6  # frames looked at for the noise
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 @dataclass(frozen=True)

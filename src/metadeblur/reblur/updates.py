@@ -14,7 +14,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
 from metadeblur.learning import frozen, own_loss, trainable
+from metadeblur.limits import Count, Rate, Weight, check
 from metadeblur.losses import AdversarialKind, critic_loss, cycle, generator_loss
 from metadeblur.networks import Loss, traits
 from metadeblur.reblur.critic import CriticOptimizer, clip_weights, critic_optimizer
@@ -36,14 +37,13 @@ RealSample = Literal["blurriest", "neighbour"]
 class CriticSettings:
     """How a critic learns."""
 
-    lr_critic: float = 1e-6  # learning rate of the critic (FIDELITY 8)
+    lr_critic: Rate = 1e-6  # learning rate of the critic (FIDELITY 8)
     adversarial_kind: AdversarialKind = "wgan"  # adversarial loss: wgan, hinge or lsgan (FIDELITY 7)
-    critic_clip: float = 0.01  # all critic weights are held within +- this after each step; 0: they are not
+    critic_clip: Weight = 0.01  # all critic weights are held within +- this after each step; 0: they are not
     critic_optimizer: CriticOptimizer = "rmsprop"  # rmsprop or adam
 
     def __post_init__(self) -> None:
-        _check_choices("critic", self, adversarial_kind=AdversarialKind, critic_optimizer=CriticOptimizer)
-        _check_not_negative("critic", self, "lr_critic", "critic_clip")
+        check(self)
 
 
 @dataclass(frozen=True)
@@ -51,22 +51,18 @@ class ReblurUpdates:
     """How a reblurring network and its critic fit a clip."""
 
     losses: ReblurLosses = "both"  # of the reblurrer: gan, cycle, both, or none (it stays as it was trained)
-    adversarial: float = 1.0  # weight of L_adv (FIDELITY 6)
-    cycle: float = 0.01  # weight of L_cycle
-    lr_reblurrer: float = 1e-6  # Adam's learning rate for the reblurrer (FIDELITY 8)
+    adversarial: Weight = 1.0  # weight of L_adv (FIDELITY 6)
+    cycle: Weight = 0.01  # weight of L_cycle
+    lr_reblurrer: Rate = 1e-6  # Adam's learning rate for the reblurrer (FIDELITY 8)
     critic: CriticSettings = field(default_factory=CriticSettings)  # how the critic learns
-    passes: int = 1  # times through the M places (FIDELITY 9)
+    passes: Count = 1  # times through the M places (FIDELITY 9)
     real: RealSample = "blurriest"  # the critic's real sample at a place: its blurriest patch, or a neighbour frame's
     shared_adam: bool = False  # one Adam moves the deblurrer too, and goes on in its own stage (FIDELITY 1, 2)
-    train_mode: bool = (
-        False  # dropout and the like stay on in the gradient steps, never when pairs are made (FIDELITY 4)
-    )
+    # dropout and the like stay on in the gradient steps, never when pairs are made (FIDELITY 4)
+    train_mode: bool = False
 
     def __post_init__(self) -> None:
-        _check_choices("reblurrer", self, losses=ReblurLosses, real=RealSample)
-        _check_not_negative("reblurrer", self, "adversarial", "cycle", "lr_reblurrer")
-        if self.passes < 1:
-            raise MetadeblurError(f"the reblurrer's passes is {self.passes}; it must be at least 1")
+        check(self)
 
     def faster(self, factor: float) -> ReblurUpdates:
         """The same with both learning rates multiplied, so that they keep their ratio to a deblurrer's.
@@ -76,21 +72,6 @@ class ReblurUpdates:
         """
         critic = replace(self.critic, lr_critic=self.critic.lr_critic * factor)
         return replace(self, lr_reblurrer=self.lr_reblurrer * factor, critic=critic)
-
-
-def _check_choices(whose: str, settings: Any, **kinds: Any) -> None:
-    """Refuse values that are none of the allowed ones."""
-    for name, kind in kinds.items():
-        if getattr(settings, name) not in get_args(kind):
-            allowed = ", ".join(get_args(kind))
-            raise MetadeblurError(f"the {whose}'s {name} is {getattr(settings, name)!r}; allowed: {allowed}")
-
-
-def _check_not_negative(whose: str, settings: Any, *names: str) -> None:
-    """Refuse numbers that are negative or not finite."""
-    for name in names:
-        if not 0 <= getattr(settings, name) < math.inf:
-            raise MetadeblurError(f"the {whose}'s {name} is {getattr(settings, name)}; it must be 0 or more")
 
 
 @dataclass(frozen=True)

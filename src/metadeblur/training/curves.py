@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
+from metadeblur.names import utf8
 from metadeblur.page import as_number, section, text, title_of
 from metadeblur.pictures import line_plot
 from metadeblur.video.output import whole
@@ -32,7 +33,7 @@ def write_curves(run: Path) -> Path:
     )
     target = run / "curves.html"
     with whole(target) as partial:
-        partial.write_text(page, encoding="utf-8")
+        partial.write_bytes(utf8(page))
     return target
 
 

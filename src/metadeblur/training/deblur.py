@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from metadeblur.data.layouts import plain_clips
 from metadeblur.data.pairs import Batch, PairSampler
 from metadeblur.errors import MetadeblurError
 from metadeblur.learning import own_loss
+from metadeblur.limits import LearningRate, OutOfRange, Past, Share, TrainingBatch, TrainingPatch, Within, check
 from metadeblur.losses import balanced, charbonnier, psnr_loss
 from metadeblur.networks import ARCHITECTURES, Loss, final, traits
 from metadeblur.networks.lite import Lite
@@ -36,18 +36,24 @@ class DeblurTraining:
     size: Literal["published", "small"] = "published"  # small: reduced, for experiments; the paper's networks have it
     clips: tuple[str, ...] = ()  # folders with paired clips, <clip>/{blur,sharp}
     validation: tuple[str, ...] = ()  # folders with paired clips that are never trained on
-    batch: int = 8  # patches a step
-    patch: int = 160  # side of a patch in px
-    learning_rate: float = 1e-3  # of AdamW, at its highest
-    loss: str = "own"  # own (what the network's paper trains with), balanced, charbonnier or psnr
-    identity: float = 0.15  # share of patches that are sharp on both sides
-    alone: float = 0.08  # share of windows that stand still and repeat their centre, as a single picture does
-    easy: float = 0.2  # chance that a drawn patch is used whose two sides are more than 33 dB alike
-    ema: float = 0.999  # weight of the past in the running mean of the weights, which is what is kept
-    clip_gradient: float = 0.5  # longest gradient (2-norm)
-    precision: str = "bf16"  # bf16 (mixed) or fp32
+    batch: TrainingBatch = 8  # patches a step
+    patch: TrainingPatch = 160  # side of a patch in px
+    learning_rate: LearningRate = 1e-3  # of AdamW, at its highest
+    # own (what the network's paper trains with), balanced, charbonnier or psnr
+    loss: Literal["own", "balanced", "charbonnier", "psnr"] = "own"
+    identity: Share = 0.15  # share of patches that are sharp on both sides
+    alone: Share = 0.08  # share of windows that stand still and repeat their centre, as a single picture does
+    easy: Share = 0.2  # chance that a drawn patch is used whose two sides are more than 33 dB alike
+    ema: Past = 0.999  # weight of the past in the running mean of the weights, which is what is kept
+    clip_gradient: Annotated[float, Within(0, 1_000_000, above=True)] = 0.5  # longest gradient (2-norm)
+    precision: Literal["bf16", "fp32"] = "bf16"  # bf16 (mixed) or fp32
     start: str = ""  # weights to start from (safetensors); empty: from nothing
     loop: LoopSettings = field(default_factory=LoopSettings)
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.network not in ARCHITECTURES:
+            raise OutOfRange("network", f"{self.network!r} is not known; allowed: {', '.join(ARCHITECTURES)}")
 
 
 class DeblurTrainee:
@@ -170,7 +176,6 @@ def new_network(settings: DeblurTraining) -> nn.Module:
     Raises:
         MetadeblurError: no such network, or it has no small form.
     """
-    _check(settings.network, ARCHITECTURES, "network")
     entry = ARCHITECTURES[settings.network]
     made = entry.published if settings.size == "published" else entry.small
     if made is None:
@@ -194,8 +199,6 @@ def train_deblur(
     """
     from metadeblur.weights import load_deblurrer, save_deblurrer
 
-    _check(settings.loss, ("own", *LOSSES), "loss")
-    _check(settings.precision, ("bf16", "fp32"), "precision")
     if not settings.clips:
         raise MetadeblurError("no training clips; give a folder of paired clips, for instance one that synth made")
     workers = join(torch.device(device))
@@ -209,8 +212,3 @@ def train_deblur(
     if workers.leads:
         save_deblurrer(trainee.mean, target, {"architecture": settings.network, "steps": str(steps)}, half=True)
     return target
-
-
-def _check(value: str, allowed: Sequence[str] | dict[str, Any], what: str) -> None:
-    if value not in allowed:
-        raise MetadeblurError(f"{what} {value!r} is not known; allowed: {', '.join(allowed)}")

@@ -3,38 +3,47 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
 from metadeblur.errors import MetadeblurError
+from metadeblur.limits import Seed, Share, Within, check
 from metadeblur.pictures import Picture, encode_png
+from metadeblur.progress import Talk, people
+from metadeblur.training.checkpoint import saved_state, write_checkpoint
 from metadeblur.training.curves import write_curves
 from metadeblur.training.workers import Workers
-from metadeblur.video.output import whole
+from metadeblur.video.output import filling, whole
 
 
 @dataclass(frozen=True)
 class LoopSettings:
     """How long, how fast and how safely a training runs."""
 
-    steps: int = 100_000  # gradient steps in all
-    warmup: int = 200  # steps over which the learning rate rises
+    steps: Annotated[int, Within(1, 1_000_000_000)] = 100_000  # gradient steps in all
+    warmup: Annotated[int, Within(0, 1_000_000_000)] = 200  # steps over which the learning rate rises
     schedule: Literal["level", "cosine"] = "level"  # of the learning rate: level, or half a cosine over all steps
-    decay: int = 0  # last steps over which a level rate falls to zero (before, a run can be prolonged)
-    floor: float = 0.0  # share of the learning rate that a cosine ends at
-    checkpoint_minutes: float = 4.0  # time between checkpoints
-    validate_steps: int = 1000  # steps between validations
-    log_steps: int = 50  # steps whose mean makes one line of log.csv
-    seed: int = 0  # the randomness of the whole run
+    # last steps over which a level rate falls to zero (before, a run can be prolonged)
+    decay: Annotated[int, Within(0, 1_000_000_000)] = 0
+    floor: Share = 0.0  # share of the learning rate that a cosine ends at
+    checkpoint_minutes: Annotated[float, Within(0, 100_000)] = 4.0  # time between checkpoints
+    validate_steps: Annotated[int, Within(1, 1_000_000_000)] = 1000  # steps between validations
+    log_steps: Annotated[int, Within(1, 1_000_000_000)] = 50  # steps whose mean makes one line of log.csv
+    seed: Seed = 0  # the randomness of the whole run
     tensorboard: bool = False  # also write the figures for TensorBoard
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 class Trainee(Protocol):
@@ -114,14 +123,15 @@ def run(
 ) -> int:
     """Train until ``settings.steps``.
 
-    Writes ``out/checkpoint.pt``, ``log.csv``, ``validation.csv``, ``curves.html`` and ``pictures/``; with several
-    processes the first one does. A run that was stopped goes on to the same weights and the same log.
+    Writes ``out/checkpoint.pt`` (and keeps the one before it), ``log.csv``, ``validation.csv``, ``curves.html`` and
+    ``pictures/``; with several processes the first one does. A run that was stopped goes on to the same weights and the
+    same log.
 
     Args:
         trainee: what is trained; left in its final state.
         settings: see :class:`LoopSettings`.
         out: the run's folder.
-        resume: go on from ``out/checkpoint.pt`` where it exists.
+        resume: go on from ``out/checkpoint.pt`` where it exists, or from the one before where it is damaged.
         quiet: no progress bar.
         workers: the processes that train together; this one alone if not given.
         items: patches a step, for the throughput that is shown.
@@ -130,19 +140,26 @@ def run(
         The number of the last step.
 
     Raises:
-        MetadeblurError: ``out`` holds a checkpoint and ``resume`` was not asked for, a schedule that is not known, or
-            figures that are not finite.
+        MetadeblurError: ``out`` holds a checkpoint and ``resume`` was not asked for, it was made with other settings,
+            none is whole, somebody else trains there, a schedule that is not known, or figures that are not finite.
     """
-    if settings.schedule not in ("level", "cosine"):
-        raise MetadeblurError(f"schedule {settings.schedule!r} is not known; allowed: level, cosine")
     workers = workers or Workers(torch.device("cpu"))
-    saved = workers.agree(_saved(out, resume=resume) if workers.leads else None)
-    if isinstance(saved, MetadeblurError):
-        raise saved
+    with ExitStack() as locks:
+        saved = workers.agree(_begin(out, locks, resume=resume, quiet=quiet) if workers.leads else None)
+        if isinstance(saved, MetadeblurError):
+            raise saved
+        return _steps(trainee, settings, out, saved, quiet=quiet, workers=workers, items=items)
+
+
+def _steps(
+    trainee: Trainee, settings: LoopSettings, out: Path, saved: Any, *, quiet: bool, workers: Workers, items: int
+) -> int:
+    """Train from a checkpoint, or from the start where there is none; returns the number of the last step."""
     first, meter = 0, _Meter()
     if saved is not None:
-        trainee.load_state_dict(saved["trainee"])
-        first, meter = saved["step"], _Meter(**saved.get("meter", {}))
+        first, meter = _go_on(trainee, saved, out)
+    if first > settings.steps:
+        raise MetadeblurError(f"{out / 'checkpoint.pt'} is at step {first} already; give --steps {first} or more")
     book = _Book(out, settings, first) if workers.leads else None
     saved_at = time.monotonic()
     with _bar(quiet or not workers.leads) as bar:
@@ -171,8 +188,7 @@ def run(
             due = time.monotonic() - saved_at > settings.checkpoint_minutes * 60
             if due or done == settings.steps:
                 state = {"step": done, "trainee": trainee.state_dict(), "meter": meter.state()}
-                with whole(out / "checkpoint.pt") as partial:
-                    torch.save(state, partial)
+                write_checkpoint(state, out)
                 saved_at = time.monotonic()
     return settings.steps
 
@@ -201,15 +217,33 @@ class _Meter:
         return {"sums": self.sums, "seconds": self.seconds, "count": self.count}
 
 
-def _saved(out: Path, *, resume: bool) -> Any:
-    """The checkpoint to go on from, None for a new run, or the error that there is one nobody asked for."""
-    out.mkdir(parents=True, exist_ok=True)
-    checkpoint = out / "checkpoint.pt"
-    if not checkpoint.exists():
-        return None
-    if not resume:
-        return MetadeblurError(f"{checkpoint} is there already; go on with --resume, or give another folder with -o")
-    return torch.load(checkpoint, map_location="cpu", weights_only=True)
+def _begin(out: Path, locks: ExitStack, *, resume: bool, quiet: bool) -> Any:
+    """The checkpoint to go on from, None for a new run, or what stands against either; keeps others out of the folder.
+
+    An error is returned: the other processes must hear of it.
+    """
+    try:
+        locks.enter_context(filling(out, "training"))
+        return saved_state(out, resume=resume, say=Talk(quiet=quiet).say)
+    except MetadeblurError as error:
+        return error
+
+
+def _go_on(trainee: Trainee, saved: Any, out: Path) -> tuple[int, _Meter]:
+    """Take up a checkpoint: the number of its last step, and the figures since the last line of the log.
+
+    Raises:
+        MetadeblurError: it is not one of this training.
+    """
+    try:
+        step, meter = int(saved["step"]), _Meter(**saved.get("meter", {}))
+        trainee.load_state_dict(saved["trainee"])
+    except Exception as error:  # what is not a checkpoint of this training can fail anywhere in it
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise MetadeblurError(
+            f"{out / 'checkpoint.pt'}: is no checkpoint of this training ({reason}); give another folder with -o"
+        ) from error
+    return step, meter
 
 
 def _bar(quiet: bool) -> Progress:
@@ -220,6 +254,7 @@ def _bar(quiet: bool) -> Progress:
         TextColumn("{task.fields[speed]}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
+        console=people(),
         disable=quiet,
     )
 
@@ -270,29 +305,42 @@ def _tensorboard(out: Path, first: int) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise MetadeblurError(
-            "TensorBoard is not installed; pip install 'metadeblur[train]', or leave --loop.tensorboard out"
+            "TensorBoard is not installed; pip install 'metadeblur[train]', or leave --tensorboard out"
         ) from error
     return SummaryWriter(str(out / "tensorboard"), purge_step=first + 1)
 
 
 def _append(path: Path, row: dict[str, float]) -> None:
     """Add one line to a CSV file, with a head line when it is new."""
-    new = not path.exists()
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, fieldnames=list(row))
+    if not path.exists() or path.stat().st_size == 0:
+        writer.writeheader()
+    writer.writerow({name: round(value, 6) for name, value in row.items()})
     with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(row))
-        if new:
-            writer.writeheader()
-        writer.writerow({name: round(value, 6) for name, value in row.items()})
+        file.write(text.getvalue())
 
 
 def _drop_after(path: Path, step: int) -> None:
-    """Keep the lines of a CSV file up to a step."""
+    """Keep the lines of a CSV file up to a step; one that was cut short by the end of a run is none."""
     if not path.exists():
         return
-    with path.open(newline="") as file:
-        reader = csv.DictReader(file)
-        names, rows = reader.fieldnames or [], [row for row in reader if float(row["step"]) <= step]
+    with path.open(newline="", errors="replace") as file:
+        reader = csv.DictReader(line.replace("\0", "") for line in file)
+        names, rows = list(reader.fieldnames or []), [row for row in reader if _is_whole(row) and _step(row) <= step]
+    if not rows:
+        path.unlink()
+        return
     with whole(path) as partial, partial.open("w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=names)
         writer.writeheader()
         writer.writerows(rows)
+
+
+def _is_whole(row: Mapping[str | None, Any]) -> bool:
+    """Whether a line of figures has all its columns, and a step."""
+    return None not in row and None not in row.values() and str(row.get("step", "")).replace(".", "").isdigit()
+
+
+def _step(row: Mapping[str, Any]) -> float:
+    return float(row["step"])

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -24,7 +24,9 @@ from metadeblur.data.layouts import ClipFolder, plain_clips
 from metadeblur.data.paired import PictureFiles
 from metadeblur.errors import MetadeblurError
 from metadeblur.learning import frozen, uses_bf16
+from metadeblur.limits import CountOrNone, LearningRate, Pairs, Past, Patch, Rate, Steps, Within, check
 from metadeblur.metrics import psnr
+from metadeblur.names import counted
 from metadeblur.networks import final, recognise, traits
 from metadeblur.pictures import Picture, side_by_side, to_uint8
 from metadeblur.reblur.updates import NetworkReblurrer
@@ -41,29 +43,24 @@ class MetaTraining:
 
     clips: tuple[str, ...] = ()  # folders with paired clips, <clip>/{blur,sharp}; each clip is a task
     validation: tuple[str, ...] = ()  # folders with paired clips that are never trained on
-    validation_clips: int = 3  # of them that are adapted to at each validation
+    validation_clips: CountOrNone = 3  # of them that are adapted to at each validation
     model: str = "lite"  # the deblurrer to start from: a model's name or a weight file
     reblurrer: str = ""  # weights of the reblurring network with its critic, from train reblur
     inner: Literal["paper", "release"] = "paper"  # preset of the inner update
-    pairs: int = 20  # M of the inner update
-    patch: int = 256  # side of support and query patches in px
-    inner_steps: int = 0  # gradient steps of the deblurrer in the inner update; 0: one pass over the pairs
-    inner_lr: float = 2.5e-6  # its learning rate in the inner update of the preset "paper"
-    inner_lr_reblurrer: float = 1e-6  # the reblurrer's
-    tasks: int = 1  # clips an outer step, over all processes
-    query_frames: int = 0  # frames of a clip whose losses are summed, drawn at random; 0: all of them
+    pairs: Pairs = 20  # M of the inner update
+    patch: Patch = 256  # side of support and query patches in px
+    inner_steps: Steps = 0  # gradient steps of the deblurrer in the inner update; 0: one pass over the pairs
+    inner_lr: LearningRate = 2.5e-6  # its learning rate in the inner update of the preset "paper"
+    inner_lr_reblurrer: Rate = 1e-6  # the reblurrer's
+    tasks: Annotated[int, Within(1, 65_536)] = 1  # clips an outer step, over all processes
+    query_frames: CountOrNone = 0  # frames of a clip whose losses are summed, drawn at random; 0: all of them
     outer: OuterUpdate = field(default_factory=OuterUpdate)
-    ema: float = 0.0  # weight of the past in a running mean of the meta-weights, which is then kept; 0: none
-    precision: str = "auto"  # auto (bf16 where native), bf16 (mixed) or fp32
+    ema: Past = 0.0  # weight of the past in a running mean of the meta-weights, which is then kept; 0: none
+    precision: Literal["auto", "bf16", "fp32"] = "auto"  # auto (bf16 where native), bf16 (mixed) or fp32
     loop: LoopSettings = field(default_factory=lambda: LoopSettings(steps=66, warmup=0, log_steps=1, validate_steps=22))
 
     def __post_init__(self) -> None:
-        for name, allowed in (("inner", ("paper", "release")), ("precision", ("auto", "bf16", "fp32"))):
-            if getattr(self, name) not in allowed:
-                raise MetadeblurError(f"{name} is {getattr(self, name)!r}; allowed: {', '.join(allowed)}")
-        for name in ("tasks", "pairs"):
-            if getattr(self, name) < 1:
-                raise MetadeblurError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        check(self)
 
     def adaptation(self, seed: int) -> AdaptSettings:
         """The inner update's settings: no guard, nothing held out."""
@@ -272,7 +269,7 @@ def _tasks(roots: Sequence[str]) -> list[ClipFolder]:
     short = next((clip for clip in clips if len(clip.blurred) < MINIMUM_FRAMES), None)
     if short is not None:
         raise MetadeblurError(
-            f"{short.name} has {len(short.blurred)} frames; a task needs {MINIMUM_FRAMES} or more: take it away, or "
-            f"make clips with metadeblur synth --frames {MINIMUM_FRAMES} or more"
+            f"{short.name} has {counted(len(short.blurred), 'frame')}; a task needs {MINIMUM_FRAMES} or more: "
+            f"take it away, or make clips with metadeblur synth --frames {MINIMUM_FRAMES} or more"
         )
     return clips

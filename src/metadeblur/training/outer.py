@@ -10,15 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from metadeblur.clip import PairedClip
-from metadeblur.errors import MetadeblurError
 from metadeblur.learning import frozen, own_loss
+from metadeblur.limits import Rate, Share, Weight, Within, check
 from metadeblur.losses import charbonnier, charbonnier_edge
 from metadeblur.networks import traits
 from metadeblur.reblur.updates import NetworkReblurrer
@@ -34,26 +34,19 @@ class OuterUpdate:
     """How meta-weights learn from a task."""
 
     algorithm: Algorithm = "first-order"  # first-order (Eq. 7), reptile, or plain (no inner update, for comparison)
-    lr_deblurrer: float = 2.5e-6  # of the deblurrer's Adam
-    lr_reblurrer: float = 1e-6  # of the reblurrer's
-    outer_step: OuterStep = (
-        "clip"  # one for the sum over a clip's frames, or one a query batch (the release, FIDELITY 15)
-    )
-    query_batch: int = 1  # query frames at once: more takes more memory and, with a step a clip, gives the same
-    reblur_loss: str = "charbonnier"  # charbonnier, or charbonnier_edge (the release, FIDELITY 16)
-    reptile: float = 0.5  # share of the way to the adapted weights that Reptile goes
-    clip_gradient: float = 0.0  # longest gradient of each network (2-norm); 0: any
+    lr_deblurrer: Rate = 2.5e-6  # of the deblurrer's Adam
+    lr_reblurrer: Rate = 1e-6  # of the reblurrer's
+    # one for the sum over a clip's frames, or one a query batch (the release, FIDELITY 15)
+    outer_step: OuterStep = "clip"
+    # query frames at once: more takes more memory and, with a step a clip, gives the same
+    query_batch: Annotated[int, Within(1, 65_536)] = 1
+    # charbonnier, or charbonnier_edge (the release, FIDELITY 16)
+    reblur_loss: Literal["charbonnier", "charbonnier_edge"] = "charbonnier"
+    reptile: Share = 0.5  # share of the way to the adapted weights that Reptile goes
+    clip_gradient: Weight = 0.0  # longest gradient of each network (2-norm); 0: any
 
     def __post_init__(self) -> None:
-        for name, allowed in (
-            ("algorithm", get_args(Algorithm)),
-            ("outer_step", get_args(OuterStep)),
-            ("reblur_loss", tuple(REBLUR_LOSSES)),
-        ):
-            if getattr(self, name) not in allowed:
-                raise MetadeblurError(f"{name} is {getattr(self, name)!r}; allowed: {', '.join(allowed)}")
-        if self.query_batch < 1:
-            raise MetadeblurError(f"query_batch is {self.query_batch}; it must be at least 1")
+        check(self)
 
 
 @dataclass(frozen=True)

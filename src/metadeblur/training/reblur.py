@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from metadeblur.data.pairs import FrameCache
 from metadeblur.data.windows import Ahead, Windows, WindowSampler
 from metadeblur.errors import MetadeblurError
 from metadeblur.learning import uses_bf16
+from metadeblur.limits import Count, LearningRate, Past, TrainingBatch, TrainingPatch, Weight, Within, check
 from metadeblur.losses import charbonnier
 from metadeblur.pictures import Picture, side_by_side, to_uint8
 from metadeblur.reblur.critic import Critic, critic_optimizer
@@ -40,27 +41,30 @@ class ReblurTraining:
 
     clips: tuple[str, ...] = ()  # folders with paired clips, <clip>/{blur,sharp}
     validation: tuple[str, ...] = ()  # folders with paired clips that are never trained on
-    validation_windows: int = 64  # windows of them that are reblurred, always the same
-    channels: int = 32  # of the network at full size
-    units: int = 3  # residual units a level
-    width: int = 256  # of a token in the fusion blocks
-    blocks: int = 4  # fusion blocks
-    heads: int = 4  # of every attention
-    batch: int = 8  # windows a step, over all processes
-    patch: int = 256  # side of a patch in px
+    validation_windows: Count = 64  # windows of them that are reblurred, always the same
+    channels: Annotated[int, Within(1, 4096)] = 32  # of the network at full size
+    units: Annotated[int, Within(1, 100)] = 3  # residual units a level
+    width: Annotated[int, Within(1, 65_536)] = 256  # of a token in the fusion blocks
+    blocks: Annotated[int, Within(1, 1000)] = 4  # fusion blocks
+    heads: Annotated[int, Within(1, 1024)] = 4  # of every attention
+    batch: TrainingBatch = 8  # windows a step, over all processes
+    patch: TrainingPatch = 256  # side of a patch in px
     flip: bool = True  # mirror half of the windows
     rotate: bool = True  # turn windows by quarter turns
-    learning_rate: float = 1e-4  # of Adam, at its highest
-    adversarial: float = 1.0  # weight of the adversarial loss beside Charbonnier; 0: no critic is trained
-    critic_channels: tuple[int, ...] = (32, 64, 128)  # of the critic's convolutions
+    learning_rate: LearningRate = 1e-4  # of Adam, at its highest
+    adversarial: Weight = 1.0  # weight of the adversarial loss beside Charbonnier; 0: no critic is trained
+    critic_channels: tuple[Annotated[int, Within(1, 65_536)], ...] = (32, 64, 128)  # of the critic's convolutions
     critic: CriticSettings = field(default_factory=lambda: CriticSettings(lr_critic=5e-5))
-    ema: float = 0.999  # weight of the past in the running mean of the weights, which is what is kept
-    clip_gradient: float = 0.0  # longest gradient of the reblurrer (2-norm); 0: any
-    precision: str = "auto"  # auto (bf16 where native), bf16 (mixed) or fp32
+    ema: Past = 0.999  # weight of the past in the running mean of the weights, which is what is kept
+    clip_gradient: Weight = 0.0  # longest gradient of the reblurrer (2-norm); 0: any
+    precision: Literal["auto", "bf16", "fp32"] = "auto"  # auto (bf16 where native), bf16 (mixed) or fp32
     start: str = ""  # weights to start from (safetensors); empty: from nothing
     loop: LoopSettings = field(
         default_factory=lambda: LoopSettings(steps=263_000, warmup=0, schedule="cosine", floor=1e-4)
     )
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 class ReblurTrainee:
@@ -211,8 +215,6 @@ def train_reblur(
 
     if not settings.clips:
         raise MetadeblurError("no training clips; give a folder of paired clips, for instance one that synth made")
-    if settings.precision not in ("auto", "bf16", "fp32"):
-        raise MetadeblurError(f"precision {settings.precision!r} is not known; allowed: auto, bf16, fp32")
     workers = join(torch.device(device))
     torch.manual_seed(settings.loop.seed)
     start = load_reblurrer(settings.start) if settings.start else NetworkReblurrer(new_network(settings))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import os
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -17,30 +15,39 @@ import torch
 
 from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
+from metadeblur.interrupts import undisturbed
 from metadeblur.locks import beside, writing
+from metadeblur.names import counted, for_ffmpeg
 from metadeblur.scratch import scratch
 from metadeblur.video.carried import (
     FORMATS,
-    Packet,
     chapters,
     clock_start,
     content_tags,
     copied_stream,
     describe,
-    lost_aspect,
-    lost_mastering,
     muxer_options,
+    needs_leniency,
+    opened,
     other_packets,
 )
-from metadeblur.video.encoding import (
-    EncodeSettings,
-    SegmentWriter,
-    output_kind,
-    write_picture,
+from metadeblur.video.clock import Packet
+from metadeblur.video.encoding import EncodeSettings, output_kind
+from metadeblur.video.folder import (
+    assemble_pictures,
+    check_single,
+    lost_in_pictures,
+    picture_stems,
+    refuse_foreign_files,
 )
-from metadeblur.video.info import TimeTable, VideoInfo, main_video, open_media, probe
+from metadeblur.video.info import VideoInfo, main_video, open_media
+from metadeblur.video.lost import lost_in_video
+from metadeblur.video.marks import with_messages
 from metadeblur.video.output import check_writable, refusals, remove, whole
 from metadeblur.video.reading import VideoReader
+from metadeblur.video.segments import SegmentWriter
+from metadeblur.video.stills import write_picture
+from metadeblur.video.timing import TimeTable
 
 
 @dataclass(frozen=True)
@@ -84,10 +91,8 @@ def assemble(
     if draft is None:
         with whole(output) as draft:
             return assemble(segments, info, output, times=times, draft=draft)
-    kind = output_kind(output)
-    if kind != "video":
-        _assemble_pictures(segments, info, output, draft, single=kind == "image")
-        return ()
+    if output_kind(output) != "video":
+        return assemble_pictures(segments, info, output, draft)
     return _join(segments, info, output, draft, times or VideoReader(info.path).times)
 
 
@@ -109,25 +114,26 @@ def check_output(source: Path | str, output: Path | str, settings: EncodeSetting
             cannot hold the codec or a stream of the source.
     """
     source, output = Path(source), Path(output)
-    info = probe(source)
+    reader = VideoReader(source)
+    info = reader.info
     kind = output_kind(output)
     if output.exists() and output.samefile(source):
         raise MetadeblurError(f"{output}: output and input are the same file; choose another output with -o")
     if source.is_dir() and source.resolve() in output.resolve().parents:
         raise MetadeblurError(f"{output}: the output lies inside of the input folder; choose another output with -o")
-    if kind == "image" and info.frames > 1:
-        raise MetadeblurError(f"{output}: a picture cannot hold {info.frames} frames; choose a video file or a folder")
+    if kind == "image":
+        check_single(info, output, info.frames)
     if kind == "video" and output.is_dir():
         raise MetadeblurError(f"{output}: is a folder; choose a file name")
     check_writable(output)
     if kind == "frames":
-        _refuse_foreign_files(output, set(_picture_names(info, ".png", info.frames)))
+        refuse_foreign_files(output, picture_stems(info))
     with scratch() as folder:
         segment, trial = folder / "segment", folder / f"trial{output.suffix}"
-        with SegmentWriter(segment, info, settings, output=output) as writer:
+        with SegmentWriter(segment, info, settings, output=output, source=reader) as writer:
             writer.write(torch.zeros(3, info.height, info.width))
         if kind != "video":
-            return ()
+            return lost_in_pictures(info, {file.suffix for file in segment.iterdir()})
         step = max(1, round(1 / (info.fps * info.time_base)))
         with refusals(output):
             return _join([segment], info, output, trial, TimeTable((0,), info.time_base, step, end=step))
@@ -149,13 +155,16 @@ def write_clip(
         MetadeblurError: as :func:`assemble`, or ``like`` has another number of frames.
     """
     path = Path(path)
-    info, times = _clip_info(clip, path), None
+    info, times, reader = _clip_info(clip, path), None, None
     if like is not None:
         reader = VideoReader(like)
-        info, times = reader.info, reader.times
+        times = reader.times
+        info = reader.info
         check_output(like, path, settings)
         if len(times) != len(clip):
-            raise MetadeblurError(f"{like}: has {len(times)} frames, the clip {len(clip)}; they must be equal")
+            raise MetadeblurError(
+                f"{like}: has {counted(len(times), 'frame')}, the clip {len(clip)}; they must be equal"
+            )
     check_writable(path)
     if output_kind(path) == "image" and len(clip) == 1:
         with whole(path) as unfinished:
@@ -167,12 +176,13 @@ def write_clip(
         segment = beside(path, "segment")
         remove(segment)  # of a run that was killed
         try:
-            with SegmentWriter(segment, info, settings, output=path) as writer:
+            with SegmentWriter(segment, info, settings, output=path, source=reader) as writer:
                 for frame in clip:
                     writer.write(frame)
             assemble([segment], info, path, times=times)
         finally:
-            remove(segment)
+            with undisturbed():
+                remove(segment)
 
 
 def _clip_info(clip: Clip, path: Path) -> VideoInfo:
@@ -220,20 +230,22 @@ def _join(
     orders = [_order(segment) for segment in segments]
     frames = sum(order.frames for order in orders)
     if frames != len(times):
-        raise MetadeblurError(f"{output}: the segments have {frames} frames and the source {len(times)}; run it again")
+        raise MetadeblurError(
+            f"{output}: the segments have {counted(frames, 'frame')} and the source {len(times)}; run it again"
+        )
     if len({order.extradata for order in orders}) > 1:
         raise MetadeblurError(f"{output}: the segments were encoded with different settings; run without --resume")
-    times = _fitting(times, output)
+    fitted = _fitting(times, output)
     delay = max(order.delay for order in orders)
     if info.kind == "video":
         with open_media(info.path) as source:
-            return _write(segments, info, output, unfinished, times, delay, source)
+            return _write(segments, info, output, unfinished, times, fitted, delay, source)
     format_name = FORMATS[output.suffix.lower()]
-    with av.open(str(unfinished), "w", format=format_name, container_options={"fflags": "+bitexact"}) as target:
-        video = _prepare(target, segments[0], info, times)
-        for packet in _video_packets(segments, times, delay, video, Fraction(0)):
+    with av.open(for_ffmpeg(unfinished), "w", format=format_name, container_options={"fflags": "+bitexact"}) as target:
+        video = _prepare(target, segments[0], info, fitted, format_name)
+        for packet in _video_packets(segments, fitted, delay, video, Fraction(0)):
             target.mux(packet)
-    return ()
+        return tuple(lost_in_video(info, video, format_name))
 
 
 def _write(
@@ -242,25 +254,22 @@ def _write(
     output: Path,
     unfinished: Path,
     times: TimeTable,
+    fitted: TimeTable,
     delay: int,
     source: av.container.InputContainer,
 ) -> tuple[str, ...]:
+    """The same for a video: ``times`` are the source's, ``fitted`` those that the container can hold."""
     notes: list[str] = []
     format_name = FORMATS[output.suffix.lower()]
     main = main_video(source, info.path)
     shift = clock_start(source)
-    with av.open(
-        str(unfinished),
-        "w",
-        format=format_name,
-        container_options=muxer_options(format_name, source, times),
-        metadata_errors="surrogateescape",
-    ) as target:
+    options, lenient = muxer_options(format_name, source, fitted), needs_leniency(format_name, source, main)
+    with opened(unfinished, format_name, options, lenient=lenient) as target:
         copies: dict[int, av.stream.Stream] = {}
         video: av.VideoStream | None = None
         for stream in source.streams:
             if stream.index == main.index:
-                video = _prepare(target, segments[0], info, times)
+                video = _prepare(target, segments[0], info, fitted, format_name)
                 describe(video, stream)
                 if info.display_matrix is not None:
                     if format_name == "avi":
@@ -273,12 +282,15 @@ def _write(
                 if copy is not None:
                     copies[stream.index] = copy
         assert video is not None
-        notes += lost_aspect(info, video) + lost_mastering(info, video)
+        notes += lost_in_video(info, video, format_name)
         target.metadata.update(content_tags(source.metadata))
-        target.set_chapters(chapters(source, times, shift))
+        kept = chapters(source, times, shift)
+        if kept and lenient:
+            notes.append(f"the {len(kept)} chapters of {info.path.name} were left out: .mkv takes them or its sound")
+        target.set_chapters(kept)
         streams = [source.streams[index] for index in copies]
-        others = other_packets(source, streams, copies, times, shift) if streams else iter(())
-        pictures = _video_packets(segments, times, delay, video, shift)
+        others = other_packets(source, main, streams, copies, times, shift) if streams else iter(())
+        pictures = _video_packets(segments, fitted, delay, video, shift)
         for packet in heapq.merge(pictures, others, key=_moment):
             target.mux(packet)
     return tuple(notes)
@@ -290,7 +302,9 @@ def _moment(packet: Packet) -> Fraction:
     return (ticks or 0) * packet.time_base
 
 
-def _prepare(target: av.container.OutputContainer, segment: Path, info: VideoInfo, times: TimeTable) -> av.VideoStream:
+def _prepare(
+    target: av.container.OutputContainer, segment: Path, info: VideoInfo, times: TimeTable, format_name: str
+) -> av.VideoStream:
     """The video stream of the output, with codec, size and colours of the segments."""
     with open_media(segment) as container:
         template = main_video(container, segment)
@@ -298,10 +312,11 @@ def _prepare(target: av.container.OutputContainer, segment: Path, info: VideoInf
         stream.time_base = times.time_base
         rate = info.fps if info.kind == "video" else times.rate
         # Matroska stores the rate, where it would be wrong for a variable one; MP4 needs it to write a time code.
-        told = not times.variable or target.format.name in ("mp4", "mov")
+        told = not times.variable or format_name in ("mp4", "mov")
         stream.codec_context.framerate = rate if told else Fraction(0)
-        if template.codec_context.name == "hevc" and target.format.name in ("mp4", "mov"):
+        if template.codec_context.name == "hevc" and format_name in ("mp4", "mov"):
             stream.codec_context.codec_tag = "hvc1"  # what Apple's players ask for
+        stream.metadata.update({name: value for name, value in template.metadata.items() if name == "alpha_mode"})
     return stream
 
 
@@ -316,7 +331,7 @@ def _video_packets(
     stamps = times.stamps
     step = max(1, (stamps[1] - stamps[0]) if len(stamps) > 1 else times.duration)
     offset = round(shift / times.time_base)
-    first, order = 0, count()
+    first, order, codec = 0, count(), stream.codec_context.codec.canonical_name
     for segment in segments:
         with open_media(segment) as container:
             source = main_video(container, segment)
@@ -332,7 +347,8 @@ def _video_packets(
                 packet.dts = (stamps[decoded] if decoded >= 0 else stamps[0] + decoded * step) - offset
                 following = stamps[index + 1] if index + 1 < len(stamps) else stamps[index] + times.duration
                 packet.duration = following - stamps[index]
-                yield packet
+                messages = times.marks.messages.get(index) if codec in ("h264", "hevc") else None
+                yield with_messages(packet, codec, messages) if messages else packet
         first += len(ranks)
 
 
@@ -350,40 +366,3 @@ def _fitting(times: TimeTable, output: Path) -> TimeTable:
     return replace(
         times, stamps=tuple(stamp // step for stamp in times.stamps), time_base=times.time_base * step, duration=1
     )
-
-
-def _picture_names(info: VideoInfo, suffix: str, frames: int) -> list[str]:
-    """File names of a folder of frames: those of the source, or numbers."""
-    names = [f"{file.stem}{suffix}" for file in info.files]
-    if len(set(names)) != frames:
-        names = [f"frame{number:06d}{suffix}" for number in range(1, frames + 1)]
-    return names
-
-
-def _refuse_foreign_files(folder: Path, own: set[str]) -> None:
-    """A folder that is there is replaced, so it may hold nothing but frames of an earlier run."""
-    if folder.is_dir():
-        stems = {Path(name).stem for name in own}
-        foreign = [f.name for f in sorted(folder.iterdir()) if f.stem not in stems and not f.name.startswith(".")]
-        if foreign:
-            raise MetadeblurError(
-                f"{folder}: holds other files ({foreign[0]}{' ...' if len(foreign) > 1 else ''}); choose an empty "
-                "or new folder"
-            )
-
-
-def _assemble_pictures(segments: Sequence[Path], info: VideoInfo, output: Path, draft: Path, *, single: bool) -> None:
-    files = [file for segment in segments for file in sorted(segment.iterdir())]
-    if single:
-        if len(files) != 1:
-            raise MetadeblurError(f"{output}: a picture cannot hold {len(files)} frames; choose a folder")
-        shutil.copyfile(files[0], draft)
-        return
-    names = _picture_names(info, files[0].suffix, len(files))
-    _refuse_foreign_files(output, set(names))
-    draft.mkdir()
-    for file, name in zip(files, names, strict=True):
-        try:
-            os.link(file, draft / name)
-        except OSError:  # another disk, or one that cannot link
-            shutil.copyfile(file, draft / name)

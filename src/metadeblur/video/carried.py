@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import io
+import re
+import tempfile
 from collections.abc import Iterator
 from fractions import Fraction
+from math import ceil
 from pathlib import Path
-from typing import Any, TypeAlias
 
 import av
 
 from metadeblur.errors import MetadeblurError
-from metadeblur.video.info import TimeTable, VideoInfo, open_media
-from metadeblur.video.mastering import Mastering
+from metadeblur.names import for_ffmpeg
+from metadeblur.video.clock import Packet, by_recording, may_jump
+from metadeblur.video.info import VideoInfo, open_media
+from metadeblur.video.timing import TimeTable
 
 FORMATS = {
     ".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm", ".avi": "avi",
 }  # fmt: skip
-_TS_DISCONT = 0x0200  # FFmpeg's AVFMT_TS_DISCONT: the clock of the format begins anywhere
+_TS_NONSTRICT = 0x20000  # FFmpeg's AVFMT_TS_NONSTRICT: packets may have equal decoding times
 _NOT_TAGS = (
     "major_brand",
     "minor_version",
@@ -27,6 +31,7 @@ _NOT_TAGS = (
     "_statistics",
     "bps",
     "number_of",
+    "alpha_mode",  # true only where the transparency is kept
 )
 _MP4_TAGS = {
     "title", "artist", "album_artist", "composer", "album", "date", "comment", "genre", "copyright", "grouping",
@@ -35,34 +40,68 @@ _MP4_TAGS = {
 }  # fmt: skip
 
 
-Packet: TypeAlias = "av.Packet[Any]"
-
-
 def other_packets(
     source: av.container.InputContainer,
+    main: av.VideoStream,
     streams: list[av.stream.Stream],
     copies: dict[int, av.stream.Stream],
     times: TimeTable,
     shift: Fraction,
 ) -> Iterator[Packet]:
-    """The packets of all other streams as they are; of a preview, those that begin before its end."""
+    """The packets of all other streams as they are; of a preview, those that begin before its end.
+
+    Where recordings were joined, their times go on with those of the video.
+    """
     end = None if times.end is None else times.end * times.time_base
-    for packet in source.demux(streams):
+    latest: dict[int, tuple[int, int]] = {}  # of each stream, the last decoding time and where that packet ends
+    for packet, number in _with_recording(source, main, streams, times):
+        last, follows = latest.get(packet.stream_index, (None, 0))
         if packet.pts is None and packet.dts is None:
             if not packet.size:
                 continue  # the empty packet that ends a stream
-            packet.pts = 0  # a cover picture
+            packet.pts = follows  # a cover picture, or one in a row whose first only tells its time
+        elif number:
+            ahead = round(times.shifts[number] * times.time_base / packet.time_base)
+            packet.pts = None if packet.pts is None else packet.pts + ahead
+            packet.dts = None if packet.dts is None else packet.dts + ahead
         begin = Fraction((packet.pts if packet.pts is not None else packet.dts) or 0) * packet.time_base
         if end is not None and begin >= end:
             if begin >= end + 20:
                 return
             continue
+        if packet.dts is None:
+            packet.dts = packet.pts
+        copy = copies[packet.stream_index]
+        earliest = None if last is None else last + _least_step(copy, packet)
+        if earliest is not None and packet.dts is not None and packet.dts < earliest:
+            packet.dts = earliest  # no container takes packets that go back
+            packet.pts = None if packet.pts is None else max(packet.pts, packet.dts)
+        if packet.dts is not None:
+            latest[packet.stream_index] = packet.dts, packet.dts + (packet.duration or 1)
         offset = round(shift / packet.time_base)
-        if packet.pts is not None:
-            packet.pts -= offset
-        packet.dts = packet.pts if packet.dts is None else packet.dts - offset
-        packet.stream = copies[packet.stream_index]
+        packet.pts = None if packet.pts is None else packet.pts - offset
+        packet.dts = None if packet.dts is None else packet.dts - offset
+        packet.stream = copy
         yield packet
+
+
+def _with_recording(
+    source: av.container.InputContainer, main: av.VideoStream, streams: list[av.stream.Stream], times: TimeTable
+) -> Iterator[tuple[Packet, int]]:
+    """Packets of the other streams, with the number of the recording that each belongs to."""
+    if not times.joined:
+        yield from ((packet, 0) for packet in source.demux(streams))
+        return
+    for packet, number in by_recording(source.demux([main, *streams]), main.index, source):
+        if packet.stream_index != main.index:
+            yield packet, min(number, len(times.shifts) - 1)
+
+
+def _least_step(copy: av.stream.Stream, packet: Packet) -> int:
+    """By how much decoding times have to rise from packet to packet; some containers take equal ones, all of texts."""
+    if copy.type not in ("audio", "video") or copy.container.format.flags & _TS_NONSTRICT:
+        return 0
+    return ceil(max(Fraction(1), Fraction(copy.time_base or 0) / packet.time_base))
 
 
 def copied_stream(
@@ -77,13 +116,14 @@ def copied_stream(
     Raises:
         MetadeblurError: this container cannot hold it, but another can.
     """
-    if stream.disposition & av.stream.Disposition.attached_pic and target.format.name == "matroska":
+    format_name = FORMATS[output.suffix.lower()]
+    if stream.disposition & av.stream.Disposition.attached_pic and format_name == "matroska":
         _attach_cover(target, stream, info)
         return None
     if stream.type == "data" and "timecode" in stream.metadata:
         return None  # the muxer makes this track from the tag of the same name
-    if not _can_hold(target.format.name, stream):
-        others = [s for s in dict.fromkeys((info.path.suffix.lower(), ".mkv", ".mov")) if s != output.suffix.lower()]
+    if not _can_hold(format_name, stream):
+        others = [s for s in dict.fromkeys((info.path.suffix.lower(), ".mkv", *FORMATS)) if s != output.suffix.lower()]
         holders = [s for s in others if s in FORMATS and _can_hold(FORMATS[s], stream)]
         refused = f"{output.suffix} files cannot hold {_stream_name(stream)} of {info.path.name}"
         if holders and not (stream.type == "data" and stream.name is None):
@@ -93,7 +133,7 @@ def copied_stream(
         return None
     copy = target.add_stream_from_template(stream, opaque=True)
     if stream.time_base:
-        timed_text = stream.type == "subtitle" and target.format.name in ("mp4", "mov")
+        timed_text = stream.type == "subtitle" and format_name in ("mp4", "mov")
         copy.time_base = stream.time_base / _finer(stream) if timed_text else stream.time_base
     describe(copy, stream)
     return copy
@@ -121,8 +161,17 @@ def _attach_cover(target: av.container.OutputContainer, stream: av.stream.Stream
 
 def _can_hold(format_name: str, stream: av.stream.Stream) -> bool:
     """Whether a container takes the stream, found out by writing a header with it alone."""
+    if _takes(io.BytesIO(), format_name, stream):
+        return True
+    if format_name != "matroska":
+        return False
+    with tempfile.TemporaryDirectory(prefix="metadeblur-") as folder:
+        return _takes(_lenient(Path(folder) / "trial.mkv", format_name, {}), "tee", stream)
+
+
+def _takes(file: str | io.BytesIO, format_name: str, stream: av.stream.Stream) -> bool:
     try:
-        with av.open(io.BytesIO(), "w", format=format_name) as trial:
+        with av.open(file, "w", format=format_name) as trial:
             trial.add_stream_from_template(stream, opaque=True)
             trial.start_encoding()
     except (ValueError, av.FFmpegError):
@@ -130,8 +179,35 @@ def _can_hold(format_name: str, stream: av.stream.Stream) -> bool:
     return True
 
 
+def needs_leniency(format_name: str, source: av.container.InputContainer, main: av.VideoStream) -> bool:
+    """Whether the container takes a stream although FFmpeg's table of what it may hold does not name its codec.
+
+    So it is with the sound of WMV files in Matroska, which has a place for all codecs of Windows.
+    """
+    others = [stream for stream in source.streams if stream.index != main.index and stream.codec_context is not None]
+    strict = [stream for stream in others if not _takes(io.BytesIO(), format_name, stream)]
+    return any(_can_hold(format_name, stream) for stream in strict)
+
+
+def opened(path: Path, format_name: str, options: dict[str, str], *, lenient: bool) -> av.container.OutputContainer:
+    """A file to write; ``lenient``: take what the container holds, not only what FFmpeg's table says."""
+    if lenient:  # PyAV asks the table of the muxer that it opens, and this one hands everything on to another
+        name = _lenient(path, format_name, options)
+        return av.open(name, "w", format="tee", container_options=options, metadata_errors="surrogateescape")
+    file = for_ffmpeg(path)
+    return av.open(file, "w", format=format_name, container_options=options, metadata_errors="surrogateescape")
+
+
+def _lenient(path: Path, format_name: str, options: dict[str, str]) -> str:
+    """What FFmpeg's muxer "tee" writes to: the one file in the one format."""
+    told = ":".join(f"{name}={value}" for name, value in {"f": format_name, **options}.items())
+    return f"[{told}]" + re.sub(r"([\\'|\s])", r"\\\1", str(path.absolute()))
+
+
 def _stream_name(stream: av.stream.Stream) -> str:
-    codec = stream.codec_context.codec.canonical_name if stream.codec_context is not None else stream.name
+    codec = (
+        stream.codec_context.codec.canonical_name if stream.codec_context is not None else getattr(stream, "name", "")
+    )
     return f"stream {stream.index} ({stream.type}{f', {codec}' if codec else ''})"
 
 
@@ -163,24 +239,9 @@ def chapters(source: av.container.InputContainer, times: TimeTable, shift: Fract
     return kept
 
 
-def lost_aspect(info: VideoInfo, video: av.VideoStream) -> list[str]:
-    """VP9 and AV1 do not tell the shape of their pixels, and the Matroska muxer cannot be told either."""
-    told = info.sample_aspect_ratio in (None, 1) or video.codec_context.name not in ("vp9", "av1", "libdav1d")
-    if told or video.container.format.name not in ("matroska", "webm"):
-        return []
-    return [f"the sample aspect ratio {info.sample_aspect_ratio} was left out: H.264 or H.265 would keep it"]
-
-
-def lost_mastering(info: VideoInfo, video: av.VideoStream) -> list[str]:
-    """Only H.265 is told what HDR10 video says of the screen that it was made on."""
-    if info.mastering == Mastering() or video.codec_context.name == "hevc":
-        return []
-    return ["what the video tells of the screen that it was mastered on (HDR10) was left out: H.265 would keep it"]
-
-
 def clock_start(source: av.container.InputContainer) -> Fraction:
     """Where the clock of a broadcast format (MPEG-TS and the like) happens to begin, in seconds; 0 for files."""
-    if source.format.flags & _TS_DISCONT and source.start_time:
+    if may_jump(source) and source.start_time:
         return Fraction(source.start_time, av.time_base)
     return Fraction(0)
 

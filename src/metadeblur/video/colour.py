@@ -9,6 +9,7 @@ except for colours outside of RGB, which are clipped.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import lru_cache
 
 import av
@@ -20,7 +21,7 @@ from torch.nn import functional
 UNSPECIFIED = 2
 """Matrix, primaries and transfer that the file does not tell (FFmpeg's number)."""
 LIMITED, FULL = 1, 2
-"""Colour ranges as FFmpeg numbers them; 0 is not told, which means limited for YUV."""
+"""Colour ranges as FFmpeg numbers them; 0 is not told, which means limited for YUV. Grey video is always full."""
 
 _RGB_MATRIX, _YCGCO = 0, 8
 _LUMA_WEIGHTS = {  # (red, blue) by matrix: ITU-T H.273, table 4
@@ -34,7 +35,7 @@ _LUMA_WEIGHTS = {  # (red, blue) by matrix: ITU-T H.273, table 4
     14: (0.2627, 0.0593),  # ICtCp, treated as 9 in both directions
 }
 _DEPTHS = (9, 10, 12, 14, 16)
-_SUBSAMPLED = {(1, 1): "444", (2, 1): "422", (4, 1): "422", (2, 2): "420", (4, 4): "420", (1, 2): "440", (4, 2): "420"}
+_SUBSAMPLED = {(1, 1): "444", (2, 1): "422", (4, 1): "411", (2, 2): "420", (4, 4): "410", (1, 2): "440"}
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def bit_depth(pix_fmt: str) -> int:
 
 
 def subsampling(pix_fmt: str) -> str:
-    """Kind of a pixel format's chroma: "444", "422", "440", "420", "gray" or "rgb".
+    """Kind of a pixel format's chroma: "444", "422", "440", "420", "411", "410", "gray" or "rgb".
 
     >>> subsampling("nv12"), subsampling("yuvj422p"), subsampling("bgra"), subsampling("gray10le")
     ('420', '422', 'rgb', 'gray')
@@ -93,6 +94,19 @@ def subsampling(pix_fmt: str) -> str:
     if len([part for part in layout.components if not part.is_alpha]) < 3:
         return "gray"
     return _SUBSAMPLED.get((64 // layout.chroma_width(), 64 // layout.chroma_height()), "444")
+
+
+def colour_samples(pix_fmt: str) -> Fraction:
+    """How many samples of colour a pixel format has for each pixel.
+
+    >>> [str(colour_samples(name)) for name in ("rgb24", "yuv422p", "yuv420p", "gray")]
+    ['1', '1/2', '1/4', '0']
+    """
+    kind = subsampling(pix_fmt)
+    if kind in ("rgb", "gray"):
+        return Fraction(kind == "rgb")
+    across, down = _steps(kind)
+    return Fraction(1, across * down)
 
 
 def to_rgb(frame: av.VideoFrame, tags: ColourTags, box: tuple[int, int, int, int] | None = None) -> Tensor:
@@ -109,7 +123,8 @@ def to_rgb(frame: av.VideoFrame, tags: ColourTags, box: tuple[int, int, int, int
     told = frame_tags(frame).or_else(tags)
     matrix = assumed_matrix(told.matrix, frame.width, frame.height)
     kind, bits = subsampling(frame.format.name), bit_depth(frame.format.name)
-    full = told.range == FULL or frame.format.name.startswith("yuvj")
+    # FFmpeg writes and reads grey pictures with the full range whatever the file tells, so that is what they hold.
+    full = told.range == FULL or frame.format.name.startswith("yuvj") or kind == "gray"
     frame = _planar(frame, kind, bits)
     bits = bit_depth(frame.format.name)
     top, left, height, width = box or (0, 0, frame.height, frame.width)
@@ -144,7 +159,7 @@ def to_frame(rgb: Tensor, pix_fmt: str, matrix: int, full: bool) -> av.VideoFram
         rgb: (3, H, W), RGB in [0, 1]; values outside are clipped.
         pix_fmt: planar format: yuv4XXp, gbrp or gray with any of their depths, or rgb24.
         matrix: the matrix to use, never "not told".
-        full: full range instead of limited.
+        full: full range instead of limited; grey always has it.
     """
     rgb = rgb.detach().float().clamp(0, 1)
     height, width = int(rgb.shape[-2]), int(rgb.shape[-1])
@@ -158,6 +173,7 @@ def to_frame(rgb: Tensor, pix_fmt: str, matrix: int, full: bool) -> av.VideoFram
             _fill(frame, index, rgb[channel] * top, bits)
         return frame
     ycc = torch.tensordot(_to_ycc(1 if matrix == _RGB_MATRIX else matrix), rgb, dims=1)
+    full = full or kind == "gray"
     scale, offset = (top, 0) if full else (219 << (bits - 8), 16 << (bits - 8))
     _fill(frame, 0, ycc[0] * scale + offset, bits)
     if kind != "gray":
@@ -174,13 +190,17 @@ def frame_tags(frame: av.VideoFrame) -> ColourTags:
 
 
 def enlarge(chroma: Tensor, across: int, down: int) -> Tensor:
-    """Chroma (h, w) bilinearly at twice the size where the factor is 2: (h * down, w * across).
+    """Chroma (h, w) bilinearly at the size that the factors, 1, 2 or 4, give: (h * down, w * across).
 
     >>> enlarge(torch.tensor([[0.0, 4.0]]), 2, 1)
     tensor([[0., 2., 4., 4.]])
     >>> enlarge(torch.tensor([[0.0], [4.0]]), 1, 2).T
     tensor([[0., 1., 3., 4.]])
     """
+    if across == 4:  # these lie in the middle of four, as FFmpeg sees them
+        return enlarge(enlarge(chroma.T, 1, 2).T, 2, down)
+    if down == 4:
+        return enlarge(enlarge(chroma, 1, 2), across, 2)
     if across == 2:
         following = torch.cat([chroma[:, 1:], chroma[:, -1:]], dim=1)
         chroma = torch.stack([chroma, (chroma + following) / 2], dim=-1).flatten(-2)
@@ -250,7 +270,8 @@ def _from_ycc(matrix: int) -> Tensor:
 
 
 def _steps(kind: str) -> tuple[int, int]:
-    return {"444": (1, 1), "422": (2, 1), "420": (2, 2), "440": (1, 2)}[kind]
+    """By how much chroma is enlarged, across and down."""
+    return {"444": (1, 1), "422": (2, 1), "420": (2, 2), "440": (1, 2), "411": (4, 1), "410": (4, 4)}[kind]
 
 
 def _planar(frame: av.VideoFrame, kind: str, bits: int) -> av.VideoFrame:
@@ -261,6 +282,8 @@ def _planar(frame: av.VideoFrame, kind: str, bits: int) -> av.VideoFrame:
     name = frame.format.name
     if name in (target, target.replace("yuv", "yuvj"), target.replace("yuv", "yuva"), target.replace("gbrp", "gbrap")):
         return frame
+    if kind == "rgb" and frame.format.components[0].bits < 8:
+        frame = frame.reformat(format="rgb24")  # straight to planes it would fill up the lower bits with zeros
     return frame.reformat(format=target, interpolation="POINT")
 
 

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, cast, get_args
+from typing import Literal
 
 import av
-import cv2
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from metadeblur.errors import MetadeblurError
+from metadeblur.limits import Quality, check
 from metadeblur.video.colour import (
     FULL,
     LIMITED,
@@ -26,17 +19,16 @@ from metadeblur.video.colour import (
     ColourTags,
     assumed_matrix,
     subsampling,
-    to_frame,
 )
-from metadeblur.video.info import IMAGE_SUFFIXES, VideoInfo
-from metadeblur.video.output import Unfinished, refusals
+from metadeblur.video.info import VideoInfo
+from metadeblur.video.stills import IMAGE_SUFFIXES
 
 Codec = Literal["auto", "h264", "h265", "av1", "vp9", "ffv1"]
 
 CONTAINERS: dict[str, tuple[str, ...]] = {
     ".mp4": ("h264", "h265", "av1", "vp9"),
     ".m4v": ("h264", "h265"),
-    ".mov": ("h264", "h265"),
+    ".mov": ("h264", "h265", "prores", "png"),  # the last two only where there is transparency
     ".mkv": ("h264", "h265", "av1", "vp9", "ffv1"),
     ".webm": ("vp9", "av1"),
     ".avi": ("mpeg4", "ffv1"),  # H.264 gets wrong time stamps from readers of AVI
@@ -47,8 +39,6 @@ _X26X_PRESETS = (
     "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo",
 )  # fmt: skip
 
-JPEG_QUALITY = 97
-
 
 @dataclass(frozen=True)
 class EncodeSettings:
@@ -58,19 +48,14 @@ class EncodeSettings:
         MetadeblurError: an unknown codec or a quality that does not exist.
     """
 
-    codec: Codec = "auto"  # auto: H.264 for 8 bits, H.265 for more; VP9 or AV1 in WebM, MPEG-4 in AVI
-    quality: int | Literal["lossless"] | None = None  # constant rate factor, lower is better; None: visually lossless
+    # auto: H.264 for 8 bits, H.265 for more; VP9 or AV1 in WebM, MPEG-4 in AVI; one that keeps transparency
+    codec: Codec = "auto"
+    # constant rate factor, lower is better; None: visually lossless
+    quality: Quality | Literal["lossless"] | None = None
     preset: str | None = None  # speed: ultrafast ... placebo (h264, h265), 0 slow ... 13 fast (av1), 0 ... 8 (vp9)
 
     def __post_init__(self) -> None:
-        if self.codec not in get_args(Codec):
-            raise MetadeblurError(f"codec {self.codec!r} is unknown; choose one of {', '.join(get_args(Codec))}")
-        if isinstance(self.quality, str) and self.quality != "lossless":
-            raise MetadeblurError(f"quality {self.quality!r} is neither a number nor 'lossless'")
-        if isinstance(self.quality, int) and not 0 <= self.quality <= 63:
-            raise MetadeblurError(
-                f"quality {self.quality} does not exist; 0 (best) to 51 (h264, h265) or 63 (av1, vp9)"
-            )
+        check(self)
 
 
 @dataclass(frozen=True)
@@ -93,7 +78,9 @@ _ENCODERS: dict[str, _Encoder] = {
     "h265": _Encoder("libx265", (8, 10, 12), ("420", "422", "444"), 16, 51, "medium", _X26X_PRESETS, even=True),
     "av1": _Encoder("libsvtav1", (8, 10), ("420",), 18, 63, "6", _NUMBERS, even=True),
     "vp9": _Encoder("libvpx-vp9", (8,), ("420", "422", "444"), 16, 63, "3", _NUMBERS[:9], even=False),
-    "ffv1": _Encoder("ffv1", (8, 10, 12, 14, 16), ("420", "422", "444"), 0, 0, "", (), even=False),
+    "ffv1": _Encoder("ffv1", (8, 10, 12, 14, 16), ("gray", "420", "422", "444"), 0, 0, "", (), even=False),
+    "prores": _Encoder("prores_ks", (10,), ("444",), 0, 51, "", (), even=False),
+    "png": _Encoder("png", (8, 16), (), 0, 0, "", (), even=False),
     "mpeg4": _Encoder("mpeg4", (8,), ("420",), 2, 31, "", (), even=False),
 }
 
@@ -114,6 +101,8 @@ class Encoding:
     matrix: int  # the matrix to convert with
     aspect: Fraction | None
     rate: Fraction  # only the encoder's rate control sees it; the time stamps come from the source
+    planes: str  # pixel format of the colours, as :func:`metadeblur.video.colour.to_frame` makes them
+    opacity: str = ""  # the same with transparency; empty: there is none, or it is not kept
 
 
 def output_kind(output: Path) -> Literal["video", "frames", "image"]:
@@ -156,14 +145,22 @@ def plan_encoding(info: VideoInfo, output: Path, settings: EncodeSettings, width
     if settings.preset is not None and settings.preset not in encoder.presets:
         choice = f"choose one of {', '.join(encoder.presets)}" if encoder.presets else "leave it out"
         raise MetadeblurError(f"preset {settings.preset!r} does not exist for {name}; {choice}")
-    lossless = settings.quality == "lossless" or name == "ffv1"
+    lossless = settings.quality == "lossless" or name in ("ffv1", "png")
     if lossless and name == "mpeg4":
         raise MetadeblurError("mpeg4 cannot be lossless; choose the codec ffv1, or write to .mkv or .mp4")
     wanted = info.bit_depth if info.kind == "video" or lossless else min(info.bit_depth, 10)
     depth = next((bits for bits in encoder.depths if bits >= wanted), encoder.depths[-1])
     kind = subsampling(info.pix_fmt)
     from_rgb = kind == "rgb" or info.colour.matrix == 0
-    pix_fmt, encoder_name = _pixel_format(name, encoder, kind, depth, lossless and from_rgb, width, height)
+    as_rgb = from_rgb and (lossless or _keeps_rgb(info, name, depth))
+    if kind == "rgb" and info.kind != "video":
+        kind = "420"  # pictures become a video that every player shows
+    if info.transparent and _holds_opacity(name, suffix):
+        planes, opacity, pix_fmt = _with_opacity(name, kind, depth, rgb=lossless and from_rgb)
+        encoder_name = encoder.name
+    else:
+        pix_fmt, encoder_name = _pixel_format(name, encoder, kind, depth, as_rgb, width, height)
+        planes, opacity = pix_fmt, ""
     _require(encoder_name)
     is_rgb = subsampling(pix_fmt) == "rgb"
     if is_rgb:
@@ -172,8 +169,12 @@ def plan_encoding(info: VideoInfo, output: Path, settings: EncodeSettings, width
         told = info.colour if info.kind == "video" else SRGB_AS_VIDEO
         tags = replace(told.or_else(SRGB_AS_VIDEO), matrix=1, range=LIMITED)
     else:
-        full = info.colour.range == FULL or info.pix_fmt.startswith("yuvj")
-        tags = replace(info.colour, range=FULL if full else info.colour.range)
+        grey = kind == "gray" and subsampling(pix_fmt) != "gray"
+        full = info.colour.range == FULL or info.pix_fmt.startswith("yuvj") or grey
+        full &= name != "prores"  # it has no way to say so
+        tags = replace(info.colour, range=FULL if full else LIMITED if name == "prores" else info.colour.range)
+        if full and suffix == ".avi" and subsampling(pix_fmt) != "gray":
+            tags = replace(tags, range=LIMITED)  # it cannot tell, and this is what players assume
     matrix = assumed_matrix(tags.matrix, info.width, info.height)
     if not is_rgb and assumed_matrix(tags.matrix, width, height) != matrix:
         tags = replace(tags, matrix=matrix)  # another size must not change what untold colours mean
@@ -181,120 +182,8 @@ def plan_encoding(info: VideoInfo, output: Path, settings: EncodeSettings, width
     rate = min(max(info.fps, Fraction(1)), Fraction(240))
     if name == "mpeg4":
         rate = Fraction(round(rate))  # it cannot count in small fractions of a second
-    return Encoding(encoder_name, pix_fmt, tuple(options.items()), tags, matrix, info.sample_aspect_ratio, rate)
-
-
-class SegmentWriter:
-    """Encodes the frames of one shot into a finished file of its own.
-
-    Frames get their number as time stamp; :func:`metadeblur.video.assemble` gives them the source's. The first frame
-    can be decoded alone, and the same frames give the same bytes. The segment appears under its name when
-    :meth:`close` is done. Where the output is a folder of frames or a picture, the segment is a folder.
-
-    Args:
-        path: the segment.
-        info: the source.
-        settings: the encoder's.
-        output: the file that the segments will become; its suffix tells the container. None: one like the source.
-
-    Raises:
-        MetadeblurError: the disk is full, there is no permission, or the container cannot hold the codec.
-    """
-
-    def __init__(
-        self, path: Path, info: VideoInfo, settings: EncodeSettings | None = None, *, output: Path | None = None
-    ) -> None:
-        self.path = path
-        self.frames = 0
-        self._info = info
-        self._settings = settings or EncodeSettings()
-        self._output = output or Path(f"output{default_suffix(info)}")
-        self._kind = output_kind(self._output)
-        self._named = output or path  # in messages: what the user asked for
-        with refusals(self._named):
-            self._unfinished = Unfinished(path)
-        self._open: tuple[av.container.OutputContainer, av.VideoStream, Encoding] | None = None
-        self._size = (0, 0)
-        self._closed = False
-
-    def write(self, frame: Tensor) -> None:
-        """Encode one frame (3, H, W), RGB in [0, 1]; all frames have the size of the first."""
-        size = (int(frame.shape[-2]), int(frame.shape[-1]))
-        with self._undone_on_error():
-            if self.frames and size != self._size:
-                raise MetadeblurError(f"{self.path}: frame {self.frames} is {size}, the first was {self._size}")
-            self._size = size
-            if self._kind == "video":
-                self._encode(frame)
-            else:
-                self._unfinished.path.mkdir(exist_ok=True)
-                suffix = picture_suffix(self._info, self._output, self._settings)
-                place = self._unfinished.path / f"{self.frames:06d}{suffix}"
-                write_picture(place, frame, self._info.bit_depth, grey=self._info.channels == 1)
-        self.frames += 1
-
-    def close(self) -> None:
-        """Finish the segment and give it its name.
-
-        Raises:
-            MetadeblurError: no frame was written, or the disk is full.
-        """
-        if self._closed:
-            return
-        with self._undone_on_error():
-            if self.frames == 0:
-                raise MetadeblurError(f"{self.path}: no frames to write")
-            if self._open is not None:
-                container, stream, _ = self._open
-                container.mux(stream.encode(None))
-                container.close()
-            self._unfinished.finish()
-        self._closed = True
-
-    def discard(self) -> None:
-        """Remove what was written, unless it is finished."""
-        if not self._closed:
-            self._closed = True
-            try:
-                if self._open is not None:
-                    # The file is removed anyway; what made it fail is being reported.
-                    with suppress(OSError, av.FFmpegError):
-                        self._open[0].close()
-            finally:
-                self._unfinished.discard()
-
-    def __enter__(self) -> SegmentWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is None:
-            self.close()
-        else:
-            self.discard()
-
-    @contextmanager
-    def _undone_on_error(self) -> Iterator[None]:
-        try:
-            with refusals(self._named):
-                yield
-        except BaseException:
-            self.discard()
-            raise
-
-    def _encode(self, rgb: Tensor) -> None:
-        if self._open is None:
-            plan = plan_encoding(self._info, self._output, self._settings, self._size[1], self._size[0])
-            exact = {"fflags": "+bitexact"}  # no random identifiers in the file
-            container = av.open(str(self._unfinished.path), "w", format="matroska", container_options=exact)
-            self._open = (container, _add_encoder(container, plan, *self._size), plan)
-        container, stream, plan = self._open
-        frame = to_frame(rgb, plan.pix_fmt, plan.matrix, plan.colour.range == FULL)
-        frame.colorspace, frame.color_range = plan.colour.matrix, plan.colour.range
-        frame.color_primaries, frame.color_trc = plan.colour.primaries, plan.colour.transfer
-        frame.pts, frame.time_base = self.frames, 1 / plan.rate
-        container.mux(stream.encode(frame))
+    aspect = info.sample_aspect_ratio
+    return Encoding(encoder_name, pix_fmt, tuple(options.items()), tags, matrix, aspect, rate, planes, opacity)
 
 
 def default_suffix(info: VideoInfo) -> str:
@@ -305,63 +194,17 @@ def default_suffix(info: VideoInfo) -> str:
     return suffix if info.kind == "image" or suffix in CONTAINERS else ".mkv"
 
 
-def picture_suffix(info: VideoInfo, output: Path, settings: EncodeSettings) -> str:
-    """Suffix of the pictures to write: as asked for, as the source's, or .png."""
-    if output.suffix.lower() in IMAGE_SUFFIXES:
-        return output.suffix.lower()
-    source = f".{info.codec}"
-    lossy = source in (".jpg", ".jpeg")
-    return source if source in IMAGE_SUFFIXES and not (lossy and settings.quality == "lossless") else ".png"
-
-
-def write_picture(path: Path, frame: Tensor, bits: int, *, grey: bool = False) -> None:
-    """Write one frame (3, H, W), RGB in [0, 1], as a picture of 8 bits, or 16 where ``bits`` is more than 8.
-
-    With ``grey`` it gets one channel. JPEG, BMP and WebP always have 8 bits.
-
-    Raises:
-        OSError: the system refuses.
-    """
-    suffix = path.suffix.lower()
-    deep = bits > 8 and suffix in (".png", ".tif", ".tiff")
-    values = (frame.detach().float().clamp(0, 1) * (65535 if deep else 255)).round()
-    kind: type[np.integer[Any]] = np.uint16 if deep else np.uint8
-    picture: NDArray[np.integer[Any]] = values.permute(1, 2, 0).flip(-1).numpy().astype(kind)
-    if grey:
-        picture = cast("NDArray[np.integer[Any]]", cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY))
-    options: list[int] = []
-    if suffix in (".jpg", ".jpeg"):
-        full_chroma = cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444
-        options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, full_chroma]
-    elif suffix == ".webp":
-        options = [cv2.IMWRITE_WEBP_QUALITY, 101]  # above 100 means lossless
-    done, data = cv2.imencode(suffix, np.ascontiguousarray(picture), options)
-    if not done:
-        raise MetadeblurError(f"{path}: this picture cannot be written as {suffix}; choose .png")
-    path.write_bytes(data.tobytes())
-
-
-def _add_encoder(container: av.container.OutputContainer, plan: Encoding, height: int, width: int) -> av.VideoStream:
-    os.environ.setdefault("SVT_LOG", "1")  # SVT-AV1 prints its settings to the screen unless told so
-    stream = container.add_stream(plan.encoder, rate=plan.rate, options=dict(plan.options))
-    stream = cast(av.VideoStream, stream)
-    context = stream.codec_context
-    context.width, context.height, context.pix_fmt = width, height, plan.pix_fmt
-    context.time_base = 1 / plan.rate
-    context.color_range, context.colorspace = plan.colour.range, plan.colour.matrix
-    context.color_primaries, context.color_trc = plan.colour.primaries, plan.colour.transfer
-    if plan.aspect is not None:
-        context.sample_aspect_ratio = plan.aspect
-    # A fixed number: encoders give slightly different bytes with another number of threads.
-    context.thread_count = 4
-    return stream
-
-
 def _codec(info: VideoInfo, suffix: str, settings: EncodeSettings) -> str:
     allowed = CONTAINERS[suffix]
     if settings.codec == "auto":
         deep = info.bit_depth > 8
         match suffix:
+            case ".mov" if info.transparent:
+                return "png" if settings.quality == "lossless" else "prores"
+            case ".mkv" | ".avi" if info.transparent:
+                return "ffv1"
+            case ".webm" if info.transparent:
+                return "vp9"
             case ".webm":
                 return "av1" if deep else "vp9"
             case ".avi":
@@ -406,7 +249,7 @@ def _pixel_format(
         raise MetadeblurError(
             f"{name} cannot hold RGB of {depth} bits without loss; choose the codec h265, or ffv1 in .mkv"
         )
-    chroma = {"440": "444"}.get(kind, kind)
+    chroma = {"440": "444", "411": "422", "410": "420", "rgb": "444"}.get(kind, kind)
     if chroma not in encoder.kinds:
         chroma = "420"
     odd = width % 2 or (height % 2 and chroma == "420")
@@ -414,7 +257,38 @@ def _pixel_format(
         if "444" not in encoder.kinds:
             raise MetadeblurError(f"{name} needs an even width and height, not {width}x{height}; choose another codec")
         chroma = "444"
-    return f"yuv{chroma}p{ending}", encoder.name
+    return "gray" + ending if chroma == "gray" else f"yuv{chroma}p{ending}", encoder.name
+
+
+def _keeps_rgb(info: VideoInfo, name: str, depth: int) -> bool:
+    """Whether a video of RGB stays RGB although it is compressed: where players show the source, they show this too."""
+    same = info.codec == {"h265": "hevc"}.get(name, name)
+    return info.kind == "video" and same and (name in ("h265", "vp9") or (name == "h264" and depth == 8))
+
+
+def _holds_opacity(name: str, suffix: str) -> bool:
+    """Whether a codec in a container keeps transparency."""
+    return name in ("ffv1", "prores", "png") or (name == "vp9" and suffix in (".webm", ".mkv"))
+
+
+def _with_opacity(name: str, kind: str, depth: int, *, rgb: bool) -> tuple[str, str, str]:
+    """Planar pixel formats without and with transparency, and the one that the encoder takes."""
+    ending = "" if depth == 8 else f"{depth}le"
+    match name:
+        case "vp9":
+            return "yuv420p", "yuva420p", "yuva420p"
+        case "prores":
+            return "yuv444p10le", "yuva444p10le", "yuva444p10le"
+        case "png":
+            return f"gbrp{ending}", f"gbrap{ending}", "rgba" if depth == 8 else "rgba64be"
+        case _ if rgb:
+            return f"gbrp{ending}", f"gbrap{ending}", "bgra" if depth == 8 else f"gbrap{ending}"
+        case _:
+            chroma = kind if kind in ("420", "422", "444") else "420" if kind == "gray" else "444"
+            if depth == 14 or (depth == 12 and chroma == "420"):
+                ending = "16le"  # FFV1 has none of these with transparency
+            opacity = f"yuva{chroma}p{ending}"
+            return opacity.replace("yuva", "yuv"), opacity, opacity
 
 
 def _options(
@@ -443,6 +317,13 @@ def _options(
         case "vp9":
             speed = {"deadline": "good", "cpu-used": preset, "b": "0"}
             return speed | ({"lossless": "1"} if lossless else {"crf": quality})
+        case "prores":
+            bits = {"profile": "4444", "alpha_bits": "8" if info.bit_depth == 8 else "16", "vendor": "apl0"}
+            # Its quantiser, in FFmpeg's unit; without a number its own rate, which is visually lossless.
+            rate = {"flags": "+qscale", "global_quality": str(118 * max(1, int(quality) // 4))}
+            return bits if settings.quality is None else bits | rate
+        case "png":
+            return {}
         case "mpeg4":
             scale = str(max(1, int(quality)))  # its best is 1
             return {"qmin": scale, "qmax": scale}

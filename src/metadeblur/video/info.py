@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-import struct
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
@@ -12,87 +12,25 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import av
-import cv2
 import numpy as np
-from numpy.typing import NDArray
+from av.packet import Packet
 
 from metadeblur.errors import MetadeblurError
+from metadeblur.names import for_ffmpeg
 from metadeblur.video.colour import ColourTags, bit_depth, frame_tags
-from metadeblur.video.mastering import Mastering, mastering
+from metadeblur.video.marks import frame_marks, stream_marks
+from metadeblur.video.mastering import Mastering, mastering, side_data
+from metadeblur.video.stills import IMAGE_SUFFIXES, Still, colours_of, stills_of
+from metadeblur.video.timing import TimeTable, likely_rate, measured_rate
+from metadeblur.video.transparency import is_transparent
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
-"""Pictures that a folder of frames may hold."""
 FOLDER_FPS = Fraction(30)
 """Frames a second of a folder of frames, which does not tell."""
 
 _PROBED_FRAMES = 12  # decoded to see whether a video is interlaced and what its colours are
+_WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # decoders that read what Matroska keeps of transparency
+_PHOTOGRAPHS = ("heic", "heix", "heim", "heis", "mif1", "mif2", "avif")  # kinds of MP4 that hold pictures
 _TEXT_DEMUXERS = ("tty",)  # FFmpeg draws text files as video
-
-
-@dataclass(frozen=True)
-class TimeTable:
-    """When each frame is shown, counted exactly by decoding.
-
-    ``stamps`` strictly increase, in ``time_base`` seconds; ``duration`` is that of the last frame.
-    """
-
-    stamps: tuple[int, ...]
-    time_base: Fraction
-    duration: int
-    end: int | None = None  # where a table that was cut short ends; None: it is the whole video
-    exact: bool = True  # stamps are the file's own; otherwise some were missing or repeated and have been made up
-    damaged: int = 0  # packets that could not be decoded
-
-    def __len__(self) -> int:
-        return len(self.stamps)
-
-    def first(self, count: int) -> TimeTable:
-        """The table of the first ``count`` frames only, as for a preview."""
-        if count >= len(self.stamps):
-            return self
-        end = self.stamps[count]
-        return replace(self, stamps=self.stamps[:count], duration=end - self.stamps[count - 1], end=end)
-
-    @property
-    def variable(self) -> bool:
-        """Whether the frames last differently long, by more than the rounding of the time base."""
-        if len(self.stamps) < 3:
-            return False
-        stamps = np.array(self.stamps, np.float64)
-        even = np.linspace(stamps[0], stamps[-1], len(stamps))
-        return bool(np.abs(stamps - even).max() > 1)
-
-    @property
-    def rate(self) -> Fraction:
-        """Mean frames a second."""
-        steps = max(1, len(self.stamps) - 1)
-        span = self.stamps[-1] - self.stamps[0] if len(self.stamps) > 1 else max(1, self.duration)
-        return (steps / (span * self.time_base)).limit_denominator(1001)
-
-
-@dataclass
-class TimeTableBuilder:
-    """Collects the time stamps of decoded frames in the order they are shown."""
-
-    time_base: Fraction
-    usual: int  # duration to assume where the file does not tell, in time_base
-    stamps: list[int] = field(default_factory=list)
-    duration: int = 0
-    exact: bool = True
-    damaged: int = 0
-
-    def add(self, stamp: int | None, duration: int | None) -> None:
-        """One more frame."""
-        earliest = self.stamps[-1] + 1 if self.stamps else None
-        if stamp is None or (earliest is not None and stamp < earliest):
-            self.exact = False
-            stamp = 0 if earliest is None else self.stamps[-1] + (self.duration if stamp is None else 1)
-        self.stamps.append(stamp)
-        self.duration = duration or self.usual
-
-    def build(self) -> TimeTable:
-        """The finished table."""
-        return TimeTable(tuple(self.stamps), self.time_base, self.duration, exact=self.exact, damaged=self.damaged)
 
 
 @dataclass(frozen=True)
@@ -109,11 +47,14 @@ class VideoInfo:
     codec: str
     pix_fmt: str
     bit_depth: int  # bits a channel, 8 to 16
-    interlaced: bool = False  # the reader deinterlaces it, one frame out for each one in
+    interlaced: bool = False  # some frames are deinterlaced by the reader, one frame out for each one in
+    interlaced_frames: int | None = None  # so many; None: not known before `with_times`
+    recordings: int = 1  # joined in the file, whose clock starts anew with each; known after `with_times`
     variable_frame_rate: bool | None = None  # None: not known before `with_times`
     audio_streams: int = 0
     subtitle_streams: int = 0
     other_streams: int = 0  # data, attachments, cover pictures, further videos
+    other_videos: int = 0  # further videos among them, which are copied
     container: str = ""
     stream: int = 0  # which stream of the file is restored
     time_base: Fraction = Fraction(1, 30)
@@ -123,20 +64,33 @@ class VideoInfo:
     colour: ColourTags = field(default_factory=ColourTags)
     mastering: Mastering = field(default_factory=Mastering)
     files: tuple[Path, ...] = ()  # of a folder of frames, in order
-    channels: int = 3  # of pictures: 1 grey, which is kept, 4 with transparency, which is not
+    stills: tuple[Still, ...] = ()  # the pictures in them, one for each frame
+    transparent: bool = False  # something of the frames looked at is not opaque
+    marks: frozenset[str] = frozenset()  # kinds of marks in the stream and the frames looked at
+    channels: int = 3  # most of any picture: 1 grey, 3, or 4 with transparency
     missing: float = 0.0  # share of the file's bytes that it says it has and has not
 
     def with_times(self, times: TimeTable) -> VideoInfo:
-        """The same with what only decoding everything can tell: number of frames, constant or variable rate."""
-        duration = float((times.stamps[-1] + times.duration - times.stamps[0]) * times.time_base)
+        """The same with what only decoding everything can tell: number of frames, rate, what is interlaced."""
+        woven = sum(stop - start for start, stop, _ in times.fields)
         return replace(
-            self, frames=len(times), duration_seconds=duration, variable_frame_rate=times.variable, fps=self.fps
+            self,
+            frames=len(times),
+            duration_seconds=float((times.stamps[-1] + times.duration - times.stamps[0]) * times.time_base),
+            variable_frame_rate=times.variable,
+            fps=measured_rate(self.fps, times) if self.kind == "video" else self.fps,
+            interlaced=woven > 0,
+            interlaced_frames=woven,
+            recordings=len(times.shifts),
+            transparent=self.transparent or times.transparent,
+            marks=self.marks | times.marks.kinds,
         )
 
     def to_record(self) -> dict[str, Any]:
-        """As JSON-able values, without the list of files."""
-        values = asdict(self)
-        del values["files"]
+        """As JSON-able values, without the lists of files and pictures."""
+        values = asdict(replace(self, files=(), stills=(), marks=frozenset()))
+        del values["files"], values["stills"]
+        values["marks"] = sorted(self.marks)
         return {name: str(v) if isinstance(v, Path | Fraction) else v for name, v in values.items()}
 
 
@@ -160,11 +114,11 @@ def probe(path: Path | str) -> VideoInfo:
     with open_media(path) as container:
         stream = main_video(container, path)
         _refuse_truncated(container, path)
-        first, interlaced, damaged = _first_frames(container, stream)
-        if first is None:
+        frames, damaged = _first_frames(container, stream)
+        if not frames:
             raise MetadeblurError(f"{path}: not one frame could be decoded{' (damaged file)' if damaged else ''}")
-        context = stream.codec_context
-        rate = _frame_rate(stream)
+        context, first = stream.codec_context, frames[0]
+        rate = _frame_rate(stream, frames)
         duration = _duration(container, stream)
         types = [other.type for other in container.streams if other.index != stream.index]
         matrix = _display_matrix(first)
@@ -182,10 +136,11 @@ def probe(path: Path | str) -> VideoInfo:
             codec=context.codec.canonical_name,
             pix_fmt=first.format.name,
             bit_depth=bit_depth(first.format.name),
-            interlaced=interlaced,
+            interlaced=any(frame.interlaced_frame for frame in frames),
             audio_streams=types.count("audio"),
             subtitle_streams=types.count("subtitle"),
             other_streams=len(types) - types.count("audio") - types.count("subtitle"),
+            other_videos=len(_videos(container)) - 1,
             container=container.format.name,
             stream=stream.index,
             time_base=stream.time_base or 1 / rate,
@@ -194,8 +149,18 @@ def probe(path: Path | str) -> VideoInfo:
             rotation=first.rotation if matrix else 0,
             colour=tags,
             mastering=mastering(first),
+            transparent=any(map(is_transparent, frames)),
+            marks=stream_marks(container, stream.index).union(kind for f in frames for kind, _ in frame_marks(f)),
             missing=_missing(path) if "matroska" in container.format.name else 0.0,
         )
+
+
+def limit_pixels(most: int) -> None:
+    """Have no frame of more pixels decoded by FFmpeg in this process from now on, whatever a file says of its size."""
+    _decoding["max_pixels"] = str(most)
+
+
+_decoding: dict[str, str] = {}  # options of every decoder
 
 
 @contextmanager
@@ -207,57 +172,49 @@ def open_media(path: Path) -> Iterator[av.container.InputContainer]:
     """
     try:
         # Tags that are not UTF-8 go through unchanged.
-        container = av.open(str(path), metadata_errors="surrogateescape")
+        container = av.open(for_ffmpeg(path), metadata_errors="surrogateescape", options=_decoding)
     except PermissionError as error:
         raise MetadeblurError(f"{path}: no permission to read it") from error
     except (av.FFmpegError, OSError) as error:
         raise MetadeblurError(f"{path}: not a video that FFmpeg can read, or damaged ({error.strerror})") from error
     try:
+        for stream in container.streams.video if _decoding else ():
+            if stream.codec_context is not None:
+                stream.codec_context.options = _decoding
         yield container
     finally:
         container.close()
 
 
 def main_video(container: av.container.InputContainer, path: Path) -> av.VideoStream:
-    """The stream that is restored: the first one that is not a cover picture.
+    """The stream that is restored, of several videos the one that players show.
+
+    That is one marked as default, of these the largest, of these the first; cover and still pictures do not count.
 
     Raises:
         MetadeblurError: there is none, or FFmpeg has no decoder for it.
     """
-    cover = av.stream.Disposition.attached_pic
-    streams = [s for s in container.streams.video if not s.disposition & cover]
+    streams = _videos(container)
+    tiles = sum(bool(s.disposition & av.stream.Disposition.dependent) for s in container.streams.video)
+    if tiles and container.metadata.get("major_brand", "").strip() in _PHOTOGRAPHS:
+        raise MetadeblurError(
+            f"{path}: a photograph stored as {tiles} tiles, which cannot be put together here; save it as PNG or JPEG "
+            "first"
+        )
     if not streams or container.format.name in _TEXT_DEMUXERS:
         raise MetadeblurError(f"{path}: no video in it; a video file or a folder of frames is needed")
-    if streams[0].codec_context is None:
+    known = [stream for stream in streams if stream.codec_context is not None]
+    if not known:
         raise MetadeblurError(f"{path}: its video has a codec that this FFmpeg cannot decode")
-    return streams[0]
+    default = av.stream.Disposition.default
+    return max(known, key=lambda s: (bool(s.disposition & default), s.codec_context.width * s.codec_context.height))
 
 
-def read_picture(path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    """One picture file as (H, W, 3), RGB, uint8 or uint16, upright.
-
-    Raises:
-        MetadeblurError: it cannot be read.
-    """
-    picture = _decoded_picture(path, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
-    if picture is None or picture.dtype not in (np.uint8, np.uint16):
-        raise MetadeblurError(f"{path}: not a picture of 8 or 16 bits that can be read, or damaged")
-    return cast("NDArray[np.uint8] | NDArray[np.uint16]", picture[..., ::-1])
-
-
-def _decoded_picture(path: Path, flags: int) -> NDArray[Any] | None:
-    """What OpenCV makes of a file, without a word of its own where that is nothing."""
-    try:
-        data = np.frombuffer(path.read_bytes(), np.uint8)
-    except OSError as error:
-        raise MetadeblurError(f"{path}: cannot be read ({error.strerror})") from error
-    if not data.size:
-        return None
-    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    try:
-        return cv2.imdecode(data, flags)
-    finally:
-        cv2.utils.logging.setLogLevel(level)
+def _videos(container: av.container.InputContainer) -> list[av.VideoStream]:
+    """All videos in a file, without pictures and what only adds to another one."""
+    kinds = av.stream.Disposition
+    none = kinds.attached_pic | kinds.timed_thumbnails | kinds.still_image | kinds.dependent
+    return [stream for stream in container.streams.video if not stream.disposition & none]
 
 
 def natural_order(path: Path) -> list[tuple[int, int | str]]:
@@ -282,82 +239,87 @@ def _probe_folder(folder: Path) -> VideoInfo:
 
 
 def _probe_pictures(path: Path, files: tuple[Path, ...], kind: Literal["frames", "image"]) -> VideoInfo:
-    first = read_picture(files[0])
-    height, width = first.shape[:2]
-    expected = _stored_size(files[0])
-    for file in files[1:]:
-        size = _stored_size(file)
-        if size != expected:
-            raise MetadeblurError(
-                f"{path}: frames differ in size: {files[0].name} is {expected[0]}x{expected[1]}, {file.name} is "
-                f"{size[0]}x{size[1]}; all frames of a clip need one size"
-            )
-    bits = 8 if first.dtype == np.uint8 else 16
-    stored = _decoded_picture(files[0], cv2.IMREAD_UNCHANGED)
+    stills = [still for file in files for still in stills_of(file)]
+    _refuse_sizes(path, stills)
+    height, width = colours_of(stills[0]).shape[:2]
+    bits, rate, unit = max(still.header.bits for still in stills), FOLDER_FPS, 1 / FOLDER_FPS
+    moments = [still.header.milliseconds for still in stills]
+    if kind == "image" and all(moments):
+        rate, unit = Fraction(1000 * len(moments), sum(moments)), Fraction(1, 1000)
     return VideoInfo(
         path=path,
         kind=kind,
         width=width,
         height=height,
-        frames=len(files),
-        fps=FOLDER_FPS,
-        duration_seconds=float(len(files) / FOLDER_FPS),
+        frames=len(stills),
+        fps=rate,
+        duration_seconds=float(len(stills) / rate),
         codec=files[0].suffix.lower().lstrip("."),
         pix_fmt="rgb24" if bits == 8 else "rgb48le",
         bit_depth=bits,
-        variable_frame_rate=False,
-        time_base=1 / FOLDER_FPS,
+        variable_frame_rate=len(set(moments)) > 1,
+        time_base=unit,
         files=files,
-        channels=3 if stored is None else 1 if stored.ndim == 2 else stored.shape[2],
+        stills=tuple(stills),
+        channels=max(still.header.channels for still in stills),
     )
 
 
-def _stored_size(file: Path) -> tuple[int, int]:
-    """(width, height) as stored, from the header alone where that is simple."""
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise MetadeblurError(f"{file}: cannot be read ({error.strerror})") from error
-    if data[:8] == b"\x89PNG\r\n\x1a\n" and len(data) > 24:
-        width, height = struct.unpack(">II", data[16:24])
-        return width, height
-    if data[:2] == b"\xff\xd8":
-        position = 2
-        while position + 9 < len(data) and data[position] == 0xFF:
-            marker, length = data[position + 1], int.from_bytes(data[position + 2 : position + 4], "big")
-            if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-                height, width = struct.unpack(">HH", data[position + 5 : position + 9])
-                return width, height
-            position += 2 + length
-    height, width = read_picture(file).shape[:2]
-    return width, height
+def _refuse_sizes(path: Path, stills: list[Still]) -> None:
+    """All pictures of a clip need one size; the one that most have is taken for the right one."""
+    sizes = Counter((still.header.width, still.header.height) for still in stills)
+    if len(sizes) == 1:
+        return
+    (usual, _), *others = sizes.most_common()
+    shown = next(still for still in stills if (still.header.width, still.header.height) == usual)
+    named = [next(still for still in stills if (still.header.width, still.header.height) == size) for size, _ in others]
+    words = [f"{_name(still)} is {still.header.width}x{still.header.height}" for still in (shown, *named[:2])]
+    rest = len(stills) - sizes[usual] - len(named[:2])
+    more = f" ({rest} more are of another size too)" if rest else ""
+    raise MetadeblurError(
+        f"{path}: frames differ in size: {', '.join(words)}{more}; all frames of a clip need one size"
+    )
 
 
-def _first_frames(
-    container: av.container.InputContainer, stream: av.VideoStream
-) -> tuple[av.VideoFrame | None, bool, int]:
-    """The first frame that decodes, whether any of the first ones is interlaced, and packets that failed."""
-    first, seen, damaged, interlaced = None, 0, 0, False
+def _name(still: Still) -> str:
+    return still.path.name if still.pages == 1 else f"picture {still.page + 1} of {still.path.name}"
+
+
+def _first_frames(container: av.container.InputContainer, stream: av.VideoStream) -> tuple[list[av.VideoFrame], int]:
+    """The first frames that decode, and the number of packets that failed."""
+    first: list[av.VideoFrame] = []
+    decode, damaged = decoder(stream), 0
     for packet in container.demux(stream):
         try:
-            frames = packet.decode()
+            first += decode(packet)
         except av.FFmpegError:
             damaged += 1
-            frames = []
-        for frame in frames:
-            first = first or frame
-            interlaced |= frame.interlaced_frame
-            seen += 1
-        if seen >= _PROBED_FRAMES or (damaged > 100 and not seen):
+        if len(first) >= _PROBED_FRAMES or (damaged > 100 and not first):
             break
-    return first, interlaced, damaged
+    return first, damaged
 
 
-def _frame_rate(stream: av.VideoStream) -> Fraction:
-    for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate):
-        if rate:
-            return Fraction(rate)
-    return Fraction(25)
+def decoder(stream: av.VideoStream) -> Callable[[Packet[av.VideoStream]], list[av.VideoFrame]]:
+    """What decodes the packets of a stream.
+
+    FFmpeg's own decoders of VP8 and VP9 know nothing of transparency, so libvpx decodes where there is some.
+    """
+    tags = {name.lower(): value for name, value in stream.metadata.items()}
+    name = _WITH_ALPHA.get(stream.codec_context.name) if tags.get("alpha_mode") == "1" else None
+    if name is None:
+        stream.thread_type = "AUTO"
+        return lambda packet: packet.decode()
+    context = cast(av.VideoCodecContext, av.CodecContext.create(name, "r"))
+    context.thread_type, context.options = "AUTO", stream.codec_context.options
+    return lambda packet: context.decode(packet if packet.size else None)
+
+
+def _frame_rate(stream: av.VideoStream, first: list[av.VideoFrame]) -> Fraction:
+    """The rate that the file tells of and that its first frames agree with."""
+    time_base = stream.time_base or Fraction(1, 25)
+    told = (stream.average_rate, stream.guessed_rate, stream.base_rate)
+    stamps, durations = [frame.pts for frame in first], [frame.duration for frame in first]
+    return likely_rate(told, stamps, durations, time_base) or Fraction(25)
 
 
 def _duration(container: av.container.InputContainer, stream: av.VideoStream) -> float:
@@ -401,8 +363,7 @@ def _missing(path: Path) -> float:
 
 def _display_matrix(frame: av.VideoFrame) -> tuple[int, ...] | None:
     """The frame's display matrix, unless it changes nothing."""
-    side_data: Any = frame.side_data
-    data = side_data.get("DISPLAYMATRIX")
+    data = side_data(frame).get("DISPLAYMATRIX")
     if data is None:
         return None
     matrix = tuple(int(value) for value in np.frombuffer(memoryview(data), "=i4"))

@@ -12,7 +12,10 @@ from pathlib import Path
 import av
 
 from metadeblur.errors import MetadeblurError
-from metadeblur.locks import beside, writing
+from metadeblur.interrupts import undisturbed
+from metadeblur.limited import NO_MORE_THREADS, is_thread_limit
+from metadeblur.locks import beside, held_while, writing
+from metadeblur.names import refuse_long
 
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -37,22 +40,24 @@ class Unfinished:
     def finish(self) -> None:
         """Have the disk hold all of it, then give it its name; what was there before is replaced."""
         flush(self.path)
-        aside = self._target.is_dir()
-        if aside:  # a folder cannot be replaced in one step
-            self._target.rename(self._replaced)
-        try:
-            self.path.replace(self._target)
-        except OSError:
+        with undisturbed():
+            aside = self._target.is_dir()
+            if aside:  # a folder cannot be replaced in one step
+                self._target.rename(self._replaced)
+            try:
+                self.path.replace(self._target)
+            except OSError:
+                if aside:
+                    self._replaced.rename(self._target)
+                raise
+            flush_names(self._target.parent)
             if aside:
-                self._replaced.rename(self._target)
-            raise
-        flush_names(self._target.parent)
-        if aside:
-            remove(self._replaced)
+                remove(self._replaced)
 
     def discard(self) -> None:
         """Remove what was written, if it has not got its name yet."""
-        remove(self.path)
+        with undisturbed():
+            remove(self.path)
 
 
 @contextmanager
@@ -88,12 +93,54 @@ def refusals(target: Path) -> Iterator[None]:
         raise MetadeblurError(_reason(target, error)) from error
 
 
+@contextmanager
+def filling(folder: Path, what: str, flag: str = "-o") -> Iterator[None]:
+    """A folder of results that nobody else writes into while the block goes on; made where missing.
+
+    It is taken away again if it was made for this and nothing has come into it.
+
+    Args:
+        folder: the folder.
+        what: needs it, in an error's words.
+        flag: that names it.
+
+    Raises:
+        MetadeblurError: somebody else is writing into it, it is a file, or may not be made or written to.
+    """
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    make_folder(folder, what)
+    try:
+        with refusals(folder), held_while(folder / ".metadeblur-lock", folder, flag):
+            yield
+    finally:
+        with undisturbed():
+            for place in missing:
+                with suppress(OSError):  # something is in it
+                    place.rmdir()
+
+
+def make_folder(folder: Path, what: str) -> None:
+    """Make a folder where it is missing, with those that it lies in.
+
+    Raises:
+        MetadeblurError: it is a file, or may not be made or written to; ``what`` needs it.
+    """
+    refuse_long(folder)
+    if folder.exists() and not folder.is_dir():
+        raise MetadeblurError(f"{folder}: is a file; {what} needs a folder, which is made where it is missing")
+    with refusals(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise MetadeblurError(f"{folder}: no permission to write there; choose another folder with -o")
+
+
 def check_writable(target: Path) -> None:
     """Refuse early what :func:`whole` would refuse late.
 
     Raises:
         MetadeblurError: the folder to write to is missing or not writable.
     """
+    refuse_long(target)
     folder = target.absolute().parent
     if not folder.is_dir():
         raise MetadeblurError(f"{target}: the folder {folder} is not there; create it or choose another output")
@@ -108,6 +155,8 @@ def _reason(target: Path, error: OSError | av.FFmpegError) -> str:
         return f"{target}: no permission to write there ({error.strerror}); choose another output"
     if error.errno == errno.ENOENT:
         return f"{target}: the folder {target.parent} is not there; create it or choose another output"
+    if is_thread_limit(error):
+        return f"{target}: {NO_MORE_THREADS} (nothing was left)"
     return f"{target}: writing failed ({error.strerror or error}); nothing was left"
 
 

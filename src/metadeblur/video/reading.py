@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol
@@ -13,28 +14,26 @@ from typing import Protocol
 import av
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
+from metadeblur.limited import NO_MORE_THREADS, is_thread_limit
+from metadeblur.video.clock import Packet, by_recording
 from metadeblur.video.colour import to_rgb
-from metadeblur.video.info import (
-    FOLDER_FPS,
-    TimeTable,
-    TimeTableBuilder,
-    VideoInfo,
-    main_video,
-    open_media,
-    probe,
-    read_picture,
-)
+from metadeblur.video.fields import FieldJudge, FrameOrder, deinterlaced
+from metadeblur.video.info import FOLDER_FPS, VideoInfo, decoder, main_video, open_media, probe
+from metadeblur.video.stills import Pixels, as_tensor, colours_of, opacity_of
+from metadeblur.video.timing import RECORDING, TimeTable, TimeTableBuilder
+from metadeblur.video.transparency import alpha_of, filled
 
 _SEEK_BACK = 24  # frames before the wanted one to aim at, so that it is never a leading picture of an open GOP
 _SEEK_AHEAD = 48  # frames that are rather decoded in passing than jumped over
 _CACHE_BYTES = 192_000_000  # of converted frames that a lazy clip keeps
 _CACHE_FRAMES = (8, 64)
+
+_NO_STAMPS = 0x0080  # FFmpeg's AVFMT_NOTIMESTAMPS: the format has none, FFmpeg counts them up
 
 Box = tuple[int, int, int, int]
 """(top, left, height, width) of a part of a frame, px; top and left even."""
@@ -54,6 +53,10 @@ class Decoded(Protocol):
 
     def thumbnail(self, width: int) -> NDArray[np.uint8]:
         """As a small picture (h, width, 3), BGR, 8 bits."""
+        ...
+
+    def layers(self) -> tuple[Tensor, Tensor] | None:
+        """Its colours as stored, hidden ones too, (3, H, W), and opacity (H, W); None where all of it shows."""
         ...
 
 
@@ -145,7 +148,7 @@ class VideoReader:
     def _video(self, start: int, table: TimeTableBuilder | None) -> Iterator[Decoded]:
         info = self.info
         if start > 0:
-            margin = 2 if info.interlaced else 0  # the deinterlacer looks at the neighbours
+            margin = 2 if self.times.fields else 0  # the deinterlacer looks at the neighbours
             jumped = self._jump(start - margin) if self.times.exact and start > _SEEK_AHEAD else None
             if jumped is not None:
                 index, frames = jumped
@@ -155,26 +158,32 @@ class VideoReader:
                 return
         with open_media(info.path) as container:
             stream = main_video(container, info.path)
-            for decoded in self._finished(_decode(container, stream, info, table), 0):
+            for decoded in self._finished(_decode(container, stream, info, table), 0, table):
                 if decoded.index >= start:
                     yield decoded
 
     def _jump(self, start: int) -> tuple[int, Iterator[av.VideoFrame]] | None:
         """Frames from at most ``start`` on and the number of the first; None where the file cannot be searched."""
         times, info = self.times, self.info
-        frames = _decode_from(info, times.stamps[max(0, min(start, len(times)) - _SEEK_BACK)])
+        own = times.own or times.stamps
+        wanted = own[max(0, min(start, len(times)) - _SEEK_BACK)]
+        frames = _decode_after(info, wanted) if times.joined else _decode_from(info, wanted)
         first = next(frames, None)
         if first is None or first.pts is None:
             return None
-        index = bisect_left(times.stamps, first.pts)
+        index = bisect_left(own, first.pts)
         # Leading pictures that cannot be decoded are given out of order or not at all: start behind them.
-        if index > start or index == len(times) or times.stamps[index] != first.pts:
+        if index > start or index == len(times) or own[index] != first.pts:
             return None
         return index, _chained(first, frames)
 
-    def _finished(self, frames: Iterator[av.VideoFrame], index: int) -> Iterator[Decoded]:
-        if self.info.interlaced:
-            frames = _deinterlaced(frames, self.info)
+    def _finished(
+        self, frames: Iterator[av.VideoFrame], index: int, table: TimeTableBuilder | None = None
+    ) -> Iterator[Decoded]:
+        times, time_base = self._times, self.info.time_base
+        ordered = _judged(frames, table) if times is None else _told(frames, index, times)
+        if times is None or times.fields:
+            frames = deinterlaced(ordered, time_base)
         for number, frame in enumerate(frames, start=index):
             yield _VideoFrame(number, frame, self.info)
 
@@ -255,7 +264,12 @@ class _VideoFrame:
     info: VideoInfo
 
     def rgb(self, box: Box | None = None) -> Tensor:
-        return to_rgb(self.frame, self.info.colour, box)
+        layers = self.layers()
+        return to_rgb(self.frame, self.info.colour, box) if layers is None else _part(filled(*layers), box)
+
+    def layers(self) -> tuple[Tensor, Tensor] | None:
+        alpha = alpha_of(self.frame)
+        return None if alpha is None else (to_rgb(self.frame, self.info.colour), alpha)
 
     def thumbnail(self, width: int) -> NDArray[np.uint8]:
         height = max(1, round(self.frame.height * width / self.frame.width))
@@ -263,18 +277,30 @@ class _VideoFrame:
         return small.to_ndarray()  # type: ignore[return-value]
 
 
+def _part(frame: Tensor, box: Box | None) -> Tensor:
+    if box is None:
+        return frame
+    top, left, height, width = box
+    return frame[:, top : top + height, left : left + width]
+
+
 @dataclass(frozen=True)
 class _Picture:
     index: int
-    picture: NDArray[np.uint8] | NDArray[np.uint16]
+    picture: Pixels
+    opacity: Pixels | None
 
     def rgb(self, box: Box | None = None) -> Tensor:
-        picture = self.picture
+        layers = self.layers()
+        if layers is not None:
+            return _part(filled(*layers), box)
         if box is not None:
             top, left, height, width = box
-            picture = picture[top : top + height, left : left + width]
-        limit = 255 if picture.dtype == np.uint8 else 65535
-        return torch.from_numpy(picture.astype(np.float32)).permute(2, 0, 1).contiguous() / limit
+            return as_tensor(self.picture[top : top + height, left : left + width])
+        return as_tensor(self.picture)
+
+    def layers(self) -> tuple[Tensor, Tensor] | None:
+        return None if self.opacity is None else (as_tensor(self.picture), as_tensor(self.opacity))
 
     def thumbnail(self, width: int) -> NDArray[np.uint8]:
         height = max(1, round(self.picture.shape[0] * width / self.picture.shape[1]))
@@ -285,19 +311,24 @@ class _Picture:
 
 
 def _pictures(info: VideoInfo, start: int, table: TimeTableBuilder | None) -> Iterator[Decoded]:
-    for index, file in enumerate(info.files):
+    moment = 0
+    for index, still in enumerate(info.stills):
+        step = still.header.milliseconds if info.time_base == Fraction(1, 1000) else 1
+        if table is not None:
+            table.add(moment, step)
+        moment += step
         if index < start:
             continue
-        picture = read_picture(file)
+        picture, opacity = colours_of(still), opacity_of(still)
         height, width = picture.shape[:2]
-        if (height, width) != (info.height, info.width):
+        if (height, width) != (info.height, info.width) or (opacity is not None and opacity.shape != (height, width)):
             raise MetadeblurError(
-                f"{info.path}: frames differ in size: {info.files[0].name} is {info.width}x{info.height}, {file.name} "
-                f"is {width}x{height}; all frames of a clip need one size"
+                f"{info.path}: frames differ in size: the first is {info.width}x{info.height}, {still.path.name} is "
+                f"{width}x{height}; all frames of a clip need one size"
             )
-        if table is not None:
-            table.add(index, 1)
-        yield _Picture(index, picture)
+        if table is not None and opacity is not None:
+            table.transparent |= bool(opacity.min() < np.iinfo(opacity.dtype).max)
+        yield _Picture(index, picture, opacity)
 
 
 def _decode(
@@ -306,22 +337,47 @@ def _decode(
     info: VideoInfo,
     table: TimeTableBuilder | None = None,
 ) -> Iterator[av.VideoFrame]:
-    """Decoded frames from where the container stands; packets that cannot be decoded are skipped, as players do."""
-    stream.thread_type = "AUTO"
-    decoded = False
-    packets = container.demux(stream)
+    """Decoded frames from where the container stands; packets that cannot be decoded are skipped, as players do.
+
+    The time stamps of joined recordings hold their number, see :data:`RECORDING`.
+    """
+    if table is not None:
+        table.even = bool(container.format.flags & _NO_STAMPS)
+        table.packets = [] if container.format.name == "avi" else None
+    yield from _decoded(_numbered(container, stream, info), stream, info, table)
+
+
+def _numbered(container: av.container.InputContainer, stream: av.VideoStream, info: VideoInfo) -> Iterator[Packet]:
+    """The packets of the video from where the container stands, with the number of the recording in their times."""
+    packets = by_recording(container.demux(stream), stream.index, container)
     while True:
         try:
-            packet = next(packets, None)
+            packet, number = next(packets, (None, 0))
         except av.FFmpegError as error:
             raise MetadeblurError(f"{info.path}: reading stopped in the middle ({error.strerror})") from error
         if packet is None:
-            break
+            return
+        if number and packet.pts is not None:
+            packet.pts += number * RECORDING
+        yield packet
+
+
+def _decoded(
+    packets: Iterable[Packet], stream: av.VideoStream, info: VideoInfo, table: TimeTableBuilder | None = None
+) -> Iterator[av.VideoFrame]:
+    decode, decoded = decoder(stream), False
+    for packet in packets:
+        if table is not None and table.packets is not None and packet.dts is not None:
+            table.packets.append(packet.dts)
         try:
-            frames = packet.decode()
-        except av.FFmpegError:
+            frames = decode(packet)
+        except av.FFmpegError as error:
+            if is_thread_limit(error):
+                raise MetadeblurError(f"{info.path}: {NO_MORE_THREADS}") from error
             if table is not None:
                 table.damaged += 1
+                if table.packets:
+                    table.packets.pop()
             continue
         for frame in frames:
             if (frame.width, frame.height) != (info.width, info.height):
@@ -331,7 +387,8 @@ def _decode(
                 )
             decoded = True
             if table is not None:
-                table.add(frame.pts, frame.duration)
+                table.add(frame.pts, frame.duration, frame.dts)
+                table.see(frame)
             yield frame
     if not decoded and table is not None:
         raise MetadeblurError(f"{info.path}: not one frame could be decoded (damaged file)")
@@ -348,49 +405,47 @@ def _decode_from(info: VideoInfo, stamp: int) -> Iterator[av.VideoFrame]:
         yield from _decode(container, stream, info)
 
 
+def _decode_after(info: VideoInfo, stamp: int) -> Iterator[av.VideoFrame]:
+    """The same for joined recordings, whose stamps cannot be searched for: packets before that are passed over."""
+    with open_media(info.path) as container:
+        stream = main_video(container, info.path)
+        yield from _decoded(_from_key(_numbered(container, stream, info), stamp), stream, info)
+
+
+def _from_key(packets: Iterator[Packet], stamp: int) -> Iterator[Packet]:
+    """Packets from the last key frame on that is shown no later than a time stamp."""
+    waiting: list[Packet] = []
+    for packet in packets:
+        if packet.is_keyframe and packet.pts is not None and packet.pts <= stamp:
+            waiting = []
+        waiting.append(packet)
+        if packet.pts is not None and packet.pts > stamp:
+            break
+    yield from waiting
+    yield from packets
+
+
+def _judged(frames: Iterator[av.VideoFrame], table: TimeTableBuilder | None) -> Iterator[FrameOrder]:
+    """Frames and how they are woven, as far as they tell or show it; the table learns it."""
+    judge = FieldJudge()
+
+    def noted(found: Iterable[FrameOrder]) -> Iterator[FrameOrder]:
+        for frame, order in found:
+            if table is not None:
+                table.orders.append(order)
+            yield frame, order
+
+    for frame in frames:
+        yield from noted(judge.add(frame))
+    yield from noted(judge.finish())
+
+
+def _told(frames: Iterator[av.VideoFrame], index: int, times: TimeTable) -> Iterator[FrameOrder]:
+    """Frames and how they are woven, as the table of the whole video says."""
+    for number, frame in enumerate(frames, start=index):
+        yield frame, times.order_of(number)
+
+
 def _chained(first: av.VideoFrame, rest: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
     yield first
     yield from rest
-
-
-def _deinterlaced(frames: Iterator[av.VideoFrame], info: VideoInfo) -> Iterator[av.VideoFrame]:
-    """One progressive frame for each frame (bwdif; frames that are progressive pass unchanged)."""
-    push: Callable[[av.VideoFrame | None], None] | None = None
-    graph: av.filter.Graph | None = None
-    stamps: deque[int | None] = deque()
-    for frame in frames:
-        if graph is None:
-            graph = _deinterlacer(frame, info)
-            push = graph.vpush
-        assert push is not None
-        stamps.append(frame.pts)
-        push(frame)
-        yield from _pulled(graph, stamps)
-    if graph is not None and push is not None:
-        push(None)
-        yield from _pulled(graph, stamps)
-
-
-def _deinterlacer(frame: av.VideoFrame, info: VideoInfo) -> av.filter.Graph:
-    graph = av.filter.Graph()
-    source = graph.add(
-        "buffer",
-        video_size=f"{frame.width}x{frame.height}",
-        pix_fmt=frame.format.name,
-        time_base=str(info.time_base),
-        colorspace=str(int(frame.colorspace)),
-        range=str(int(frame.color_range)),
-    )
-    deinterlace = graph.add("bwdif", "mode=send_frame:deint=interlaced")
-    graph.link_nodes(source, deinterlace, graph.add("buffersink")).configure()
-    return graph
-
-
-def _pulled(graph: av.filter.Graph, stamps: deque[int | None]) -> Iterator[av.VideoFrame]:
-    while True:
-        try:
-            frame = graph.vpull()
-        except (av.error.BlockingIOError, av.error.EOFError):
-            return
-        frame.pts = stamps.popleft()
-        yield frame

@@ -1,0 +1,30 @@
+"""Records that later runs trust, with a checksum of what they say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from metadeblur.errors import MetadeblurError
+from metadeblur.identity import SEAL, is_whole, sealed
+from metadeblur.plain_files import RECORD, read_object
+from metadeblur.record import write_json
+
+
+def write_sealed(record: Mapping[str, Any], path: Path) -> None:
+    """Write a record, whole or not at all, with its checksum at the end."""
+    write_json(sealed(record), path)
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """What :func:`write_sealed` wrote.
+
+    Raises:
+        MetadeblurError: it is damaged, was changed, or is another file.
+    """
+    record = read_object(path, RECORD)
+    if not is_whole(record):
+        raise MetadeblurError(f"{path}: is damaged, or was changed; remove it, and --resume measures that clip again")
+    del record[SEAL]
+    return record

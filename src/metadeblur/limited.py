@@ -1,0 +1,40 @@
+"""Where the system allows no further thread or process: recognised, and said in plain words."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from metadeblur.errors import MetadeblurError
+
+NO_MORE_THREADS = (
+    "the system allows no further thread or process; end other programs, raise the limit (ulimit -u, or that of the "
+    "container), or use fewer (OMP_NUM_THREADS=1, fewer --workers or --jobs)"
+)
+
+
+def is_thread_limit(error: BaseException) -> bool:
+    """Whether an error says that no further thread or process could be started.
+
+    >>> is_thread_limit(RuntimeError("can't start new thread")), is_thread_limit(RuntimeError("no"))
+    (True, False)
+    """
+    if isinstance(error, OSError):
+        return error.errno == errno.EAGAIN
+    return isinstance(error, RuntimeError) and "can't start new thread" in str(error)
+
+
+@contextmanager
+def starting() -> Iterator[None]:
+    """Around the start of a thread or process.
+
+    Raises:
+        MetadeblurError: the system allows none.
+    """
+    try:
+        yield
+    except (RuntimeError, OSError) as error:
+        if is_thread_limit(error):
+            raise MetadeblurError(NO_MORE_THREADS) from error
+        raise
