@@ -1,4 +1,4 @@
-"""Meta-training: golden outer steps, meta-weights that nothing contaminates, one critic for all tasks, resuming."""
+"""Meta-training: meta-weights that nothing contaminates, one critic for all tasks, resuming."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from golden_updates import LOSSES, Comparison, Golden, gradients_of
-from metadeblur.adapt import Pair, fit_network, inner_update
+from golden_updates import gradients_of
 from metadeblur.errors import MetadeblurError
 from metadeblur.networks.lite import Lite
 from metadeblur.reblur.critic import Critic
@@ -21,68 +20,11 @@ from metadeblur.reblur.updates import NetworkReblurrer, ReblurStage
 from metadeblur.training import meta
 from metadeblur.training.loop import LoopSettings
 from metadeblur.training.meta import MetaTrainee, MetaTraining, train_meta
-from metadeblur.training.outer import MetaLearner, OuterUpdate, Query
+from metadeblur.training.outer import OuterUpdate
 from metadeblur.training.workers import Workers
 from metadeblur.weights import load_deblurrer, load_reblurrer, parameters_digest, save_deblurrer, save_reblurrer
-from test_inner_update import settings_of
 
 ALONE = Workers(torch.device("cpu"))
-
-
-@pytest.fixture(scope="module")
-def golden(shared):
-    return Golden(shared / "golden", "outer_update")
-
-
-@pytest.mark.parametrize("name", ["outer_paper_x1", "outer_paper_x10", "outer_paper_x100"])
-def test_outer_steps_equal_the_golden_ones(golden, name):
-    check = Comparison(golden, name)
-    factor = check.known["settings"]["scale"]
-    settings = settings_of(check.known)
-    nets = golden.networks("own")
-    check.begin(nets)
-    nets["deblurrer"].loss = LOSSES["mimo_upstream"]
-    outer = OuterUpdate(lr_deblurrer=2.5e-6 * factor, lr_reblurrer=1e-6 * factor)
-    learner = MetaLearner(NetworkReblurrer(nets["reblurrer"], nets["critic"]), nets["deblurrer"], outer, ALONE)
-    tasks = list(zip(golden.values["data"]["tasks"], check.known["tasks"], strict=True))
-    for number, (data, known) in enumerate(tasks[:1] if factor == 100 else tasks):
-        reblurrer, deblurrer = learner.start()
-        begun = {"reblurrer": reblurrer.network, "deblurrer": deblurrer, "critic": reblurrer.critic}
-        items = golden.items(data["support"])
-        fitted, _, _ = fit_network(reblurrer, deblurrer, items, settings)
-        pairs = [Pair(fitted.blur(item.window), item.window[2]) for item in items]
-        adapted, _, _ = inner_update(deblurrer, pairs, settings, torch.Generator())
-        inner = Comparison(golden, name)
-        inner.begin(begun)
-        for kind, net in (("reblurrer", fitted.network), ("deblurrer", adapted), ("critic", fitted.critic)):
-            inner.delta(kind, net, known["inner_delta"][kind])
-
-        queries = []
-        for entry in data["query"]:
-            queries.append(Query(golden.tensor(entry["sharp_window"])[0], golden.tensor(entry["blurred_centre"])))
-        learner.clear()
-        found = learner.learn(fitted.network, adapted, queries)
-        check.losses(
-            found,
-            {
-                "query_reblur": float(np.mean(known["reblurrer_charbonnier"])),
-                "query_deblur": float(np.mean([entry["loss"] for entry in known["deblurrer_loss"]])),
-            },
-        )
-        for kind, net in (("reblurrer", learner.reblurrer), ("deblurrer", learner.deblurrer)):
-            check.gradient(kind, gradients_of(net), known["gradient"][kind])
-        learner.step()
-        for kind, net in (("reblurrer", learner.reblurrer), ("deblurrer", learner.deblurrer)):
-            check.delta(kind, net, known["meta_delta"][kind])
-            check.stored(kind, net, f"{name}/task{number}")
-    if factor != 100:
-        with torch.no_grad():
-            probe = learner.deblurrer(golden.tensor(golden.values["data"]["probe"]))[2]
-        stored = torch.from_numpy(golden.arrays[f"{name}/probe_full"])
-        assert (probe - stored).abs().max() <= check.limit("probe_full")
-
-
-# --- behaviour, with tiny networks ---
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import copy
 import importlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -291,6 +291,17 @@ def test_peak_bytes_grow_with_the_picture_and_free_memory_is_known() -> None:
 
     assert 3.5 < peak(128) / peak(64) < 4.5
     assert memory.available_bytes(torch.device("cpu")) > 1 << 20
+
+
+def test_what_was_there_before_takes_no_memory() -> None:
+    there = torch.zeros(1 << 18)
+
+    def peak(work: Callable[[], object]) -> int:
+        return memory.peak_bytes(work, torch.device("cpu"))
+
+    assert peak(lambda: there.detach().view(512, 512).add_(1)) < there.nbytes
+    assert peak(lambda: there.detach() + 1) < 2 * there.nbytes
+    assert peak(lambda: (there + 1).view(512, 512) + 1) >= 2 * there.nbytes
 
 
 def test_container_limit_counts(tmp_path: object) -> None:

@@ -83,12 +83,17 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         result = func(*args, **(kwargs or {}))
         self._alive = {storage: size for storage, size in self._alive.items() if not storage.expired()}  # type: ignore[no-untyped-call]
-        for leaf in tree_leaves(result):
-            if isinstance(leaf, Tensor):
-                storage = leaf.untyped_storage()
-                self._alive[StorageWeakRef(storage)] = storage.nbytes()  # type: ignore[no-untyped-call]
+        # A view of something older, such as a weight that checkpointing detaches, takes no memory.
+        older = self._storages((args, kwargs)).keys() - self._alive.keys()
+        self._alive |= {storage: size for storage, size in self._storages(result).items() if storage not in older}
         self.peak = max(self.peak, sum(self._alive.values()))
         return result
+
+    @staticmethod
+    def _storages(values: Any) -> dict[StorageWeakRef, int]:
+        """Where the tensors among some values are kept, and how many bytes each takes."""
+        found = [leaf.untyped_storage() for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
+        return {StorageWeakRef(storage): storage.nbytes() for storage in found}  # type: ignore[no-untyped-call]
 
 
 def peak_bytes(work: Callable[[], object], device: torch.device) -> int:
