@@ -371,10 +371,10 @@ def test_a_report_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
         write_report(tmp_path / "file", record(), [])
 
     def full(*_, **__):
-        raise OSError(28, "No space left on device")
+        raise OSError(28, "the disk is full on device")
 
     monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(MetadeblurError, match="No space left"):
+    with pytest.raises(MetadeblurError, match="the disk is full"):
         write_report(tmp_path / "new", record(), [])
     assert list((tmp_path / "new").iterdir()) == []
 

@@ -216,7 +216,7 @@ def test_batches_made_ahead_are_the_same_and_in_order():
 def test_wrong_settings_are_named(small, tmp_path):
     with pytest.raises(MetadeblurError, match="no training clips"):
         train_reblur(replace(small, clips=()), tmp_path / "a", quiet=True)
-    with pytest.raises(MetadeblurError, match="precision 'fp16'"):
+    with pytest.raises(MetadeblurError, match="precision is 'fp16'"):
         train_reblur(replace(small, precision="fp16"), tmp_path / "b", quiet=True)
     with pytest.raises(MetadeblurError, match="lower --patch from 64"):
         train_reblur(replace(small, patch=64), tmp_path / "c", quiet=True)

@@ -120,7 +120,7 @@ def test_reducing_undoes_enlarging(height: int, width: int, steps: tuple[int, in
 
 def test_gray_and_palette_pictures() -> None:
     gray = av.VideoFrame.from_ndarray(np.full((8, 8), 126, np.uint8), format="gray")
-    assert torch.allclose(to_rgb(gray, ColourTags()), torch.tensor(110 / 219), atol=1e-5)
+    assert torch.allclose(to_rgb(gray, ColourTags()), torch.tensor(126 / 255), atol=1e-5)  # as FFmpeg: full, untold
     gray.color_range = FULL
     assert torch.allclose(to_rgb(gray, ColourTags()), torch.tensor(126 / 255), atol=1e-5)
     packed = av.VideoFrame.from_ndarray(moving_picture(1, 16, 24)[0], format="rgb24")
