@@ -220,7 +220,7 @@ def test_wrong_settings_are_named(small, tmp_path):
         train_reblur(replace(small, precision="fp16"), tmp_path / "b", quiet=True)
     with pytest.raises(MetadeblurError, match="lower --patch from 64"):
         train_reblur(replace(small, patch=64), tmp_path / "c", quiet=True)
-    with pytest.raises(MetadeblurError, match="schedule 'steep'"):
+    with pytest.raises(MetadeblurError, match="schedule is 'steep'"):
         train_reblur(replace(small, loop=replace(small.loop, schedule="steep")), tmp_path / "d", quiet=True)
     train_reblur(replace(small, loop=replace(small.loop, steps=1)), tmp_path / "e", quiet=True)
     with pytest.raises(MetadeblurError, match="--resume"):
