@@ -223,7 +223,13 @@ def _why(shots: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _quoted(name: str) -> str:
-    return name if re.fullmatch(r"[\w.+-]+", name) else "'" + name + "'"
+    """A name as a word of a command line that is no flag.
+
+    >>> _quoted("a.mp4"), _quoted("my clip.mp4"), _quoted("-o.mp4")
+    ('a.mp4', "'my clip.mp4'", './-o.mp4')
+    """
+    name = f"./{name}" if name.startswith("-") else name
+    return name if re.fullmatch(r"[\w./+-]+", name) else "'" + name + "'"
 
 
 def compare(token: str, done: Done) -> str:
