@@ -23,6 +23,7 @@ pytest.importorskip("gradio", reason="the extra [app] is not installed: pip inst
 import av
 import cv2
 import numpy as np
+from PIL import Image
 
 from app_server import Answer, Place, served
 from cases import case
@@ -36,6 +37,7 @@ from metadeblur.app.server import Site, closed_terminal_ends, make_server
 from metadeblur.app.service import Service
 from metadeblur.app.uploads import Visit, Visits
 from metadeblur.errors import MetadeblurError
+from metadeblur.scratch import sweep
 
 PATIENCE = 120.0  # seconds, for a busy machine
 SCRIPT = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'"
@@ -268,6 +270,14 @@ def small(suffix: str) -> bytes:
     return cv2.imencode(suffix, np.zeros((16, 16, 3), np.uint8))[1].tobytes()
 
 
+def several(path: Path, *sizes: tuple[int, int]) -> bytes:
+    """Several pictures in one file."""
+    first, *rest = [Image.new("L", size, number % 2 * 255) for number, size in enumerate(sizes)]
+    form = {"compression": "packbits"} if path.suffix == ".tif" else {}
+    first.save(path, save_all=True, append_images=rest, **form)
+    return path.read_bytes()
+
+
 _BOMBS: dict[str, Callable[[Path], list[tuple[str, bytes]]]] = {
     "png": lambda _: [("a.png", png(30_000, 30_000))],
     "png under another name": lambda _: [("a.bmp", png(30_000, 30_000))],
@@ -279,6 +289,10 @@ _BOMBS: dict[str, Callable[[Path], list[tuple[str, bytes]]]] = {
     "wide gif": lambda _: [("a.gif", gif(2, 65_535, 65_535))],
     "video of huge frames": lambda folder: [("a.mov", encoded(folder, ".mov", "png", 9000, 6000))],
     "long video": lambda folder: [("a.mkv", encoded(folder, ".mkv", "mjpeg", 16, 16, 300))],
+    "pages": lambda folder: [("a.tif", several(folder / "a.tif", (16, 16), (9000, 6000)))],
+    "many pages": lambda folder: [("a.tif", several(folder / "a.tif", *[(16, 16)] * 201))],
+    "long animation": lambda folder: [("a.png", several(folder / "a.png", *[(16, 16)] * 201))],
+    "long webp": lambda folder: [("a.webp", several(folder / "a.webp", *[(16, 16)] * 201))],
     "many pictures": lambda _: [(f"{number}.png", png(16, 16)) for number in range(201)],
 }
 
@@ -523,7 +537,7 @@ def children(process: int) -> set[int]:
 )
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="it looks for processes in /proc")
-def test_the_end_ends_every_process_and_deletes_everything(tmp_path, monkeypatch):
+def test_the_end_ends_every_process_and_deletes_everything(tmp_path):
     shaky_video(tmp_path / "a.mp4", (30,))
     ends = {"SIGINT": 0, "SIGTERM": 0, "SIGKILL": -9}
     servers = {}
@@ -552,8 +566,7 @@ def test_the_end_ends_every_process_and_deletes_everything(tmp_path, monkeypatch
             server.kill()
     assert [len(list((tmp_path / name).iterdir())) for name in ("SIGINT", "SIGTERM")] == [0, 0]
     assert len(list((tmp_path / "SIGKILL").glob("metadeblur-app-*"))) == 1
-    monkeypatch.setattr(uploads, "_NEW_SECONDS", -1.0)
-    uploads.remove_leftovers(tmp_path / "SIGKILL")
+    sweep(tmp_path / "SIGKILL")  # as every page does at its start
     assert list((tmp_path / "SIGKILL").glob("metadeblur-app-*")) == []
 
 
@@ -573,7 +586,6 @@ def test_a_closed_terminal_is_a_request_to_end(place):
         signal.signal(signal.SIGHUP, before)
 
 
-def test_a_page_that_is_alive_is_not_cleaned_away(place, monkeypatch):
-    monkeypatch.setattr(uploads, "_NEW_SECONDS", -1.0)
-    uploads.remove_leftovers(place.service.visits.folder.parent)
+def test_a_page_that_is_alive_is_not_cleaned_away(place):
+    sweep(place.service.visits.folder.parent)
     assert place.service.visits.folder.is_dir()

@@ -10,6 +10,7 @@ from PIL import Image
 
 from metadeblur.app.bounds import Bounds
 from metadeblur.errors import MetadeblurError
+from metadeblur.video.headers import headers
 from metadeblur.video.info import main_video, open_media
 from metadeblur.video.stills import IMAGE_SUFFIXES
 
@@ -31,11 +32,12 @@ def inspect(source: Path, bounds: Bounds) -> None:
     pictures = sorted(source.iterdir()) if source.is_dir() else [source]
     for path in pictures:
         _refuse_lists(path)
-    if len(pictures) > bounds.frames:
-        raise _too_long(source, bounds)
+    count = 0
     for path in pictures:
         if path.suffix.lower() in IMAGE_SUFFIXES:
-            _inspect_picture(path, bounds)
+            count += _inspect_picture(path, bounds)
+            if count > bounds.frames:
+                raise _too_long(source, bounds)
         else:
             _inspect_video(path, bounds)
 
@@ -47,8 +49,8 @@ def _refuse_lists(path: Path) -> None:
         raise MetadeblurError(f"{path}: is a list of other files, not a video; choose the video itself")
 
 
-def _inspect_picture(path: Path, bounds: Bounds) -> None:
-    """Look at a picture's header."""
+def _inspect_picture(path: Path, bounds: Bounds) -> int:
+    """Look at the headers of a file of pictures, and say how many there are."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of many pixels and of odd metadata; ours is the only limit
@@ -59,6 +61,10 @@ def _inspect_picture(path: Path, bounds: Bounds) -> None:
     except (OSError, SyntaxError, ValueError) as error:
         raise MetadeblurError(f"{path}: not a picture that can be read, or damaged") from error
     _compare(path, width, height, bounds)
+    found = headers(path) or []
+    for header in found:
+        _compare(path, header.width, header.height, bounds)
+    return max(1, len(found))
 
 
 def _inspect_video(path: Path, bounds: Bounds) -> None:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import re
 import secrets
 import shutil
-import stat
 import tempfile
 import threading
 import time
@@ -18,10 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from filelock import FileLock, Timeout
-
 from metadeblur.errors import MetadeblurError
 from metadeblur.names import counted
+from metadeblur.scratch import sweep, using
 from metadeblur.video.encoding import CONTAINERS
 from metadeblur.video.info import natural_order
 from metadeblur.video.stills import IMAGE_SUFFIXES
@@ -37,8 +34,6 @@ MOST_FILES = 5000  # of one clip
 MOST_VISITS = 1000
 
 _LONGEST_NAME = 80  # characters
-_PREFIX, _LOCK = "metadeblur-app-", "in-use.lock"
-_NEW_SECONDS = 60.0  # in which a folder may not have been locked yet
 
 
 def clean_name(name: str) -> str:
@@ -119,16 +114,13 @@ class Visits:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        remove_leftovers(Path(tempfile.gettempdir()))
-        self._folder = tempfile.TemporaryDirectory(prefix=_PREFIX)  # mode 0700
-        self._lock = FileLock(self.folder / _LOCK, thread_local=False)
-        self._lock.acquire()
+        place = Path(tempfile.gettempdir())
+        sweep(place)
+        self._held = contextlib.ExitStack()
+        self.folder = self._held.enter_context(using(place / f"metadeblur-app-{secrets.token_hex(4)}"))
+        self.folder.mkdir(mode=0o700)
+        self._held.callback(shutil.rmtree, self.folder, ignore_errors=True)
         self._visits: dict[str, Visit] = {}
-
-    @property
-    def folder(self) -> Path:
-        """Where all of it lies."""
-        return Path(self._folder.name)
 
     def __len__(self) -> int:
         return len(self._visits)
@@ -172,8 +164,7 @@ class Visits:
         """Delete everything."""
         for visit in list(self._visits.values()):
             self.end(visit)
-        self._lock.release()
-        self._folder.cleanup()
+        self._held.close()
 
     async def receive(self, visit: Visit, number: int, name: str, content: AsyncIterator[bytes]) -> None:
         """Take file ``number`` of a new clip; the first one replaces what was there.
@@ -226,17 +217,6 @@ def _in_words(error: OSError) -> MetadeblurError:
     if error.errno == errno.ENOENT:
         return MetadeblurError("this visit has ended meanwhile; load the page again")
     return MetadeblurError(f"it could not be kept ({error.strerror}); try again")
-
-
-def remove_leftovers(place: Path) -> None:
-    """Delete what pages have left behind that were killed: their locks are not held any more."""
-    for lock in place.glob(f"{_PREFIX}*/{_LOCK}"):
-        with contextlib.suppress(OSError, Timeout):
-            folder = lock.parent.lstat()
-            ours = stat.S_ISDIR(folder.st_mode) and (os.name == "nt" or folder.st_uid == os.getuid())
-            if ours and time.time() - lock.stat().st_mtime > _NEW_SECONDS:
-                with FileLock(lock, blocking=False):
-                    shutil.rmtree(lock.parent, ignore_errors=True)
 
 
 def take(visit: Visit) -> Clip:

@@ -80,14 +80,14 @@ class App:
         for line in warnings(self.host, bool(password)):
             print(line, file=sys.stderr)
         service = Service(self.max_upload * 1_000_000, self.jobs, bounds)
-        # Read when Gradio and torch's compiler are imported; what they should write themselves goes with the rest.
-        own = service.visits.folder
-        os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": str(own / "gradio")}
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(own / "torch"))
-        service.workers.warm()
-        from metadeblur.app.server import serve
+        with contextlib.closing(service), contextlib.suppress(KeyboardInterrupt):  # the usual way to end it
+            # Read when Gradio and torch's compiler are imported; what they should write themselves goes with the rest.
+            own = service.visits.folder
+            os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": str(own / "gradio")}
+            os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(own / "torch"))
+            service.workers.warm()
+            from metadeblur.app.server import serve
 
-        with contextlib.suppress(KeyboardInterrupt):  # the usual way to end it
             serve(service, self._site(password), self._ready)
         print("metadeblur app: ended, and what visitors brought is deleted", flush=True)
 
