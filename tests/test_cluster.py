@@ -202,7 +202,8 @@ def test_a_worker_is_killed_an_input_is_none_and_the_bytes_are_those_of_one_proc
     assert shots[2]["worker"]["process"] != killer.killed
     assert {shot["worker"]["threads"] for shot in shots} == {1}
     lines = said.err.splitlines()
-    assert lines[0] == "working on 2 workers with 1 thread each"
+    assert "bad.mp4: not a video" in lines[0]  # said before anything is worked on
+    assert lines[1] == "working on 2 workers with 1 thread each"
     assert lines[-1] == "metadeblur: error: 1 of 3 inputs failed: bad.mp4"
     table = [line.split() for line in lines[-5:-1]]
     assert table[0] == ["input", "frames", "shots", "adapted", "work", "result"]

@@ -424,7 +424,7 @@ def test_reblurrers_that_lie(tmp_path):
     assert load_reblurrer(path).network.frames == 1
     save_file(weights, path, {"order": "x" * 10_000})
     assert "order 'xxx" in refused(path, load_reblurrer)
-    side = 600
+    side = 120
     wide = {
         "reblurrer.attn3.regional_embed.proj.1.weight": torch.zeros(1, 4 * side * side),
         "reblurrer.attn3.layers.0.blocks.0.attn.relative_position_bias_table": torch.zeros((2 * side - 1) ** 2, 1),
