@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from golden_updates import LOSSES, Comparison, Golden, gradients_of, worst_of_nearest
+from golden_updates import ALLOWED, LOSSES, Comparison, Golden, gradients_of, worst_of_nearest
 from metadeblur.adapt import AdaptSettings, Moved, Pair, fit_network, inner_update, preset
 from metadeblur.reblur.updates import Item, NetworkReblurrer, ReblurStage
 from metadeblur.training.outer import MetaLearner, OuterUpdate, Query
@@ -116,7 +116,19 @@ def play_inner(name: str, golden: Golden) -> dict[str, float]:
 @pytest.mark.parametrize("name", CASES)
 def test_every_step_equals_the_golden_update(inner, name):
     figure, apart = worst_of_nearest(inner, partial(play_inner, name))
-    assert apart <= 1, figure
+    assert apart <= ALLOWED, figure
+
+
+@pytest.mark.slow
+def test_a_small_mistake_is_further_away_than_is_allowed(inner, monkeypatch):
+    right = settings_of
+
+    def mistaken(case: dict[str, Any]) -> AdaptSettings:
+        settings = right(case)
+        return replace(settings, updates=replace(settings.updates, adversarial=0.99))
+
+    monkeypatch.setattr(f"{__name__}.settings_of", mistaken)
+    assert worst_of_nearest(inner, partial(play_inner, "paper_x1"))[1] > ALLOWED
 
 
 def play_deblurring(count: int, golden: Golden) -> dict[str, float]:
@@ -135,7 +147,7 @@ def play_deblurring(count: int, golden: Golden) -> dict[str, float]:
 @pytest.mark.parametrize("count", [1, 2])
 def test_each_deblurring_step_equals_the_golden_one(inner, count):
     figure, apart = worst_of_nearest(inner, partial(play_deblurring, count))
-    assert apart <= 1, figure
+    assert apart <= ALLOWED, figure
 
 
 def play_a_thousand(golden: Golden) -> dict[str, float]:
@@ -152,7 +164,7 @@ def play_a_thousand(golden: Golden) -> dict[str, float]:
 
 def test_the_paper_at_a_thousand_times_the_rates_while_it_can_be_compared(inner):
     figure, apart = worst_of_nearest(inner, play_a_thousand)
-    assert apart <= 1, figure
+    assert apart <= ALLOWED, figure
 
 
 def play_one_term(losses: str, golden: Golden) -> dict[str, float]:
@@ -174,7 +186,7 @@ def play_one_term(losses: str, golden: Golden) -> dict[str, float]:
 @pytest.mark.parametrize("losses", ["gan", "cycle"])
 def test_gradients_of_one_term_alone_equal_the_golden_ones(inner, losses):
     figure, apart = worst_of_nearest(inner, partial(play_one_term, losses))
-    assert apart <= 1, figure
+    assert apart <= ALLOWED, figure
 
 
 def play_outer(name: str, golden: Golden) -> dict[str, float]:
@@ -229,4 +241,4 @@ def play_outer(name: str, golden: Golden) -> dict[str, float]:
 @pytest.mark.parametrize("name", ["outer_paper_x1", "outer_paper_x10", "outer_paper_x100"])
 def test_outer_steps_equal_the_golden_ones(outer, name):
     figure, apart = worst_of_nearest(outer, partial(play_outer, name))
-    assert apart <= 1, figure
+    assert apart <= ALLOWED, figure
