@@ -6,15 +6,18 @@ import contextlib
 import difflib
 import importlib
 import io
+import math
 import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, is_dataclass
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Any, Protocol
 
 from metadeblur import __version__
@@ -26,6 +29,7 @@ from metadeblur.names import shown
 
 DONE, FAILED, USAGE = 0, 1, 2
 UNHEARD = 141  # nobody reads what is printed: as of a command that the system ends for it
+CLEANING_SECONDS = 3.0  # after a request to end, in which another one is not heard
 
 
 class Command(Protocol):
@@ -126,19 +130,29 @@ def _dispatch(words: Sequence[str]) -> int:
 
 @contextmanager
 def _ended_like_ctrl_c() -> Iterator[None]:
-    """Have a polite request to end, or a closed terminal, clean up as Ctrl-C does."""
-    names = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    """Have a polite request to end, or a closed terminal, clean up as Ctrl-C does; once, however many there are."""
+    usual = {signal.SIGINT: signal.default_int_handler}
+    usual |= {getattr(signal, name): signal.SIG_DFL for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)}
     # A signal that is ignored (nohup) or handled by a program that uses this one stays so.
-    ours = [name for name in names if signal.getsignal(name) is signal.SIG_DFL]
+    ours = {number: before for number, before in usual.items() if signal.getsignal(number) is before}
     if threading.current_thread() is not threading.main_thread():
-        ours = []
+        ours = {}
+    ended = -math.inf
+
+    def end(_number: int, _frame: FrameType | None) -> None:
+        nonlocal ended
+        # A closed terminal and a system that shuts down send several; the second must not cut the cleaning up short.
+        if time.monotonic() - ended > CLEANING_SECONDS:
+            ended = time.monotonic()
+            raise KeyboardInterrupt
+
     for name in ours:
-        signal.signal(name, signal.default_int_handler)
+        signal.signal(name, end)
     try:
         yield
     finally:
-        for name in ours:
-            signal.signal(name, signal.SIG_DFL)
+        for name, before in ours.items():
+            signal.signal(name, before)
 
 
 def _group(word: str) -> list[str]:

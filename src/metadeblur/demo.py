@@ -29,7 +29,7 @@ from metadeblur.progress import Talk
 from metadeblur.record import plain, write_json, write_whole
 from metadeblur.restore import restore
 from metadeblur.video import read_clip, write_clip
-from metadeblur.video.output import make_folder
+from metadeblur.video.output import filling
 from metadeblur.weights import load_deblurrer
 
 PHOTOGRAPH = "demo.jpg"  # "friends" by Aitzol Berasategi, 2018, CC-BY-4.0, reduced and cut
@@ -93,11 +93,11 @@ def film(directory: Path, settings: DemoSettings, talk: Talk) -> PairedClip:
     Raises:
         MetadeblurError: the folder is a file, or cannot be written to.
     """
-    make_folder(directory, "the demonstration")
-    talk.say("filming: a simulated hand-held camera over a photograph")
-    truth = shaky_clip(settings)
-    write_clip(truth.blurred, directory / SHAKY)
-    write_clip(truth.sharp, directory / "sharp")
+    with filling(directory, "the demonstration", "DIR"):
+        talk.say("filming: a simulated hand-held camera over a photograph")
+        truth = shaky_clip(settings)
+        write_clip(truth.blurred, directory / SHAKY)
+        write_clip(truth.sharp, directory / "sharp")
     return truth
 
 
@@ -117,6 +117,12 @@ def run_demo(directory: Path, settings: DemoSettings | None = None, *, talk: Tal
         MetadeblurError: a file cannot be written.
     """
     settings, talk = settings or DemoSettings(), talk or Talk(quiet=True)
+    with filling(directory, "the demonstration", "DIR"):
+        return _demonstrate(directory, settings, talk)
+
+
+def _demonstrate(directory: Path, settings: DemoSettings, talk: Talk) -> dict[str, Any]:
+    """All of the demonstration, in a folder that nobody else writes into."""
     truth = film(directory, settings, talk)
     source, output = directory / SHAKY, directory / "shaky_deblurred.mp4"
     net = load_deblurrer(settings.model)

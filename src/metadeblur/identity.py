@@ -4,17 +4,47 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from metadeblur.errors import MetadeblurError
 from metadeblur.record import plain
 
 SAMPLE_BYTES = 64 << 10
 WHOLE_BYTES = 32 << 20  # of all files together that are read to recognise them; of larger ones samples throughout
 LEAST_BYTES = 48 << 10  # of each file
 
-SEAL = "seal"  # the checksum of a record of JSON values, inside of it
+SEAL = "checksum"  # the checksum of a record of JSON values, inside of it
+
+
+class InputChanged(MetadeblurError):
+    """What is read was changed meanwhile: one half of a result would be of the one, the other half of the other."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"{path} was changed while it was being read, so nothing was written; run it again when it is complete and "
+            "nothing else writes to it"
+        )
+
+
+def refuse_change(path: Path, files: Iterable[Path], mark: str) -> None:
+    """See that an input still is what it was when it was identified.
+
+    Args:
+        path: the input, as it is called.
+        files: of it.
+        mark: what :func:`identify_files` said of them.
+
+    Raises:
+        InputChanged: it is not, or it is gone.
+    """
+    try:
+        now = identify_files(files)
+    except OSError:
+        now = ""
+    if now != mark:
+        raise InputChanged(path)
 
 
 def identify(source: Path) -> str:
@@ -70,7 +100,7 @@ def checksum_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def sealed(record: dict[str, Any]) -> dict[str, Any]:
+def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
     """A record with a checksum of all that is in it, as plain JSON values.
 
     >>> is_whole(sealed({"share": 0.5}))
@@ -87,23 +117,6 @@ def is_whole(record: Any) -> bool:
     if not isinstance(record, dict) or SEAL not in record:
         return False
     return bool(record[SEAL] == _seal({key: value for key, value in record.items() if key != SEAL}))
-
-
-def read_record(path: Path, needed: Sequence[str] = ()) -> dict[str, Any] | None:
-    """A JSON record from a file, None where it is empty, damaged, cut short, or lacks what is needed.
-
-    A record without a seal, as earlier versions wrote them, has only to be complete.
-
-    Raises:
-        OSError: it is not there, or cannot be read.
-    """
-    try:
-        record = json.loads(path.read_bytes().decode())
-    except ValueError:
-        return None
-    if not isinstance(record, dict) or not record.keys() >= set(needed) or (SEAL in record and not is_whole(record)):
-        return None
-    return record
 
 
 def _seal(values: dict[str, Any]) -> str:

@@ -13,9 +13,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, SoftFileLock, Timeout
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from metadeblur.errors import MetadeblurError
+from metadeblur.interrupts import undisturbed
 
 LONGEST_NAME = 255  # bytes of a file's name
 
@@ -28,7 +29,7 @@ _guard = threading.Lock()
 class _Hold:
     """A lock that a thread of this process holds, and how often it has asked for it."""
 
-    lock: FileLock
+    lock: BaseFileLock
     thread: int
     depth: int = 1
 
@@ -65,39 +66,11 @@ def writing(target: Path, flag: str = "-o") -> Iterator[None]:
         MetadeblurError: somebody else is writing it.
         OSError: there is no permission, or the folder is missing.
     """
-    with _held_while(beside(target, "metadeblur-lock"), target, flag):
+    with held_while(beside(target, "metadeblur-lock"), target, flag):
         yield
 
 
-@contextmanager
-def filling(folder: Path, flag: str = "-o") -> Iterator[None]:
-    """Nobody else writes into a folder of results while the block goes on; made where missing.
-
-    It is taken away again if it was made for this and nothing has come into it.
-
-    Args:
-        folder: the folder.
-        flag: that names it.
-
-    Raises:
-        MetadeblurError: somebody else is writing into it, or it is a file.
-        OSError: there is no permission.
-    """
-    missing = [place for place in (folder, *folder.parents) if not place.exists()]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise MetadeblurError(f"{folder}: is a file, and a folder is needed; give another {flag}") from error
-    try:
-        with _held_while(folder / ".metadeblur-lock", folder, flag):
-            yield
-    finally:
-        for place in missing:
-            with suppress(OSError):  # something is in it
-                place.rmdir()
-
-
-def try_lock(path: Path, patience: float = 0.0) -> FileLock | None:
+def try_lock(path: Path, patience: float = 0.0) -> BaseFileLock | None:
     """Take the lock of a file, which is made where missing; None where another process has it.
 
     Raises:
@@ -105,7 +78,7 @@ def try_lock(path: Path, patience: float = 0.0) -> FileLock | None:
     """
     if not path.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path.parent))
-    lock = FileLock(path, thread_local=False)
+    lock: BaseFileLock = FileLock(path, thread_local=False)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a file system without locks, where the file itself is one
@@ -119,7 +92,7 @@ def try_lock(path: Path, patience: float = 0.0) -> FileLock | None:
     return lock
 
 
-def unlock(lock: FileLock) -> None:
+def unlock(lock: BaseFileLock) -> None:
     """Give a lock back and take its file away."""
     path = Path(lock.lock_file)
     soft = isinstance(lock, SoftFileLock)
@@ -133,28 +106,45 @@ def unlock(lock: FileLock) -> None:
 
 
 @contextmanager
-def _held_while(path: Path, target: Path, flag: str) -> Iterator[None]:
-    key = os.getpid(), path.parent.resolve() / path.name
-    with _guard:
-        hold = _held.get(key)
-        if hold is None:
-            lock = _lock(key[1], target, flag)
-            hold = _held[key] = _Hold(lock, threading.get_ident())
-        elif hold.thread == threading.get_ident():
-            hold.depth += 1
-        else:
-            raise _busy(key[1], target, flag)
+def held_while(path: Path, target: Path, flag: str) -> Iterator[None]:
+    """Hold a lock while the block goes on; a thread may ask again for what it holds.
+
+    Args:
+        path: of the lock's file.
+        target: what it is for, and the flag that names that: what an error says.
+        flag: see there.
+
+    Raises:
+        MetadeblurError: somebody else holds it.
+        OSError: there is no permission, or the folder is missing.
+    """
+    key, hold = (os.getpid(), path.parent.resolve() / path.name), None
     try:
+        with undisturbed(), _guard:
+            hold = _take(key, target, flag)
         yield
     finally:
-        with _guard:
-            hold.depth -= 1
-            if hold.depth == 0:
-                del _held[key]
-                unlock(hold.lock)
+        if hold is not None:
+            with undisturbed(), _guard:
+                hold.depth -= 1
+                if hold.depth == 0:
+                    del _held[key]
+                    unlock(hold.lock)
 
 
-def _lock(path: Path, target: Path, flag: str) -> FileLock:
+def _take(key: tuple[int, Path], target: Path, flag: str) -> _Hold:
+    """A lock, or once more the one that this thread holds."""
+    hold = _held.get(key)
+    if hold is None:
+        hold = _held[key] = _Hold(_lock(key[1], target, flag), threading.get_ident())
+    elif hold.thread == threading.get_ident():
+        hold.depth += 1
+    else:
+        raise _busy(key[1], target, flag)
+    return hold
+
+
+def _lock(path: Path, target: Path, flag: str) -> BaseFileLock:
     try:
         lock = try_lock(path, _PATIENCE)
     except PermissionError as error:

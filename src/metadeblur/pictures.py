@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import base64
 import math
+import struct
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -54,6 +56,23 @@ def to_uint8(frame: Tensor | NDArray[Any]) -> Picture:
     if np.issubdtype(array.dtype, np.floating):
         array = np.nan_to_num(array, nan=0.0, posinf=1.0, neginf=0.0).clip(0, 1) * 255 + 0.5
     return np.ascontiguousarray(array.astype(np.uint8))
+
+
+def is_whole_png(data: bytes) -> bool:
+    """Whether a PNG file is as it was written: all of its chunks are there, and their checksums are right.
+
+    >>> png = encode_png(np.zeros((2, 2, 3), np.uint8))
+    >>> is_whole_png(png), is_whole_png(png[:-1]), is_whole_png(png.replace(b"IHDR", b"IHDx"))
+    (True, False, False)
+    """
+    place, kind = 8, b""
+    while place + 12 <= len(data) and kind != b"IEND":
+        (length,), kind = struct.unpack_from(">I", data, place), data[place + 4 : place + 8]
+        end = place + 8 + length
+        if zlib.crc32(data[place + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
+            return False
+        place = end + 4
+    return data.startswith(b"\x89PNG") and kind == b"IEND"
 
 
 def shrink(picture: Picture, width: int) -> Picture:

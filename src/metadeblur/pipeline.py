@@ -6,7 +6,6 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -15,15 +14,14 @@ from torch import Tensor, nn
 from metadeblur import __version__
 from metadeblur.adapt import AdaptSettings
 from metadeblur.decide import Decision
-from metadeblur.errors import MetadeblurError
 from metadeblur.forecast import Forecast, Work, measured_costs
 from metadeblur.fusion import fusion_of
-from metadeblur.identity import identify_files
+from metadeblur.identity import InputChanged
+from metadeblur.interrupts import undisturbed
+from metadeblur.keeping import Reads, hold_outputs
 from metadeblur.limits import Seconds, check
-from metadeblur.locks import filling, writing
-from metadeblur.names import counted
 from metadeblur.outputs import Job, can_copy, check_targets, copy_untouched, preview_path
-from metadeblur.progress import Bar, Talk, in_words, stopwatch
+from metadeblur.progress import Bar, Talk, stopwatch
 from metadeblur.record import machine, peak_memory_mb, plain, versions
 from metadeblur.report import ShotStory, write_report
 from metadeblur.restore import RestoreSettings, choose_device
@@ -32,18 +30,14 @@ from metadeblur.shot_work import EachFrame, Film, decide_shot, restore_shot, set
 from metadeblur.shots import Scan, Shot, find_shots
 from metadeblur.story import PICTURES, read_story
 from metadeblur.support import MINIMUM_FRAMES, MINIMUM_PATCH
+from metadeblur.telling import tell_about_input, tell_about_output
 from metadeblur.video import EncodeSettings, VideoReader, assemble, whole
 from metadeblur.video.info import VideoInfo
-from metadeblur.video.output import refusals
 from metadeblur.video.timing import TimeTable
-from metadeblur.weights import checksum, imported_path, parameters_digest, reblurrer_path
+from metadeblur.weights import parameters_digest
 
 TOLD_SHOTS = 12  # videos with more shots are summed up
 _DECIDING = ("torch", "av", "opencv-python-headless", "scenedetect-headless")  # libraries that decide what comes out
-
-
-class InputChanged(MetadeblurError):
-    """What a run reads was changed meanwhile: its finished shots are of the one, the next would be of the other."""
 
 
 @dataclass(frozen=True)
@@ -132,14 +126,15 @@ class Run:
         self.forecast: Forecast | None = None  # once it is known how long everything takes
         self.copied = False  # whether the output is a copy of the input
         self.reader = VideoReader(job.source)
-        self._reads = self._read_files()
+        self.reads = Reads.of(self.reader, settings.adaptation if settings.adapt else None)
         check_targets(job, settings.encoding)
         with ExitStack() as locks:
-            self._lock(locks)
+            hold_outputs(job, locks, preview=settings.preview_seconds is not None)
             self.parts, lines = Parts.open(job.output, self._fingerprint(), resume=settings.resume)
+            locks.callback(self._leave_nothing)
+            for line in lines:
+                talk.say(line)
             self._locks = locks.pop_all()
-        for line in lines:
-            talk.say(line)
 
     def __enter__(self) -> Run:
         return self
@@ -148,10 +143,10 @@ class Run:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """End the run; after an error keep the finished shots and say so in it, or without any leave nothing behind."""
-        with self._locks:
+        with self._locks, undisturbed():
             if isinstance(error, Exception) and not isinstance(error, InputChanged):
                 try:
-                    self._refuse_changes()
+                    self.reads.refuse_changes()
                 except InputChanged as cause:  # why it went wrong
                     self.parts.discard()
                     raise cause from error
@@ -159,6 +154,11 @@ class Run:
                 error.add_note(f"{kept(self.parts.finished)}: run it again with --resume to go on")
             else:
                 self.parts.discard()
+
+    def _leave_nothing(self) -> None:
+        """Remove the folder of parts where it holds no finished shot."""
+        if not self.parts.finished:
+            self.parts.discard()
 
     def restore(self) -> dict[str, Any]:
         """Do all of it and return the record."""
@@ -198,7 +198,7 @@ class Run:
             restoration=settings.restoration,
             encoding=settings.encoding,
         )
-        self._tell_about_input()
+        tell_about_input(self.talk, self.reader)
         noted = self.parts.noted("settled")
         if noted is not None:
             self.settle(noted)
@@ -227,7 +227,7 @@ class Run:
         """Join the preview's segments."""
         with ExitStack() as drafts:
             self._join("preview", list(self.preview), self.reader.times.first(sum(self.preview.values())), drafts)
-            self._refuse_changes()
+            self.reads.refuse_changes()
         seconds, target = self.settings.preview_seconds, self.film.targets["preview"]
         self.talk.say(f"preview of {seconds:g} s: {target}; going on with the whole")
 
@@ -270,10 +270,12 @@ class Run:
                 if self.copied:
                     copy_untouched(self.info, drafts.enter_context(whole(self.job.output)))
             record = self._record(records, list(dict.fromkeys(lost)))
-            self._refuse_changes()
+            self.reads.refuse_changes()
             if self.job.report is not None:
                 write_report(self.job.report, record, self._stories(records))
-        self._tell_about_output(record)
+            with undisturbed():
+                drafts.close()
+        tell_about_output(self.talk, self.job, record)
         return record
 
     def _stories(self, records: Sequence[dict[str, Any]]) -> list[ShotStory]:
@@ -361,48 +363,6 @@ class Run:
         segments, target = [self.parts.path(kind, index) for index in indices], self.film.targets[kind]
         return assemble(segments, self.info, target, times=times, draft=drafts.enter_context(whole(target)))
 
-    # --- what must stay as it is -----------------------------------------------------------------------------------
-
-    def _lock(self, locks: ExitStack) -> None:
-        """Keep the outputs for this run alone."""
-        job = self.job
-        with refusals(job.output):
-            locks.enter_context(writing(job.output))
-            if self.settings.preview_seconds is not None:
-                locks.enter_context(writing(preview_path(job.output)))
-        if job.side_by_side is not None:
-            with refusals(job.side_by_side):
-                locks.enter_context(writing(job.side_by_side, "--side-by-side"))
-        if job.report is not None:
-            with refusals(job.report):
-                locks.enter_context(filling(job.report, "--report"))
-
-    def _read_files(self) -> dict[Path, str]:
-        """By what the files that are read can be recognised."""
-        source, settings = self.job.source, self.settings
-        marks = {source: identify_files(self.info.files or [source])}
-        if settings.adapt and settings.adaptation.reblur != "flow":
-            weights = (reblurrer_path(settings.adaptation.reblurrer), imported_path("critic"))
-            marks |= {path: checksum(path) for path in weights if path.is_file()}
-        return marks
-
-    def _refuse_changes(self) -> None:
-        """See that the files that were read are still what they were when the run began.
-
-        Raises:
-            InputChanged: one of them is not.
-        """
-        try:
-            now = self._read_files()
-        except OSError:
-            now = {}
-        changed = next((path for path, mark in self._reads.items() if now.get(path) != mark), None)
-        if changed is not None:
-            raise InputChanged(
-                f"{changed} was changed while it was being read, so nothing was written; run it again when it is "
-                "complete and nothing else writes to it"
-            )
-
     # --- records and lines -----------------------------------------------------------------------------------------
 
     def _fingerprint(self) -> dict[str, Any]:
@@ -410,12 +370,12 @@ class Run:
         settings = self.settings
         parts = {"adaptation": settings.adaptation, "restoration": settings.restoration, "encoding": settings.encoding}
         return {
-            "input": f"{self.job.source.resolve()} {self._reads[self.job.source]}",
+            "input": f"{self.job.source.resolve()} {self.reads.input}",
             "container": self.job.output.suffix.lower(),
             "model": parameters_digest(self.net)[:16],
             "adapt": settings.adapt,
             "fusion": str(fusion_of(self.net)),
-            "reblurrer": [mark for path, mark in self._reads.items() if path != self.job.source],
+            "reblurrer": list(self.reads.weights.values()),
             **{f"{part}.{name}": value for part, values in parts.items() for name, value in plain(values).items()},
             "device": self.device,
             "version": __version__,
@@ -451,28 +411,6 @@ class Run:
         plain_record: dict[str, Any] = plain(record)
         return plain_record
 
-    def _tell_about_input(self) -> None:
-        """Say what is unusual about the input."""
-        name = self.job.source.name
-        info = self.info
-        if info.interlaced_frames == info.frames:
-            self.talk.say(f"{name} is interlaced: it is deinterlaced, one frame for each frame")
-        elif info.interlaced:
-            part = f"{info.interlaced_frames} of {info.frames} frames"
-            self.talk.say(f"{name} is interlaced in parts: {part} are deinterlaced, one frame for each frame")
-        if info.recordings > 1:
-            self.talk.say(f"{name} is {info.recordings} recordings joined: the clock goes on from each to the next")
-        if info.other_videos:
-            others = "the other is" if info.other_videos == 1 else "the others are"
-            this = f"stream {info.stream}, {info.width}x{info.height}"
-            self.talk.say(f"{name} has {info.other_videos + 1} videos: this one is restored ({this}), {others} copied")
-        if self.info.missing:
-            missing = f"{100 * self.info.missing:.0f} % of its bytes are missing"
-            self.talk.say(f"{name} is cut short: {missing}; what is there is restored")
-        damaged = self.reader.times.damaged
-        if damaged:
-            self.talk.say(f"{name} is damaged: {counted(damaged, 'packet')} could not be decoded, left out here")
-
     def _announce(self) -> None:
         """Before a long run, say how long it will take, from a short piece of it that is done for that."""
         shots = self.film.shots
@@ -501,21 +439,6 @@ class Run:
         costs = measured_costs(restorer, window, self.net, settings, work, trial)
         self.forecast = Forecast(self.talk, work, costs, settings.budget_seconds)
         self.forecast.announce()
-
-    def _tell_about_output(self, record: dict[str, Any]) -> None:
-        """Say what was made, how, and how long it took."""
-        if record["untouched"]:
-            how = "sharp already, returned untouched"
-        else:
-            how = f"adaptation used to {100 * record['share']:.0f} %" if record["share"] > 0 else "base model"
-            how += ", frames fused" if any(shot.get("fused") for shot in record["shots"]) else ""
-        for sentence in record["not_kept"]:
-            self.talk.say(f"not kept: {sentence}")
-        self.talk.say(f"{self.job.output}: {how}, {in_words(record['seconds']['total'])}")
-        if self.job.side_by_side is not None:
-            self.talk.say(f"{self.job.side_by_side}: blurred and restored next to each other")
-        if self.job.report is not None:
-            self.talk.say(f"{self.job.report / 'index.html'}: the report")
 
 
 def _steps(settings: AdaptSettings) -> int:

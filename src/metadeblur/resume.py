@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from metadeblur.identity import checksum_of, is_whole, sealed
+from metadeblur.interrupts import undisturbed
 from metadeblur.locks import beside
 from metadeblur.names import counted
 from metadeblur.record import plain, write_whole
@@ -91,7 +92,7 @@ class Parts:
             changed = differences(head["fingerprint"], fingerprint)
             if not changed:
                 parts = cls(folder, fingerprint, shots, head["notes"])
-                damaged = parts.drop_damaged() + (found - len(shots))
+                damaged = found - len(shots) + parts.drop_damaged()
                 if damaged:
                     those = counted(damaged, "finished shot")
                     lines = [f"{those} of {output.name} {'is' if damaged == 1 else 'are'} damaged: made again"]
@@ -104,10 +105,16 @@ class Parts:
             unread = (folder / "state.json").exists()
             why = "the notes of the earlier run are damaged" if unread else "nothing is finished yet"
             lines = [f"nothing to resume for {output.name} ({why}): starting anew"]
-        if folder.exists():
-            shutil.rmtree(folder)
-        folder.mkdir(parents=True)
-        return cls(folder, fingerprint), lines
+        parts = cls(folder, fingerprint)
+        try:
+            with undisturbed():
+                if folder.exists():
+                    shutil.rmtree(folder)
+                folder.mkdir(parents=True)
+        except BaseException:
+            parts.discard()
+            raise
+        return parts, lines
 
     def path(self, kind: str, index: int, suffix: str = "") -> Path:
         """Where the file of one kind for one shot belongs."""

@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
+from metadeblur.interrupts import undisturbed
 from metadeblur.locks import try_lock, unlock
 
 _PREFIX, _MARK = "metadeblur-", "in-use"
@@ -28,11 +29,12 @@ def scratch(place: Path | None = None) -> Iterator[Path]:
     place = place or Path(tempfile.gettempdir())
     sweep(place)
     with using(place / f"{_PREFIX}{uuid4().hex[:8]}") as folder:
-        folder.mkdir(mode=0o700)
         try:
+            folder.mkdir(mode=0o700)
             yield folder
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            with undisturbed():
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
@@ -44,12 +46,15 @@ def using(folder: Path) -> Iterator[Path]:
     """
     # Beside it, and made first: a folder of ours without a file of this kind that is held belongs to nobody.
     path = folder.with_name(f".{folder.name}.{os.getpid()}.{_MARK}")
-    lock = try_lock(path)
+    lock = None
     try:
+        with undisturbed():
+            lock = try_lock(path)
         yield folder
     finally:
         if lock is not None:
-            unlock(lock)
+            with undisturbed():
+                unlock(lock)
 
 
 def sweep(place: Path) -> None:

@@ -249,7 +249,17 @@ def save_deblurrer(
     # The format holds UTF-8 alone, which names need not be.
     about = {**{key: shown(value) for key, value in (metadata or {}).items()}, "format": "pt"} | fuses
     with whole(Path(path)) as partial:
-        partial.write_bytes(save(weights, metadata=about))
+        partial.write_bytes(_in_order(save(weights, metadata=about)))
+
+
+def _in_order(data: bytes) -> bytes:
+    """A safetensors file whose notes stand in order, so that the same weights give the same bytes."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    head = json.loads(data[8:end])
+    head["__metadata__"] = dict(sorted(head["__metadata__"].items()))
+    text = json.dumps(head, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + data[end:]
 
 
 def _fusion(said: str) -> FusionSettings:

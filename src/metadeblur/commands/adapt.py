@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from metadeblur.commands.flags import AdaptationFlags
+from metadeblur.commands.flags import AdaptationFlags, writing_record
 from metadeblur.commands.inputs import needed, refuse_missing
 from metadeblur.errors import MetadeblurError
 from metadeblur.progress import Talk, in_words
@@ -47,15 +47,9 @@ class Adapt:
         """
         refuse_missing([self.input], self.output)
         output = needed(self.output, "metadeblur adapt IN -o WEIGHTS.safetensors")
-        from metadeblur import __version__
-        from metadeblur.decide import decide
-        from metadeblur.networks import recognise
-        from metadeblur.record import machine, versions, write_json
-        from metadeblur.shots import find_shots
-        from metadeblur.video import VideoReader, check_writable, reader_clip
-        from metadeblur.weights import load_deblurrer, parameters_digest, save_deblurrer
+        from metadeblur.locks import writing
+        from metadeblur.video import check_writable
 
-        settings = self.adaptation.settings(guard=self.guard, device=self.device, precision=self.precision)
         check_writable(output)
         if output.is_dir():
             raise MetadeblurError(f"{output}: is a folder; name a file in it, such as {output / 'adapted.safetensors'}")
@@ -63,7 +57,24 @@ class Adapt:
             raise MetadeblurError(
                 f"{output}: weights are written as safetensors; name the file {output.stem}.safetensors"
             )
+        with writing(output), writing_record(self.json):
+            self._adapt(output)
+
+    def _adapt(self, output: Path) -> None:
+        """Do it, with outputs that are this run's alone."""
+        from metadeblur import __version__
+        from metadeblur.decide import decide
+        from metadeblur.identity import identify_files, refuse_change
+        from metadeblur.networks import recognise
+        from metadeblur.record import machine, versions, write_json
+        from metadeblur.shots import find_shots
+        from metadeblur.video import VideoReader, reader_clip
+        from metadeblur.weights import load_deblurrer, parameters_digest, save_deblurrer
+
+        settings = self.adaptation.settings(guard=self.guard, device=self.device, precision=self.precision)
         talk, reader, net = Talk(), VideoReader(self.input), load_deblurrer(self.model)
+        files = reader.info.files or (self.input,)
+        mark = identify_files(files)
         with talk.bar("looking for shots") as bar:
             scan = find_shots(reader, progress=bar)
         shot = max(scan.shots, key=lambda part: part.stop - part.start)
@@ -89,6 +100,7 @@ class Adapt:
             "seed": str(settings.seed),
             "metadeblur": __version__,
         }
+        refuse_change(self.input, files, mark)
         save_deblurrer(model, output, metadata)
         if self.json is not None:
             about = {"input": self.input, "output": output, "model": self.model, "version": __version__}

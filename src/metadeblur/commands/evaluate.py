@@ -105,7 +105,7 @@ class Evaluate:
         from metadeblur.evaluation.protocol import EvaluateSettings, evaluate, read_records
         from metadeblur.evaluation.report import write_tables
         from metadeblur.restore import RestoreSettings
-        from metadeblur.video.output import make_folder
+        from metadeblur.video.output import filling
         from metadeblur.weights import load_deblurrer
 
         settings = EvaluateSettings(
@@ -143,18 +143,20 @@ class Evaluate:
             refuse_within([self.root], output)
         net, talk = load_deblurrer(self.model), Talk()
         settings.refuse(net, self.model)
-        make_folder(output, "evaluate")
         measure_all = None
         if cluster is not None:
             from metadeblur.cluster.evaluating import measure_on_cluster
 
             measure_all = partial(measure_on_cluster, cluster=cluster, talk=talk)
-        with talk.bar("evaluating", "clips") as bar:
+        with filling(output, "evaluate"), talk.bar("evaluating", "clips") as bar:
             clips = make_builtin(output / "clips", bar) if built_in else self.root
-            summary = evaluate(clips, net, output, settings, model=self.model, progress=bar, measure_all=measure_all)
+            summary = evaluate(
+                clips, net, output, settings, model=self.model, progress=bar, measure_all=measure_all, say=talk.say
+            )
+            tables = write_tables(read_records(output, summary), summary, output)
         for note in summary["notes"]:
             talk.say(f"note: {note}")
-        print(write_tables(read_records(output, summary), summary, output))
+        print(tables)
 
 
 def _listed(text: str) -> tuple[str, ...]:

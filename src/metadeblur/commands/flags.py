@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
@@ -131,3 +132,16 @@ class ClusterFlags:
         load_ray(self.cluster)
         gpus = 1.0 if self.worker_gpus is None else self.worker_gpus
         return ClusterSettings(self.cluster, self.workers, self.worker_threads, gpus)
+
+
+@contextmanager
+def writing_record(json: Path | None) -> Iterator[None]:
+    """Keep the file of --json for this run alone; standard output, or none, needs nothing."""
+    if json is None or str(json) == "-":
+        yield
+        return
+    from metadeblur.locks import writing
+    from metadeblur.video.output import refusals
+
+    with refusals(json), writing(json, "--json"):
+        yield

@@ -64,7 +64,6 @@ class Reproduce:
         from metadeblur.evaluation.reproduce import render, reproduce
         from metadeblur.evaluation.runs import ReproduceSettings
         from metadeblur.restore import RestoreSettings
-        from metadeblur.video.output import make_folder
 
         counts = _listed(self.pairs)
         if not all(count.isdigit() for count in counts):
@@ -85,7 +84,6 @@ class Reproduce:
             workers=self.workers,
         )
         refuse_missing([path for path in self.root if str(path) != "builtin"], self.output)
-        make_folder(self.output, "reproduce")
         talk = Talk()
         print(render(reproduce(self.experiment, self.root, self.output, settings, say=talk.say)), end="")
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from metadeblur.commands import UsageError, explain
-from metadeblur.commands.flags import AdaptationFlags, ClusterFlags, Target
+from metadeblur.commands.flags import AdaptationFlags, ClusterFlags, Target, writing_record
 from metadeblur.commands.inputs import refuse_missing
 from metadeblur.errors import MetadeblurError
 from metadeblur.limits import Quality, Seconds, Tile, check
@@ -74,16 +74,23 @@ class Restore:
         """Restore every input; one that cannot be read is named first, and the others are still done."""
         if not self.inputs:
             raise UsageError("restore needs at least one video file or folder of frames: metadeblur restore IN")
-        cluster = self.cluster.settings()
+        self.cluster.settings()  # refuses what makes no sense before anything is loaded
         refuse_missing(self.inputs, self.output)
-        from metadeblur.outputs import plan, unreadable
-        from metadeblur.record import write_json
+        from metadeblur.outputs import plan
         from metadeblur.weights import load_deblurrer
 
         jobs = plan(
             self.inputs, self.output, side_by_side=self.side_by_side, report=self.report, json=self._json_file()
         )
-        talk, settings, net = Talk(), self.run_settings(), load_deblurrer(self.model)
+        with writing_record(self.json):
+            self._restore(jobs, load_deblurrer(self.model), self.run_settings(), Talk())
+
+    def _restore(self, jobs: Sequence[Job], net: nn.Module, settings: RunSettings, talk: Talk) -> None:
+        """Do it, with a file for the record that is this run's alone."""
+        from metadeblur.outputs import unreadable
+        from metadeblur.record import write_json
+
+        cluster = self.cluster.settings()
 
         def failed(error: Exception) -> None:
             if len(jobs) > 1:

@@ -41,7 +41,7 @@ class Synth:
 
         talk, before = Talk(), set(output.iterdir()) if output.is_dir() else set()
         with talk.bar("making clips", "clips") as bar:
-            folders = synthesize(self.inputs, output, self.settings, progress=bar)
+            folders = synthesize(self.inputs, output, self.settings, progress=bar, say=talk.say)
         made = sum(folder not in before for folder in folders)
         kept = f", {len(folders) - made} kept that were there" if made < len(folders) else ""
         talk.say(f"{counted(made, 'clip')} written to {output}{kept}")

@@ -27,7 +27,10 @@ from metadeblur.errors import MetadeblurError
 from metadeblur.limits import RISING, Count, Seed, Share, Within, check
 from metadeblur.linear_light import RESPONSES, Response, to_display, to_linear
 from metadeblur.names import counted
-from metadeblur.video.output import make_folder, whole
+from metadeblur.pictures import is_whole_png
+from metadeblur.plain_files import RECORD, read_object
+from metadeblur.record import write_whole
+from metadeblur.video.output import filling, whole
 
 if TYPE_CHECKING:
     from metadeblur.data.sources import Source
@@ -326,6 +329,7 @@ def synthesize(
     settings: SynthSettings | None = None,
     *,
     progress: Callable[[int, int], None] | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> list[Path]:
     """Make paired clips ``out/<clip>/{blur,sharp}/000000.png`` and ``out/synth.json``, which names every source.
 
@@ -334,12 +338,14 @@ def synthesize(
         out: folder to make; clips that are already there whole are kept, so that a stopped run goes on.
         settings: see :class:`SynthSettings`.
         progress: called with (clips done, clips in all).
+        say: told of clips that are damaged and made again.
 
     Returns:
         The clips' folders.
 
     Raises:
-        MetadeblurError: nothing usable among the inputs, or ``out`` holds clips made with other settings.
+        MetadeblurError: nothing usable among the inputs, ``out`` holds clips made with other settings, or somebody else
+            is writing there.
     """
     settings = settings or SynthSettings()
     from metadeblur.data.sources import load_sources, refuse_within
@@ -367,18 +373,10 @@ def synthesize(
         "sources": [{"name": source.path.name, "sha256": source.sha256} for source in sources],
     }
     text = json.dumps(manifest, indent=1)
-    record, new = out / "synth.json", not out.exists()
-    if record.exists() and record.read_text() != text:
-        raise MetadeblurError(f"{out} holds clips made with other settings or sources; give another folder with -o")
-    make_folder(out, "synth")
-    try:
-        with whole(record) as draft:
-            draft.write_text(text)
-        return list(_clips(photographs, videos, out, settings, progress))
-    except BaseException:
-        if new and not any(path.is_dir() for path in out.iterdir()):
-            shutil.rmtree(out)  # not one clip was made
-        raise
+    with filling(out, "synth"):
+        _refuse_others(out / "synth.json", text)
+        write_whole(out / "synth.json", text.encode())
+        return list(_clips(photographs, videos, out, settings, progress, say))
 
 
 def _clips(
@@ -387,10 +385,14 @@ def _clips(
     out: Path,
     settings: SynthSettings,
     progress: Callable[[int, int], None] | None,
+    say: Callable[[str], None],
 ) -> Iterator[Path]:
     """Make the clips that are not there yet, and give the folders of all."""
     for number in range(settings.clips):
         folder = out / f"clip_{number:05d}"
+        if folder.exists() and not _is_whole(folder):
+            say(f"{folder} is damaged and is made again")
+            shutil.rmtree(folder)
         if not folder.exists():
             seed = int.from_bytes(hashlib.sha256(f"{settings.seed}/{number}".encode()).digest()[:8], "big")
             rng = np.random.default_rng(seed)
@@ -406,6 +408,23 @@ def _clips(
         yield folder
 
 
+def _refuse_others(record: Path, text: str) -> None:
+    """Refuse a folder with clips that were made otherwise than ``text`` says, or nobody knows how."""
+    if not record.exists() or record.read_bytes() == text.encode():
+        return
+    try:
+        read_object(record, RECORD)
+    except MetadeblurError as error:
+        if any(record.parent.glob("clip_*")):
+            raise MetadeblurError(
+                f"{record}: is damaged, so nobody knows how the clips beside it were made; give another folder with -o"
+            ) from error
+    else:
+        raise MetadeblurError(
+            f"{record.parent} holds clips made with other settings or sources; give another folder with -o"
+        )
+
+
 def _write_clip(folder: Path, pairs: Iterator[tuple[Bytes, Bytes]]) -> None:
     """Write the frames under a temporary name; the folder appears when it is whole."""
     with whole(folder) as partial:
@@ -414,3 +433,10 @@ def _write_clip(folder: Path, pairs: Iterator[tuple[Bytes, Bytes]]) -> None:
         for index, pair in enumerate(pairs):
             for side, frame in zip(("blur", "sharp"), pair, strict=True):
                 write_png(partial / side / f"{index:06d}.png", frame, cv2.IMWRITE_PNG_COMPRESSION, 1)
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether both sides of a clip have the same frames, each as it was written."""
+    sides = [sorted((folder / side).glob("*.png")) for side in ("blur", "sharp")]
+    names = [[path.name for path in side] for side in sides]
+    return names[0] == names[1] != [] and all(is_whole_png(path.read_bytes()) for side in sides for path in side)

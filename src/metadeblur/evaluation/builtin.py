@@ -115,7 +115,7 @@ def make_builtin(out: Path, progress: Callable[[int, int, str], None] | None = N
     for number, clip in enumerate(CLIPS):
         if progress:
             progress(number, len(CLIPS), f"making {clip.name}")
-        if not (out / clip.name).is_dir():
+        if _kept(out / clip.name) is None:
             with whole(out / clip.name) as partial:
                 _write(partial, film(clip))
     found = open_benchmark(out, "plain")
@@ -136,6 +136,16 @@ def refuse_unfit(settings: EvaluateSettings) -> None:
         raise MetadeblurError(
             f"crop is {settings.crop}; the built-in clips are {WIDTH}x{HEIGHT}, so give {HEIGHT} or less"
         )
+
+
+def _kept(folder: Path) -> dict[str, Any] | None:
+    """The fingerprint of a clip that is there already, None where it is not, or not whole."""
+    if any(len(list((folder / side).glob("*.png"))) != FRAMES for side in ("blur", "sharp")):
+        return None
+    try:
+        return fingerprint(folder)
+    except (MetadeblurError, OSError):
+        return None
 
 
 def compare(here: dict[str, Any], known: dict[str, Any]) -> str:

@@ -23,16 +23,18 @@ from metadeblur.data.paired import read_trial
 from metadeblur.errors import MetadeblurError
 from metadeblur.evaluation.measures import measure_for
 from metadeblur.evaluation.rows import measure_row
+from metadeblur.evaluation.sealed import read_sealed, write_sealed
 from metadeblur.evaluation.summary import HARM_DB
-from metadeblur.plain_files import RECORD, read_object
 from metadeblur.reblur import Reblurrer
 from metadeblur.reblur.flow import FlowReblurrer, fit_flow_reblurrer
 from metadeblur.reblur.motion import ClipMotion, MotionField
-from metadeblur.record import plain, write_json
+from metadeblur.record import plain
 from metadeblur.restore import RestoreSettings
 from metadeblur.sharpened import Shrunk
 from metadeblur.support import Place, choose_support
 from metadeblur.weights import parameters_digest
+
+_NEEDED = ("clip", "kind", "seed", "base", "whole", "guarded", "share", "reasons", "conditions")  # of a record
 
 KINDS = ("honest", "direction", "colour", "rate", "other clip")
 """Nothing spoilt; blur turned by 90 degrees; pseudo-blurred patches with a colour cast; 100 times the learning rate;
@@ -142,11 +144,10 @@ def guard_trial(
         base: float | None = None
         for kind, seed in tries:
             path = out / f"{clip.name.replace('/', '_')}-{kind.replace(' ', '_')}-{seed}.json"
-            if path.is_file():
-                record = read_object(path, RECORD)
-                if record.get("conditions") != conditions:
-                    raise MetadeblurError(f"{path} was measured under other settings; give another folder")
-            else:
+            record = _known(path)
+            if record is not None and record["conditions"] != conditions:
+                raise MetadeblurError(f"{path} was measured under other settings; give another folder")
+            if record is None:
                 say(f"{clip.name}: {kind}, seed {seed}")
                 if base is None:
                     base = measure_row(clip, net, measure_for("plain"), restoration)["psnr"]
@@ -160,9 +161,19 @@ def guard_trial(
                 record |= {"whole": whole, "guarded": guarded, "share": outcome.share}
                 record["reasons"] = [asdict(reason) for reason in outcome.reasons]
                 record = dict(plain(record))
-                write_json(record, path)
+                write_sealed(record, path)
             records.append(record)
     return records
+
+
+def _known(path: Path) -> dict[str, Any] | None:
+    """The record of an earlier run, None where there is none that is whole."""
+    if not path.is_file():
+        return None
+    try:
+        return read_sealed(path)
+    except MetadeblurError:
+        return None
 
 
 def verdict(records: Sequence[dict[str, Any]]) -> dict[str, Any]:

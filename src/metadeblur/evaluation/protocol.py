@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import nn
 
+from metadeblur.cluster.cargo import remove_deliveries
 from metadeblur.data.layouts import Benchmark, ClipFolder, open_benchmark
 from metadeblur.data.paired import read_trial
 from metadeblur.errors import MetadeblurError
@@ -22,9 +23,10 @@ from metadeblur.evaluation.sealed import read_sealed, write_sealed
 from metadeblur.evaluation.settings import EvaluateSettings
 from metadeblur.evaluation.summary import summarize
 from metadeblur.evaluation.trial import evaluate_clip
+from metadeblur.identity import identify_files
 from metadeblur.locks import beside
 from metadeblur.record import machine, plain, versions, write_json
-from metadeblur.video.output import make_folder
+from metadeblur.video.output import filling
 
 __all__ = [
     "EvaluateSettings",
@@ -36,6 +38,8 @@ __all__ = [
     "read_records",
     "record_path",
 ]
+
+_NEEDED = ("clip", "frames", "psnr", "ssim", "per_frame", "seconds", "share", "conditions")  # of a record
 
 Progress = Callable[[int, int, str], None]  # (clips done, clips in all, what is going on)
 
@@ -49,6 +53,7 @@ class Job:
     settings: EvaluateSettings
     measure: Measure
     conditions: dict[str, Any]
+    mark: str = ""  # by which the clip's files are recognised
 
     @property
     def path(self) -> Path:
@@ -83,6 +88,7 @@ def evaluate(
     model: str = "",
     progress: Progress | None = None,
     measure_all: MeasureAll | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Evaluate a deblurrer on paired clips.
 
@@ -94,34 +100,55 @@ def evaluate(
         model: how the records call the deblurrer.
         progress: called before each step of the work.
         measure_all: has the clips measured elsewhere; by default it is done here, in ``settings.workers`` processes.
+        say: told what of an earlier run cannot be used.
 
     Returns:
         What ``summary.json`` holds: see :func:`metadeblur.evaluation.summary.summarize`, and the same for ``apart``.
 
     Raises:
-        MetadeblurError: no clips, unpaired frames, records of other settings to resume, see the rooms used.
+        MetadeblurError: no clips, unpaired frames, records of other settings to resume, a clip that was changed
+            meanwhile, somebody else who writes into the folder, see the rooms used.
     """
     settings = settings or EvaluateSettings()
     found = root if isinstance(root, Benchmark) else None
     benchmark = found or open_benchmark(Path(str(root)), settings.layout, part=settings.part, inputs=settings.inputs)
     folders = _chosen(benchmark, settings)
-    make_folder(out, "evaluate")
     conditions = settings.conditions(net, model, benchmark)
     measure = measure_for(benchmark.layout, settings.ssim)
-    jobs = [Job(folder, out, settings, measure, conditions) for folder in folders]
-    if measure_all is not None:
-        measure_all(jobs, net, progress)
-    elif settings.workers == 1:
-        for number, job in enumerate(jobs):
-            measure_job(job, net, _counting(progress, number, len(jobs), job.folder.name))
-    else:
-        from metadeblur.evaluation.workers import measure_side_by_side
+    jobs = [Job(folder, out, settings, measure, conditions, _mark(folder)) for folder in folders]
+    with filling(out, "evaluate"):
+        remove_deliveries(out)
+        left = [job for job in jobs if not is_measured(job, say)]
+        if measure_all is not None:
+            measure_all(jobs, net, progress)
+        elif settings.workers == 1:
+            for number, job in enumerate(jobs):
+                measure_job(job, net, _counting(progress, number, len(jobs), job.folder.name))
+        else:
+            from metadeblur.evaluation.workers import measure_side_by_side
 
-        measure_side_by_side(jobs, net, settings.workers, progress)
-    records = [read_sealed(job.path) for job in jobs]
-    summary = _summary(records, settings, benchmark, conditions)
-    write_json(summary, out / "summary.json")
+            measure_side_by_side(jobs, net, settings.workers, progress)
+        for job in left:
+            _refuse_change(job)
+        records = [read_sealed(job.path) for job in jobs]
+        summary = _summary(records, settings, benchmark, conditions)
+        write_json(summary, out / "summary.json")
     return summary
+
+
+def _mark(folder: ClipFolder) -> str:
+    """By what the files of a clip are recognised."""
+    return identify_files([*folder.blurred, *folder.sharp])
+
+
+def _refuse_change(job: Job) -> None:
+    """See that a clip still is what it was when it began to be measured; otherwise its record is taken away."""
+    if _mark(job.folder) != job.mark:
+        job.path.unlink(missing_ok=True)
+        raise MetadeblurError(
+            f"{job.folder.name} was changed while it was being measured, so its figures were not kept; run it again "
+            "with --resume when nothing else writes to it"
+        )
 
 
 def _chosen(benchmark: Benchmark, settings: EvaluateSettings) -> list[ClipFolder]:
@@ -141,15 +168,27 @@ def _counting(progress: Progress | None, number: int, count: int, name: str) -> 
     return (lambda stage: progress(number, count, f"{name}: {stage}")) if progress else None
 
 
-def is_measured(job: Job) -> bool:
+def is_measured(job: Job, say: Callable[[str], None] = lambda _: None) -> bool:
     """Whether a run under the same conditions wrote the clip's record before and it may be kept.
+
+    Args:
+        job: the clip.
+        say: told why a record that is there does not count.
 
     Raises:
         MetadeblurError: a record of other conditions is there that is to be kept, or a damaged one.
     """
     if not job.settings.resume or not job.path.exists():
         return False
-    if read_sealed(job.path).get("conditions") != job.conditions:
+    try:
+        record = read_sealed(job.path)
+    except MetadeblurError:
+        say(f"{job.path}: the record is damaged; {job.folder.name} is measured again")
+        return False
+    if record.get("input") != job.mark:
+        say(f"{job.path}: the frames of {job.folder.name} were changed since; it is measured again")
+        return False
+    if record.get("conditions") != job.conditions:
         raise MetadeblurError(
             f"{job.path} was measured under other settings; give another folder with -o, or drop --resume"
         )
@@ -161,10 +200,11 @@ def measure_job(job: Job, net: nn.Module, say: Callable[[str], None] | None = No
     if is_measured(job):
         return
     clip = read_trial(job.folder, crop=job.settings.crop, frames=job.settings.frames)
-    ledger = Ledger(ledger_path(job.path), job.conditions, keep=job.settings.resume)
+    conditions = {**job.conditions, "input": job.mark}
+    ledger = Ledger(ledger_path(job.path), conditions, keep=job.settings.resume)
     pictures = job.out / "pictures" / job.path.stem
     record = evaluate_clip(clip, net, job.settings, measure=job.measure, ledger=ledger, pictures=pictures, say=say)
-    write_sealed(record | {"conditions": job.conditions}, job.path)
+    write_sealed(record | {"conditions": job.conditions, "input": job.mark}, job.path)
     ledger.forget()
 
 

@@ -25,6 +25,7 @@ from metadeblur.names import utf8
 from metadeblur.page import section, text
 from metadeblur.pictures import Picture, data_uri, encode_png, side_by_side
 from metadeblur.record import machine, plain, versions, write_json, write_whole
+from metadeblur.video.output import filling
 
 PAIRS = (5, 10, 20, 40)  # M that figure6 compares
 PAIRS_SMALL = (2, 4, 8)
@@ -68,6 +69,14 @@ def reproduce(
     settings = settings or ReproduceSettings()
     if name not in EXPERIMENTS:
         raise MetadeblurError(f"experiment {name!r} is not known; allowed: {', '.join(EXPERIMENTS)}")
+    with filling(out, "reproduce"):
+        return _reproduced(name, roots, out, settings, say)
+
+
+def _reproduced(
+    name: str, roots: Sequence[Path | str], out: Path, settings: ReproduceSettings, say: Callable[[str], None]
+) -> Experiment:
+    """The same, once it is known that there is such an experiment and nobody else runs it there."""
     make, cells = EXPERIMENTS[name]
     plan = make_plan(roots, out, settings, say)
     datasets, networks = plan.here()

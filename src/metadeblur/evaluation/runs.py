@@ -220,7 +220,7 @@ class Plan:
             workers=self.settings.workers,
         )
         self.say(f"{network} on {dataset}: {variant}{f', seed {seed}' if seed else ''}")
-        self.kept[out] = evaluate(benchmark, net or own, out, settings, model=name)
+        self.kept[out] = evaluate(benchmark, net or own, out, settings, model=name, say=self.say)
         return self.kept[out]
 
     def _frames(self) -> int:

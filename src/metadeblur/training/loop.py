@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
-import os
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
@@ -15,14 +16,14 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
-from metadeblur.checkpoints import load_pickled
 from metadeblur.errors import MetadeblurError
 from metadeblur.limits import Seed, Share, Within, check
 from metadeblur.pictures import Picture, encode_png
-from metadeblur.progress import people
+from metadeblur.progress import Talk, people
+from metadeblur.training.checkpoint import saved_state, write_checkpoint
 from metadeblur.training.curves import write_curves
 from metadeblur.training.workers import Workers
-from metadeblur.video.output import make_folder, whole
+from metadeblur.video.output import filling, whole
 
 
 @dataclass(frozen=True)
@@ -122,14 +123,15 @@ def run(
 ) -> int:
     """Train until ``settings.steps``.
 
-    Writes ``out/checkpoint.pt``, ``log.csv``, ``validation.csv``, ``curves.html`` and ``pictures/``; with several
-    processes the first one does. A run that was stopped goes on to the same weights and the same log.
+    Writes ``out/checkpoint.pt`` (and keeps the one before it), ``log.csv``, ``validation.csv``, ``curves.html`` and
+    ``pictures/``; with several processes the first one does. A run that was stopped goes on to the same weights and the
+    same log.
 
     Args:
         trainee: what is trained; left in its final state.
         settings: see :class:`LoopSettings`.
         out: the run's folder.
-        resume: go on from ``out/checkpoint.pt`` where it exists.
+        resume: go on from ``out/checkpoint.pt`` where it exists, or from the one before where it is damaged.
         quiet: no progress bar.
         workers: the processes that train together; this one alone if not given.
         items: patches a step, for the throughput that is shown.
@@ -138,13 +140,21 @@ def run(
         The number of the last step.
 
     Raises:
-        MetadeblurError: ``out`` holds a checkpoint and ``resume`` was not asked for, a schedule that is not known, or
-            figures that are not finite.
+        MetadeblurError: ``out`` holds a checkpoint and ``resume`` was not asked for, it was made with other settings,
+            none is whole, somebody else trains there, a schedule that is not known, or figures that are not finite.
     """
     workers = workers or Workers(torch.device("cpu"))
-    saved = workers.agree(_saved(out, resume=resume) if workers.leads else None)
-    if isinstance(saved, MetadeblurError):
-        raise saved
+    with ExitStack() as locks:
+        saved = workers.agree(_begin(out, locks, resume=resume, quiet=quiet) if workers.leads else None)
+        if isinstance(saved, MetadeblurError):
+            raise saved
+        return _steps(trainee, settings, out, saved, quiet=quiet, workers=workers, items=items)
+
+
+def _steps(
+    trainee: Trainee, settings: LoopSettings, out: Path, saved: Any, *, quiet: bool, workers: Workers, items: int
+) -> int:
+    """Train from a checkpoint, or from the start where there is none; returns the number of the last step."""
     first, meter = 0, _Meter()
     if saved is not None:
         first, meter = _go_on(trainee, saved, out)
@@ -178,8 +188,7 @@ def run(
             due = time.monotonic() - saved_at > settings.checkpoint_minutes * 60
             if due or done == settings.steps:
                 state = {"step": done, "trainee": trainee.state_dict(), "meter": meter.state()}
-                with whole(out / "checkpoint.pt") as partial:
-                    torch.save(state, partial)
+                write_checkpoint(state, out)
                 saved_at = time.monotonic()
     return settings.steps
 
@@ -208,19 +217,14 @@ class _Meter:
         return {"sums": self.sums, "seconds": self.seconds, "count": self.count}
 
 
-def _saved(out: Path, *, resume: bool) -> Any:
-    """The checkpoint to go on from, None for a new run, or the error that there is one nobody asked for."""
+def _begin(out: Path, locks: ExitStack, *, resume: bool, quiet: bool) -> Any:
+    """The checkpoint to go on from, None for a new run, or what stands against either; keeps others out of the folder.
+
+    An error is returned: the other processes must hear of it.
+    """
     try:
-        make_folder(out, "training")
-    except MetadeblurError as error:
-        return error
-    checkpoint = out / "checkpoint.pt"
-    if not os.path.lexists(checkpoint):
-        return None
-    if not resume:
-        return MetadeblurError(f"{checkpoint} is there already; go on with --resume, or give another folder with -o")
-    try:
-        return load_pickled(checkpoint)
+        locks.enter_context(filling(out, "training"))
+        return saved_state(out, resume=resume, say=Talk(quiet=quiet).say)
     except MetadeblurError as error:
         return error
 
@@ -308,22 +312,35 @@ def _tensorboard(out: Path, first: int) -> Any:
 
 def _append(path: Path, row: dict[str, float]) -> None:
     """Add one line to a CSV file, with a head line when it is new."""
-    new = not path.exists()
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, fieldnames=list(row))
+    if not path.exists() or path.stat().st_size == 0:
+        writer.writeheader()
+    writer.writerow({name: round(value, 6) for name, value in row.items()})
     with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(row))
-        if new:
-            writer.writeheader()
-        writer.writerow({name: round(value, 6) for name, value in row.items()})
+        file.write(text.getvalue())
 
 
 def _drop_after(path: Path, step: int) -> None:
-    """Keep the lines of a CSV file up to a step."""
+    """Keep the lines of a CSV file up to a step; one that was cut short by the end of a run is none."""
     if not path.exists():
         return
-    with path.open(newline="") as file:
-        reader = csv.DictReader(file)
-        names, rows = reader.fieldnames or [], [row for row in reader if float(row["step"]) <= step]
+    with path.open(newline="", errors="replace") as file:
+        reader = csv.DictReader(line.replace("\0", "") for line in file)
+        names, rows = list(reader.fieldnames or []), [row for row in reader if _is_whole(row) and _step(row) <= step]
+    if not rows:
+        path.unlink()
+        return
     with whole(path) as partial, partial.open("w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=names)
         writer.writeheader()
         writer.writerows(rows)
+
+
+def _is_whole(row: Mapping[str | None, Any]) -> bool:
+    """Whether a line of figures has all its columns, and a step."""
+    return None not in row and None not in row.values() and str(row.get("step", "")).replace(".", "").isdigit()
+
+
+def _step(row: Mapping[str, Any]) -> float:
+    return float(row["step"])

@@ -15,6 +15,7 @@ import torch
 
 from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
+from metadeblur.interrupts import undisturbed
 from metadeblur.locks import beside, writing
 from metadeblur.names import counted, for_ffmpeg
 from metadeblur.scratch import scratch
@@ -180,7 +181,8 @@ def write_clip(
                     writer.write(frame)
             assemble([segment], info, path, times=times)
         finally:
-            remove(segment)
+            with undisturbed():
+                remove(segment)
 
 
 def _clip_info(clip: Clip, path: Path) -> VideoInfo:

@@ -12,8 +12,9 @@ from pathlib import Path
 import av
 
 from metadeblur.errors import MetadeblurError
+from metadeblur.interrupts import undisturbed
 from metadeblur.limited import NO_MORE_THREADS, is_thread_limit
-from metadeblur.locks import beside, writing
+from metadeblur.locks import beside, held_while, writing
 from metadeblur.names import refuse_long
 
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -39,22 +40,24 @@ class Unfinished:
     def finish(self) -> None:
         """Have the disk hold all of it, then give it its name; what was there before is replaced."""
         flush(self.path)
-        aside = self._target.is_dir()
-        if aside:  # a folder cannot be replaced in one step
-            self._target.rename(self._replaced)
-        try:
-            self.path.replace(self._target)
-        except OSError:
+        with undisturbed():
+            aside = self._target.is_dir()
+            if aside:  # a folder cannot be replaced in one step
+                self._target.rename(self._replaced)
+            try:
+                self.path.replace(self._target)
+            except OSError:
+                if aside:
+                    self._replaced.rename(self._target)
+                raise
+            flush_names(self._target.parent)
             if aside:
-                self._replaced.rename(self._target)
-            raise
-        flush_names(self._target.parent)
-        if aside:
-            remove(self._replaced)
+                remove(self._replaced)
 
     def discard(self) -> None:
         """Remove what was written, if it has not got its name yet."""
-        remove(self.path)
+        with undisturbed():
+            remove(self.path)
 
 
 @contextmanager
@@ -88,6 +91,32 @@ def refusals(target: Path) -> Iterator[None]:
         raise
     except (OSError, av.FFmpegError) as error:
         raise MetadeblurError(_reason(target, error)) from error
+
+
+@contextmanager
+def filling(folder: Path, what: str, flag: str = "-o") -> Iterator[None]:
+    """A folder of results that nobody else writes into while the block goes on; made where missing.
+
+    It is taken away again if it was made for this and nothing has come into it.
+
+    Args:
+        folder: the folder.
+        what: needs it, in an error's words.
+        flag: that names it.
+
+    Raises:
+        MetadeblurError: somebody else is writing into it, it is a file, or may not be made or written to.
+    """
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    make_folder(folder, what)
+    try:
+        with refusals(folder), held_while(folder / ".metadeblur-lock", folder, flag):
+            yield
+    finally:
+        with undisturbed():
+            for place in missing:
+                with suppress(OSError):  # something is in it
+                    place.rmdir()
 
 
 def make_folder(folder: Path, what: str) -> None:
