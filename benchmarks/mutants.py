@@ -2,7 +2,7 @@
 
 Run:  python benchmarks/mutants.py -o FOLDER [--count 500] [--seed 0]
 
-Files: videos (mp4, mkv, avi, ts, gif, webm), folders of pictures (PNG, TIFF, JPEG), weights (safetensors, a PyTorch
+Files: videos (mp4, mkv, avi, ts, gif, webm, mov), folders of pictures (PNG, TIFF, JPEG), weights (safetensors, a PyTorch
 checkpoint in both formats), a settings file, paired clips, a record that evaluate --resume keeps, a training's
 checkpoint. Changes: bytes flipped, cut off, put in, blocks swapped or zeroed, fields of the head set to values at their
 limits; in text, numbers replaced and lines lost or doubled.
@@ -19,6 +19,7 @@ The files that went wrong are kept in FOLDER/wrong, and FOLDER/mutants.json coun
 from __future__ import annotations
 
 import argparse
+import importlib
 import io
 import json
 import os
@@ -52,6 +53,12 @@ FRAMES = 5
 MEMORY = 3 << 30  # bytes that a process may take beyond what this one has
 PROCESSOR_SECONDS = 60
 PATIENCE = 600  # seconds on the clock, for a machine that does much else
+_MANY = 100  # files from which on the good ones are tried first
+_LATE = (  # rooms that commands enter late; here once, so that not every process has to
+    *(f"metadeblur.commands.{name}" for name in ("restore", "evaluate", "train", "weights")),
+    *(f"metadeblur.{name}" for name in ("pipeline", "outputs", "importing", "evaluation.report", "evaluation.builtin")),
+    *("metadeblur.training.loop", "torch._dynamo", "scenedetect"),
+)
 _FILE_BYTES = 200 << 20  # that a process may write to one file
 _FAST = ["--no-adapt", "--no-fuse", "--tile", "0", "--precision", "fp32"]
 _RAW = re.compile(r"Traceback|METADEBLUR_DEBUG|\w+(Error|Exception)\b")  # Python's own words
@@ -94,8 +101,10 @@ def run(count: int, seed: int, folder: Path) -> dict[str, int]:
     os.environ[FOLDER_VARIABLE] = "imported"  # below the folder that a command works in
     torch.set_num_threads(1)  # threads are not there in a forked process
     cv2.setNumThreads(0)
+    for room in _LATE:
+        importlib.import_module(room)
     made = {kind.name: _made(kind, folder / "good" / kind.name) for kind in KINDS}
-    for kind in KINDS[:count]:
+    for kind in KINDS if count >= _MANY else ():
         outcome, why = _outcome(kind, made[kind.name], None, folder / "work")
         if outcome != "result":
             raise RuntimeError(f"the good file of {kind.name} ends as {outcome}: {why}")
@@ -415,11 +424,6 @@ def _record(folder: Path) -> Path:
     return folder / "out" / "one.json"
 
 
-def _clips_and_net(folder: Path) -> Path:
-    _safetensors(folder)
-    return _clips(folder)
-
-
 def _resumed(folder: Path) -> Path:
     """A training's checkpoint, after the first of two steps."""
     _settings(folder)
@@ -432,25 +436,44 @@ def _resumed(folder: Path) -> Path:
 _NESTED = {"checkpoint": 1, "png folder": 1, "tiff folder": 1, "jpeg folder": 1, "paired clips": 3, "record": 1}
 """How many folders below the one that it works in the file to change lies, where it does."""
 
-_RESTORE = ["restore", "in", "-o", "out", *_FAST]
-
+_SMALL = [*_FAST, "--model", "net.safetensors"]  # a network of next to no work
+_RESTORE = ["restore", "in", "-o", "out", *_SMALL]
 _TRAIN = ["train", "deblur", "--config", "train.toml", "--batch", "1", "--patch", "32", "-o", "run"]
+
+
+def _with_net(make: Callable[[Path], Path]) -> Callable[[Path], Path]:
+    """The file to change, with the network's weights beside it."""
+
+    def both(folder: Path) -> Path:
+        _safetensors(folder)
+        return make(folder)
+
+    return both
+
+
+def _video_kind(suffix: str, codec: str, pixels: str = "yuv420p") -> Kind:
+    words = ["restore", f"in.{suffix}", "-o", "out.mkv", *_SMALL]
+    return Kind(suffix, _with_net(_video(suffix, codec, pixels)), words, "out.mkv")
+
 
 KINDS = (
     Kind("mp4", _video("mp4", "libx264"), ["restore", "in.mp4", "-o", "out.mkv", *_FAST], "out.mkv"),
-    Kind("mkv", _video("mkv", "ffv1"), ["restore", "in.mkv", "-o", "out.mkv", *_FAST], "out.mkv"),
-    Kind("png folder", _folder_of("png"), _RESTORE, "out"),
-    Kind("safetensors", _frames_beside(_safetensors), [*_RESTORE, "--model", "net.safetensors"], "out"),
-    Kind("pytorch zip", _frames_beside(_checkpoint), [*_RESTORE, "--model", "net.pth"], "out"),
+    _video_kind("mkv", "ffv1"),
+    Kind("png folder", _with_net(_folder_of("png")), _RESTORE, "out"),
+    Kind("safetensors", _frames_beside(_safetensors), _RESTORE, "out"),
+    Kind(
+        "pytorch zip", _frames_beside(_checkpoint), ["restore", "in", "-o", "out", *_FAST, "--model", "net.pth"], "out"
+    ),
     Kind("record", _record, _EVALUATE, "out", text=True),
-    Kind("avi", _video("avi", "mpeg4"), ["restore", "in.avi", "-o", "out.mkv", *_FAST], "out.mkv"),
-    Kind("ts", _video("ts", "mpeg2video"), ["restore", "in.ts", "-o", "out.mkv", *_FAST], "out.mkv"),
-    Kind("gif", _video("gif", "gif", "rgb8"), ["restore", "in.gif", "-o", "out.mkv", *_FAST], "out.mkv"),
-    Kind("webm", _video("webm", "libvpx-vp9"), ["restore", "in.webm", "-o", "out.mkv", *_FAST], "out.mkv"),
-    Kind("tiff folder", _folder_of("tif"), _RESTORE, "out"),
-    Kind("jpeg folder", _folder_of("jpg"), _RESTORE, "out"),
+    _video_kind("avi", "mpeg4"),
+    _video_kind("ts", "mpeg2video"),
+    _video_kind("gif", "gif", "rgb8"),
+    _video_kind("webm", "libvpx-vp9"),
+    _video_kind("mov", "prores_ks", "yuva444p10le"),
+    Kind("tiff folder", _with_net(_folder_of("tif")), _RESTORE, "out"),
+    Kind("jpeg folder", _with_net(_folder_of("jpg")), _RESTORE, "out"),
     Kind("pytorch, older", _older_checkpoint, ["weights", "import", "mimo-unet", "net.pkl"], "imported"),
-    Kind("paired clips", _clips_and_net, _EVALUATE, "out"),
+    Kind("paired clips", _with_net(_clips), _EVALUATE, "out"),
     Kind("settings", _settings, [*_TRAIN, "--steps", "1"], "run", text=True),
     Kind("checkpoint", _resumed, [*_TRAIN, "--steps", "2", "--resume"], "run"),
 )
