@@ -15,7 +15,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Generator, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import cv2
@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from metadeblur.backprojection import BackProjectionSettings, back_project
+from metadeblur.brightness import Match, differs, match, small
 from metadeblur.limits import Pixels, Positive, Within, check
 from metadeblur.linear_light import Response
 from metadeblur.optical_flow import dense_flow
@@ -138,6 +139,20 @@ class _Frame:
     grey: Array  # (h, w) uint8
     detail: Array  # (h, w) float32, local gradient energy
     change: Array  # (h, w) float32, local mean square of what the network changed
+    compared: Array  # (h', w', 3) float32, the blurred one reduced to what brightness is compared on
+    agreement: Array | None = None  # (h', w'), of a frame brought to another's brightness, in the other's coordinates
+
+    def brought(self, how: Match) -> _Frame:
+        """The frame in another's brightness."""
+        picture = how.applied(self.picture.astype(np.float32) / np.float32(_LEVELS))
+        return replace(
+            self,
+            picture=np.rint(picture * _LEVELS).astype(np.uint16),
+            small=how.applied(self.small),
+            detail=self.detail * how.contrast**2,
+            change=self.change * how.contrast**2,
+            agreement=how.seen,
+        )
 
 
 class _Pass(ABC):
@@ -148,6 +163,8 @@ class _Pass(ABC):
         self.radius = radius
         self.frames: OrderedDict[int, _Frame] = OrderedDict()
         self.flows: dict[tuple[int, int], Array] = {}
+        self.lights: dict[tuple[int, int], Match | None] = {}
+        self.steps: set[int] = set()  # frames of another brightness than the one before them
         self.came = self.gone = 0
 
     def through(self, pairs: Iterable[tuple[Tensor, Tensor]]) -> Generator[tuple[Tensor, Tensor], None, None]:
@@ -162,6 +179,9 @@ class _Pass(ABC):
     def take(self, blurred: Tensor, restored: Tensor) -> None:
         """Take the next frame in."""
         self.frames[self.came] = _prepared(blurred, restored, self.settings.pixels)
+        before = self.frames.get(self.came - 1)
+        if before is not None and differs(before.compared, self.frames[self.came].compared):
+            self.steps.add(self.came)
         self.came += 1
 
     def made(self, number: int) -> Tensor:
@@ -177,25 +197,49 @@ class _Pass(ABC):
         self.gone += 1
         for old in [key for key in self.frames if key < self.gone - self.radius]:
             del self.frames[old]
-        self.flows = {key: flow for key, flow in self.flows.items() if min(key) >= self.gone - self.radius}
+        oldest = self.gone - self.radius
+        self.flows = {key: flow for key, flow in self.flows.items() if min(key) >= oldest}
+        self.lights = {key: light for key, light in self.lights.items() if min(key) >= oldest}
+        self.steps = {step for step in self.steps if step > oldest}
         return ready
 
     def _explaining(self, number: int, picture: Array, settings: BackProjectionSettings) -> Array:
         """A picture (H, W, 3) of a frame, corrected where the exposure is known and neighbours tell the motion."""
-        if self.settings.exposure is None or not {number - 1, number + 1} <= self.frames.keys():
+        around = (number + 1, number - 1)
+        if self.settings.exposure is None or not all(self._comparable(number, other) for other in around):
             return picture
         seen = self.frames[number].seen
         start = _reduced(picture, seen.shape[1::-1])
-        flows = (steady(self._flow(number, other)) for other in (number + 1, number - 1))
+        flows = (steady(self._flow(number, other)) for other in around)
         better = back_project(seen, start, *parabola(*flows), self.settings.exposure, self.settings.response, settings)
         if better.shape == picture.shape:
             return better
         whole = picture.shape[1::-1]
         return np.asarray(picture + cv2.resize(better - start, whole, interpolation=cv2.INTER_CUBIC))
 
+    def _comparable(self, number: int, other: int) -> bool:
+        """Whether another frame is here and shows what a frame does, once it is as bright."""
+        if not {number, other} <= self.frames.keys():
+            return False
+        return not self._differ(number, other) or self._light(number, other) is not None
+
+    def _differ(self, number: int, other: int) -> bool:
+        """Whether brightness changes between two frames."""
+        return not self.steps.isdisjoint(range(min(number, other) + 1, max(number, other) + 1))
+
+    def _light(self, number: int, other: int) -> Match | None:
+        """What brings another frame to a frame's brightness; None: nothing is needed, or would help."""
+        if not self._differ(number, other):
+            return None
+        if (number, other) not in self.lights:
+            self.lights[number, other] = match(self.frames[number].compared, self.frames[other].compared)
+        return self.lights[number, other]
+
     def _flow(self, source: int, target: int) -> Array:
         if (source, target) not in self.flows:
-            self.flows[source, target] = dense_flow(self.frames[source].grey, self.frames[target].grey)
+            light, there = self._light(source, target), self.frames[target].grey
+            there = there if light is None else light.applied_grey(there)
+            self.flows[source, target] = dense_flow(self.frames[source].grey, there)
         return self.flows[source, target]
 
 
@@ -222,11 +266,13 @@ class _Fused(_Pass):
         total = frame.picture.astype(np.float32)
         weights = np.ones((height, width), np.float32)
         for other in range(max(0, number - self.radius), min(self.came, number + self.radius + 1)):
-            if other == number:
+            if other == number or not self._comparable(number, other):
                 continue
+            light, seen = self._light(number, other), self.frames[other]
+            seen = seen if light is None else seen.brought(light)
             there, back = self._flow(number, other), self._flow(other, number)
-            warped = _warp_full(self.frames[other].picture, there)
-            weight = _weight(frame, self.frames[other], warped, there, back, self.settings)
+            warped = _warp_full(seen.picture, there)
+            weight = _weight(frame, seen, warped, there, back, self.settings)
             weight = cv2.resize(weight, (width, height), interpolation=cv2.INTER_LINEAR)
             total += warped * weight[..., None]
             weights += weight
@@ -240,17 +286,18 @@ def _prepared(blurred: Tensor, restored: Tensor, pixels: int) -> _Frame:
     height, width = full.shape[:2]
     scale = min(1.0, (pixels / (height * width)) ** 0.5)
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    small, seen = (_reduced(part, size) for part in (full, before))
-    light = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
+    reduced, seen = (_reduced(part, size) for part in (full, before))
+    light = cv2.cvtColor(reduced, cv2.COLOR_RGB2GRAY)
     across, down = (cv2.Sobel(light, cv2.CV_32F, *axis) / 8 for axis in ((1, 0), (0, 1)))
     return _Frame(
         blurred=blurred,
         picture=np.rint(full * _LEVELS).astype(np.uint16),
         seen=seen,
-        small=small,
+        small=reduced,
         grey=np.rint(light * 255).astype(np.uint8),
         detail=_smooth(across * across + down * down, _AROUND),
-        change=_smooth(np.square(small - seen).mean(-1), _AROUND),
+        change=_smooth(np.square(reduced - seen).mean(-1), _AROUND),
+        compared=small(before),
     )
 
 
@@ -270,11 +317,13 @@ def _weight(frame: _Frame, other: _Frame, warped: Array, there: Array, back: Arr
     astray = np.square(there + returned).sum(-1) / settings.flow_px**2
     apart = _smooth(_reduced(warped, (width, height)) / _LEVELS - frame.small, _COMPARED)
     expected = settings.floor**2 + settings.allowed * frame.change
-    differs = _smooth(np.square(apart).mean(-1), _COMPARED) / (2 * expected)
+    apart_by = _smooth(np.square(apart).mean(-1), _COMPARED) / (2 * expected)
     detail, change = (_warp(part, there, cv2.INTER_LINEAR) for part in (other.detail, other.change))
     better = ((detail + _LEAST) / (frame.detail + _LEAST)) ** settings.detail
     better *= ((frame.change + _LEAST) / (change + _LEAST)) ** settings.change
-    weight = settings.share * np.exp(-differs - astray) * np.clip(better, 0, settings.most)
+    weight = settings.share * np.exp(-apart_by - astray) * np.clip(better, 0, settings.most)
+    if other.agreement is not None:
+        weight *= cv2.resize(other.agreement, (width, height), interpolation=cv2.INTER_LINEAR)
     return np.asarray(weight, np.float32)
 
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from metadeblur.background import pays, prefetch
-from metadeblur.brightness import matched_window
+from metadeblur.brightness import Neighbours
 from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
 from metadeblur.fusion import fuse_pairs, fusion_of
@@ -113,6 +113,7 @@ class Restorer:
         self.margin = self.settings.overlap  # px, actual once the frame is cut; None until then
         self.precision = "fp32"  # actual: "fp32" or "bf16"
         self._prepared = False
+        self._neighbours = Neighbours()
         # Channels-last is the faster layout in fp32 and bf16 alike (benchmarks/speed.py).
         self._net = copy.deepcopy(net).to(self.device).eval().requires_grad_(False)
         self._net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -133,7 +134,7 @@ class Restorer:
             MetadeblurError: another size or number of frames; the network gave values that are not finite; memory does
                 not even hold the smallest tile.
         """
-        frames = self._checked(matched_window(window) if self.frames > 1 and window.ndim == 4 else window)
+        frames = self._checked(self._neighbours(window) if self.frames > 1 and window.ndim == 4 else window)
         with torch.inference_mode():
             if not self._prepared:
                 self.prepare(window)

@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from metadeblur.brightness import same_brightness
 from metadeblur.linear_light import RESPONSES, Response, to_linear
 from metadeblur.reblur.motion import ClipMotion, lengths
 
@@ -147,7 +146,7 @@ def _most_different(motion: ClipMotion) -> list[tuple[int, int]]:
     scored = []
     for start in starts:
         for other in (start + 1, start + 2):
-            if other < count - 1 and same_brightness(motion.clip[start], motion.clip[other]):
+            if other < count - 1 and motion.comparable(start, other):
                 a, b = (motion.field(index).velocity[::4, ::4].astype(np.float32) for index in (start, other))
                 scored.append((float(np.median(_difference(a, b))), start, other))
     return [(start, other) for _, start, other in sorted(scored, key=lambda item: -item[0])]
@@ -198,16 +197,24 @@ def _prepare(motion: ClipMotion, first: int, second: int, height: int, width: in
 def _vote(motion: ClipMotion, pair: _Pair, response: Response, candidates: Array) -> _Votes:
     """Blur the two frames by each other's motion at all candidate exposures; what each place makes of it."""
     height, width = pair.difference.shape
-    one, two = (_light(motion, index, response, height, width) for index in pair.frames)
+    first, second = pair.frames
+    one = _light(motion, first, response, height, width)
+    two = _light(motion, second, response, height, width, as_bright_as=first)
     by_other = _blurred(one, *pair.other, candidates)
     other_by_own = _blurred(sample(two, pair.there, cv2.INTER_CUBIC), *pair.own, candidates)
     curves = [_places(_unexplained(*both))[pair.voters] for both in zip(by_other, other_by_own, strict=True)]
     return _Votes(np.log(np.stack(curves, -1)), np.minimum(_places(pair.difference)[pair.voters], _HEAVIEST))
 
 
-def _light(motion: ClipMotion, index: int, response: Response, height: int, width: int) -> Array:
-    """A frame's light in grey, (height, width) float32."""
-    frame = (motion.clip[index] * 255).round().byte().permute(1, 2, 0).contiguous()
+def _light(
+    motion: ClipMotion, index: int, response: Response, height: int, width: int, as_bright_as: int | None = None
+) -> Array:
+    """A frame's light in grey, (height, width) float32, in its own or another frame's brightness."""
+    picture = motion.clip[index]
+    matched = None if as_bright_as is None else motion.light(as_bright_as, index)
+    if matched is not None:
+        picture = torch.from_numpy(matched.applied(picture.permute(1, 2, 0).numpy())).permute(2, 0, 1)
+    frame = (picture * 255).round().byte().permute(1, 2, 0).contiguous()
     # A table, as the frame is many times larger than what is compared: 8 bits do for that.
     table = to_linear(torch.arange(256) / 255, response).numpy()
     light = cv2.resize(cv2.LUT(frame.numpy(), table), (width, height), interpolation=cv2.INTER_AREA)

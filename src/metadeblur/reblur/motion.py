@@ -15,10 +15,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from metadeblur.brightness import Match, differs, match, small_frame
 from metadeblur.clip import Clip
 from metadeblur.optical_flow import dense_flow
 
 Array = NDArray[Any]
+Key = TypeVar("Key")
 Kept = TypeVar("Kept")
 
 
@@ -80,6 +82,9 @@ class ClipMotion:
         self._keep = keep
         self._fields: OrderedDict[int, MotionField] = OrderedDict()
         self._grays: OrderedDict[int, Array] = OrderedDict()
+        self._compared: OrderedDict[int, Array] = OrderedDict()
+        self._lights: OrderedDict[tuple[int, int], Match | None] = OrderedDict()
+        self._steps: dict[int, bool] = {}
 
     @property
     def step(self) -> Array:
@@ -91,12 +96,35 @@ class ClipMotion:
         return self._kept(self._grays, index, self._make_gray)
 
     def field(self, index: int) -> MotionField:
-        """The paths of frame ``index``; straight in a clip's first and last frame, of no length in a single frame."""
+        """The paths of frame ``index``; straight where only one neighbour tells, of no length where none does."""
         return self._kept(self._fields, index, self._make_field)
 
     def flow(self, index: int, other: int) -> Array:
         """Displacements from frame ``index`` to frame ``other``, (height, width, 2) float32, in reduced pixels."""
-        return steady(dense_flow(self.gray(index), self.gray(other)))
+        light, there = self.light(index, other), self.gray(other)
+        return steady(dense_flow(self.gray(index), there if light is None else light.applied_grey(there)))
+
+    def comparable(self, index: int, other: int) -> bool:
+        """Whether frame ``other`` shows what frame ``index`` does, once it is as bright."""
+        return not self._differ(index, other) or self.light(index, other) is not None
+
+    def light(self, index: int, other: int) -> Match | None:
+        """What brings frame ``other`` to the brightness of frame ``index``; None: nothing is needed, or would help."""
+        if not self._differ(index, other):
+            return None
+        return self._kept(self._lights, (index, other), lambda pair: match(*map(self._small, pair)))
+
+    def _differ(self, index: int, other: int) -> bool:
+        """Whether brightness changes between two frames."""
+        for number in range(min(index, other) + 1, max(index, other) + 1):
+            if number not in self._steps:
+                self._steps[number] = differs(self._small(number - 1), self._small(number))
+            if self._steps[number]:
+                return True
+        return False
+
+    def _small(self, index: int) -> Array:
+        return self._kept(self._compared, index, lambda number: small_frame(self.clip[number]))
 
     def _make_gray(self, index: int) -> Array:
         frame = (self.clip[index] * 255).round().byte().permute(1, 2, 0).contiguous().numpy()
@@ -107,8 +135,8 @@ class ClipMotion:
 
     def _make_field(self, index: int) -> MotionField:
         last = len(self.clip) - 1
-        forward = self.flow(index, index + 1) if index < last else None
-        backward = self.flow(index, index - 1) if index > 0 else None
+        forward = self.flow(index, index + 1) if index < last and self.comparable(index, index + 1) else None
+        backward = self.flow(index, index - 1) if index > 0 and self.comparable(index, index - 1) else None
         if forward is None and backward is None:
             forward = np.zeros((self.height, self.width, 2), np.float32)
         if backward is None:
@@ -119,7 +147,7 @@ class ClipMotion:
         velocity, bend = parabola(forward, backward)
         return MotionField((velocity * self.step).astype(np.float16), (bend * self.step).astype(np.float16))
 
-    def _kept(self, store: OrderedDict[int, Kept], index: int, make: Callable[[int], Kept]) -> Kept:
+    def _kept(self, store: OrderedDict[Key, Kept], index: Key, make: Callable[[Key], Kept]) -> Kept:
         if index in store:
             store.move_to_end(index)
         else:
