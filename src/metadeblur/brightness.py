@@ -10,6 +10,7 @@ that still do not agree say nothing, and a neighbour without anything in common 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -320,6 +321,21 @@ class Neighbours:
             while len(self._known) > _REMEMBERED:
                 self._known.popitem(last=False)
         return self._known[key]
+
+
+def changes(frames: Iterable[Tensor]) -> dict[int, float]:
+    """The frames (3, H, W) of a clip that are not of their predecessor's brightness: number, difference of the means.
+
+    >>> texture = torch.rand(3, 48, 64, generator=torch.Generator().manual_seed(0))
+    >>> list(changes([texture, texture, 0 * texture, 0 * texture]))
+    [2]
+    """
+    pictures = map(small_frame, frames)
+    return {
+        number: float(np.abs(one.mean((0, 1)) - other.mean((0, 1))).max())
+        for number, (one, other) in enumerate(pairwise(pictures), 1)
+        if differs(one, other)
+    }
 
 
 def matched_window(window: Tensor) -> Tensor:

@@ -93,6 +93,12 @@ class _Survey:
     motion: _Floats  # (T, K) mean length of the flow to the faster neighbour frame, px
     contrast: _Floats  # (T,) standard deviation of each frame, display values
 
+    @property
+    def blurred(self) -> _Floats:
+        """The scores (T, K) of frames that show the scene, -inf for others: what has faded is not blurred."""
+        shown = _telling(self.contrast, np.ones(len(self.contrast), dtype=np.bool_))
+        return np.where(shown[:, None], self.scores, -np.inf)
+
 
 @dataclass
 class _Picked:
@@ -314,7 +320,7 @@ def _merit(survey: _Survey, frames: Indices) -> _Floats:
     """How much each candidate is worth with its pseudo-sharp frame, (K,): 0 to 1, minus 1 where it is flat."""
     own = np.arange(len(frames))
     score = survey.scores[frames, own]
-    gap = survey.scores.max(0) - score
+    gap = survey.blurred.max(0) - score
     flat = survey.coarse[frames, own] > _FLAT_DB
     return 0.25 * _rank(-score) + 0.25 * _rank(gap) + 0.5 * _rank(-survey.motion[frames, own]) - flat
 
@@ -354,9 +360,9 @@ def _overlaps(survey: _Survey, candidate: int) -> _Floats:
 
 def _places(survey: _Survey, picked: _Picked) -> tuple[Place, ...]:
     """The chosen candidates as places."""
-    places = []
+    places, scores = [], survey.blurred
     for candidate, frame in zip(picked.candidates, picked.frames, strict=True):
-        blurred = int(survey.scores[:, candidate].argmax())
+        blurred = int(scores[:, candidate].argmax())
         places.append(
             Place(
                 frame=frame,

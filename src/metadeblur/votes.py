@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from metadeblur.brightness import changes
 from metadeblur.clip import Clip
 from metadeblur.metrics import colour_shift, dis_flow, flicker, ringing
 from metadeblur.reblur.flow import FlowReblurrer, Spot, blur_patch, paths
@@ -149,6 +150,9 @@ class Vote:
 def choose_samples(clip: Clip, frames: int, amounts: Amounts) -> list[Sample]:
     """Pairs of neighbouring frames spread over the clip, cropped where they are large, each elsewhere in the frame.
 
+    Frames of different brightness are no pair. Where the clip's brightness changes, the two frames of its greatest
+    change are looked at besides: there, what follows optical flow fails first.
+
     Args:
         clip: the blurred clip.
         frames: that the network takes at once.
@@ -159,12 +163,18 @@ def choose_samples(clip: Clip, frames: int, amounts: Amounts) -> list[Sample]:
     firsts = sorted(
         {int((2 * spot + 1) * max(len(clip) - 1, 1) / (2 * amounts.spots)) for spot in range(amounts.spots)}
     )
+    steps = changes(clip)
+    wanted = [
+        (first, [first, first + 1][: 1 if first + 1 in steps or first + 1 == len(clip) else 2]) for first in firsts
+    ]
+    if steps:
+        step = max(steps, key=lambda number: steps[number])
+        wanted += [(number, [number]) for number in (step - 1, step)]
     samples = []
-    for number, first in enumerate(firsts):
+    for number, (first, following) in enumerate(wanted):
         # Middle, then towards one corner, then towards the opposite one, and so on.
         place = (0.5, 0.25, 0.75)[number % 3]
         top, left = (int((whole - part) * place) for whole, part in ((clip.height, height), (clip.width, width)))
-        following = [first, first + 1] if first + 1 < len(clip) else [first]
         windows = torch.stack([clip.window(index, frames) for index in following])
         windows = windows[..., top : top + height, left : left + width].contiguous()
         samples.append(Sample(first, top, left, windows, windows[:, frames // 2]))
