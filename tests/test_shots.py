@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+from cases import case
 from media import make_frames, make_video, moving_picture
 from metadeblur.errors import MetadeblurError
 from metadeblur.sharpness import self_shift_score
@@ -72,6 +73,38 @@ def test_a_jolt_and_a_flash_are_no_cuts(tmp_path: Path) -> None:
     for middle in ([moved] * 8, [bright] + [still] * 7):
         frames = np.stack([still] * 8 + middle)
         assert edges(find_shots(make_video(tmp_path / "a.mp4", frames))) == []
+
+
+PLAIN = {"black": 0, "white": 255, "grey": 120, "dark": 45}
+
+
+@case(
+    "Pictures",
+    "a cut to or from black, white or any one colour, also of a single frame at either end or in the middle",
+    "it is found, and begins a shot",
+    "the record lists the shots",
+)
+@pytest.mark.parametrize("tone", PLAIN)
+@pytest.mark.parametrize("lengths", [(9, 4), (9, 1), (1, 9), (4, 9), (7, 2, 7), (7, 1, 7)])
+def test_cuts_to_and_from_one_colour(tmp_path: Path, tone: str, lengths: tuple[int, ...]) -> None:
+    height, width = 64, 96
+    frames, shown = shaky(sum(lengths), 3, height=height, width=width, reach=5), 0
+    noise = np.random.default_rng(0).normal(0, 2, (sum(lengths), height, width, 3))
+    for length in lengths:
+        # The plain part is the shorter one.
+        if length == min(lengths):
+            frames[shown : shown + length] = (PLAIN[tone] + noise[:length]).clip(0, 255)
+        shown += length
+    flash = tone == "white" and lengths == (7, 1, 7)
+    expected = [] if flash else list(np.cumsum(lengths)[:-1])
+    assert edges(find_shots(make_video(tmp_path / "a.mkv", frames))) == expected
+
+
+def test_a_fade_is_one_shot_until_nothing_is_left(tmp_path: Path) -> None:
+    frames = shaky(20, 3, reach=5).astype(np.float32)
+    frames *= np.clip(1 - (np.arange(20) - 4) / 12, 0, 1)[:, None, None, None]
+    found = edges(find_shots(make_video(tmp_path / "a.mkv", frames.astype(np.uint8))))
+    assert all(edge >= 15 for edge in found)
 
 
 def test_a_cut_between_still_pictures(tmp_path: Path) -> None:

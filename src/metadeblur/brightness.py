@@ -47,6 +47,7 @@ _LOCAL_GAINS = 0.4, 2.5  # of a place, besides
 _DARK = np.float32(0.03)  # added to both sides of a ratio of brightnesses
 _AMPLIFIED = 2.0, 4.0  # gains from which noise and steps of 8 bits are too much, at first a little, then wholly
 _AGREED = 5.0  # levels of difference in brightness, after matching, at which agreement has fallen to 1/e
+_CLIPPED = 0.98  # of the range: a neighbour as bright as this may have been any brighter
 _SPREAD = 8.0  # px: Gaussian that carries what places say to those that say nothing
 _LEAST_AGREED = 0.4  # share of the picture that must agree for a neighbour to be of use
 _REMEMBERED = 16  # pairs of frames: those of a window and of the next
@@ -181,6 +182,7 @@ def match(frame: Array, other: Array) -> Match | None:
     apart = np.abs(along.mean(along.warped - bright)).max(-1) / (_AGREED * _LEVEL)
     few, many = _AMPLIFIED
     agreement = np.exp(-np.square(apart)) * np.clip((many - gain.max(-1)) / (many - few), 0, 1) * along.weight
+    agreement *= 1 - cv2.blur((other.max(-1) > _CLIPPED).astype(np.float32), (5, 5))  # how bright it was is lost
     if float(agreement.mean()) < _LEAST_AGREED:
         return None
     agreement = agreement.astype(np.float32)
@@ -279,7 +281,7 @@ def _same_tones(frame: Array, other: Array) -> Array:
     wanted, has = (np.quantile(part.reshape(-1, 3), shares, axis=0) for part in (frame, other))
     away = has - has.mean(0)
     gain = np.clip((away * (wanted - wanted.mean(0))).sum(0) / ((away * away).sum(0) + 1e-6), *_GAINS)
-    return np.clip(other * gain + wanted.mean(0) - gain * has.mean(0), 0, 1).astype(np.float32)
+    return np.asarray(np.clip(other * gain + wanted.mean(0) - gain * has.mean(0), 0, 1), np.float32)
 
 
 class Neighbours:

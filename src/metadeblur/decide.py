@@ -104,6 +104,10 @@ def decide(
         reason = sharp_already(stretch)
         if reason is not None:
             return Decision(None, reasons=(reason,), note=reason.text)
+        reason = _untaught(clip, stretch)
+        # Base models are for pictures as well: only where there is nothing to see do they not help one that is still.
+        if reason is not None and (settings is not None or reason.name == "texture"):
+            return Decision(None, reasons=(reason,), note=reason.text)
     if settings is None:
         return Decision(net, note="adaptation was switched off: the base model is used")
     if len(clip) == 1:
@@ -114,13 +118,17 @@ def decide(
     if min(clip.height, clip.width) < MINIMUM_PATCH:
         size = f"{clip.width}x{clip.height} px are too small to adapt to (both sides need {MINIMUM_PATCH} px)"
         return Decision(net, note=f"frames of {size}: the base model is used")
-    if guard:
-        reason = nothing_to_learn(stretch)
-        if reason is not None:
-            return Decision(None, reasons=(reason,), note=reason.text)
     outcome = adapt(net, stretch, settings=settings, progress=progress)
     cut = f"adapted to frames {start} to {stop - 1} of the shot" if stop - start < len(clip) else None
     return Decision(outcome.model, outcome.share, outcome.reasons, cut, outcome, start)
+
+
+def _untaught(clip: Clip, stretch: Clip) -> Reason | None:
+    """Why nothing can be learnt of a shot; what stands still for a while may move later on."""
+    if len(clip) == 1:
+        return None
+    reason = nothing_to_learn(stretch)
+    return reason if reason is None or len(stretch) == len(clip) else nothing_to_learn(clip)
 
 
 def informative_stretch(scores: Sequence[float], limit: int) -> tuple[int, int]:

@@ -24,6 +24,7 @@ _SCORED = 384  # px: side of the middle part of each frame that is scored
 _COMPARED = 96  # px wide: where two frames are looked for in one another
 _FLAT = 3.0  # levels of 255: standard deviation under which a small picture has no structure
 _SAME_TONE = 12.0  # levels of 255: two pictures without structure show the same
+_WHITE = 200.0  # levels of 255: a single frame of one colour so bright is a flash
 _WINDOW = 2  # frames on each side of a cut that it is compared with
 
 
@@ -131,18 +132,36 @@ class _CutDetector:
         self._frames = self._given = 0
         self._cuts: list[int] = []
         self._recent: deque[NDArray[np.uint8]] = deque(maxlen=_WINDOW + 2)
+        self._plain: set[int] = set()  # cuts to and from frames of one colour
+        self._flashes: set[int] = set()  # and those that are none, but a flash
 
     def add(self, thumbnail: NDArray[np.uint8]) -> None:
         """The next frame, (h, w, 3), BGR."""
         self._frames += 1
         self._feed(thumbnail)
+        self._look_for_plain()
 
     def cuts(self) -> list[int]:
         """After the last frame: numbers of the frames that begin a shot, without the first one."""
         # The detector needs frames behind a cut: the last ones once more, backwards, as if the camera went back.
         for thumbnail in list(self._recent)[-2 : -2 - _WINDOW : -1]:
             self._feed(thumbnail)
-        return [cut for cut in self._cuts if cut < self._frames]
+        return sorted({cut for cut in self._cuts if cut < self._frames} - self._flashes | self._plain)
+
+    def _look_for_plain(self) -> None:
+        """See a cut to or from frames of one colour, of any length: even one first, last or single black frame."""
+        if len(self._recent) < 2:
+            return
+        now, (before, last) = self._frames - 1, list(self._recent)[-2:]
+        if _structureless(_small(before)) == _structureless(_small(last)):
+            return
+        self._plain.add(now)
+        if now - 1 in self._plain and len(self._recent) > 2:
+            first = list(self._recent)[-3]
+            lit = before.mean() > max(_WHITE, first.mean(), last.mean())
+            if lit and not _structureless(_small(first)) and likeness(first, last) >= self._alike:
+                self._flashes |= {now - 1, now}
+                self._plain -= self._flashes
 
     def _feed(self, thumbnail: NDArray[np.uint8]) -> None:
         self._recent.append(thumbnail)
@@ -165,15 +184,19 @@ def likeness(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> float:
         second: of the same size.
     """
     one, other = _small(first), _small(second)
-    if min(float(one.std()), float(other.std())) < _FLAT:  # correlation says nothing of a picture without structure
-        both = max(float(one.std()), float(other.std())) < _FLAT
-        return 1.0 if both and abs(float(one.mean() - other.mean())) < _SAME_TONE else 0.0
+    plain = [_structureless(picture) for picture in (one, other)]
+    if any(plain):  # correlation says nothing of a picture without structure
+        return 1.0 if all(plain) and abs(float(one.mean() - other.mean())) < _SAME_TONE else 0.0
     rows, columns = (round(0.15 * side) for side in one.shape)
     best = -1.0
     for picture, within in ((one, other), (other, one)):
         middle = picture[rows : picture.shape[0] - rows, columns : picture.shape[1] - columns]
         best = max(best, float(cv2.matchTemplate(within, middle, cv2.TM_CCOEFF_NORMED).max()))
     return best
+
+
+def _structureless(small: NDArray[np.float32]) -> bool:
+    return float(small.std()) < _FLAT
 
 
 def _small(thumbnail: NDArray[np.uint8]) -> NDArray[np.float32]:
