@@ -2,7 +2,7 @@
 
 Run:  python benchmarks/mutants.py -o FOLDER [--count 500] [--seed 0]
 
-Files: videos (mp4, mkv, avi, ts, gif, webm, mov), folders of pictures (PNG, TIFF, JPEG), weights (safetensors, a PyTorch
+Files: videos (mp4, mkv, avi, ts, gif, webm, mov), folders of pictures (PNG, TIFF, JPEG), weights (safetensors, PyTorch
 checkpoint in both formats), a settings file, paired clips, a record that evaluate --resume keeps, a training's
 checkpoint. Changes: bytes flipped, cut off, put in, blocks swapped or zeroed, fields of the head set to values at their
 limits; in text, numbers replaced and lines lost or doubled.

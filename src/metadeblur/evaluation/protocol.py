@@ -198,6 +198,7 @@ def is_measured(job: Job, say: Callable[[str], None] = lambda _: None) -> bool:
 def measure_job(job: Job, net: nn.Module, say: Callable[[str], None] | None = None) -> None:
     """Write a clip's record, unless it is there already, see :func:`is_measured`."""
     if is_measured(job):
+        ledger_path(job.path).unlink(missing_ok=True)  # of a run that was killed before it took its notes away
         return
     clip = read_trial(job.folder, crop=job.settings.crop, frames=job.settings.frames)
     conditions = {**job.conditions, "input": job.mark}
