@@ -42,13 +42,21 @@ def folder(tmp_path, monkeypatch):
 
 def refused(path, load=read_any, **limits):
     """The line with which a file is refused, in a process with little memory and time."""
-    kind, text = confined(lambda: load(path), **limits)
+    kind, text = confined(load, path, **limits)
     assert kind == "MetadeblurError", text
     assert str(path) in text
     assert "\n" not in text
     assert len(text) < 800
     assert "tile" not in text
     return text
+
+
+def architecture(path):
+    return type(load_deblurrer(path)).__name__
+
+
+def maxim(path):
+    return import_weights("maxim", path)
 
 
 def nested(depth):
@@ -214,7 +222,7 @@ def test_a_state_that_would_hide_methods_is_refused(tmp_path):
 def test_only_plain_files_are_opened(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for what, path in special(tmp_path).items():
-        for load in (load_deblurrer, load_reblurrer, read_any, lambda path: import_weights("maxim", path)):
+        for load in (load_deblurrer, load_reblurrer, read_any, maxim):
             assert what in refused(path, load)
 
 
@@ -438,7 +446,7 @@ def test_reblurrers_that_lie(tmp_path):
 )
 def test_metadata_that_lie_about_fusing_are_not_believed(tmp_path, said):
     save_file(Lite(**SMALL).state_dict(), tmp_path / "w.safetensors", {"fuses": said, "architecture": "maxim"})
-    assert isinstance(confined(lambda: type(load_deblurrer(tmp_path / "w.safetensors")).__name__), str)
+    assert confined(architecture, tmp_path / "w.safetensors") == "Lite"
     assert isinstance(load_deblurrer(tmp_path / "w.safetensors"), Lite)
 
 
@@ -509,6 +517,12 @@ def make_pictures(folder):
         cv2.imwrite(str(folder / f"{number}.png"), np.full((64, 64, 3), 90 + number, np.uint8))
 
 
+def go_on(folder):
+    trainee = DeblurTrainee.__new__(DeblurTrainee)
+    trainee.net = Lite(**SMALL)
+    return run(trainee, LoopSettings(steps=2), folder, resume=True, quiet=True)
+
+
 @pytest.mark.parametrize("kind", ["strides", "foreign", "damaged", "pipe", "text"])
 def test_training_goes_on_from_its_own_checkpoints_only(tmp_path, kind):
     path = tmp_path / "checkpoint.pt"
@@ -522,13 +536,7 @@ def test_training_goes_on_from_its_own_checkpoints_only(tmp_path, kind):
         os.mkfifo(path)
     else:
         path.write_text("hello")
-    trainee = DeblurTrainee.__new__(DeblurTrainee)
-    trainee.net = Lite(**SMALL)
-
-    def go_on():
-        return run(trainee, LoopSettings(steps=2), tmp_path, resume=True, quiet=True)
-
-    kind, text = confined(go_on)
+    kind, text = confined(go_on, tmp_path)
     assert kind == "MetadeblurError", text
     assert "checkpoint.pt" in text
 
