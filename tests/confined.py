@@ -24,7 +24,7 @@ def confined(call: Callable[..., Any], *words: Any, room: int = 1 << 30, seconds
     The call and its arguments are pickled: functions of modules. An error is returned as (name of its class, its text).
     """
     reading, writing = _children.Pipe(duplex=False)
-    child = _children.Process(target=_work, args=(call, words, room, seconds, dict(os.environ), os.getcwd(), writing))
+    child = _children.Process(target=_work, args=(call, words, room, seconds, dict(os.environ), Path.cwd(), writing))
     child.start()
     writing.close()
     try:
@@ -45,7 +45,7 @@ def _work(
     room: int,
     seconds: int,
     environment: dict[str, str],
-    folder: str,
+    folder: Path,
     writing: Connection,
 ) -> None:
     """The child's part."""
