@@ -209,6 +209,30 @@ def test_every_container_is_considered(tmp_path: Path) -> None:
         check_output(source, tmp_path / "b.mp4")
 
 
+@case(
+    "Files and streams",
+    "sound with damaged packets that no container takes (broken ADTS heads in a transport stream)",
+    "the rest of the sound is copied; ffmpeg -c copy gives up",
+    "told: how many packets were left out",
+)
+def test_damaged_packets_of_sound_do_not_cost_the_rest(tmp_path: Path) -> None:
+    source = make_video(tmp_path / "a.ts", 25, audio_tracks=1)
+    data = bytearray(source.read_bytes())
+    heads = [match.start() for match in re.finditer(rb"\xff\xf1\x4c", bytes(data))]
+    for head in heads[10:14]:
+        data[head + 1] = 0xF0  # with a checksum,
+        data[head + 6] |= 3  # and four blocks
+    source.write_bytes(data)
+    before = len(packets_of(source))
+    assert passed(source, tmp_path / "b.mkv") == ["4 packets of stream 1 (audio, aac), damaged in the source"]
+    assert len(packets_of(tmp_path / "b.mkv")) == before - 4 > 30
+
+
+def packets_of(path: Path) -> list[bytes]:
+    with av.open(str(path)) as container:
+        return [bytes(packet) for packet in container.demux(audio=0) if packet.size]
+
+
 # Video made into pictures -------------------------------------------------------------------------------------------
 
 

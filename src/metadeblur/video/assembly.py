@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import count
 from math import gcd
 from pathlib import Path
+from types import MappingProxyType
 
 import av
 import torch
@@ -20,11 +21,14 @@ from metadeblur.locks import beside, writing
 from metadeblur.names import counted, for_ffmpeg
 from metadeblur.scratch import scratch
 from metadeblur.video.carried import (
+    DAMAGED,
     FORMATS,
+    Damage,
     chapters,
     clock_start,
     content_tags,
     copied_stream,
+    damages,
     describe,
     muxer_options,
     needs_leniency,
@@ -238,8 +242,16 @@ def _join(
     fitted = _fitting(times, output)
     delay = max(order.delay for order in orders)
     if info.kind == "video":
-        with open_media(info.path) as source:
-            return _write(segments, info, output, unfinished, times, fitted, delay, source)
+        try:
+            with open_media(info.path) as source:
+                return _write(segments, info, output, unfinished, times, fitted, delay, source)
+        except DAMAGED:
+            with open_media(info.path) as source:
+                damaged = damages(source, main_video(source, info.path), FORMATS[output.suffix.lower()])
+            if not damaged:
+                raise
+            with open_media(info.path) as source:
+                return _write(segments, info, output, unfinished, times, fitted, delay, source, damaged)
     format_name = FORMATS[output.suffix.lower()]
     with av.open(for_ffmpeg(unfinished), "w", format=format_name, container_options={"fflags": "+bitexact"}) as target:
         video = _prepare(target, segments[0], info, fitted, format_name)
@@ -257,9 +269,13 @@ def _write(
     fitted: TimeTable,
     delay: int,
     source: av.container.InputContainer,
+    damaged: Mapping[int, Damage] = MappingProxyType({}),
 ) -> tuple[str, ...]:
-    """The same for a video: ``times`` are the source's, ``fitted`` those that the container can hold."""
-    notes: list[str] = []
+    """The same for a video: ``times`` are the source's, ``fitted`` those that the container can hold.
+
+    What is ``damaged`` of the other streams is left out.
+    """
+    notes = [damage.note for damage in damaged.values()]
     format_name = FORMATS[output.suffix.lower()]
     main = main_video(source, info.path)
     shift = clock_start(source)
@@ -277,6 +293,8 @@ def _write(
                             f"{output}: .avi cannot hold the rotation of {info.path}; use .mkv or .mp4"
                         )
                     video.set_display_matrix(list(info.display_matrix))
+            elif stream.index in damaged and damaged[stream.index].packets is None:
+                continue
             elif stream.discard != av.stream.Discard.all:  # those are chapters, which are written as such
                 copy = copied_stream(target, stream, info, output, notes)
                 if copy is not None:
@@ -289,7 +307,8 @@ def _write(
             notes.append(f"the {len(kept)} chapters of {info.path.name} were left out: .mkv takes them or its sound")
         target.set_chapters(kept)
         streams = [source.streams[index] for index in copies]
-        others = other_packets(source, main, streams, copies, times, shift) if streams else iter(())
+        refused = {index: damage.packets or frozenset() for index, damage in damaged.items()}
+        others = other_packets(source, main, streams, copies, times, shift, refused) if streams else iter(())
         pictures = _video_packets(segments, fitted, delay, video, shift)
         for packet in heapq.merge(pictures, others, key=_moment):
             target.mux(packet)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import re
 import tempfile
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil
 from pathlib import Path
@@ -13,7 +15,7 @@ from pathlib import Path
 import av
 
 from metadeblur.errors import MetadeblurError
-from metadeblur.names import for_ffmpeg
+from metadeblur.names import counted, for_ffmpeg
 from metadeblur.video.clock import Packet, by_recording, may_jump
 from metadeblur.video.info import VideoInfo, open_media
 from metadeblur.video.timing import TimeTable
@@ -21,6 +23,8 @@ from metadeblur.video.timing import TimeTable
 FORMATS = {
     ".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm", ".avi": "avi",
 }  # fmt: skip
+# What FFmpeg says of packets that cannot be written.
+DAMAGED = av.error.ArgumentError, av.error.InvalidDataError, av.error.PatchWelcomeError
 _TS_NONSTRICT = 0x20000  # FFmpeg's AVFMT_TS_NONSTRICT: packets may have equal decoding times
 _NOT_TAGS = (
     "major_brand",
@@ -47,14 +51,20 @@ def other_packets(
     copies: dict[int, av.stream.Stream],
     times: TimeTable,
     shift: Fraction,
+    refused: Mapping[int, frozenset[int]],
 ) -> Iterator[Packet]:
     """The packets of all other streams as they are; of a preview, those that begin before its end.
 
-    Where recordings were joined, their times go on with those of the video.
+    Where recordings were joined, their times go on with those of the video. Those whose number within their stream is
+    ``refused`` are left out.
     """
     end = None if times.end is None else times.end * times.time_base
     latest: dict[int, tuple[int, int]] = {}  # of each stream, the last decoding time and where that packet ends
+    numbers: Counter[int] = Counter()
     for packet, number in _with_recording(source, main, streams, times):
+        numbers[packet.stream_index] += bool(packet.size)
+        if packet.size and numbers[packet.stream_index] - 1 in refused.get(packet.stream_index, ()):
+            continue
         last, follows = latest.get(packet.stream_index, (None, 0))
         if packet.pts is None and packet.dts is None:
             if not packet.size:
@@ -137,6 +147,49 @@ def copied_stream(
         copy.time_base = stream.time_base / _finer(stream) if timed_text else stream.time_base
     describe(copy, stream)
     return copy
+
+
+@dataclass(frozen=True)
+class Damage:
+    """What a container does not take of a stream: the numbers of packets, or None for all of it."""
+
+    packets: frozenset[int] | None
+    note: str
+
+
+def damages(source: av.container.InputContainer, main: av.VideoStream, format_name: str) -> dict[int, Damage]:
+    """Streams beside the video that a container does not take from the first packet to the last."""
+    damaged = {}
+    for stream in source.streams:
+        if stream.index == main.index or stream.codec_context is None or not _takes(io.BytesIO(), format_name, stream):
+            continue
+        source.seek(0)
+        refused, name = _refused_packets(source, format_name, stream), _stream_name(stream)
+        if refused is None:
+            damaged[stream.index] = Damage(None, f"{name} is damaged and was left out")
+        elif refused:
+            count = counted(len(refused), "packet")
+            damaged[stream.index] = Damage(refused, f"{count} of {name}, damaged in the source")
+    return damaged
+
+
+def _refused_packets(
+    source: av.container.InputContainer, format_name: str, stream: av.stream.Stream
+) -> frozenset[int] | None:
+    """The numbers of packets that a container refuses; None: it cannot be written with the others either."""
+    refused, number = set(), -1
+    try:
+        with tempfile.TemporaryFile() as file, av.open(file, "w", format=format_name) as trial:
+            copy = trial.add_stream_from_template(stream, opaque=True)
+            for number, packet in enumerate(packet for packet in source.demux(stream) if packet.size):
+                packet.stream, packet.pts, packet.dts = copy, number, number
+                try:
+                    trial.mux(packet)
+                except DAMAGED:
+                    refused.add(number)
+    except DAMAGED:
+        return None
+    return None if len(refused) == number + 1 > 0 else frozenset(refused)
 
 
 def _finer(stream: av.stream.Stream) -> int:

@@ -150,14 +150,14 @@ def check_writable(target: Path) -> None:
 
 def _reason(target: Path, error: OSError | av.FFmpegError) -> str:
     if error.errno in _FULL_DISK:
-        return f"{target}: the disk is full; free some space or choose an output on another disk (nothing was left)"
+        return f"{target}: the disk is full; free some space or choose an output on another disk (no file was written)"
     if error.errno in _NO_PERMISSION:
         return f"{target}: no permission to write there ({error.strerror}); choose another output"
     if error.errno == errno.ENOENT:
         return f"{target}: the folder {target.parent} is not there; create it or choose another output"
     if is_thread_limit(error):
-        return f"{target}: {NO_MORE_THREADS} (nothing was left)"
-    return f"{target}: writing failed ({error.strerror or error}); nothing was left"
+        return f"{target}: {NO_MORE_THREADS} (no file was written)"
+    return f"{target}: writing failed ({error.strerror or error}); no file was written"
 
 
 def flush(path: Path) -> None:
