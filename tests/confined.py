@@ -10,7 +10,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-PATIENCE = 300  # seconds on the clock, for a machine that does much else
+PATIENCE = 120  # seconds on the clock, for a machine that does much else
 
 # Children begin in a process that has imported everything and run nothing: one that began in a process with threads
 # could wait for ever for a lock that a thread held there.

@@ -18,8 +18,9 @@ import pytest
 import yaml
 
 import metadeblur as md
-from journey import command, run, shaky
+from journey import command, run, shaky, small_model
 from media import make_frames, make_video
+from metadeblur import weights
 from metadeblur.cli import COMMANDS, parse
 
 ROOT = Path(__file__).parents[1]
@@ -54,6 +55,15 @@ def run_bash(text: str) -> None:
     subprocess.run(["bash", "-euo", "pipefail", "-c", text], check=True, env={"PATH": path})
 
 
+@pytest.fixture
+def small_built_in(tmp_path_factory, monkeypatch):
+    """The built-in network is a very small one: a page takes seconds instead of minutes, and says the same."""
+    path = weights.built_in_path
+    small = small_model(tmp_path_factory.mktemp("assets") / "lite.safetensors")
+    monkeypatch.setattr(weights, "built_in_path", lambda name: small if name == "lite" else path(name))
+
+
+@pytest.mark.usefixtures("small_built_in")
 @pytest.mark.parametrize("page", PAGES)
 def test_the_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from cases import case
 from media import make_frames, make_video, moving_picture
 from metadeblur.errors import MetadeblurError
 from metadeblur.video import VideoReader, probe, read_clip
@@ -244,3 +247,22 @@ def test_the_picture_changes_size_in_the_middle(tmp_path: Path) -> None:
     (tmp_path / "a.ts").write_bytes(b"".join(part.read_bytes() for part in parts))
     with pytest.raises(MetadeblurError, match="changes from 96x64 to 64x48"):
         list(VideoReader(tmp_path / "a.ts"))
+
+
+PROBED = "import sys; from metadeblur.video import probe; print({probe(sys.argv[1]).codec for _ in range(120)})"
+
+
+@case(
+    "Files and streams",
+    "a video so damaged that the decoder complains from threads of its own",
+    "read as far as it can be read",
+    "nothing; it used to wait for ever where FFmpeg was listened to",
+)
+def test_complaints_of_decoding_threads_never_lock(tmp_path: Path) -> None:
+    path = make_video(tmp_path / "a.mp4", 16, size=(240, 320))
+    data, chance = bytearray(path.read_bytes()), random.Random(0)
+    for _ in range(200):
+        data[chance.randrange(data.index(b"mdat") + 900, len(data) - 3000)] ^= 255
+    path.write_bytes(data)
+    done = subprocess.run([sys.executable, "-c", PROBED, path], capture_output=True, text=True, timeout=120)
+    assert (done.stdout, done.stderr) == ("{'h264'}\n", "")

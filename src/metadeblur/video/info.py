@@ -114,6 +114,7 @@ def probe(path: Path | str) -> VideoInfo:
     with open_media(path) as container:
         stream = main_video(container, path)
         _refuse_truncated(container, path)
+        marks = stream_marks(container, stream.index)  # before there are decoders
         frames, damaged = _first_frames(container, stream)
         if not frames:
             raise MetadeblurError(f"{path}: not one frame could be decoded{' (damaged file)' if damaged else ''}")
@@ -150,7 +151,7 @@ def probe(path: Path | str) -> VideoInfo:
             colour=tags,
             mastering=mastering(first),
             transparent=any(map(is_transparent, frames)),
-            marks=stream_marks(container, stream.index).union(kind for f in frames for kind, _ in frame_marks(f)),
+            marks=marks.union(kind for f in frames for kind, _ in frame_marks(f)),
             missing=_missing(path) if "matroska" in container.format.name else 0.0,
         )
 

@@ -90,7 +90,11 @@ def frame_marks(frame: av.VideoFrame) -> list[tuple[str, bytes]]:
 
 
 def stream_marks(container: av.container.InputContainer, stream: int) -> frozenset[str]:
-    """Kinds of marks that a container tells for one of its streams, which PyAV shows in FFmpeg's description only."""
+    """Kinds of marks that a container tells for one of its streams, which PyAV shows in FFmpeg's description only.
+
+    To be called before anything of the container is decoded: while PyAV listens to FFmpeg, a decoder's thread that has
+    something to say waits for the interpreter, which may be waiting for that thread to end.
+    """
     level = av.logging.get_level()
     av.logging.set_level(av.logging.INFO)
     try:

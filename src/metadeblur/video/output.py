@@ -82,6 +82,16 @@ def whole(target: Path) -> Iterator[Path]:
             unfinished.discard()
 
 
+def tidy(target: Path) -> None:
+    """Take away what runs that were killed left beside a file while they wrote it.
+
+    Raises:
+        MetadeblurError: somebody is writing it, or there is no permission.
+    """
+    with refusals(target), writing(target):
+        Unfinished(target).discard()
+
+
 @contextmanager
 def refusals(target: Path) -> Iterator[None]:
     """Turn a refusal of the system to write ``target`` into one clear line."""
