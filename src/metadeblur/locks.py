@@ -20,6 +20,7 @@ from metadeblur.interrupts import undisturbed
 
 LONGEST_NAME = 255  # bytes of a file's name
 
+_MARK = "metadeblur-lock"  # what names of locks end with
 _PATIENCE = 0.3  # seconds to wait for a run that is just ending
 _held: dict[tuple[int, Path], _Hold] = {}  # by process and lock
 _guard = threading.Lock()
@@ -66,8 +67,17 @@ def writing(target: Path, flag: str = "-o") -> Iterator[None]:
         MetadeblurError: somebody else is writing it.
         OSError: there is no permission, or the folder is missing.
     """
-    with held_while(beside(target, "metadeblur-lock"), target, flag):
+    with held_while(beside(target, _MARK), target, flag):
         yield
+
+
+def remove_stale(folder: Path) -> None:
+    """Remove the locks in a folder that nobody holds: a run that is killed leaves its own behind."""
+    for path in folder.glob(f".*.{_MARK}"):
+        with suppress(OSError):  # another user's
+            lock = try_lock(path)
+            if lock is not None:
+                unlock(lock)
 
 
 def try_lock(path: Path, patience: float = 0.0) -> BaseFileLock | None:

@@ -26,7 +26,7 @@ from metadeblur.evaluation.trial import evaluate_clip
 from metadeblur.identity import identify_files
 from metadeblur.locks import beside
 from metadeblur.record import machine, plain, versions, write_json
-from metadeblur.video.output import filling, tidy
+from metadeblur.video.output import filling
 
 __all__ = [
     "EvaluateSettings",
@@ -198,10 +198,7 @@ def is_measured(job: Job, say: Callable[[str], None] = lambda _: None) -> bool:
 def measure_job(job: Job, net: nn.Module, say: Callable[[str], None] | None = None) -> None:
     """Write a clip's record, unless it is there already, see :func:`is_measured`."""
     if is_measured(job):
-        notes = ledger_path(job.path)  # of a run that was killed before it took them away
-        notes.unlink(missing_ok=True)
-        tidy(notes)
-        tidy(job.path)
+        ledger_path(job.path).unlink(missing_ok=True)  # of a run that was killed before it took its notes away
         return
     clip = read_trial(job.folder, crop=job.settings.crop, frames=job.settings.frames)
     conditions = {**job.conditions, "input": job.mark}

@@ -14,7 +14,7 @@ import av
 from metadeblur.errors import MetadeblurError
 from metadeblur.interrupts import undisturbed
 from metadeblur.limited import NO_MORE_THREADS, is_thread_limit
-from metadeblur.locks import beside, held_while, writing
+from metadeblur.locks import beside, held_while, remove_stale, writing
 from metadeblur.names import refuse_long
 
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -82,16 +82,6 @@ def whole(target: Path) -> Iterator[Path]:
             unfinished.discard()
 
 
-def tidy(target: Path) -> None:
-    """Take away what runs that were killed left beside a file while they wrote it.
-
-    Raises:
-        MetadeblurError: somebody is writing it, or there is no permission.
-    """
-    with refusals(target), writing(target):
-        Unfinished(target).discard()
-
-
 @contextmanager
 def refusals(target: Path) -> Iterator[None]:
     """Turn a refusal of the system to write ``target`` into one clear line."""
@@ -107,7 +97,8 @@ def refusals(target: Path) -> Iterator[None]:
 def filling(folder: Path, what: str, flag: str = "-o") -> Iterator[None]:
     """A folder of results that nobody else writes into while the block goes on; made where missing.
 
-    It is taken away again if it was made for this and nothing has come into it.
+    Locks that killed runs left in it are removed. It is taken away again if it was made for this and nothing has come
+    into it.
 
     Args:
         folder: the folder.
@@ -121,6 +112,7 @@ def filling(folder: Path, what: str, flag: str = "-o") -> Iterator[None]:
     make_folder(folder, what)
     try:
         with refusals(folder), held_while(folder / ".metadeblur-lock", folder, flag):
+            remove_stale(folder)
             yield
     finally:
         with undisturbed():
