@@ -24,16 +24,16 @@ from typing import Any
 import torch
 from speed import spread
 
-from metadeblur.adapt import AdaptSettings
+from metadeblur.adaptation.stages import AdaptSettings
 from metadeblur.cluster.connection import ClusterSettings, joined
 from metadeblur.cluster.restoring import restore_files
-from metadeblur.demo import DemoSettings, shaky_clip
 from metadeblur.evaluation.tables import markdown
-from metadeblur.outputs import Job
-from metadeblur.pipeline import RunSettings, restore_file
-from metadeblur.record import commit, machine, versions, write_json, write_whole
+from metadeblur.models.weights import load_deblurrer
+from metadeblur.pipeline.demo import DemoSettings, shaky_clip
+from metadeblur.pipeline.outputs import Job
+from metadeblur.pipeline.run import RunSettings, restore_file
+from metadeblur.system.record import commit, machine, versions, write_json, write_whole
 from metadeblur.video import write_clip
-from metadeblur.weights import load_deblurrer
 
 ALONE = "without a cluster"
 Series = dict[str, dict[str, list[float]]]

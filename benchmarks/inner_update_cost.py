@@ -28,17 +28,17 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from metadeblur.catalogue import filled
+from metadeblur.adaptation.places import choose_support
 from metadeblur.clip import Clip
 from metadeblur.evaluation.tables import markdown
-from metadeblur.learning import own_loss
-from metadeblur.networks import traits
-from metadeblur.reblur.critic import Critic
-from metadeblur.reblur.network import ReblurNetwork
-from metadeblur.reblur.updates import Item, NetworkReblurrer, ReblurStage, ReblurUpdates
-from metadeblur.record import machine, versions, write_whole
-from metadeblur.support import choose_support
-from metadeblur.weights import load_reblurrer
+from metadeblur.models.critic import Critic
+from metadeblur.models.forward import own_loss
+from metadeblur.models.reblurring import ReblurNetwork
+from metadeblur.models.registry import traits
+from metadeblur.models.weights import load_reblurrer
+from metadeblur.pipeline.catalogue import filled
+from metadeblur.reblur.fitting import Item, NetworkReblurrer, ReblurStage, ReblurUpdates
+from metadeblur.system.record import machine, versions, write_whole
 
 STAGES = ("choose the support set", "step of the reblurrer", "make a pair", "step of the deblurrer")
 RELEASE = {"step of the reblurrer": 21.2, "step of the deblurrer": 9.6}  # s, on two cores

@@ -183,8 +183,8 @@ def compare(before: Path, after: Path) -> tuple[list[tuple[str, ...]], bool]:
 
 def tiny_model(path: Path) -> Path:
     """Weights of the smallest network of the built-in kind; untrained, it gives back what it gets."""
-    from metadeblur.networks.lite import Lite
-    from metadeblur.weights import save_deblurrer
+    from metadeblur.models.lite import Lite
+    from metadeblur.models.weights import save_deblurrer
 
     save_deblurrer(Lite(channels=(8, 16), encoder=(1, 1), decoder=(1,)), path, {"architecture": "lite"})
     return path

@@ -41,8 +41,8 @@ def quality(pairs: Path, val: Path, stages: int) -> None:
 
     from metadeblur import load_deblurrer
     from metadeblur.data.pairs import read_picture
-    from metadeblur.metrics import psnr
-    from metadeblur.restore import Restorer, RestoreSettings
+    from metadeblur.imaging.quality import psnr
+    from metadeblur.restoration.restorer import Restorer, RestoreSettings
 
     def picture(path: Path, side: int | None = None) -> Tensor:
         frame = torch.from_numpy(read_picture(path)).permute(2, 0, 1).float() / 255
@@ -80,8 +80,8 @@ def cost(row: str) -> None:
     import torch
 
     from metadeblur import load_deblurrer
-    from metadeblur.learning import own_loss
-    from metadeblur.record import peak_memory_mb
+    from metadeblur.models.forward import own_loss
+    from metadeblur.system.record import peak_memory_mb
 
     kind, side, *rest = row.split()
     width, height = map(int, side.split("x"))

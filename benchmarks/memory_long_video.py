@@ -3,7 +3,7 @@
 Run:  python benchmarks/memory_long_video.py [--frames 18000] [--width 1280] [--height 720] [--limit 2048]
 
 The input is made on the spot: a picture that moves, a cut every 1,500 frames, and a sound track. The measured part is
-:func:`metadeblur.pipeline.restore_file` as the command calls it, with the default encoder, without adapting and without
+:func:`metadeblur.pipeline.run.restore_file` as the command calls it, with the default encoder, without adapting and without
 the guard, which would return such frames untouched. It runs in a process of its own, so that making the input does not
 count. Its resident memory is printed as it goes; memory that grows with the number of frames would show as a rising
 column. Ends with exit code 1 where the peak is above the limit or the output does not have all frames.
@@ -61,11 +61,11 @@ def run(source: Path, output: Path) -> None:
     import torch  # here, so that the parent's memory stays small
     from torch import nn
 
-    from metadeblur.adapt import AdaptSettings
-    from metadeblur.outputs import Job
-    from metadeblur.pipeline import RunSettings, restore_file
-    from metadeblur.progress import Bar, Talk
-    from metadeblur.restore import RestoreSettings
+    from metadeblur.adaptation.stages import AdaptSettings
+    from metadeblur.pipeline.console import Bar, Talk
+    from metadeblur.pipeline.outputs import Job
+    from metadeblur.pipeline.run import RunSettings, restore_file
+    from metadeblur.restoration.restorer import RestoreSettings
 
     torch.set_num_threads(1)
     began = time.monotonic()

@@ -42,10 +42,10 @@ import cv2
 import numpy as np
 import torch
 
-from metadeblur.cli import main as command
-from metadeblur.networks.lite import Lite
-from metadeblur.networks.mimo_unet import MIMOUNet
-from metadeblur.weights import FOLDER_VARIABLE, save_deblurrer
+from metadeblur.cli.entry import main as command
+from metadeblur.models.lite import Lite
+from metadeblur.models.mimo_unet import MIMOUNet
+from metadeblur.models.weights import FOLDER_VARIABLE, save_deblurrer
 
 OUTCOMES = ("result", "refused", "wrong")
 SIDES = 48, 64  # height, width of the small files
@@ -55,8 +55,11 @@ PROCESSOR_SECONDS = 60
 PATIENCE = 600  # seconds on the clock, for a machine that does much else
 _MANY = 100  # files from which on the good ones are tried first
 _LATE = (  # rooms that commands enter late; here once, so that not every process has to
-    *(f"metadeblur.commands.{name}" for name in ("restore", "evaluate", "train", "weights")),
-    *(f"metadeblur.{name}" for name in ("pipeline", "outputs", "importing", "evaluation.report", "evaluation.builtin")),
+    *(f"metadeblur.cli.{name}" for name in ("restore", "evaluate", "train", "weights")),
+    *(
+        f"metadeblur.{name}"
+        for name in ("pipeline.run", "pipeline.outputs", "models.importing", "evaluation.report", "evaluation.builtin")
+    ),
     *("metadeblur.training.loop", "torch._dynamo", "scenedetect"),
 )
 _FILE_BYTES = 200 << 20  # that a process may write to one file

@@ -33,11 +33,11 @@ from torch.nn import functional as F
 
 from metadeblur import load_deblurrer
 from metadeblur.data.pairs import read_picture
-from metadeblur.metrics import psnr
-from metadeblur.networks import ARCHITECTURES, final, maxim, nafnet, recognise, restormer, traits
-from metadeblur.networks.cdvd_tsp import CDVDTSP, temporal_sharpness, warp
-from metadeblur.restore import has_native_bf16
-from metadeblur.weights import installed_path
+from metadeblur.imaging.quality import psnr
+from metadeblur.models.cdvd_tsp import CDVDTSP, temporal_sharpness, warp
+from metadeblur.models.registry import ARCHITECTURES, final, maxim, nafnet, recognise, restormer, traits
+from metadeblur.models.weights import installed_path
+from metadeblur.restoration.restorer import has_native_bf16
 
 
 def drawn(name: str) -> nn.Module:

@@ -41,9 +41,9 @@ import numpy as np
 import torch
 
 from metadeblur import __version__
-from metadeblur.cli import main as command
-from metadeblur.networks.lite import Lite
-from metadeblur.weights import save_deblurrer
+from metadeblur.cli.entry import main as command
+from metadeblur.models.lite import Lite
+from metadeblur.models.weights import save_deblurrer
 
 PAGE = Path(__file__).parents[1] / "docs" / "results" / "robustness.md"
 SIDES = 48, 64  # height, width

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metadeblur.sharpness import score_places, self_shift_score
+from metadeblur.imaging.sharpness import score_places, self_shift_score
 
 HEIGHT, WIDTH, PATCH = 720, 1280, 256
 FEW, MANY = 20, 2000

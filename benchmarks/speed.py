@@ -38,24 +38,24 @@ from convolution_peak import measure_peak
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from metadeblur.adapt import AdaptSettings
-from metadeblur.background import pays
+from metadeblur.adaptation.places import choose_support
+from metadeblur.adaptation.stages import AdaptSettings
 from metadeblur.clip import Clip
 from metadeblur.data.pairs import read_picture
 from metadeblur.evaluation.tables import markdown
-from metadeblur.learning import own_loss
-from metadeblur.memory import peak_bytes
-from metadeblur.metrics import psnr
-from metadeblur.networks import traits
-from metadeblur.outputs import Job
-from metadeblur.pipeline import RunSettings, restore_file
-from metadeblur.record import commit, machine, plain, versions, write_whole
-from metadeblur.restore import Restorer, RestoreSettings, has_native_bf16
-from metadeblur.sharpness import self_shift_score
-from metadeblur.speed import moving
-from metadeblur.support import choose_support
+from metadeblur.imaging.quality import psnr
+from metadeblur.imaging.sharpness import self_shift_score
+from metadeblur.models.forward import own_loss
+from metadeblur.models.registry import traits
+from metadeblur.models.weights import load_deblurrer
+from metadeblur.pipeline.outputs import Job
+from metadeblur.pipeline.run import RunSettings, restore_file
+from metadeblur.pipeline.speed import moving
+from metadeblur.restoration.prefetching import pays
+from metadeblur.restoration.restorer import Restorer, RestoreSettings, has_native_bf16
+from metadeblur.system.memory import peak_bytes
+from metadeblur.system.record import commit, machine, plain, versions, write_whole
 from metadeblur.video import read_clip, write_clip
-from metadeblur.weights import load_deblurrer
 
 Ways = dict[str, Callable[[], Any]]
 Part = dict[str, Any]  # "title", "about", "tables": each lines of cells, "notes"; plain JSON values

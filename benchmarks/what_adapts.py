@@ -24,17 +24,17 @@ import torch
 from torch import Tensor, nn
 
 from metadeblur import Clip, load_deblurrer
-from metadeblur.adapt import AdaptSettings, Pair, inner_update, make_pairs
+from metadeblur.adaptation.parameters import PARAMETERS, free
+from metadeblur.adaptation.places import choose_support
+from metadeblur.adaptation.stages import AdaptSettings, Pair, inner_update, make_pairs
+from metadeblur.adaptation.targets import Sharpener
 from metadeblur.data.pairs import read_picture
-from metadeblur.learning import own_loss
-from metadeblur.memory import peak_bytes
-from metadeblur.metrics import psnr
-from metadeblur.networks import ARCHITECTURES, traits
+from metadeblur.imaging.quality import psnr
+from metadeblur.models.forward import own_loss
+from metadeblur.models.registry import ARCHITECTURES, traits
 from metadeblur.reblur.flow import fit_flow_reblurrer
-from metadeblur.restore import Restorer, RestoreSettings, windows
-from metadeblur.sharpened import Sharpener
-from metadeblur.subset import PARAMETERS, free
-from metadeblur.support import choose_support
+from metadeblur.restoration.restorer import Restorer, RestoreSettings, windows
+from metadeblur.system.memory import peak_bytes
 
 EVERY = 4  # frames between those that are scored
 

@@ -19,18 +19,18 @@ from statistics import fmean
 import torch
 from torch import nn
 
-from metadeblur.adapt import adapt
+from metadeblur.adaptation.stages import adapt
 from metadeblur.clip import Clip, PairedClip
 from metadeblur.data.layouts import open_benchmark
 from metadeblur.data.paired import read_trial
 from metadeblur.evaluation.builtin import make_builtin
 from metadeblur.evaluation.tables import markdown
-from metadeblur.fusion import FusionSettings, with_fusion
-from metadeblur.guard import blend
-from metadeblur.metrics import psnr
-from metadeblur.record import write_whole
-from metadeblur.restore import restore
-from metadeblur.weights import load_deblurrer
+from metadeblur.guard.judge import blend
+from metadeblur.imaging.quality import psnr
+from metadeblur.models.weights import load_deblurrer
+from metadeblur.restoration.fusion import FusionSettings, with_fusion
+from metadeblur.restoration.restorer import restore
+from metadeblur.system.record import write_whole
 
 SHARES = (0.25, 0.5, 0.75, 1.0)
 

@@ -20,14 +20,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from metadeblur.adapt import adapt
+from metadeblur.adaptation.stages import adapt
 from metadeblur.clip import Clip, PairedClip
 from metadeblur.data.paired import read_trial
 from metadeblur.evaluation.builtin import make_builtin
-from metadeblur.metrics import psnr
-from metadeblur.pictures import side_by_side, to_uint8
-from metadeblur.restore import restore
-from metadeblur.weights import load_deblurrer, load_reblurrer
+from metadeblur.imaging.pictures import side_by_side, to_uint8
+from metadeblur.imaging.quality import psnr
+from metadeblur.models.weights import load_deblurrer, load_reblurrer
+from metadeblur.restoration.restorer import restore
 
 PIECE = 112  # px, side of what is shown
 SIGMA = 1.5  # px, of the Gaussian that the reblurring network is compared with

@@ -23,8 +23,8 @@ import torch
 from numpy.typing import NDArray
 
 from metadeblur.clip import Clip
-from metadeblur.linear_light import to_display, to_linear
-from metadeblur.optical_flow import dense_flow
+from metadeblur.imaging.linear_light import to_display, to_linear
+from metadeblur.imaging.optical_flow import dense_flow
 from metadeblur.video import read_clip, write_clip
 
 Array = NDArray[Any]

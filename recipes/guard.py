@@ -11,14 +11,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from metadeblur.adapt import AdaptSettings
+from metadeblur.adaptation.stages import AdaptSettings
 from metadeblur.data.layouts import open_benchmark
 from metadeblur.evaluation.builtin import make_builtin
 from metadeblur.evaluation.guard_trial import guard_trial, trial_table, verdict
 from metadeblur.evaluation.report import write_table
 from metadeblur.evaluation.tables import markdown
-from metadeblur.record import machine, plain, versions, write_json
-from metadeblur.weights import load_deblurrer, parameters_digest
+from metadeblur.models.weights import load_deblurrer, parameters_digest
+from metadeblur.system.record import machine, plain, versions, write_json
 
 
 def main() -> None:

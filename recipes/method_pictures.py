@@ -20,17 +20,17 @@ import torch
 from numpy.typing import NDArray
 from paper_methods import adaptation
 
-from metadeblur.adapt import adapt
+from metadeblur.adaptation.places import Place, real_blurred
+from metadeblur.adaptation.stages import adapt
 from metadeblur.clip import PairedClip
 from metadeblur.data.paired import read_trial
 from metadeblur.evaluation.builtin import make_builtin
-from metadeblur.metrics import psnr
-from metadeblur.pictures import encode_jpeg, heat_map, side_by_side, to_uint8
-from metadeblur.record import write_whole
-from metadeblur.restore import restore
-from metadeblur.sharpness import self_shift_map
-from metadeblur.support import Place, real_blurred
-from metadeblur.weights import load_deblurrer
+from metadeblur.imaging.pictures import encode_jpeg, heat_map, side_by_side, to_uint8
+from metadeblur.imaging.quality import psnr
+from metadeblur.imaging.sharpness import self_shift_map
+from metadeblur.models.weights import load_deblurrer
+from metadeblur.restoration.restorer import restore
+from metadeblur.system.record import write_whole
 
 PATCH, STRIDE = 24, 4  # px, of the self-shift map
 SHOWN = 3  # places

@@ -13,16 +13,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from metadeblur.adapt import AdaptSettings, preset
+from metadeblur.adaptation.stages import AdaptSettings, preset
 from metadeblur.data.layouts import open_benchmark
 from metadeblur.evaluation.builtin import make_builtin
 from metadeblur.evaluation.compare import LEGEND, compare
 from metadeblur.evaluation.protocol import EvaluateSettings
 from metadeblur.evaluation.report import write_table
 from metadeblur.evaluation.tables import markdown
-from metadeblur.reblur.updates import ReblurUpdates
-from metadeblur.record import machine, plain, versions, write_json
-from metadeblur.weights import load_deblurrer, parameters_digest
+from metadeblur.models.weights import load_deblurrer, parameters_digest
+from metadeblur.reblur.fitting import ReblurUpdates
+from metadeblur.system.record import machine, plain, versions, write_json
 
 
 def main() -> None:

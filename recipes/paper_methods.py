@@ -26,7 +26,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from metadeblur.adapt import AdaptSettings, Pair, adapt, fit_network, make_pairs, preset
+from metadeblur.adaptation.places import Place, choose_support, place_window
+from metadeblur.adaptation.stages import AdaptSettings, Pair, adapt, fit_network, make_pairs, preset
 from metadeblur.clip import Clip, PairedClip
 from metadeblur.data.layouts import Benchmark, open_benchmark
 from metadeblur.data.paired import read_trial
@@ -35,16 +36,15 @@ from metadeblur.evaluation.protocol import EvaluateSettings
 from metadeblur.evaluation.report import write_table
 from metadeblur.evaluation.settings import meta_files
 from metadeblur.evaluation.tables import markdown
-from metadeblur.metrics import psnr
-from metadeblur.networks import traits
+from metadeblur.imaging.quality import psnr
+from metadeblur.imaging.sharpness import self_shift_score
+from metadeblur.models.registry import traits
+from metadeblur.models.weights import load_deblurrer, load_reblurrer, parameters_digest
 from metadeblur.reblur import Reblurrer
+from metadeblur.reblur.fitting import NetworkReblurrer, ReblurUpdates, collect
 from metadeblur.reblur.flow import fit_flow_reblurrer
-from metadeblur.reblur.updates import NetworkReblurrer, ReblurUpdates, collect
-from metadeblur.record import machine, plain, versions, write_json
-from metadeblur.restore import restore
-from metadeblur.sharpness import self_shift_score
-from metadeblur.support import Place, choose_support, place_window
-from metadeblur.weights import load_deblurrer, load_reblurrer, parameters_digest
+from metadeblur.restoration.restorer import restore
+from metadeblur.system.record import machine, plain, versions, write_json
 
 ROWS = (
     ("flow", "fine-tuned on flow pairs"),

@@ -18,7 +18,7 @@ from typing import Any
 from metadeblur.evaluation.protocol import read_records
 from metadeblur.evaluation.summary import interval
 from metadeblur.evaluation.tables import markdown, seeds_table, spread
-from metadeblur.record import write_json
+from metadeblur.system.record import write_json
 
 MEANS = ("conditions", "psnr", "ssim", "flicker", "intervals", "gain", "harm_rate", "oracle_ratio")
 ABOUT = (*MEANS, "versions", "machine")

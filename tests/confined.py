@@ -15,7 +15,7 @@ PATIENCE = 120  # seconds on the clock, for a machine that does much else
 # Children begin in a process that has imported everything and run nothing: one that began in a process with threads
 # could wait for ever for a lock that a thread held there.
 _children = multiprocessing.get_context("forkserver")
-_children.set_forkserver_preload(["metadeblur.weights", "metadeblur.training.loop"])
+_children.set_forkserver_preload(["metadeblur.models.weights", "metadeblur.training.loop"])
 
 
 def confined(call: Callable[..., Any], *words: Any, room: int = 1 << 30, seconds: int = 10) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from metadeblur.cluster.cargo import Cargo, Depot, Move
+from metadeblur.cluster.files import Cargo, Depot, Move
 from metadeblur.cluster.worker import Worker
 
 

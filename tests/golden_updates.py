@@ -23,11 +23,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from metadeblur.losses import multiscale_fft
-from metadeblur.networks.mimo_unet import MIMOUNet
-from metadeblur.reblur.critic import Critic
-from metadeblur.reblur.network import ReblurNetwork
-from metadeblur.reblur.updates import Item
+from metadeblur.models.critic import Critic
+from metadeblur.models.losses import multiscale_fft
+from metadeblur.models.mimo_unet import MIMOUNet
+from metadeblur.models.reblurring import ReblurNetwork
+from metadeblur.reblur.fitting import Item
 
 MOVE = 6e-8
 DRAWS = 6

@@ -16,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 
 from media import make_video, moving_picture
-from metadeblur.cli import main
-from metadeblur.networks.lite import Lite
-from metadeblur.weights import save_deblurrer
+from metadeblur.cli.entry import main
+from metadeblur.models.lite import Lite
+from metadeblur.models.weights import save_deblurrer
 
 QUICK = ("--steps", "2", "--pairs", "2")
 PLAIN = ("--no-adapt", "--no-guard")

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from media import moving_picture
-from metadeblur.adapt import AdaptSettings
-from metadeblur.outputs import Job
-from metadeblur.pipeline import RunSettings, restore_file
-from metadeblur.restore import RestoreSettings
+from metadeblur.adaptation.stages import AdaptSettings
+from metadeblur.pipeline.outputs import Job
+from metadeblur.pipeline.run import RunSettings, restore_file
+from metadeblur.restoration.restorer import RestoreSettings
 from metadeblur.video import EncodeSettings
 from metadeblur.video.tiff import unmultiplied
 

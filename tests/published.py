@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from metadeblur.networks.maxim import Maxim
+from metadeblur.models.maxim import Maxim
 
 MIT = "MIT License\n\nCopyright (c) 2023 somebody\n"
 ROOT = "StatefulPartitionedCall/jax2tf_apply_/Wrapper/backbone"
@@ -135,11 +135,11 @@ def maxim_package(path: Path, net: Maxim, *, spoil: Any = None) -> Path:
 
 def small_networks() -> dict[str, nn.Module]:
     """A random instance of every network whose weights are published, small where its sizes are free."""
-    from metadeblur.networks.cdvd_tsp import CDVDTSP
-    from metadeblur.networks.mimo_unet import MIMOUNet
-    from metadeblur.networks.mprnet import MPRNet
-    from metadeblur.networks.nafnet import NAFNet
-    from metadeblur.networks.restormer import Restormer
+    from metadeblur.models.cdvd_tsp import CDVDTSP
+    from metadeblur.models.mimo_unet import MIMOUNet
+    from metadeblur.models.mprnet import MPRNet
+    from metadeblur.models.nafnet import NAFNet
+    from metadeblur.models.restormer import Restormer
 
     torch.manual_seed(0)
     nets = {

@@ -9,17 +9,17 @@ import pytest
 import torch
 from torch import nn
 
-from metadeblur import budget
-from metadeblur.adapt import AdaptSettings, Pair, adapt, inner_update, make_pairs, preset
-from metadeblur.budget import LEAST_PLACES
+from metadeblur.adaptation import budget
+from metadeblur.adaptation.budget import LEAST_PLACES
+from metadeblur.adaptation.places import place_window
+from metadeblur.adaptation.stages import AdaptSettings, Pair, adapt, inner_update, make_pairs, preset
 from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
-from metadeblur.guard import sharp_at_times
-from metadeblur.optical_flow import window_flows
+from metadeblur.guard.judge import sharp_at_times
+from metadeblur.imaging.optical_flow import window_flows
+from metadeblur.imaging.sharpness import self_shift_score
+from metadeblur.models.weights import parameters_digest
 from metadeblur.reblur.flow import fit_flow_reblurrer
-from metadeblur.sharpness import self_shift_score
-from metadeblur.support import place_window
-from metadeblur.weights import parameters_digest
 
 QUICK = {"pairs": 4, "steps": 6, "patch": 48, "batch": 2, "precision": "fp32"}
 

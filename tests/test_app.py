@@ -23,19 +23,19 @@ from fastapi.testclient import TestClient
 import metadeblur.app.uploads as uploads
 from journey import decoded, run, shaky, shaky_video
 from media import make_frames, make_video
-from metadeblur.adapt import AdaptSettings
-from metadeblur.app import work
+from metadeblur.adaptation.stages import AdaptSettings
+from metadeblur.app import tasks as work
 from metadeblur.app.hosts import Hosts
-from metadeblur.app.jobs import Job
-from metadeblur.app.look import chosen, headline, progress, result
+from metadeblur.app.html import chosen, headline, progress, result
 from metadeblur.app.playable import plays_everywhere, write_playable
+from metadeblur.app.queue import Job
 from metadeblur.app.server import Site, make_app
 from metadeblur.app.service import Service
 from metadeblur.app.uploads import Clip, Visit, clean_name
-from metadeblur.cli import parse
-from metadeblur.commands.app import App, warnings
+from metadeblur.cli.app import App, warnings
+from metadeblur.cli.entry import parse
 from metadeblur.errors import MetadeblurError
-from metadeblur.pipeline import RunSettings
+from metadeblur.pipeline.run import RunSettings
 from metadeblur.video import VideoReader
 
 PATIENCE = 120.0  # seconds, for a busy machine
@@ -466,7 +466,7 @@ def test_what_another_address_means_is_said():
 
 
 def test_without_the_extra_one_line_says_how_to_get_it(monkeypatch, capsys):
-    monkeypatch.setattr("metadeblur.commands.app.find_spec", lambda _: None)
+    monkeypatch.setattr("metadeblur.cli.app.find_spec", lambda _: None)
     assert run("app") == 1
     assert capsys.readouterr().err.splitlines() == [
         "metadeblur: error: the page needs Gradio, which is not installed: pip install 'metadeblur[app]'"
@@ -514,7 +514,7 @@ def test_several_hosts_and_proxies_may_be_named():
 @pytest.mark.parametrize("words", [["--help"], ["app", "--help"]])
 def test_help_loads_neither_torch_nor_gradio(words):
     looks = "assert not {'torch', 'gradio'} & set(sys.modules)"
-    code = f"import sys; from metadeblur.cli import main; main({words}); {looks}"
+    code = f"import sys; from metadeblur.cli.entry import main; main({words}); {looks}"
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
 
 

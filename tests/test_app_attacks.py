@@ -31,13 +31,13 @@ from journey import shaky, shaky_video
 from media import make_video
 from metadeblur.app import uploads
 from metadeblur.app.bounds import Bounds
-from metadeblur.app.jobs import Job
-from metadeblur.app.look import chosen, progress, result
+from metadeblur.app.html import chosen, progress, result
+from metadeblur.app.queue import Job
 from metadeblur.app.server import Site, closed_terminal_ends, make_server
 from metadeblur.app.service import Service
 from metadeblur.app.uploads import Visit, Visits
 from metadeblur.errors import MetadeblurError
-from metadeblur.scratch import sweep
+from metadeblur.system.scratch import sweep
 
 PATIENCE = 120.0  # seconds, for a busy machine
 SCRIPT = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'"
@@ -489,7 +489,7 @@ def test_a_visitor_who_leaves_in_the_middle_is_deleted(place):
 _BUSY = """
 import shutil, sys, time
 from metadeblur.app import server
-from metadeblur.cli import main
+from metadeblur.cli.entry import main
 
 real = server.serve
 

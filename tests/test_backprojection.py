@@ -9,16 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from metadeblur.adapt import adapt
-from metadeblur.backprojection import BackProjectionSettings, back_project
+from metadeblur.adaptation.stages import adapt
 from metadeblur.clip import Clip
 from metadeblur.data.paired import read_trial
 from metadeblur.errors import MetadeblurError
 from metadeblur.evaluation.builtin import make_builtin
-from metadeblur.fusion import FusionSettings, fuse_frames, fusion_of, with_fusion
-from metadeblur.guard import judge_fusion
-from metadeblur.metrics import psnr
-from metadeblur.weights import load_deblurrer, save_deblurrer
+from metadeblur.guard.judge import judge_fusion
+from metadeblur.imaging.quality import psnr
+from metadeblur.models.weights import load_deblurrer, save_deblurrer
+from metadeblur.restoration.back_projection import BackProjectionSettings, back_project
+from metadeblur.restoration.fusion import FusionSettings, fuse_frames, fusion_of, with_fusion
 from test_fusion import Lighten, texture
 
 STEP = 5  # px a frame interval, to the right
@@ -173,7 +173,7 @@ def test_the_guard_falls_back_to_fusing_alone(pan: tuple[Clip, Clip], monkeypatc
     assert chosen == FusionSettings(exposure=0.75), reasons
     assert {reason.name for reason in reasons} >= {"back-projection: ringing", "back-projection: flicker"}
     wild = BackProjectionSettings(rounds=40, rate=1.5, hold=0.0, believed=1e3)
-    monkeypatch.setattr("metadeblur.fusion.BackProjectionSettings", lambda **_: wild)
+    monkeypatch.setattr("metadeblur.restoration.fusion.BackProjectionSettings", lambda **_: wild)
     chosen, reasons = judge_fusion(Lighten(), pan[0], FusionSettings(exposure=1.5))
     assert chosen == FusionSettings()
     assert any("frames are not corrected" in reason.text for reason in reasons if not reason.passed)

@@ -9,15 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from cases import case
-from metadeblur.brightness import Neighbours, changes, match, small_frame
+from metadeblur.adaptation.places import choose_support
 from metadeblur.clip import Clip
-from metadeblur.fusion import FusionSettings, fuse_frames
-from metadeblur.guard import GuardSettings
-from metadeblur.reblur.motion import ClipMotion
-from metadeblur.restore import Restorer, restore
-from metadeblur.support import choose_support
-from metadeblur.votes import choose_samples
-from metadeblur.weights import load_deblurrer
+from metadeblur.guard.judge import GuardSettings
+from metadeblur.guard.votes import choose_samples
+from metadeblur.imaging.brightness import Neighbours, changes, match, small_frame
+from metadeblur.imaging.motion import ClipMotion
+from metadeblur.models.weights import load_deblurrer
+from metadeblur.restoration.fusion import FusionSettings, fuse_frames
+from metadeblur.restoration.restorer import Restorer, restore
 
 HEIGHT, WIDTH = 96, 128
 

@@ -13,8 +13,8 @@ import torch
 
 from metadeblur.data.paired import read_trial
 from metadeblur.evaluation.builtin import CLIPS, FRAMES, HEIGHT, WIDTH, compare, fingerprint, make_builtin
-from metadeblur.metrics import psnr
-from metadeblur.sharpness import self_shift_score
+from metadeblur.imaging.quality import psnr
+from metadeblur.imaging.sharpness import self_shift_score
 
 ASSETS = Path(str(resources.files("metadeblur") / "assets"))
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"

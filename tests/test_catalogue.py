@@ -2,10 +2,10 @@
 
 import pytest
 
-from metadeblur.catalogue import describe, names
 from metadeblur.errors import MetadeblurError
-from metadeblur.importing import import_weights
-from metadeblur.networks import ARCHITECTURES
+from metadeblur.models.importing import import_weights
+from metadeblur.models.registry import ARCHITECTURES
+from metadeblur.pipeline.catalogue import describe, names
 from published import maxim_package, small_maxim
 
 

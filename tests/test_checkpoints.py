@@ -6,8 +6,8 @@ import pickle
 import pytest
 import torch
 
-from metadeblur.checkpoints import read_checkpoint
 from metadeblur.errors import MetadeblurError
+from metadeblur.models.formats.checkpoints import read_checkpoint
 
 WEIGHTS = {"conv.weight": torch.arange(6.0).reshape(2, 3), "conv.bias": torch.ones(2)}
 PREFIXED = {f"module.{name}": value for name, value in WEIGHTS.items()}

@@ -15,9 +15,9 @@ import pytest
 import metadeblur as md
 from journey import run
 from metadeblur import __version__
-from metadeblur.cli import COMMANDS, main, parse
-from metadeblur.commands import UsageError, explain
-from metadeblur.errors import MetadeblurError
+from metadeblur.cli.entry import COMMANDS, main, parse
+from metadeblur.errors import MetadeblurError, UsageError
+from metadeblur.system.explain import explain
 
 CONTRACT = {
     "restore": "-o --model --reblur --adapt --no-adapt --guard --no-guard --pairs --steps --lr --budget --seed "
@@ -41,7 +41,7 @@ CONTRACT = {
 
 def test_help_does_not_import_torch():
     script = (
-        "import sys; from metadeblur.cli import main\n"
+        "import sys; from metadeblur.cli.entry import main\n"
         "assert main(['--help']) == 0\n"
         "for name in ('restore', 'adapt', 'evaluate', 'demo', 'models', 'doctor'):\n"
         "    assert main([name, '--help']) == 0, name\n"
@@ -151,12 +151,12 @@ def test_notes_follow_the_reason():
 
 
 def test_flags_have_the_defaults_and_choices_of_the_rooms():
-    from metadeblur.adapt import AdaptSettings
-    from metadeblur.commands.adapt import Adapt
-    from metadeblur.commands.evaluate import Evaluate
-    from metadeblur.commands.flags import AdaptationFlags
-    from metadeblur.commands.restore import Restore
-    from metadeblur.pipeline import RunSettings
+    from metadeblur.adaptation.stages import AdaptSettings
+    from metadeblur.cli.adapt import Adapt
+    from metadeblur.cli.evaluate import Evaluate
+    from metadeblur.cli.flags import AdaptationFlags
+    from metadeblur.cli.restore import Restore
+    from metadeblur.pipeline.run import RunSettings
     from metadeblur.video.encoding import Codec
 
     assert Restore(inputs=[Path("x")]).run_settings() == RunSettings()
@@ -227,11 +227,13 @@ def test_doctor_models_and_weights_print_facts(capsys):
 
 
 def test_demo_prints_the_figures(tmp_path, monkeypatch, capsys):
-    import metadeblur.demo
+    import metadeblur.pipeline.demo
 
     rows = {"blurred": 25.0, "base": 26.0, "adapted": 26.5}
     result = {"psnr": rows, "ssim": dict.fromkeys(rows, 0.8), "files": ["report/index.html"]}
-    monkeypatch.setattr(metadeblur.demo, "run_demo", lambda directory, _, **__: result | {"directory": directory})
+    monkeypatch.setattr(
+        metadeblur.pipeline.demo, "run_demo", lambda directory, _, **__: result | {"directory": directory}
+    )
     assert run("demo", tmp_path) == 0
     out = capsys.readouterr().out
     assert "adapted" in out
@@ -251,7 +253,7 @@ def test_demo_films_a_clip_to_be_restored_by_hand(tmp_path, capsys):
 
 
 def test_weights_verify_finds_a_damaged_file(tmp_path, monkeypatch, capsys):
-    import metadeblur.weights as weights
+    import metadeblur.models.weights as weights
 
     assert run("weights", "verify") == 0
     original = weights.built_in_path("lite")

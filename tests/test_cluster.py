@@ -21,7 +21,7 @@ import far_away
 from journey import QUICK, names, run, shaky_video, small_model, start
 from metadeblur.cluster.connection import ClusterSettings, places, room
 from metadeblur.errors import MetadeblurError
-from metadeblur.resume import parts_folder
+from metadeblur.pipeline.resume import parts_folder
 from test_evaluation import write_clip
 
 ray = pytest.importorskip("ray", reason="a cluster needs the extra [cluster]")
@@ -56,7 +56,7 @@ def hired(monkeypatch):
     """Has workers of another kind hired: ``hired(far_away.FarWorker)``."""
     import ray.cloudpickle as pickling
 
-    from metadeblur.cluster import crew
+    from metadeblur.cluster import worker_pool as crew
 
     pickling.register_pickle_by_value(far_away)
     yield lambda kind: monkeypatch.setattr(crew, "Worker", kind)
@@ -219,7 +219,7 @@ def test_files_that_the_workers_do_not_see_are_shipped_and_everything_comes_back
     hired, tmp_path, model, capsys, monkeypatch
 ):
     hired(far_away.FarWorker)
-    monkeypatch.setattr("metadeblur.cluster.cargo.CHUNK_BYTES", 5000)
+    monkeypatch.setattr("metadeblur.cluster.files.CHUNK_BYTES", 5000)
     monkeypatch.chdir(tmp_path)
     write_clip(tmp_path, 1)
     (tmp_path / "blur").rename(tmp_path / "sharp already")

@@ -12,9 +12,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from metadeblur.errors import MetadeblurError
-from metadeblur.losses import critic_loss, generator_loss
-from metadeblur.reblur.critic import Critic, VGGCritic, clip_weights, critic_from_weights, critic_optimizer
-from metadeblur.reblur.network import ReblurNetwork
+from metadeblur.models.critic import Critic, VGGCritic, clip_weights, critic_from_weights, critic_optimizer
+from metadeblur.models.losses import critic_loss, generator_loss
+from metadeblur.models.reblurring import ReblurNetwork
 
 TINY_VGG = {"widths": (2, 2, 4, 4, 4), "hidden": 8}
 

@@ -13,10 +13,10 @@ from torch.nn import functional as F
 
 import metadeblur as md
 from journey import decoded, shaky_video
-from metadeblur.deblurrer import Deblurrer, from_spandrel
-from metadeblur.learning import own_loss
-from metadeblur.networks import traits
-from metadeblur.networks.mimo_unet import MIMOUNet
+from metadeblur.models.deblurrer import Deblurrer, from_spandrel
+from metadeblur.models.forward import own_loss
+from metadeblur.models.mimo_unet import MIMOUNet
+from metadeblur.models.registry import traits
 
 PAGE = Path(__file__).parents[1] / "docs" / "add-a-network.md"
 

@@ -20,8 +20,8 @@ import yaml
 import metadeblur as md
 from journey import command, run, shaky, small_model
 from media import make_frames, make_video
-from metadeblur import weights
-from metadeblur.cli import COMMANDS, parse
+from metadeblur.cli.entry import COMMANDS, parse
+from metadeblur.models import weights
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

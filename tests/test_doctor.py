@@ -9,12 +9,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-import metadeblur.doctor as doctor
-import metadeblur.speed as speed
-import metadeblur.weights as weights
+import metadeblur.models.weights as weights
+import metadeblur.pipeline.doctor as doctor
+import metadeblur.pipeline.speed as speed
 from journey import run, small_model
-from metadeblur.doctor import Extra, examine, sections
-from metadeblur.speed import SIZES, Speed, coding_seconds, frame_seconds, measure, moving, quickest
+from metadeblur.pipeline.doctor import Extra, examine, sections
+from metadeblur.pipeline.speed import SIZES, Speed, coding_seconds, frame_seconds, measure, moving, quickest
 
 
 @pytest.fixture(autouse=True)

@@ -15,8 +15,8 @@ import pytest
 import torch
 from torch import nn
 
-from metadeblur.adapt import AdaptSettings
-from metadeblur.cli import main
+from metadeblur.adaptation.stages import AdaptSettings
+from metadeblur.cli.entry import main
 from metadeblur.data.layouts import ClipFolder, plain_clips
 from metadeblur.data.paired import PictureFiles, read_trial
 from metadeblur.errors import MetadeblurError
@@ -25,9 +25,9 @@ from metadeblur.evaluation.measures import measure_for
 from metadeblur.evaluation.protocol import EvaluateSettings, evaluate, read_records
 from metadeblur.evaluation.rows import choose_focus, measure_row
 from metadeblur.evaluation.summary import interval, summarize
-from metadeblur.metrics import flicker, psnr, ssim
-from metadeblur.restore import RestoreSettings
-from metadeblur.weights import load_deblurrer
+from metadeblur.imaging.quality import flicker, psnr, ssim
+from metadeblur.models.weights import load_deblurrer
+from metadeblur.restoration.restorer import RestoreSettings
 from test_layouts import TREES
 from test_layouts import make as make_tiny
 
@@ -399,7 +399,7 @@ def test_workers_end_with_the_command_that_is_killed(tmp_path):
 def test_a_command_that_is_told_to_end_waits_for_no_clip(clips, tmp_path):
     words = ["evaluate", str(clips), "--rows", "blurred,base,oracle", "--steps", "100000", "--pairs", "2"]
     words += ["--precision", "fp32", "--tile", "0", "--device", "cpu", "--workers", "2", "-o", str(tmp_path / "out")]
-    program = [sys.executable, "-m", "metadeblur.cli", *words]
+    program = [sys.executable, "-m", "metadeblur.cli.entry", *words]
     with subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as command:
         until = time.monotonic() + 120
         while len(list((tmp_path / "out").glob(".*.rows.json"))) < 2 and time.monotonic() < until:
@@ -440,7 +440,7 @@ def test_a_process_killed_at_any_moment_goes_on_to_the_same_tables(clips, tmp_pa
     words += ["--precision", "fp32", "--tile", "0", "--device", "cpu", "--resume", "-o"]
     assert main([*words, str(tmp_path / "whole")]) == 0
     parts = tmp_path / "parts"
-    program = [sys.executable, "-m", "metadeblur.cli", *words, str(parts)]
+    program = [sys.executable, "-m", "metadeblur.cli.entry", *words, str(parts)]
     killed = subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     until = time.monotonic() + 60
     while not list(parts.glob(".*.rows.json")) and killed.poll() is None and time.monotonic() < until:

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from journey import PLAIN, QUICK, decoded, names, run, shaky, shaky_video, small_model, start
 from media import make_frames, make_video, video_packets
-from metadeblur.resume import parts_folder
+from metadeblur.pipeline.resume import parts_folder
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-import metadeblur.forecast as forecast
-from metadeblur.adapt import AdaptSettings
-from metadeblur.forecast import Costs, Forecast, Work, expected, range_in_words, rough_costs, step_seconds
-from metadeblur.progress import Talk
+import metadeblur.pipeline.time_left as forecast
+from metadeblur.adaptation.stages import AdaptSettings
+from metadeblur.pipeline.console import Talk
+from metadeblur.pipeline.time_left import Costs, Forecast, Work, expected, range_in_words, rough_costs, step_seconds
 
 NOTHING = (0.0, 0.0)
 

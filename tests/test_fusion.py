@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from metadeblur.adapt import AdaptSettings, adapt, preset
+from metadeblur.adaptation.stages import AdaptSettings, adapt, preset
 from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
-from metadeblur.fusion import FusionSettings, fuse_frames, fuse_pairs, fusion_of, with_fusion
-from metadeblur.guard import Verdict, judge_fusion
-from metadeblur.metrics import psnr
-from metadeblur.restore import RestoreSettings, restore
-from metadeblur.weights import load_deblurrer, save_deblurrer
+from metadeblur.guard.judge import Verdict, judge_fusion
+from metadeblur.imaging.quality import psnr
+from metadeblur.models.weights import load_deblurrer, save_deblurrer
+from metadeblur.restoration.fusion import FusionSettings, fuse_frames, fuse_pairs, fusion_of, with_fusion
+from metadeblur.restoration.restorer import RestoreSettings, restore
 
 
 def texture(height: int, width: int, seed: int = 0) -> Tensor:
@@ -191,7 +191,9 @@ def test_adapting_marks_the_model_and_the_record_says_so() -> None:
 def test_frames_help_each_other_whatever_the_weights_learnt_unless_votes_of_their_own_are_against_it(
     allowed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    room = importlib.import_module("metadeblur.adapt")  # the package's attribute of this name is the function
+    room = importlib.import_module(
+        "metadeblur.adaptation.stages"
+    )  # the package's attribute of this name is the function
     monkeypatch.setattr(room, "judge", lambda *_, **__: Verdict(0.0, ()))
     if not allowed:
         monkeypatch.setattr(room, "judge_fusion", lambda *_, **__: (None, ()))

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from golden_updates import ALLOWED, LOSSES, Comparison, Golden, gradients_of, worst_of_nearest
-from metadeblur.adapt import AdaptSettings, Moved, Pair, fit_network, inner_update, preset
-from metadeblur.reblur.updates import Item, NetworkReblurrer, ReblurStage
+from metadeblur.adaptation.stages import AdaptSettings, Moved, Pair, fit_network, inner_update, preset
+from metadeblur.reblur.fitting import Item, NetworkReblurrer, ReblurStage
 from metadeblur.training.outer import MetaLearner, OuterUpdate, Query
 from metadeblur.training.workers import Workers
 

@@ -17,14 +17,14 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from metadeblur.blurriness import blurriness
 from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
-from metadeblur.guard import GuardSettings, Verdict, blend, judge, sharp_already
-from metadeblur.metrics import psnr
+from metadeblur.guard.blurriness import blurriness
+from metadeblur.guard.judge import GuardSettings, Verdict, blend, judge, sharp_already
+from metadeblur.guard.votes import VOTES, choose_samples, compare, divergence
+from metadeblur.imaging.quality import psnr
 from metadeblur.reblur.flow import fit_flow_reblurrer
-from metadeblur.restore import Restorer, RestoreSettings
-from metadeblur.votes import VOTES, choose_samples, compare, divergence
+from metadeblur.restoration.restorer import Restorer, RestoreSettings
 
 SPEED = 6  # px a frame, also the length of the blur
 FRAMES = 8

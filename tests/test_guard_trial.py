@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from metadeblur.adapt import AdaptSettings
+from metadeblur.adaptation.stages import AdaptSettings
 from metadeblur.data.layouts import open_benchmark
 from metadeblur.errors import MetadeblurError
 from metadeblur.evaluation import guard_trial as trial
 from metadeblur.evaluation.guard_trial import KINDS, spoilt, trial_table, verdict
-from metadeblur.restore import RestoreSettings
+from metadeblur.restoration.restorer import RestoreSettings
 from test_evaluation import Small, write_clip
 from test_methods import scene
 

@@ -8,13 +8,13 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from metadeblur.errors import MetadeblurError
-from metadeblur.importing import differences, fault, import_weights
-from metadeblur.networks import ARCHITECTURES
-from metadeblur.networks.mimo_unet import MIMOUNet
-from metadeblur.published import PUBLISHED
-from metadeblur.reblur.critic import VGGCritic
-from metadeblur.reblur.network import ReblurNetwork
-from metadeblur.weights import checksum, imported_path, load_deblurrer, load_reblurrer, model_card
+from metadeblur.models.critic import VGGCritic
+from metadeblur.models.importing import differences, fault, import_weights
+from metadeblur.models.mimo_unet import MIMOUNet
+from metadeblur.models.published import PUBLISHED
+from metadeblur.models.reblurring import ReblurNetwork
+from metadeblur.models.registry import ARCHITECTURES
+from metadeblur.models.weights import checksum, imported_path, load_deblurrer, load_reblurrer, model_card
 from published import maxim_package, small_maxim, small_networks
 
 

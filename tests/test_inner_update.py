@@ -15,16 +15,18 @@ from torch import nn
 from torch.nn import functional as F
 
 from journey import run
-from metadeblur.adapt import AdaptSettings, adapt, preset
-from metadeblur.cli import parse
+from metadeblur.adaptation.places import choose_support
+from metadeblur.adaptation.stages import AdaptSettings, adapt, preset
+from metadeblur.cli.entry import parse
 from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
-from metadeblur.learning import own_loss
-from metadeblur.pictures import encode_png, to_uint8
-from metadeblur.reblur.critic import Critic
-from metadeblur.reblur.flow import FlowReblurrer
-from metadeblur.reblur.network import ReblurNetwork
-from metadeblur.reblur.updates import (
+from metadeblur.imaging.pictures import encode_png, to_uint8
+from metadeblur.imaging.sharpness import self_shift_score
+from metadeblur.models.critic import Critic
+from metadeblur.models.forward import own_loss
+from metadeblur.models.reblurring import ReblurNetwork
+from metadeblur.models.weights import load_reblurrer, parameters_digest, save_reblurrer
+from metadeblur.reblur.fitting import (
     CriticSettings,
     NetworkReblurrer,
     ReblurStage,
@@ -32,10 +34,8 @@ from metadeblur.reblur.updates import (
     collect,
     fit_stage,
 )
-from metadeblur.record import plain
-from metadeblur.sharpness import self_shift_score
-from metadeblur.support import choose_support
-from metadeblur.weights import load_reblurrer, parameters_digest, save_reblurrer
+from metadeblur.reblur.flow import FlowReblurrer
+from metadeblur.system.record import plain
 
 
 class TinyReblurrer(nn.Module):
@@ -142,7 +142,7 @@ def test_all_pairs_are_made_once_after_the_reblurrer_has_adapted(clip, reblurrer
     monkeypatch.setattr(ReblurStage, "step", lambda self, item: order.append("step") or step(self, item))
     monkeypatch.setattr(NetworkReblurrer, "blur", lambda self, window: order.append("blur") or blur(self, window))
     # inner_update is a function in other modules; its own module is asked for by its full name.
-    module = sys.modules["metadeblur.inner_update"]
+    module = sys.modules["metadeblur.adaptation.steps"]
     monkeypatch.setattr(module, "own_loss", lambda *a, **k: order.append("train") or own_loss(*a, **k))
     settings = preset("paper").changed(**{**QUICK, "held_out": 0.0, "passes": 2})
     outcome = adapt(TinyDeblurrer(), clip, settings=settings, reblurrer=reblurrer)
@@ -326,7 +326,7 @@ def test_the_command_line_says_what_to_do_without_weights(tmp_path, clip, capsys
 
 
 def test_the_guard_judges_the_networks_pairs_by_the_clips_own_motion(clip, reblurrer, monkeypatch):
-    module = importlib.import_module("metadeblur.adapt")
+    module = importlib.import_module("metadeblur.adaptation.stages")
     judge, seen = module.judge, []
 
     def heard(base, adapted, clip, held_out, **keywords):

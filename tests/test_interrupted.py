@@ -23,23 +23,23 @@ from torch import nn
 from cases import case
 from journey import names, run, shaky, shaky_video, small_model
 from media import make_frames
-from metadeblur.adapt import AdaptSettings
+from metadeblur.adaptation.stages import AdaptSettings
 from metadeblur.data.synthesis import SynthSettings, synthesize
 from metadeblur.errors import MetadeblurError
 from metadeblur.evaluation.protocol import EvaluateSettings, evaluate
-from metadeblur.identity import identify
-from metadeblur.interrupts import undisturbed
-from metadeblur.locks import writing
-from metadeblur.outputs import Job
-from metadeblur.pipeline import RunSettings, restore_file
-from metadeblur.progress import Talk
-from metadeblur.restore import RestoreSettings
-from metadeblur.resume import Parts, parts_folder
-from metadeblur.scratch import scratch
+from metadeblur.models.weights import load_deblurrer, parameters_digest
+from metadeblur.pipeline.console import Talk
+from metadeblur.pipeline.outputs import Job
+from metadeblur.pipeline.resume import Parts, parts_folder
+from metadeblur.pipeline.run import RunSettings, restore_file
+from metadeblur.restoration.restorer import RestoreSettings
+from metadeblur.system.identity import identify
+from metadeblur.system.interrupts import undisturbed
+from metadeblur.system.locks import writing
+from metadeblur.system.scratch import scratch
 from metadeblur.training import deblur
 from metadeblur.training.deblur import DeblurTraining, train_deblur
 from metadeblur.training.loop import LoopSettings
-from metadeblur.weights import load_deblurrer, parameters_digest
 
 BASE = RunSettings(
     adapt=False, adaptation=AdaptSettings(guard=False), restoration=RestoreSettings(device="cpu", precision="fp32")
@@ -299,7 +299,7 @@ def test_another_model_is_not_gone_on_with(half, monkeypatch, change):
     if change == "model":
         net.register_parameter("more", nn.Parameter(torch.zeros(1)))
     else:
-        monkeypatch.setattr("metadeblur.pipeline.fusion_of", lambda _: "otherwise")
+        monkeypatch.setattr("metadeblur.pipeline.run.fusion_of", lambda _: "otherwise")
     told = Lines()
     restore_file(job, net, replace(BASE, resume=True), talk=told)
     assert told.lines[0].startswith(f"cannot resume b.mp4: {change} was ")
@@ -311,8 +311,8 @@ HOLDER = """
 import sys
 from pathlib import Path
 from contextlib import ExitStack
-from metadeblur.locks import writing
-from metadeblur.video.output import filling
+from metadeblur.system.locks import writing
+from metadeblur.system.files import filling
 with ExitStack() as stack:
     for word in sys.argv[1:]:
         kind, _, path = word.partition(":")
@@ -446,7 +446,7 @@ def test_temporary_folders_of_killed_runs_are_removed_by_the_next(tmp_path, monk
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     (tmp_path / "metadeblur-demo").mkdir()  # of a user
     program = (
-        "import sys; from metadeblur.scratch import scratch\n"
+        "import sys; from metadeblur.system.scratch import scratch\n"
         "with scratch() as f: (f / 'x').touch(); print(f, flush=True); sys.stdin.read()"
     )
     words = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}

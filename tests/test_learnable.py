@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from cases import case
-from metadeblur.adapt import Outcome, adapt, preset
+from metadeblur.adaptation.stages import Outcome, adapt, preset
 from metadeblur.clip import Clip
-from metadeblur.decide import decide
-from metadeblur.learnable import nothing_to_learn
+from metadeblur.guard.learnable import nothing_to_learn
+from metadeblur.pipeline.policy import decide
 
 HEIGHT, WIDTH, FRAMES = 96, 128, 8
 
@@ -138,9 +138,9 @@ def test_a_small_thing_that_moves_is_learnt_from(background: str) -> None:
 
 
 def test_what_moves_later_than_the_part_that_is_looked_at_first_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("metadeblur.decide.STRETCH_FRAMES", 8)
+    monkeypatch.setattr("metadeblur.pipeline.policy.STRETCH_FRAMES", 8)
     adapted = Outcome(nn.Identity(), 1.0, ())
-    monkeypatch.setattr("metadeblur.decide.adapt", lambda *_, **__: adapted)
+    monkeypatch.setattr("metadeblur.pipeline.policy.adapt", lambda *_, **__: adapted)
     ground = cv2.blur(photograph(), (9, 9))
     frames = torch.cat([still(ground).frames, moving(7, ground).frames])
     # The first half differs most in its scores, and stands still.

@@ -10,9 +10,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metadeblur import losses
 from metadeblur.errors import MetadeblurError
-from metadeblur.losses import charbonnier, psnr_loss
+from metadeblur.models import losses
+from metadeblur.models.losses import charbonnier, psnr_loss
 
 SHAPE = (2, 3, 48, 64)
 SCALES = ((2, 3, 12, 16), (2, 3, 24, 32), SHAPE)

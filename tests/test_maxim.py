@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from metadeblur.networks import ARCHITECTURES, final, recognise, traits
-from metadeblur.networks.maxim import Maxim, Resize, SpatialMix
+from metadeblur.models.maxim import Maxim, Resize, SpatialMix
+from metadeblur.models.registry import ARCHITECTURES, final, recognise, traits
 
 SMALL = {"features": 8, "stages": 3, "sizes": (4, 4, 2), "groups": 1, "bottlenecks": 1}
 

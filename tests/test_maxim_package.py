@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from metadeblur.errors import MetadeblurError
-from metadeblur.maxim_package import read_package
-from metadeblur.networks.maxim import Maxim
+from metadeblur.models.formats.maxim_package import read_package
+from metadeblur.models.maxim import Maxim
 from published import MIT, maxim_package, small_maxim
 
 

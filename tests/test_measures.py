@@ -11,7 +11,7 @@ from skimage.metrics import structural_similarity
 from metadeblur.data.layouts import LAYOUTS
 from metadeblur.errors import MetadeblurError
 from metadeblur.evaluation.measures import MEASURES, measure_for, ssim_matlab, ssim_rgb, to_8bit
-from metadeblur.metrics import aligned_psnr_ssim, psnr, ssim
+from metadeblur.imaging.quality import aligned_psnr_ssim, psnr, ssim
 
 
 def two_pictures(seed, height=24, width=31, strength=0.1):

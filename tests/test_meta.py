@@ -13,16 +13,16 @@ from torch import nn
 
 from golden_updates import gradients_of
 from metadeblur.errors import MetadeblurError
-from metadeblur.networks.lite import Lite
-from metadeblur.reblur.critic import Critic
-from metadeblur.reblur.network import ReblurNetwork
-from metadeblur.reblur.updates import NetworkReblurrer, ReblurStage
+from metadeblur.models.critic import Critic
+from metadeblur.models.lite import Lite
+from metadeblur.models.reblurring import ReblurNetwork
+from metadeblur.models.weights import load_deblurrer, load_reblurrer, parameters_digest, save_deblurrer, save_reblurrer
+from metadeblur.reblur.fitting import NetworkReblurrer, ReblurStage
 from metadeblur.training import meta
 from metadeblur.training.loop import LoopSettings
 from metadeblur.training.meta import MetaTrainee, MetaTraining, train_meta
 from metadeblur.training.outer import OuterUpdate
 from metadeblur.training.workers import Workers
-from metadeblur.weights import load_deblurrer, load_reblurrer, parameters_digest, save_deblurrer, save_reblurrer
 
 ALONE = Workers(torch.device("cpu"))
 

@@ -6,15 +6,15 @@ import pytest
 import torch
 from torch import nn
 
-from metadeblur.adapt import AdaptSettings, Pair, adapt, inner_update, make_pairs
+from metadeblur.adaptation.places import choose_support
+from metadeblur.adaptation.stages import AdaptSettings, Pair, adapt, inner_update, make_pairs
 from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
 from metadeblur.evaluation.methods import SOURCES, find_method
 from metadeblur.evaluation.pair_sources import BlurredAlong, Masked, aligned_neighbours, mixed, self_reconstruction
-from metadeblur.linear_light import to_display, to_linear
-from metadeblur.metrics import psnr
+from metadeblur.imaging.linear_light import to_display, to_linear
+from metadeblur.imaging.quality import psnr
 from metadeblur.reblur.flow import Spot, blur_patch, fit_flow_reblurrer, paths
-from metadeblur.support import choose_support
 
 SETTINGS = AdaptSettings(pairs=4, steps=3, patch=48, batch=2, precision="fp32", device="cpu")
 

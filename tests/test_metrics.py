@@ -15,7 +15,7 @@ from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from metadeblur.errors import MetadeblurError
-from metadeblur.metrics import (
+from metadeblur.imaging.quality import (
     aligned_psnr_ssim,
     colour_shift,
     dis_flow,

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 from cases import case
-from metadeblur.cli import main
+from metadeblur.cli.entry import main
 from metadeblur.errors import MetadeblurError
 from metadeblur.evaluation.sealed import read_sealed, write_sealed
-from metadeblur.quiet import silent_libraries
+from metadeblur.system.quiet import silent_libraries
 from metadeblur.video.stills import read_picture
 
 MUTANTS = Path(__file__).parents[1] / "benchmarks" / "mutants.py"

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from metadeblur.losses import balanced
-from metadeblur.networks import final, recognise, traits
-from metadeblur.networks.lite import Lite
-from metadeblur.weights import load_deblurrer
+from metadeblur.models.lite import Lite
+from metadeblur.models.losses import balanced
+from metadeblur.models.registry import final, recognise, traits
+from metadeblur.models.weights import load_deblurrer
 
 
 @pytest.mark.parametrize("size", [(16, 16), (48, 80)])

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from metadeblur.networks import ARCHITECTURES, outputs, recognise
-from metadeblur.networks.cdvd_tsp import CDVDTSP, warp
+from metadeblur.models.cdvd_tsp import CDVDTSP, warp
+from metadeblur.models.registry import ARCHITECTURES, outputs, recognise
 
 TOLERANCE = 2e-5
 GRADIENT_TOLERANCE = 1e-3

@@ -11,18 +11,18 @@ from torch.nn import functional as F
 import metadeblur as md
 from journey import QUICK, decoded, run, shaky
 from media import make_video
-from metadeblur.adapt import AdaptSettings, Pair, inner_update, make_pairs
-from metadeblur.guard import blend
-from metadeblur.learning import own_loss, trainable
-from metadeblur.networks import ARCHITECTURES, final, outputs, recognise, traits
-from metadeblur.networks.cdvd_tsp import CDVDTSP, cost_volume, temporal_sharpness, warp
-from metadeblur.networks.maxim import ChannelAttention, Maxim
-from metadeblur.networks.mimo_unet import MIMOUNet
-from metadeblur.networks.mprnet import MPRNet
-from metadeblur.networks.nafnet import Block, NAFNet, WindowMean
-from metadeblur.networks.restormer import Restormer
-from metadeblur.restore import RestoreSettings
-from metadeblur.support import Place, place_window
+from metadeblur.adaptation.places import Place, place_window
+from metadeblur.adaptation.stages import AdaptSettings, Pair, inner_update, make_pairs
+from metadeblur.guard.judge import blend
+from metadeblur.models.cdvd_tsp import CDVDTSP, cost_volume, temporal_sharpness, warp
+from metadeblur.models.forward import own_loss, trainable
+from metadeblur.models.maxim import ChannelAttention, Maxim
+from metadeblur.models.mimo_unet import MIMOUNet
+from metadeblur.models.mprnet import MPRNet
+from metadeblur.models.nafnet import Block, NAFNet, WindowMean
+from metadeblur.models.registry import ARCHITECTURES, final, outputs, recognise, traits
+from metadeblur.models.restormer import Restormer
+from metadeblur.restoration.restorer import RestoreSettings
 
 SMALL = {
     "mimo-unet": lambda: MIMOUNet(blocks=1, channels=8),

@@ -14,16 +14,18 @@ def test_public_names_are_there(name):
 
 
 def test_functions_win_over_rooms_of_the_same_name():
-    import metadeblur.adapt
-    import metadeblur.restore
+    import metadeblur.adaptation.stages
+    import metadeblur.restoration.restorer
 
-    assert callable(metadeblur.adapt)
-    assert callable(metadeblur.restore)
+    assert callable(metadeblur.adaptation.stages)
+    assert callable(metadeblur.restoration.restorer)
 
 
 @pytest.mark.parametrize("words", [["--help"], ["restore", "--help"], ["--version"]])
 def test_help_does_not_load_torch(words):
-    code = f"import sys\nfrom metadeblur.cli import main\nassert main({words!r}) == 0\nprint('torch' in sys.modules)"
+    code = (
+        f"import sys\nfrom metadeblur.cli.entry import main\nassert main({words!r}) == 0\nprint('torch' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "metadeblur" in done.stdout

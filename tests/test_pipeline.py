@@ -21,29 +21,29 @@ from hypothesis import strategies as st
 from rich.console import Console
 from torch import nn
 
-import metadeblur.decide
-import metadeblur.forecast
-import metadeblur.pipeline
-import metadeblur.progress
+import metadeblur.pipeline.console
+import metadeblur.pipeline.policy
+import metadeblur.pipeline.run
+import metadeblur.pipeline.time_left
 from cases import case
 from journey import PLAIN, decoded, names, run, shaky, shaky_video, small_model
 from media import ROTATED_90, make_frames, make_video, moving_picture, video_packets
-from metadeblur import record
-from metadeblur.adapt import AdaptSettings
-from metadeblur.background import Behind
-from metadeblur.decide import informative_stretch, shared_budget
+from metadeblur.adaptation.stages import AdaptSettings
 from metadeblur.errors import MetadeblurError
-from metadeblur.guard import Reason
-from metadeblur.identity import identify
-from metadeblur.outputs import Job, default_name, plan, preview_path
-from metadeblur.pipeline import RunSettings, restore_file
-from metadeblur.progress import Talk, in_words
-from metadeblur.record import plain, to_json, write_json
-from metadeblur.restore import RestoreSettings
-from metadeblur.resume import Parts, differences, parts_folder
-from metadeblur.story import frames_to_show
+from metadeblur.guard.judge import Reason
+from metadeblur.pipeline.console import Talk, in_words
+from metadeblur.pipeline.outputs import Job, default_name, plan, preview_path
+from metadeblur.pipeline.policy import informative_stretch, shared_budget
+from metadeblur.pipeline.resume import Parts, differences, parts_folder
+from metadeblur.pipeline.run import RunSettings, restore_file
+from metadeblur.report.shot_pictures import frames_to_show
+from metadeblur.restoration.prefetching import Behind
+from metadeblur.restoration.restorer import RestoreSettings
+from metadeblur.system import record
+from metadeblur.system.identity import identify
+from metadeblur.system.record import plain, to_json, write_json
 
-RESTORE = importlib.import_module("metadeblur.restore")  # the package gives a function the same name
+RESTORE = importlib.import_module("metadeblur.restoration.restorer")  # the package gives a function the same name
 BASE = RunSettings(
     adapt=False, adaptation=AdaptSettings(guard=False), restoration=RestoreSettings(device="cpu", precision="fp32")
 )
@@ -333,7 +333,7 @@ def sharp_where(test):
 
 
 def test_a_sharp_file_is_copied_byte_for_byte(tmp_path, monkeypatch):
-    monkeypatch.setattr(metadeblur.decide, "sharp_already", sharp_where(len))
+    monkeypatch.setattr(metadeblur.pipeline.policy, "sharp_already", sharp_where(len))
     guarded = replace(BASE, adaptation=AdaptSettings(guard=True))
     video = shaky_video(tmp_path / "a.mp4", (6, 6))
     progress = Lines()
@@ -351,7 +351,7 @@ def test_a_sharp_file_is_copied_byte_for_byte(tmp_path, monkeypatch):
 
 
 def test_sharp_shots_pass_while_others_are_restored(tmp_path, monkeypatch):
-    monkeypatch.setattr(metadeblur.decide, "sharp_already", sharp_where(lambda clip: len(clip) == 6))
+    monkeypatch.setattr(metadeblur.pipeline.policy, "sharp_already", sharp_where(lambda clip: len(clip) == 6))
     video = shaky_video(tmp_path / "a.mkv", (6, 9))
     guarded = replace(BASE, adaptation=AdaptSettings(guard=True))
     record = restore_file(Job(video, tmp_path / "b.mkv"), Darker(), guarded)
@@ -552,7 +552,7 @@ def test_a_long_run_is_announced_as_a_range(tmp_path, monkeypatch):
             time.sleep(0.02)
             return x * 0.5
 
-    monkeypatch.setattr(metadeblur.forecast, "LONG_RUN_SECONDS", 0.0)
+    monkeypatch.setattr(metadeblur.pipeline.time_left, "LONG_RUN_SECONDS", 0.0)
     video = shaky_video(tmp_path / "a.mp4", (6, 12))
     progress = Lines()
     restore_file(Job(video, tmp_path / "b.mp4"), Slow(), BASE, talk=progress)
@@ -565,9 +565,11 @@ def test_a_long_run_is_announced_as_a_range(tmp_path, monkeypatch):
 
 def test_the_time_to_adapt_is_announced_and_every_piece_is_counted(tmp_path, monkeypatch):
     made = []
-    monkeypatch.setattr(metadeblur.forecast, "LONG_RUN_SECONDS", 0.0)
+    monkeypatch.setattr(metadeblur.pipeline.time_left, "LONG_RUN_SECONDS", 0.0)
     monkeypatch.setattr(
-        metadeblur.pipeline, "Forecast", lambda *given: made.append(metadeblur.forecast.Forecast(*given)) or made[-1]
+        metadeblur.pipeline.run,
+        "Forecast",
+        lambda *given: made.append(metadeblur.pipeline.time_left.Forecast(*given)) or made[-1],
     )
     video = shaky_video(tmp_path / "a.mp4", (3, 8, 9))
     wanted = replace(BASE, adapt=True, adaptation=AdaptSettings(pairs=2, steps=3, patch=48, guard=True))
@@ -575,7 +577,7 @@ def test_the_time_to_adapt_is_announced_and_every_piece_is_counted(tmp_path, mon
         progress = Lines()
         restore_file(Job(video, tmp_path / output), nn.Conv2d(3, 3, 1), how, talk=progress)
         assert re.search(r" s a frame for 2\d frames, .* to adapt\)$", progress.lines[0])
-        assert made[-1].work == metadeblur.forecast.Work()
+        assert made[-1].work == metadeblur.pipeline.time_left.Work()
 
 
 def test_interlaced_input_is_said(tmp_path):
@@ -610,7 +612,7 @@ def shown_on(terminal: bool) -> tuple[Talk, io.StringIO]:
 
 def test_a_bar_shows_late_and_only_on_a_terminal(monkeypatch):
     for terminal, delay, shown in ((True, 0.0, True), (True, 60.0, False), (False, 0.0, False)):
-        monkeypatch.setattr(metadeblur.progress, "DELAY_SECONDS", delay)
+        monkeypatch.setattr(metadeblur.pipeline.console, "DELAY_SECONDS", delay)
         talk, screen = shown_on(terminal)
         with talk.bar("restoring") as bar:
             for done in range(3):

@@ -11,15 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from metadeblur.adaptation.places import Place
 from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
-from metadeblur.linear_light import RESPONSES, to_display, to_linear
-from metadeblur.optical_flow import dense_flow
+from metadeblur.imaging.linear_light import RESPONSES, to_display, to_linear
+from metadeblur.imaging.motion import ClipMotion
+from metadeblur.imaging.noise import draw_noise, estimate_noise
+from metadeblur.imaging.optical_flow import dense_flow
 from metadeblur.reblur.exposure import estimate_exposure
 from metadeblur.reblur.flow import FlowSettings, blur_patch, fit_flow_reblurrer
-from metadeblur.reblur.motion import ClipMotion
-from metadeblur.reblur.noise import draw_noise, estimate_noise
-from metadeblur.support import Place
 
 
 def seeded(seed: int = 0) -> torch.Generator:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from metadeblur.errors import MetadeblurError
-from metadeblur.reblur.network import ReblurNetwork
-from metadeblur.tiles import pad_to_multiple
+from metadeblur.imaging.tiles import pad_to_multiple
+from metadeblur.models.reblurring import ReblurNetwork
 from plain_reblur import plain_reblur
 
 GOLDEN = {"own": "reblur_64_b1_ownwindow", "published": "reblur_64_b1"}

@@ -15,8 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metadeblur.errors import MetadeblurError
-from metadeblur.page import as_number, figure_text, title_of
-from metadeblur.pictures import (
+from metadeblur.imaging.pictures import (
     encode_jpeg,
     encode_png,
     heat_map,
@@ -26,7 +25,8 @@ from metadeblur.pictures import (
     side_by_side,
     to_uint8,
 )
-from metadeblur.report import (
+from metadeblur.report.html import as_number, figure_text, title_of
+from metadeblur.report.page import (
     PageSettings,
     ShotStory,
     overall_verdict,

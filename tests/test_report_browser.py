@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install '.[dev]'")
 
 from browser import CHROMIUM, PATIENCE_MS, running
-from metadeblur.report import write_report
+from metadeblur.report.page import write_report
 from test_report import record, shot, story
 
 pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"{CHROMIUM} is not here: apt-get install chromium")

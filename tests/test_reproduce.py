@@ -8,20 +8,20 @@ import numpy as np
 import pytest
 import torch
 
-from metadeblur.cli import main
+from metadeblur.cli.entry import main
 from metadeblur.errors import MetadeblurError
-from metadeblur.evaluation import runs
-from metadeblur.evaluation.figures import Curve, curves_figure
-from metadeblur.evaluation.paper import DATASETS, LOSSES, NETWORKS, TABLE_1, TABLE_2
-from metadeblur.evaluation.reproduce import reproduce
-from metadeblur.evaluation.runs import ReproduceSettings
-from metadeblur.networks.lite import Lite
-from metadeblur.networks.mimo_unet import MIMOUNet
-from metadeblur.reblur.critic import Critic
-from metadeblur.reblur.network import ReblurNetwork
-from metadeblur.reblur.updates import NetworkReblurrer
-from metadeblur.restore import RestoreSettings
-from metadeblur.weights import load_deblurrer, save_deblurrer, save_reblurrer
+from metadeblur.models.critic import Critic
+from metadeblur.models.lite import Lite
+from metadeblur.models.mimo_unet import MIMOUNet
+from metadeblur.models.reblurring import ReblurNetwork
+from metadeblur.models.weights import load_deblurrer, save_deblurrer, save_reblurrer
+from metadeblur.paper import runs
+from metadeblur.paper.figures import Curve, curves_figure
+from metadeblur.paper.numbers import DATASETS, LOSSES, NETWORKS, TABLE_1, TABLE_2
+from metadeblur.paper.reproduce import reproduce
+from metadeblur.paper.runs import ReproduceSettings
+from metadeblur.reblur.fitting import NetworkReblurrer
+from metadeblur.restoration.restorer import RestoreSettings
 from test_evaluation import write_clip
 
 QUICK = {"steps": 1, "patch": 48, "frames": 5, "restoration": RestoreSettings(tile=0, precision="fp32", device="cpu")}

@@ -15,15 +15,15 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from metadeblur import memory
-from metadeblur.background import pays, prefetch
 from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
-from metadeblur.networks.lite import Lite
-from metadeblur.restore import Restorer, RestoreSettings, restore, restore_frames, restore_pairs, windows
-from metadeblur.tiles import pad_to_multiple, spans
+from metadeblur.imaging.tiles import pad_to_multiple, spans
+from metadeblur.models.lite import Lite
+from metadeblur.restoration.prefetching import pays, prefetch
+from metadeblur.restoration.restorer import Restorer, RestoreSettings, restore, restore_frames, restore_pairs, windows
+from metadeblur.system import memory
 
-MODULE = importlib.import_module("metadeblur.restore")  # the package gives a function the same name
+MODULE = importlib.import_module("metadeblur.restoration.restorer")  # the package gives a function the same name
 CPU = RestoreSettings(device="cpu", precision="fp32")
 
 
@@ -413,7 +413,9 @@ def test_errors_while_decoding_reach_the_reader() -> None:
 
 
 def test_closing_stops_the_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    room = importlib.import_module("metadeblur.restore")  # the package's attribute of this name is the function
+    room = importlib.import_module(
+        "metadeblur.restoration.restorer"
+    )  # the package's attribute of this name is the function
     monkeypatch.setattr(room, "pays", lambda _: True)
 
     def threads() -> int:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from metadeblur.errors import MetadeblurError
-from metadeblur.sharpness import score_places, self_shift_map, self_shift_score
+from metadeblur.imaging.sharpness import score_places, self_shift_map, self_shift_score
 
 
 def picture(path: Path) -> Tensor:

@@ -11,8 +11,8 @@ import pytest
 from cases import case
 from media import make_frames, make_video, moving_picture
 from metadeblur.errors import MetadeblurError
-from metadeblur.sharpness import self_shift_score
-from metadeblur.shots import Scan, Shot, find_shots
+from metadeblur.imaging.sharpness import self_shift_score
+from metadeblur.pipeline.cuts import Scan, Shot, find_shots
 from metadeblur.video import VideoReader
 
 

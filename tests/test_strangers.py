@@ -18,17 +18,17 @@ from torch import nn
 from cases import case
 from confined import confined
 from hostile import Called, Stored, Viewed, claiming, older, pickled, safetensors, special, zipped
-from metadeblur.checkpoints import read_checkpoint
-from metadeblur.cli import main
+from metadeblur.cli.entry import main
 from metadeblur.errors import MetadeblurError
-from metadeblur.importing import fault, import_weights
-from metadeblur.networks import ARCHITECTURES
-from metadeblur.networks.lite import Lite
-from metadeblur.networks.mimo_unet import MIMOUNet
-from metadeblur.reblur.network import ReblurNetwork
+from metadeblur.models.formats.checkpoints import read_checkpoint
+from metadeblur.models.importing import fault, import_weights
+from metadeblur.models.lite import Lite
+from metadeblur.models.mimo_unet import MIMOUNet
+from metadeblur.models.reblurring import ReblurNetwork
+from metadeblur.models.registry import ARCHITECTURES
+from metadeblur.models.weights import FOLDER_VARIABLE, imported_path, load_deblurrer, load_reblurrer, read_any
 from metadeblur.training.deblur import DeblurTrainee
 from metadeblur.training.loop import LoopSettings, run
-from metadeblur.weights import FOLDER_VARIABLE, imported_path, load_deblurrer, load_reblurrer, read_any
 from published import maxim_package, small_maxim, small_networks
 
 SMALL = {"channels": (8, 16), "encoder": (1, 1), "decoder": (1,), "fold": 2}

@@ -127,8 +127,8 @@ def test_hidden_colours_do_not_smear_into_what_shows() -> None:
 
 def test_side_by_side_is_transparent_on_both_sides(tmp_path: Path) -> None:
     from kept import Same
-    from metadeblur.outputs import Job
-    from metadeblur.pipeline import RunSettings, restore_file
+    from metadeblur.pipeline.outputs import Job
+    from metadeblur.pipeline.run import RunSettings, restore_file
 
     source = transparent_video(tmp_path / "a.mov", "png", "rgba")
     restore_file(Job(source, tmp_path / "b.mov", tmp_path / "side.mkv"), Same(), RunSettings(adapt=False))

@@ -5,15 +5,15 @@ import torch
 from torch import nn
 
 import metadeblur as md
-from metadeblur.adapt import AdaptSettings, Pair, inner_update, preset
-from metadeblur.cli import parse
-from metadeblur.deblurrer import Deblurrer
+from metadeblur.adaptation.parameters import PARAMETERS, RANK, free, settle
+from metadeblur.adaptation.stages import AdaptSettings, Pair, inner_update, preset
+from metadeblur.cli.entry import parse
 from metadeblur.errors import MetadeblurError
-from metadeblur.learning import own_loss
-from metadeblur.memory import peak_bytes
-from metadeblur.networks import ARCHITECTURES, recognise
-from metadeblur.networks.lite import Lite
-from metadeblur.subset import PARAMETERS, RANK, free, settle
+from metadeblur.models.deblurrer import Deblurrer
+from metadeblur.models.forward import own_loss
+from metadeblur.models.lite import Lite
+from metadeblur.models.registry import ARCHITECTURES, recognise
+from metadeblur.system.memory import peak_bytes
 from published import small_maxim
 from test_networks_use import SMALL, frames_for, moving_clip, small
 

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from metadeblur.adaptation.places import MINIMUM_FRAMES, Place, SupportSet, choose_support, place_window, real_blurred
 from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
-from metadeblur.metrics import psnr
-from metadeblur.sharpness import self_shift_score
-from metadeblur.support import MINIMUM_FRAMES, Place, SupportSet, choose_support, place_window, real_blurred
+from metadeblur.imaging.quality import psnr
+from metadeblur.imaging.sharpness import self_shift_score
 
 
 def seeded(seed: int = 0) -> torch.Generator:

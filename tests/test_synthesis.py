@@ -15,7 +15,7 @@ from metadeblur.data.layouts import plain_clips
 from metadeblur.data.synthesis import Scene, SynthSettings, average_clip, light, make_clip, random_scene, synthesize
 from metadeblur.data.trajectory import Trajectory, random_trajectory
 from metadeblur.errors import MetadeblurError
-from metadeblur.linear_light import to_display
+from metadeblur.imaging.linear_light import to_display
 
 SMALL = SynthSettings(clips=2, frames=3, width=96, height=64, layers=1)
 

@@ -15,11 +15,11 @@ import torch
 from metadeblur.data.layouts import plain_clips
 from metadeblur.data.windows import Ahead, WindowSampler
 from metadeblur.errors import MetadeblurError
-from metadeblur.reblur.updates import CriticSettings, NetworkReblurrer
+from metadeblur.models.weights import load_reblurrer, parameters_digest
+from metadeblur.reblur.fitting import CriticSettings, NetworkReblurrer
 from metadeblur.training.loop import LoopSettings, rate
 from metadeblur.training.reblur import ReblurTrainee, ReblurTraining, new_network, train_reblur
 from metadeblur.training.workers import Workers
-from metadeblur.weights import load_reblurrer, parameters_digest
 
 ALONE = Workers(torch.device("cpu"))
 

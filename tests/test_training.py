@@ -12,15 +12,15 @@ import torch
 from metadeblur.data.layouts import plain_clips
 from metadeblur.data.pairs import PairSampler
 from metadeblur.errors import MetadeblurError
-from metadeblur.metrics import psnr
-from metadeblur.networks import ARCHITECTURES, final
-from metadeblur.networks.cdvd_tsp import CDVDTSP
-from metadeblur.networks.lite import Lite
-from metadeblur.networks.mimo_unet import MIMOUNet
+from metadeblur.imaging.quality import psnr
+from metadeblur.models.cdvd_tsp import CDVDTSP
+from metadeblur.models.lite import Lite
+from metadeblur.models.mimo_unet import MIMOUNet
+from metadeblur.models.registry import ARCHITECTURES, final
+from metadeblur.models.weights import load_deblurrer, parameters_digest, read_weights, save_deblurrer
 from metadeblur.training import deblur
 from metadeblur.training.deblur import DeblurTraining, new_network, train_deblur
 from metadeblur.training.loop import LoopSettings, follow
-from metadeblur.weights import load_deblurrer, parameters_digest, read_weights, save_deblurrer
 
 
 @pytest.fixture

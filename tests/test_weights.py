@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import save_file
 
 from metadeblur.errors import MetadeblurError
-from metadeblur.networks.lite import Lite
-from metadeblur.weights import (
+from metadeblur.models.lite import Lite
+from metadeblur.models.weights import (
     FOLDER_VARIABLE,
     built_in_path,
     checksum,

@@ -9,10 +9,10 @@ from torch.nn import functional as F
 
 from metadeblur.data.layouts import plain_clips
 from metadeblur.data.pairs import PairSampler
-from metadeblur.networks.lite import ALONG, Lite, prepared_channels
-from metadeblur.optical_flow import window_flows
-from metadeblur.restore import Restorer, RestoreSettings
-from metadeblur.weights import load_deblurrer
+from metadeblur.imaging.optical_flow import window_flows
+from metadeblur.models.lite import ALONG, Lite, prepared_channels
+from metadeblur.models.weights import load_deblurrer
+from metadeblur.restoration.restorer import Restorer, RestoreSettings
 
 VELOCITY = (5, -3)  # px a frame, x then y
 

@@ -13,16 +13,16 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from metadeblur.cli import main
+from metadeblur.cli.entry import main
 from metadeblur.errors import MetadeblurError
-from metadeblur.networks.lite import Lite
-from metadeblur.reblur.critic import Critic
-from metadeblur.reblur.network import ReblurNetwork
-from metadeblur.reblur.updates import NetworkReblurrer
+from metadeblur.models.critic import Critic
+from metadeblur.models.lite import Lite
+from metadeblur.models.reblurring import ReblurNetwork
+from metadeblur.models.weights import load_reblurrer, save_deblurrer, save_reblurrer
+from metadeblur.reblur.fitting import NetworkReblurrer
 from metadeblur.training import deblur
 from metadeblur.training.loop import LoopSettings, run
 from metadeblur.training.workers import Workers, join
-from metadeblur.weights import load_reblurrer, save_deblurrer, save_reblurrer
 from test_train_reblur import write_clip
 from train_together import train_all
 
@@ -80,7 +80,7 @@ def test_the_command_is_the_same_under_torchrun(material):
     words = "train reblur --channels 4 --units 1 --width 8 --blocks 1 --heads 2 --batch 2 --patch 32"
     words += f" --critic-channels 4 --precision fp32 --clips {material / 'train'} -o {material / 'run'}"
     assert main([*words.split(), "--steps", "1"]) == 0
-    done = together("-m", "metadeblur.cli", *words.split(), "--steps", "2", "--resume")
+    done = together("-m", "metadeblur.cli.entry", *words.split(), "--steps", "2", "--resume")
     assert done.returncode == 0, done.stderr[-2000:]
     assert load_reblurrer(material / "run" / "reblurrer.safetensors").critic is not None
     assert torch.load(material / "run" / "checkpoint.pt", weights_only=True)["step"] == 2

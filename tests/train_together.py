@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from metadeblur.networks.lite import Lite
+from metadeblur.models.lite import Lite
 from metadeblur.training import deblur
 from metadeblur.training.deblur import DeblurTraining, train_deblur
 from metadeblur.training.loop import LoopSettings

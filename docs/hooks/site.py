@@ -10,7 +10,7 @@ from typing import Any
 
 from mkdocs.structure.files import File, Files
 
-from metadeblur.cli import COMMANDS, main, overview
+from metadeblur.cli.entry import COMMANDS, main, overview
 
 PAGE = "reference/commands.md"
 WIDTH = "84"  # columns of the help

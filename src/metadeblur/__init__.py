@@ -15,13 +15,13 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from metadeblur.adapt import AdaptSettings, Outcome, adapt
+    from metadeblur.adaptation.stages import AdaptSettings, Outcome, adapt
     from metadeblur.clip import Clip, PairedClip
-    from metadeblur.deblurrer import Deblurrer
     from metadeblur.errors import MetadeblurError
-    from metadeblur.restore import RestoreSettings, restore
+    from metadeblur.models.deblurrer import Deblurrer
+    from metadeblur.models.weights import load_deblurrer, save_deblurrer
+    from metadeblur.restoration.restorer import RestoreSettings, restore
     from metadeblur.video import EncodeSettings, read_clip, write_clip
-    from metadeblur.weights import load_deblurrer, save_deblurrer
 
 __version__ = "0.1.0"
 
@@ -63,7 +63,7 @@ _ROOMS = {
 class _Package(ModuleType):
     """Fetches the public names when they are used, so that ``metadeblur --help`` need not wait for PyTorch.
 
-    A module ``__getattr__`` would not do: importing the room ``metadeblur.adapt`` puts the room in the place of the
+    A module ``__getattr__`` would not do: importing the room ``metadeblur.adaptation.stages`` puts the room in the place of the
     function of the same name.
     """
 

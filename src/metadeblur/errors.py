@@ -6,3 +6,7 @@ class MetadeblurError(Exception):
 
     The command line prints it as one line and exits with code 1; nothing half-written is left behind.
     """
+
+
+class UsageError(MetadeblurError):
+    """The command line itself makes no sense; exit code 2."""

@@ -7,12 +7,12 @@ from typing import Any
 
 import gradio as gr
 
-from metadeblur.app import look
+from metadeblur.app import html as look
 from metadeblur.app.service import Service, reason
+from metadeblur.app.tasks import EXAMPLES, Effort, as_flags, run_settings
 from metadeblur.app.uploads import Visit
-from metadeblur.app.work import EXAMPLES, Effort, as_flags, run_settings
 from metadeblur.errors import MetadeblurError
-from metadeblur.page import sentence
+from metadeblur.report.html import sentence
 
 TICK_SECONDS = 0.7  # between two looks at a job
 

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from metadeblur.names import for_ffmpeg
-from metadeblur.pictures import to_uint8
+from metadeblur.imaging.pictures import to_uint8
+from metadeblur.system.names import for_ffmpeg
 from metadeblur.video import VideoReader, whole
 from metadeblur.video.info import main_video, open_media
 

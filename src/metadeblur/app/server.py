@@ -28,7 +28,7 @@ from starlette.routing import Mount
 from metadeblur.app.connections import Connection
 from metadeblur.app.gate import MOST_HEADER_BYTES, Gate, Rules
 from metadeblur.app.hosts import Hosts, Proxies
-from metadeblur.app.look import CSS, theme
+from metadeblur.app.html import CSS, theme
 from metadeblur.app.page import make_page
 from metadeblur.app.service import Service
 from metadeblur.app.uploads import Visit, clean_name

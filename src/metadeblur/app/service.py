@@ -10,14 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from metadeblur.app import work
+from metadeblur.app import tasks as work
 from metadeblur.app.bounds import Bounds
-from metadeblur.app.jobs import Job, Line, Workers
+from metadeblur.app.queue import Job, Line, Workers
 from metadeblur.app.uploads import Clip, Visit, Visits, take
-from metadeblur.catalogue import names as model_names
 from metadeblur.errors import MetadeblurError
-from metadeblur.forecast import range_in_words
-from metadeblur.weights import installed_path
+from metadeblur.models.weights import installed_path
+from metadeblur.pipeline.catalogue import names as model_names
+from metadeblur.pipeline.time_left import range_in_words
 
 Result = TypeVar("Result")
 

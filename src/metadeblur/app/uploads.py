@@ -17,15 +17,15 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from metadeblur.errors import MetadeblurError
-from metadeblur.names import counted
-from metadeblur.scratch import sweep, using
+from metadeblur.system.names import counted
+from metadeblur.system.scratch import sweep, using
 from metadeblur.video.encoding import CONTAINERS
 from metadeblur.video.info import natural_order
 from metadeblur.video.stills import IMAGE_SUFFIXES
 
 if TYPE_CHECKING:
-    from metadeblur.app.jobs import Job
-    from metadeblur.app.work import Facts
+    from metadeblur.app.queue import Job
+    from metadeblur.app.tasks import Facts
 
 VIDEO_SUFFIXES = (*CONTAINERS, ".3gp", ".flv", ".m2ts", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".vob", ".wmv")
 """Suffixes that a file keeps; FFmpeg looks into the file to see what it is."""

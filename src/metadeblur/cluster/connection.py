@@ -19,8 +19,8 @@ from typing import Any, Literal, TypeAlias
 
 from metadeblur.errors import MetadeblurError
 from metadeblur.limits import Gpus, Threads, Workers, check
-from metadeblur.names import counted
-from metadeblur.scratch import remove_unused, scratch
+from metadeblur.system.names import counted
+from metadeblur.system.scratch import remove_unused, scratch
 
 LOCAL = "local"
 STORE_BYTES = 200_000_000  # of the object store that is started here: workers on this machine see the files themselves

@@ -10,12 +10,12 @@ from pathlib import Path
 from torch import nn
 
 from metadeblur.cluster.connection import ClusterSettings, joined
-from metadeblur.cluster.crew import Crew
 from metadeblur.cluster.worker import MeasureClip, SettleClip, for_any_machine
+from metadeblur.cluster.worker_pool import Crew
 from metadeblur.data.folders import ClipFolder
 from metadeblur.errors import MetadeblurError
 from metadeblur.evaluation.protocol import Job, Progress, is_measured, ledger_path
-from metadeblur.progress import Talk
+from metadeblur.pipeline.console import Talk
 
 
 def measure_on_cluster(

@@ -10,13 +10,13 @@ from typing import Any
 from torch import nn
 
 from metadeblur.cluster.connection import ClusterSettings, joined
-from metadeblur.cluster.crew import Crew
 from metadeblur.cluster.worker import PassShot, RestoreShot, ScanInput, Settle, Step, for_any_machine
-from metadeblur.outputs import Job
-from metadeblur.pipeline import TOLD_SHOTS, Run, RunSettings
-from metadeblur.progress import Bar, Talk, stopwatch
-from metadeblur.resume import kept
-from metadeblur.shot_work import Film
+from metadeblur.cluster.worker_pool import Crew
+from metadeblur.pipeline.console import Bar, Talk, stopwatch
+from metadeblur.pipeline.outputs import Job
+from metadeblur.pipeline.resume import kept
+from metadeblur.pipeline.run import TOLD_SHOTS, Run, RunSettings
+from metadeblur.pipeline.shot import Film
 from metadeblur.video import VideoReader
 
 OPEN_INPUTS = 4  # beyond one for each worker: so that there is always work while some are joined
@@ -32,7 +32,7 @@ def restore_files(
     talk: Talk | None = None,
     failed: Callable[[Exception], None] = lambda _: None,
 ) -> list[dict[str, Any] | Exception]:
-    """Restore inputs on a cluster, as :func:`metadeblur.pipeline.restore_file` does each of them here.
+    """Restore inputs on a cluster, as :func:`metadeblur.pipeline.run.restore_file` does each of them here.
 
     The frames are the same, byte for byte, as those of a run without a cluster on a machine like the workers', with as
     many threads as a worker has (:class:`~metadeblur.cluster.connection.ClusterSettings`).

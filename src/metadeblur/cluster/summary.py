@@ -9,9 +9,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from metadeblur.names import shown
-from metadeblur.outputs import Job
-from metadeblur.progress import Talk, in_words
+from metadeblur.pipeline.console import Talk, in_words
+from metadeblur.pipeline.outputs import Job
+from metadeblur.system.names import shown
 
 _PLAIN_WIDTH = 1000  # columns of what is no terminal
 

@@ -16,20 +16,20 @@ import cv2
 import torch
 from torch import Tensor, nn
 
-from metadeblur.adapt import AdaptSettings
-from metadeblur.cluster.cargo import Cargo, Depot, Move, Shipped, files_in, pieces
+from metadeblur.adaptation.stages import AdaptSettings
+from metadeblur.cluster.files import Cargo, Depot, Move, Shipped, files_in, pieces
 from metadeblur.data.paired import read_trial
 from metadeblur.evaluation.protocol import Job as Measurement
 from metadeblur.evaluation.protocol import measure_job
 from metadeblur.evaluation.settings import meta_files
-from metadeblur.limited import starting
-from metadeblur.record import peak_memory_mb, versions
-from metadeblur.restore import Restorer, RestoreSettings, has_native_bf16
-from metadeblur.shot_work import Film, decide_shot, restore_shot, settled, write_shot
-from metadeblur.shots import find_shots
+from metadeblur.models.weights import reblurrer_path
+from metadeblur.pipeline.cuts import find_shots
+from metadeblur.pipeline.shot import Film, decide_shot, restore_shot, settled, write_shot
+from metadeblur.restoration.restorer import Restorer, RestoreSettings, has_native_bf16
+from metadeblur.system.record import peak_memory_mb, versions
+from metadeblur.system.thread_limit import starting
 from metadeblur.video import VideoReader
 from metadeblur.video.info import VideoInfo
-from metadeblur.weights import reblurrer_path
 
 STEP_SECONDS = 0.3  # between two words on progress, at least
 
@@ -115,7 +115,7 @@ class Errand(Protocol):
 
 @dataclass(frozen=True)
 class ScanInput:
-    """Cut an input into shots; the value is a :class:`metadeblur.shots.Scan`."""
+    """Cut an input into shots; the value is a :class:`metadeblur.pipeline.cuts.Scan`."""
 
     info: VideoInfo
 
@@ -151,7 +151,7 @@ class FilmErrand:
 
 @dataclass(frozen=True)
 class Settle(FilmErrand):
-    """Choose tile and precision for an input; the value is as :func:`metadeblur.shot_work.settled` gives it."""
+    """Choose tile and precision for an input; the value is as :func:`metadeblur.pipeline.shot.settled` gives it."""
 
     def work(self, bench: Bench) -> None:
         """Do it."""

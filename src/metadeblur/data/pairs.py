@@ -14,8 +14,8 @@ from torch import Tensor
 
 from metadeblur.data.layouts import ClipFolder
 from metadeblur.errors import MetadeblurError
-from metadeblur.optical_flow import window_flows
-from metadeblur.quiet import silent_libraries
+from metadeblur.imaging.optical_flow import window_flows
+from metadeblur.system.quiet import silent_libraries
 
 Bytes = NDArray[np.uint8]  # (H, W, 3) RGB
 Flows = NDArray[np.float16]  # (N - 1, H, W, 3), x then y, px from the centre to each neighbour; trust 0..1

@@ -24,13 +24,13 @@ from numpy.typing import NDArray
 from metadeblur.data.pairs import write_png
 from metadeblur.data.trajectory import Trajectory, random_trajectory
 from metadeblur.errors import MetadeblurError
+from metadeblur.imaging.linear_light import RESPONSES, Response, to_display, to_linear
+from metadeblur.imaging.pictures import is_whole_png
 from metadeblur.limits import RISING, Count, Seed, Share, Within, check
-from metadeblur.linear_light import RESPONSES, Response, to_display, to_linear
-from metadeblur.names import counted
-from metadeblur.pictures import is_whole_png
-from metadeblur.plain_files import RECORD, read_object
-from metadeblur.record import write_whole
-from metadeblur.video.output import filling, whole
+from metadeblur.system.files import filling, whole
+from metadeblur.system.names import counted
+from metadeblur.system.plain_files import RECORD, read_object
+from metadeblur.system.record import write_whole
 
 if TYPE_CHECKING:
     from metadeblur.data.sources import Source

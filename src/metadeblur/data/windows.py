@@ -14,7 +14,7 @@ from torch import Tensor
 from metadeblur.data.layouts import ClipFolder
 from metadeblur.data.pairs import Bytes, FrameCache
 from metadeblur.errors import MetadeblurError
-from metadeblur.limited import starting
+from metadeblur.system.thread_limit import starting
 
 Item = TypeVar("Item")
 

@@ -25,7 +25,7 @@ from metadeblur.data.pairs import read_picture, write_png
 from metadeblur.data.synthesis import Bytes, Layer, Picture, Scene, degrade, light, to_bytes
 from metadeblur.data.trajectory import Trajectory
 from metadeblur.errors import MetadeblurError
-from metadeblur.video.output import make_folder, whole
+from metadeblur.system.files import make_folder, whole
 
 if TYPE_CHECKING:
     from metadeblur.evaluation.settings import EvaluateSettings

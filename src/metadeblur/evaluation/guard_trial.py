@@ -16,7 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from metadeblur.adapt import AdaptSettings, Outcome, Pair, adapt, make_pairs
+from metadeblur.adaptation.places import Place, choose_support
+from metadeblur.adaptation.stages import AdaptSettings, Outcome, Pair, adapt, make_pairs
+from metadeblur.adaptation.targets import Shrunk
 from metadeblur.clip import Clip
 from metadeblur.data.layouts import Benchmark
 from metadeblur.data.paired import read_trial
@@ -25,14 +27,12 @@ from metadeblur.evaluation.measures import measure_for
 from metadeblur.evaluation.rows import measure_row
 from metadeblur.evaluation.sealed import read_sealed, write_sealed
 from metadeblur.evaluation.summary import HARM_DB
+from metadeblur.imaging.motion import ClipMotion, MotionField
+from metadeblur.models.weights import parameters_digest
 from metadeblur.reblur import Reblurrer
 from metadeblur.reblur.flow import FlowReblurrer, fit_flow_reblurrer
-from metadeblur.reblur.motion import ClipMotion, MotionField
-from metadeblur.record import plain
-from metadeblur.restore import RestoreSettings
-from metadeblur.sharpened import Shrunk
-from metadeblur.support import Place, choose_support
-from metadeblur.weights import parameters_digest
+from metadeblur.restoration.restorer import RestoreSettings
+from metadeblur.system.record import plain
 
 _NEEDED = ("clip", "kind", "seed", "base", "whole", "guarded", "share", "reasons", "conditions")  # of a record
 

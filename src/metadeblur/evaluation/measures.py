@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from metadeblur.errors import MetadeblurError
-from metadeblur.metrics import aligned_psnr_ssim, psnr, ssim
+from metadeblur.imaging.quality import aligned_psnr_ssim, psnr, ssim
 
 SsimKind = Literal["luma", "rgb", "matlab", "aligned"]
 

@@ -13,14 +13,23 @@ from typing import Any
 
 from torch import nn
 
-from metadeblur.adapt import AdaptSettings, Outcome, Pair, PairSource, adapt, make_pairs, mark_shrunk, still_share
+from metadeblur.adaptation.places import Place
+from metadeblur.adaptation.stages import (
+    AdaptSettings,
+    Outcome,
+    Pair,
+    PairSource,
+    adapt,
+    make_pairs,
+    mark_shrunk,
+    still_share,
+)
+from metadeblur.adaptation.targets import Sharpener
 from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
 from metadeblur.evaluation.pair_sources import aligned_neighbours, mixed, self_reconstruction
-from metadeblur.networks import traits
+from metadeblur.models.registry import traits
 from metadeblur.reblur import Reblurrer
-from metadeblur.sharpened import Sharpener
-from metadeblur.support import Place
 
 
 @dataclass(frozen=True)

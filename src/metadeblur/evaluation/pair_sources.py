@@ -15,16 +15,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from metadeblur.adapt import Pair, PairSource
+from metadeblur.adaptation.places import Place
+from metadeblur.adaptation.stages import Pair, PairSource
 from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
-from metadeblur.linear_light import Response, to_display, to_linear
-from metadeblur.metrics import dis_flow, warp
+from metadeblur.imaging.linear_light import Response, to_display, to_linear
+from metadeblur.imaging.quality import dis_flow, warp
+from metadeblur.imaging.sharpness import self_shift_score
 from metadeblur.reblur import Reblurrer
+from metadeblur.reblur.fitting import NetworkReblurrer
 from metadeblur.reblur.flow import FlowReblurrer, Spot, paths
-from metadeblur.reblur.updates import NetworkReblurrer
-from metadeblur.sharpness import self_shift_score
-from metadeblur.support import Place
 
 _MARGIN = 64  # px around a patch that flow may look at
 _LEAST_TRUSTED = 0.5  # share of a patch whose flow must agree forwards and backwards

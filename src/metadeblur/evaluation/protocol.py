@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from metadeblur.cluster.cargo import remove_deliveries
+from metadeblur.cluster.files import remove_deliveries
 from metadeblur.data.layouts import Benchmark, ClipFolder, open_benchmark
 from metadeblur.data.paired import read_trial
 from metadeblur.errors import MetadeblurError
@@ -23,10 +23,10 @@ from metadeblur.evaluation.sealed import read_sealed, write_sealed
 from metadeblur.evaluation.settings import EvaluateSettings
 from metadeblur.evaluation.summary import summarize
 from metadeblur.evaluation.trial import evaluate_clip
-from metadeblur.identity import identify_files
-from metadeblur.locks import beside
-from metadeblur.record import machine, plain, versions, write_json
-from metadeblur.video.output import filling
+from metadeblur.system.files import filling
+from metadeblur.system.identity import identify_files
+from metadeblur.system.locks import beside
+from metadeblur.system.record import machine, plain, versions, write_json
 
 __all__ = [
     "EvaluateSettings",

@@ -14,10 +14,10 @@ from metadeblur import __version__
 from metadeblur.data.pairs import read_picture
 from metadeblur.evaluation.protocol import record_path
 from metadeblur.evaluation.tables import ROW_ORDER, Lines, csv_text, latex, markdown, method_table, table, worth
-from metadeblur.names import counted, utf8
-from metadeblur.page import duration, fact_list, flat, section, text
-from metadeblur.pictures import data_uri, encode_jpeg
-from metadeblur.record import write_whole
+from metadeblur.imaging.pictures import data_uri, encode_jpeg
+from metadeblur.report.html import duration, fact_list, flat, section, text
+from metadeblur.system.names import counted, utf8
+from metadeblur.system.record import write_whole
 
 _FIGURES = {
     "psnr": ("PSNR in dB", "Higher is closer to the truth."),

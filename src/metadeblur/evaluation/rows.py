@@ -19,11 +19,11 @@ from metadeblur.data.paired import TrialClip
 from metadeblur.errors import MetadeblurError
 from metadeblur.evaluation.measures import Measure, to_8bit
 from metadeblur.evaluation.sealed import read_sealed, write_sealed
-from metadeblur.metrics import flicker, psnr
-from metadeblur.pictures import encode_png, to_uint8
-from metadeblur.record import plain, write_whole
-from metadeblur.restore import Restorer, RestoreSettings, restore_frames
-from metadeblur.sharpness import self_shift_score
+from metadeblur.imaging.pictures import encode_png, to_uint8
+from metadeblur.imaging.quality import flicker, psnr
+from metadeblur.imaging.sharpness import self_shift_score
+from metadeblur.restoration.restorer import Restorer, RestoreSettings, restore_frames
+from metadeblur.system.record import plain, write_whole
 
 FOCUS_SIDE = 200  # px: pieces of frames that are shown side by side
 

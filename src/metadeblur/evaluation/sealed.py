@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from metadeblur.errors import MetadeblurError
-from metadeblur.identity import SEAL, is_whole, sealed
-from metadeblur.plain_files import RECORD, read_object
-from metadeblur.record import write_json
+from metadeblur.system.identity import SEAL, is_whole, sealed
+from metadeblur.system.plain_files import RECORD, read_object
+from metadeblur.system.record import write_json
 
 
 def write_sealed(record: Mapping[str, Any], path: Path) -> None:

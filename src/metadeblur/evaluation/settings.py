@@ -9,16 +9,16 @@ from typing import Any
 
 from torch import nn
 
-from metadeblur.adapt import AdaptSettings
+from metadeblur.adaptation.stages import AdaptSettings
 from metadeblur.data.layouts import Benchmark
 from metadeblur.errors import MetadeblurError
 from metadeblur.evaluation.measures import measure_for
 from metadeblur.evaluation.methods import find_method
 from metadeblur.limits import CountOrNone, Crop, Processes, check
-from metadeblur.networks import recognise
-from metadeblur.record import plain
-from metadeblur.restore import RestoreSettings
-from metadeblur.weights import built_in_path, checksum, parameters_digest
+from metadeblur.models.registry import recognise
+from metadeblur.models.weights import built_in_path, checksum, parameters_digest
+from metadeblur.restoration.restorer import RestoreSettings
+from metadeblur.system.record import plain
 
 ROWS = ("blurred", "base", "adapted", "oracle")
 

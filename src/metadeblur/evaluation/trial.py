@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from metadeblur.adapt import AdaptSettings, Outcome, Pair, inner_update
+from metadeblur.adaptation.stages import AdaptSettings, Outcome, Pair, inner_update
 from metadeblur.clip import PairedClip
 from metadeblur.data.paired import TrialClip
 from metadeblur.evaluation.measures import Measure, measure_for
@@ -23,12 +23,12 @@ from metadeblur.evaluation.methods import Method, find_method
 from metadeblur.evaluation.rows import Focus, Ledger, choose_focus, keep_picture, measure_row
 from metadeblur.evaluation.settings import EvaluateSettings, meta_files
 from metadeblur.evaluation.summary import FIGURES
-from metadeblur.fusion import FusionSettings, fusion_of, with_fusion
-from metadeblur.guard import sharp_already
-from metadeblur.networks import traits
-from metadeblur.progress import stopwatch
-from metadeblur.record import peak_memory_mb, plain
-from metadeblur.weights import load_deblurrer
+from metadeblur.guard.judge import sharp_already
+from metadeblur.models.registry import traits
+from metadeblur.models.weights import load_deblurrer
+from metadeblur.pipeline.console import stopwatch
+from metadeblur.restoration.fusion import FusionSettings, fusion_of, with_fusion
+from metadeblur.system.record import peak_memory_mb, plain
 
 FRAMES = ("psnr", "ssim")  # figures that are kept frame by frame
 

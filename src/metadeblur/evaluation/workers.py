@@ -14,7 +14,7 @@ from torch import nn
 
 from metadeblur.errors import MetadeblurError
 from metadeblur.evaluation.protocol import Job, measure_job
-from metadeblur.limited import starting
+from metadeblur.system.thread_limit import starting
 
 _net: nn.Module | None = None  # of this worker process
 

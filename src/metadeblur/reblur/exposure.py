@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from metadeblur.linear_light import RESPONSES, Response, to_linear
-from metadeblur.reblur.motion import ClipMotion, lengths
+from metadeblur.imaging.linear_light import RESPONSES, Response, to_linear
+from metadeblur.imaging.motion import ClipMotion, lengths
 
 Array = NDArray[Any]
 

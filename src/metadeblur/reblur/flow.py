@@ -18,15 +18,15 @@ from torch import Tensor
 
 from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
+from metadeblur.imaging.linear_light import Response, to_display, to_linear
+from metadeblur.imaging.motion import ClipMotion, lengths
+from metadeblur.imaging.noise import draw_noise, estimate_noise
 from metadeblur.limits import RISING, Count, CountOrNone, Pixels, Share, Within, check
-from metadeblur.linear_light import Response, to_display, to_linear
 from metadeblur.reblur.exposure import LONGEST, ExposureEstimate, estimate_exposure
-from metadeblur.reblur.motion import ClipMotion, lengths
-from metadeblur.reblur.noise import draw_noise, estimate_noise
 
 if TYPE_CHECKING:
-    from metadeblur.sharpened import Shrunk
-    from metadeblur.support import Place
+    from metadeblur.adaptation.places import Place
+    from metadeblur.adaptation.targets import Shrunk
 
 Array = NDArray[Any]
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from metadeblur.checkpoints import load_pickled
 from metadeblur.errors import MetadeblurError
-from metadeblur.video.output import flush, whole
+from metadeblur.models.formats.checkpoints import load_pickled
+from metadeblur.system.files import flush, whole
 
 LAST, BEFORE = "checkpoint.pt", "checkpoint-before.pt"
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from metadeblur.names import utf8
-from metadeblur.page import as_number, section, text, title_of
-from metadeblur.pictures import line_plot
-from metadeblur.video.output import whole
+from metadeblur.imaging.pictures import line_plot
+from metadeblur.report.html import as_number, section, text, title_of
+from metadeblur.system.files import whole
+from metadeblur.system.names import utf8
 
 _MEAN_OVER = 20  # lines of the log that the drawn running mean looks back at
 

@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from metadeblur.data.layouts import plain_clips
 from metadeblur.data.pairs import Batch, PairSampler
 from metadeblur.errors import MetadeblurError
-from metadeblur.learning import own_loss
+from metadeblur.imaging.pictures import Picture, side_by_side, to_uint8
+from metadeblur.imaging.tiles import pad_to_multiple
 from metadeblur.limits import LearningRate, OutOfRange, Past, Share, TrainingBatch, TrainingPatch, Within, check
-from metadeblur.losses import balanced, charbonnier, psnr_loss
-from metadeblur.networks import ARCHITECTURES, Loss, final, traits
-from metadeblur.networks.lite import Lite
-from metadeblur.pictures import Picture, side_by_side, to_uint8
-from metadeblur.tiles import pad_to_multiple
+from metadeblur.models.forward import own_loss
+from metadeblur.models.lite import Lite
+from metadeblur.models.losses import balanced, charbonnier, psnr_loss
+from metadeblur.models.registry import ARCHITECTURES, Loss, final, traits
 from metadeblur.training.loop import LoopSettings, follow, run
 from metadeblur.training.workers import Workers, join
 
@@ -197,7 +197,7 @@ def train_deblur(
         MetadeblurError: no clips, an unknown network, loss or precision, or see
             :func:`metadeblur.training.loop.run`.
     """
-    from metadeblur.weights import load_deblurrer, save_deblurrer
+    from metadeblur.models.weights import load_deblurrer, save_deblurrer
 
     if not settings.clips:
         raise MetadeblurError("no training clips; give a folder of paired clips, for instance one that synth made")

@@ -17,13 +17,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 
 from metadeblur.errors import MetadeblurError
+from metadeblur.imaging.pictures import Picture, encode_png
 from metadeblur.limits import Seed, Share, Within, check
-from metadeblur.pictures import Picture, encode_png
-from metadeblur.progress import Talk, people
+from metadeblur.pipeline.console import Talk, people
+from metadeblur.system.files import filling, whole
 from metadeblur.training.checkpoint import saved_state, write_checkpoint
 from metadeblur.training.curves import write_curves
 from metadeblur.training.workers import Workers
-from metadeblur.video.output import filling, whole
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Meta-train a deblurrer and a reblurring network, so that a few steps on a clip help more (``metadeblur train meta``).
 
 "Meta Transferring for Deblurring" (Liu et al., BMVC 2022), section 3.4: a task is a training clip. A copy of both
-networks adapts to it as at test time, from its blurred frames alone (:func:`metadeblur.adapt.adapt`); what the adapted
+networks adapts to it as at test time, from its blurred frames alone (:func:`metadeblur.adaptation.stages.adapt`); what the adapted
 copies get wrong on the clip's true pairs moves the meta-weights (:mod:`metadeblur.training.outer`). The weights that
 count are those after the last step (FIDELITY 18).
 """
@@ -18,20 +18,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from metadeblur.adapt import AdaptSettings, adapt, preset
+from metadeblur.adaptation.places import MINIMUM_FRAMES
+from metadeblur.adaptation.stages import AdaptSettings, adapt, preset
 from metadeblur.clip import Clip, PairedClip
 from metadeblur.data.layouts import ClipFolder, plain_clips
 from metadeblur.data.paired import PictureFiles
 from metadeblur.errors import MetadeblurError
-from metadeblur.learning import frozen, uses_bf16
+from metadeblur.imaging.pictures import Picture, side_by_side, to_uint8
+from metadeblur.imaging.quality import psnr
+from metadeblur.imaging.tiles import pad_to_multiple
 from metadeblur.limits import CountOrNone, LearningRate, Pairs, Past, Patch, Rate, Steps, Within, check
-from metadeblur.metrics import psnr
-from metadeblur.names import counted
-from metadeblur.networks import final, recognise, traits
-from metadeblur.pictures import Picture, side_by_side, to_uint8
-from metadeblur.reblur.updates import NetworkReblurrer
-from metadeblur.support import MINIMUM_FRAMES
-from metadeblur.tiles import pad_to_multiple
+from metadeblur.models.forward import frozen, uses_bf16
+from metadeblur.models.registry import final, recognise, traits
+from metadeblur.reblur.fitting import NetworkReblurrer
+from metadeblur.system.names import counted
 from metadeblur.training.loop import LoopSettings, follow, run
 from metadeblur.training.outer import MetaLearner, OuterUpdate, Query, query_set
 from metadeblur.training.workers import Workers, join
@@ -230,7 +230,7 @@ def train_meta(
     Raises:
         MetadeblurError: no clips, clips too short, a setting out of range, or see :func:`metadeblur.training.loop.run`.
     """
-    from metadeblur.weights import load_deblurrer, load_reblurrer, save_deblurrer, save_reblurrer
+    from metadeblur.models.weights import load_deblurrer, load_reblurrer, save_deblurrer, save_reblurrer
 
     if not settings.clips:
         raise MetadeblurError("no training clips; give a folder of paired clips, for instance one that synth made")

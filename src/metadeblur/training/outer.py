@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from metadeblur.clip import PairedClip
-from metadeblur.learning import frozen, own_loss
 from metadeblur.limits import Rate, Share, Weight, Within, check
-from metadeblur.losses import charbonnier, charbonnier_edge
-from metadeblur.networks import traits
-from metadeblur.reblur.updates import NetworkReblurrer
+from metadeblur.models.forward import frozen, own_loss
+from metadeblur.models.losses import charbonnier, charbonnier_edge
+from metadeblur.models.registry import traits
+from metadeblur.reblur.fitting import NetworkReblurrer
 from metadeblur.training.workers import Workers
 
 Algorithm = Literal["first-order", "reptile", "plain"]

@@ -21,13 +21,13 @@ from metadeblur.data.layouts import plain_clips
 from metadeblur.data.pairs import FrameCache
 from metadeblur.data.windows import Ahead, Windows, WindowSampler
 from metadeblur.errors import MetadeblurError
-from metadeblur.learning import uses_bf16
+from metadeblur.imaging.pictures import Picture, side_by_side, to_uint8
 from metadeblur.limits import Count, LearningRate, Past, TrainingBatch, TrainingPatch, Weight, Within, check
-from metadeblur.losses import charbonnier
-from metadeblur.pictures import Picture, side_by_side, to_uint8
-from metadeblur.reblur.critic import Critic, critic_optimizer
-from metadeblur.reblur.network import ReblurNetwork
-from metadeblur.reblur.updates import CriticSettings, NetworkReblurrer, adversarial_term, critic_step
+from metadeblur.models.critic import Critic, critic_optimizer
+from metadeblur.models.forward import uses_bf16
+from metadeblur.models.losses import charbonnier
+from metadeblur.models.reblurring import ReblurNetwork
+from metadeblur.reblur.fitting import CriticSettings, NetworkReblurrer, adversarial_term, critic_step
 from metadeblur.training.loop import LoopSettings, follow, run
 from metadeblur.training.workers import Workers, join
 
@@ -211,7 +211,7 @@ def train_reblur(
     Raises:
         MetadeblurError: no clips, a setting out of range, or see :func:`metadeblur.training.loop.run`.
     """
-    from metadeblur.weights import load_reblurrer, save_reblurrer
+    from metadeblur.models.weights import load_reblurrer, save_reblurrer
 
     if not settings.clips:
         raise MetadeblurError("no training clips; give a folder of paired clips, for instance one that synth made")

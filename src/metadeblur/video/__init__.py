@@ -4,11 +4,11 @@ Reading: :func:`probe`, :class:`VideoReader`, :func:`read_clip`. Writing: :class
 video one by one, :func:`assemble` joins them and adds the rest of the source; :func:`write_clip` does both at once.
 """
 
+from metadeblur.system.files import check_writable, whole
 from metadeblur.video.assembly import assemble, check_output, write_clip
 from metadeblur.video.colour import ColourTags
 from metadeblur.video.encoding import EncodeSettings, default_suffix, output_kind
 from metadeblur.video.info import VideoInfo, probe
-from metadeblur.video.output import check_writable, whole
 from metadeblur.video.reading import Decoded, VideoReader, read_clip, reader_clip
 from metadeblur.video.segments import SegmentWriter
 from metadeblur.video.timing import TimeTable, TimeTableBuilder

@@ -16,10 +16,11 @@ import torch
 
 from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
-from metadeblur.interrupts import undisturbed
-from metadeblur.locks import beside, writing
-from metadeblur.names import counted, for_ffmpeg
-from metadeblur.scratch import scratch
+from metadeblur.system.files import check_writable, refusals, remove, whole
+from metadeblur.system.interrupts import undisturbed
+from metadeblur.system.locks import beside, writing
+from metadeblur.system.names import counted, for_ffmpeg
+from metadeblur.system.scratch import scratch
 from metadeblur.video.carried import (
     DAMAGED,
     FORMATS,
@@ -47,7 +48,6 @@ from metadeblur.video.folder import (
 from metadeblur.video.info import VideoInfo, main_video, open_media
 from metadeblur.video.lost import lost_in_video
 from metadeblur.video.marks import with_messages
-from metadeblur.video.output import check_writable, refusals, remove, whole
 from metadeblur.video.reading import VideoReader
 from metadeblur.video.segments import SegmentWriter
 from metadeblur.video.stills import write_picture

@@ -15,7 +15,7 @@ from pathlib import Path
 import av
 
 from metadeblur.errors import MetadeblurError
-from metadeblur.names import counted, for_ffmpeg
+from metadeblur.system.names import counted, for_ffmpeg
 from metadeblur.video.clock import Packet, by_recording, may_jump
 from metadeblur.video.info import VideoInfo, open_media
 from metadeblur.video.timing import TimeTable

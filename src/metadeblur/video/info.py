@@ -16,7 +16,7 @@ import numpy as np
 from av.packet import Packet
 
 from metadeblur.errors import MetadeblurError
-from metadeblur.names import for_ffmpeg
+from metadeblur.system.names import for_ffmpeg
 from metadeblur.video.colour import ColourTags, bit_depth, frame_tags
 from metadeblur.video.marks import frame_marks, stream_marks
 from metadeblur.video.mastering import Mastering, mastering, side_data

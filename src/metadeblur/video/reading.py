@@ -19,7 +19,7 @@ from torch import Tensor
 
 from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
-from metadeblur.limited import NO_MORE_THREADS, is_thread_limit
+from metadeblur.system.thread_limit import NO_MORE_THREADS, is_thread_limit
 from metadeblur.video.clock import Packet, by_recording
 from metadeblur.video.colour import to_rgb
 from metadeblur.video.fields import FieldJudge, FrameOrder, deinterlaced
@@ -67,7 +67,7 @@ class VideoReader:
 
     Args:
         path: the file or folder.
-        times: its table of time stamps where it is known already (from :func:`metadeblur.shots.find_shots`);
+        times: its table of time stamps where it is known already (from :func:`metadeblur.pipeline.cuts.find_shots`);
             reading from the middle decodes the whole file once without it.
 
     Raises:

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from metadeblur.errors import MetadeblurError
-from metadeblur.names import for_ffmpeg
+from metadeblur.system.files import Unfinished, refusals
+from metadeblur.system.names import for_ffmpeg
 from metadeblur.video.colour import FULL, to_frame
 from metadeblur.video.encoding import EncodeSettings, Encoding, default_suffix, output_kind, plan_encoding
 from metadeblur.video.info import VideoInfo
 from metadeblur.video.labels import Labels
-from metadeblur.video.output import Unfinished, refusals
 from metadeblur.video.reading import VideoReader
 from metadeblur.video.stills import (
     IMAGE_SUFFIXES,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from metadeblur.errors import MetadeblurError
-from metadeblur.quiet import silent_libraries
+from metadeblur.system.quiet import silent_libraries
 from metadeblur.video.headers import Header, headers, mapped
 from metadeblur.video.labels import Labels, labelled, lost_labels, read_labels
 from metadeblur.video.tiff import unmultiplied

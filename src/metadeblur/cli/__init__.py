@@ -1,0 +1,5 @@
+"""The command line: one file a command, which says what may stand on it and makes the call that does the work.
+
+A command is a frozen dataclass: its fields are the flags, their docstrings the help text, and ``run`` does the work. No
+module here imports torch before ``run``, so that help is quick, except those whose settings live with their work.
+"""

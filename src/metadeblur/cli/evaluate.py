@@ -1,0 +1,164 @@
+"""``metadeblur evaluate``: how good base and adapted are, where the sharp frames are known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from metadeblur.cli.flags import ClusterFlags
+from metadeblur.cli.inputs import needed, refuse_missing
+from metadeblur.errors import UsageError
+from metadeblur.limits import CountOrNone, Crop, LearningRate, Pairs, Patch, Seed, Steps, Tile, check
+from metadeblur.pipeline.console import Talk
+
+ROWS = ("blurred", "base", "adapted", "oracle")
+BUILT_IN = "builtin"
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Measure blurred, base, adapted and oracle on paired clips, against their sharp frames.
+
+    Writes CLIP.json for each clip, summary.json, the tables (Markdown, LaTeX, CSV) and the page index.html, and prints
+    the table of PSNR in dB.
+    """
+
+    root: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="ROOT|builtin")]
+    """Folder of paired clips, a benchmark's or CLIP/blur and CLIP/sharp; builtin: eight clips made on the spot."""
+    output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="DIR", help_behavior_hint="(required)")] = None
+    """Folder for the records."""
+    layout: Literal["auto", "plain", "gopro", "dvd", "reds", "realblur", "bsd", "hide"] = "auto"
+    """How the folder is laid out; auto: recognised; plain: CLIP/blur and CLIP/sharp."""
+    part: Annotated[str, tyro.conf.arg(metavar="PART", help_behavior_hint="")] = ""
+    """Part of a benchmark, such as test, val, J or R; default: what its papers report."""
+    inputs: Literal["blur", "blur_gamma"] = "blur"
+    """GoPro's folder of blurred frames; most papers use blur."""
+    model: Annotated[str, tyro.conf.arg(metavar="NAME|FILE")] = "lite"
+    """The deblurring network: a model's name or a weight file."""
+    rows: Annotated[str, tyro.conf.arg(metavar="ROW,...")] = ",".join(ROWS)
+    """What is measured, separated by commas."""
+    method: Annotated[str, tyro.conf.arg(metavar="NAME,...")] = "flow"
+    """How adapted is adapted: none, meta, finetune, flow, self, align, or mixtures such as flow+align; separated by
+    commas: each is measured, the first one is the row adapted."""
+    meta: Annotated[str, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = ""
+    """What metadeblur train meta wrote: the networks that the method meta starts from; default: those built in for
+    lite."""
+    clips: Annotated[str, tyro.conf.arg(metavar="CLIP,...", help_behavior_hint="")] = ""
+    """Clips to measure, separated by commas; default: all."""
+    apart: Annotated[str, tyro.conf.arg(metavar="CLIP,...", help_behavior_hint="")] = ""
+    """Clips whose mean is also given apart from that of the others, separated by commas."""
+    crop: Annotated[Crop, tyro.conf.arg(metavar="PX")] = 0
+    """Measure on the piece of this side in the middle of the frames; 0: whole frames."""
+    frames: Annotated[CountOrNone, tyro.conf.arg(metavar="N")] = 0
+    """Measure on this many frames in the middle of each clip; 0: all."""
+    ssim: Literal["auto", "luma", "rgb", "matlab", "aligned"] = "auto"
+    """Kind of SSIM; auto: as papers on the benchmark take it."""
+    pairs: Annotated[Pairs, tyro.conf.arg(metavar="M")] = 40
+    """Places of a clip whose sharpest patch is reblurred to learn from."""
+    steps: Annotated[Steps, tyro.conf.arg(metavar="N")] = 120
+    """Gradient steps of each adaptation."""
+    lr: Annotated[LearningRate, tyro.conf.arg(metavar="LR")] = 1.5e-4
+    """Learning rate of the adaptation."""
+    patch: Annotated[Patch, tyro.conf.arg(metavar="PX")] = 256
+    """Side of the patches that are learnt from; shrinks to fit small frames."""
+    reblurrer: Annotated[str, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = ""
+    """Weights of the reblurring network, for the method finetune; default: the built-in ones."""
+    fuse: bool = True
+    """Fuse frames that an adapted network restored with neighbours that show the same things sharper."""
+    back_project: bool = True
+    """Correct fused frames by what they leave unexplained of the blurred ones, where the clip tells its exposure."""
+    guard: bool = True
+    """Keep, weaken or drop each adaptation by what it does."""
+    seed: Annotated[Seed, tyro.conf.arg(metavar="S")] = 0
+    """The same seed and settings give the same figures on the same machine."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """What computes; auto: a GPU that PyTorch can use, otherwise the processor."""
+    tile: Annotated[Tile | None, tyro.conf.arg(metavar="PX", help_behavior_hint="")] = None
+    """Side of the tiles that frames are cut into; 0: whole frames; default: what fits into memory."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic; auto: bf16 where the machine does it natively and the result stays the same."""
+    cluster: Annotated[ClusterFlags, tyro.conf.OmitArgPrefixes] = field(default_factory=ClusterFlags)
+    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Keep what has been measured already and do the rest."""
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    def run(self) -> None:
+        """Measure, and print the table."""
+        rows = _listed(self.rows)
+        strange = [row for row in rows if row not in ROWS]
+        if strange or not rows:
+            raise UsageError(f"--rows {self.rows!r}: rows are {', '.join(ROWS)}, separated by commas")
+        built_in = str(self.root) == BUILT_IN
+        if not built_in:
+            refuse_missing([self.root], self.output)
+        output = needed(self.output, "metadeblur evaluate ROOT -o DIR")
+        cluster = self.cluster.settings(without=("workers",))
+        from metadeblur.adaptation.stages import AdaptSettings
+        from metadeblur.data.sources import refuse_within
+        from metadeblur.evaluation.builtin import make_builtin, refuse_unfit
+        from metadeblur.evaluation.protocol import EvaluateSettings, evaluate, read_records
+        from metadeblur.evaluation.report import write_tables
+        from metadeblur.models.weights import load_deblurrer
+        from metadeblur.restoration.restorer import RestoreSettings
+        from metadeblur.system.files import filling
+
+        settings = EvaluateSettings(
+            rows=rows,
+            methods=_listed(self.method),
+            meta=self.meta,
+            layout=self.layout,
+            part=self.part,
+            inputs=self.inputs,
+            ssim=self.ssim,
+            clips=_listed(self.clips),
+            crop=self.crop,
+            frames=self.frames,
+            adaptation=AdaptSettings(
+                pairs=self.pairs,
+                steps=self.steps,
+                lr=self.lr,
+                patch=self.patch,
+                reblurrer=self.reblurrer,
+                fuse=self.fuse,
+                back_project=self.back_project,
+                guard=self.guard,
+                precision=self.precision,
+                device=self.device,
+                seed=self.seed,
+            ),
+            restoration=RestoreSettings(tile=self.tile, precision=self.precision, device=self.device),
+            apart=_listed(self.apart),
+            resume=self.resume,
+            workers=self.cluster.workers or 1 if cluster is None else 1,
+        )
+        if built_in:
+            refuse_unfit(settings)
+        else:
+            refuse_within([self.root], output)
+        net, talk = load_deblurrer(self.model), Talk()
+        settings.refuse(net, self.model)
+        measure_all = None
+        if cluster is not None:
+            from metadeblur.cluster.evaluating import measure_on_cluster
+
+            measure_all = partial(measure_on_cluster, cluster=cluster, talk=talk)
+        with filling(output, "evaluate"), talk.bar("evaluating", "clips") as bar:
+            clips = make_builtin(output / "clips", bar) if built_in else self.root
+            summary = evaluate(
+                clips, net, output, settings, model=self.model, progress=bar, measure_all=measure_all, say=talk.say
+            )
+            tables = write_tables(read_records(output, summary), summary, output)
+        for note in summary["notes"]:
+            talk.say(f"note: {note}")
+        print(tables)
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    """The words of a list separated by commas."""
+    return tuple(word.strip() for word in text.split(",") if word.strip())

@@ -1,0 +1,147 @@
+"""Flags that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+
+import tyro
+
+from metadeblur.errors import UsageError
+from metadeblur.limits import Gpus, LearningRate, Pairs, Seconds, Seed, Steps, Threads, Workers, check
+from metadeblur.system.paths import SLASHES, Folder
+
+if TYPE_CHECKING:
+    from metadeblur.adaptation.stages import AdaptSettings
+    from metadeblur.cluster.connection import ClusterSettings
+
+
+Target: TypeAlias = Annotated[
+    Path,
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="PATH",
+        # A path drops the slash at its end, which tells a folder for the file from a folder of pictures.
+        instance_from_str=lambda words: Folder(words[0]) if words[0].endswith(SLASHES) else Path(words[0]),
+        is_instance=lambda value: isinstance(value, Path),
+        str_from_instance=lambda path: [str(path)],
+    ),
+]
+"""A file or folder to write."""
+
+
+@dataclass(frozen=True)
+class AdaptationFlags:
+    """How the network adapts."""
+
+    reblur: Literal["auto", "flow", "network"] = "auto"
+    """Where the blur to learn from comes from: the clip's optical flow, the paper's network, or the best there is."""
+    pairs: Annotated[Pairs | None, tyro.conf.arg(metavar="M", help_behavior_hint="")] = None
+    """Places of a shot whose sharpest patch is reblurred to learn from; default: 40, or with the network 20."""
+    steps: Annotated[Steps | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
+    """Gradient steps of each adaptation; default: 120, or with the network one for each place."""
+    lr: Annotated[LearningRate | None, tyro.conf.arg(metavar="LR", help_behavior_hint="")] = None
+    """Learning rate of the adaptation; default: 1.5e-4, or with the network 2.5e-6."""
+    fuse: bool = True
+    """Fuse restored frames with neighbours that show the same things sharper; never with --reblur network."""
+    back_project: bool = True
+    """Correct fused frames by what they leave unexplained of the blurred ones, where the clip tells its exposure."""
+    reblurrer: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    """Weights of the network that --reblur network uses, from metadeblur train reblur or train meta; reblurrer-meta:
+    those that were meta-trained with lite-meta."""
+    preset: Literal["paper", "release"] = "paper"
+    """How --reblur network adapts: as the paper says, or as its authors' released code does."""
+    reblur_losses: Literal["both", "gan", "cycle", "none"] = "both"
+    """Losses that fit that network to the clip: adversarial, cycle, both, or none (it stays as trained)."""
+    parameters: Literal["all", "norms-and-biases", "decoder", "last", "low-rank"] = "all"
+    """What of the network adapts; parts take less memory. last: its last stage, or the finest level of its decoder."""
+    budget: Annotated[Seconds | None, tyro.conf.arg(metavar="SECONDS", help_behavior_hint="")] = None
+    """About how many seconds adapting to all shots of one input may take together; default: no limit."""
+    seed: Annotated[Seed, tyro.conf.arg(metavar="S")] = 0
+    """The same seed, settings and file give the same result on the same machine."""
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    def settings(
+        self, *, guard: bool, device: Literal["auto", "cpu", "cuda"], precision: Literal["auto", "fp32", "bf16"]
+    ) -> AdaptSettings:
+        """The settings of the adaptation; guard, device and precision are flags of each command's own.
+
+        Raises:
+            MetadeblurError: a value out of range.
+        """
+        from metadeblur.adaptation.stages import preset
+
+        base = preset(self.preset if self.reblur == "network" else "flow")
+        given = {"pairs": self.pairs, "steps": self.steps, "lr": self.lr}
+        return base.changed(
+            **{name: value for name, value in given.items() if value is not None},
+            fuse=self.fuse and base.fuse,
+            back_project=self.back_project,
+            reblur=self.reblur,
+            reblurrer=str(self.reblurrer or ""),
+            updates=replace(base.updates, losses=self.reblur_losses),
+            parameters=self.parameters,
+            guard=guard,
+            precision=precision,
+            budget_seconds=self.budget or 0.0,
+            device=device,
+            seed=self.seed,
+        )
+
+
+@dataclass(frozen=True)
+class ClusterFlags:
+    """Many processes or machines, through Ray."""
+
+    cluster: Annotated[str | None, tyro.conf.arg(metavar="ADDRESS|local", help_behavior_hint="")] = None
+    """Have the work done by the processes of a Ray cluster: its address, auto to find it, or local to start processes
+    on this machine (needs pip install 'metadeblur[cluster]')."""
+    workers: Annotated[Workers | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
+    """Processes that work side by side. With --cluster the default is as many as there is room for: one for each GPU
+    where there are any, otherwise one for each processor."""
+    worker_threads: Annotated[Threads | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
+    """With --cluster: processor threads of each worker; default: all of them shared out."""
+    worker_gpus: Annotated[Gpus | None, tyro.conf.arg(metavar="SHARE", help_behavior_hint="")] = None
+    """With --cluster: how much of a GPU each worker takes; 0.5: two workers share one. Default: 1."""
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    def settings(self, *, without: Sequence[str] = ()) -> ClusterSettings | None:
+        """The settings of the cluster; None where there is to be none.
+
+        Args:
+            without: flags that make sense without a cluster too.
+
+        Raises:
+            UsageError: a flag that needs --cluster stands alone.
+            MetadeblurError: a value out of range, or Ray is not installed.
+        """
+        if self.cluster is None:
+            for name in ("workers", "worker_threads", "worker_gpus"):
+                if name not in without and getattr(self, name) is not None:
+                    raise UsageError(f"--{name.replace('_', '-')} needs --cluster, such as --cluster local")
+            return None
+        from metadeblur.cluster.connection import ClusterSettings, load_ray
+
+        load_ray(self.cluster)
+        gpus = 1.0 if self.worker_gpus is None else self.worker_gpus
+        return ClusterSettings(self.cluster, self.workers, self.worker_threads, gpus)
+
+
+@contextmanager
+def writing_record(json: Path | None) -> Iterator[None]:
+    """Keep the file of --json for this run alone; standard output, or none, needs nothing."""
+    if json is None or str(json) == "-":
+        yield
+        return
+    from metadeblur.system.files import refusals
+    from metadeblur.system.locks import writing
+
+    with refusals(json), writing(json, "--json"):
+        yield

@@ -1,0 +1,162 @@
+"""``metadeblur restore``: video files and folders of frames in, restored ones out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from metadeblur.cli.flags import AdaptationFlags, ClusterFlags, Target, writing_record
+from metadeblur.cli.inputs import refuse_missing
+from metadeblur.errors import MetadeblurError, UsageError
+from metadeblur.limits import Quality, Seconds, Tile, check
+from metadeblur.pipeline.console import Talk
+from metadeblur.system.explain import explain
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from metadeblur.pipeline.outputs import Job
+    from metadeblur.pipeline.run import RunSettings
+
+
+@dataclass(frozen=True)
+class Restore:
+    """Restore motion-blurred video with a network that first adapts itself to each shot.
+
+    The adaptation is used only as far as it helps; a clip that is sharp already comes back untouched. Sound,
+    subtitles, time stamps and metadata are kept. Exit codes: 0 done, 1 failed (nothing half-written), 2 wrong usage.
+    """
+
+    inputs: Annotated[
+        list[Path], tyro.conf.Positional, tyro.conf.arg(metavar="IN...", help_behavior_hint="(one or more)")
+    ]
+    """Video files, folders of frames, or pictures."""
+    output: Annotated[Target | None, tyro.conf.arg(aliases=["-o"], metavar="OUT", help_behavior_hint="")] = None
+    """Where the result goes; several inputs, or a slash at its end: a folder for it. A new name without a suffix: a
+    folder of pictures. Default: beside each input, named NAME_deblurred."""
+    model: Annotated[str, tyro.conf.arg(metavar="NAME|FILE")] = "lite"
+    """The deblurring network: a model's name (metadeblur models lists them) or a weight file."""
+    adapt: bool = True
+    """Adapt the network to each shot; without, the base model is used as it is."""
+    guard: bool = True
+    """Keep, weaken or drop each adaptation by what it does, and leave sharp shots alone; without, use it whole."""
+    adaptation: Annotated[AdaptationFlags, tyro.conf.OmitArgPrefixes] = field(default_factory=AdaptationFlags)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """What computes; auto: a GPU that PyTorch can use, otherwise the processor."""
+    tile: Annotated[Tile | None, tyro.conf.arg(metavar="PX", help_behavior_hint="")] = None
+    """Side of the tiles that frames are cut into; 0: whole frames; default: what fits into memory."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic; auto: bf16 where the machine does it natively and the result stays the same."""
+    codec: Literal["auto", "h264", "h265", "av1", "vp9", "ffv1"] = "auto"
+    """Video encoder; auto: H.264, or H.265 for more than 8 bits; VP9 or AV1 in WebM."""
+    quality: Annotated[Quality | Literal["lossless"] | None, tyro.conf.arg(metavar="Q", help_behavior_hint="")] = None
+    """A number as the encoder counts (0 is best), or lossless; default: visually lossless."""
+    side_by_side: Annotated[Target | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    """Also write blurred and restored next to each other to this file (several inputs: into this folder)."""
+    preview: Annotated[Seconds | None, tyro.conf.arg(metavar="SECONDS", help_behavior_hint="")] = None
+    """First restore this many seconds to a file named OUT_preview, then go on with the whole."""
+    report: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
+    """Write a page with pictures, figures and reasons into this folder."""
+    json: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    """Write the record as JSON (several inputs: a list of records); - is standard output."""
+    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Go on where an earlier run of the same command was stopped; its finished shots are not done again."""
+    cluster: Annotated[ClusterFlags, tyro.conf.OmitArgPrefixes] = field(default_factory=ClusterFlags)
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    def run(self) -> None:
+        """Restore every input; one that cannot be read is named first, and the others are still done."""
+        if not self.inputs:
+            raise UsageError("restore needs at least one video file or folder of frames: metadeblur restore IN")
+        self.cluster.settings()  # refuses what makes no sense before anything is loaded
+        refuse_missing(self.inputs, self.output)
+        from metadeblur.models.weights import load_deblurrer
+        from metadeblur.pipeline.outputs import plan
+
+        jobs = plan(
+            self.inputs, self.output, side_by_side=self.side_by_side, report=self.report, json=self._json_file()
+        )
+        with writing_record(self.json):
+            self._restore(jobs, load_deblurrer(self.model), self.run_settings(), Talk())
+
+    def _restore(self, jobs: Sequence[Job], net: nn.Module, settings: RunSettings, talk: Talk) -> None:
+        """Do it, with a file for the record that is this run's alone."""
+        from metadeblur.pipeline.outputs import unreadable
+        from metadeblur.system.record import write_json
+
+        cluster = self.cluster.settings()
+
+        def failed(error: Exception) -> None:
+            if len(jobs) > 1:
+                talk.say(f"metadeblur: {explain(error)}")
+
+        faults = unreadable(jobs) if len(jobs) > 1 else {}
+        for fault in faults.values():  # said before the first of them is worked on
+            failed(fault)
+        good = [job for number, job in enumerate(jobs) if number not in faults]
+        if cluster is None:
+            made = _one_after_other(good, net, settings, self.model, talk, failed)
+        else:
+            from metadeblur.cluster.restoring import restore_files
+
+            made = restore_files(good, net, settings, cluster, model=self.model, talk=talk, failed=failed)
+        done = iter(made)
+        results = [faults[number] if number in faults else next(done) for number in range(len(jobs))]
+        if cluster is not None and len(jobs) > 1:
+            from metadeblur.cluster.summary import tell_results
+
+            tell_results(jobs, results, talk)
+        if len(jobs) == 1 and isinstance(results[0], Exception):
+            raise results[0]
+        records = [result for result in results if not isinstance(result, Exception)]
+        if self.json is not None:
+            write_json(records[0] if len(jobs) == 1 else records, self.json)
+        failures = [job.source.name for job, result in zip(jobs, results, strict=True) if isinstance(result, Exception)]
+        if failures:
+            raise MetadeblurError(f"{len(failures)} of {len(jobs)} inputs failed: {', '.join(failures)}")
+
+    def run_settings(self) -> RunSettings:
+        """The settings of the rooms that do the work."""
+        from metadeblur.pipeline.run import RunSettings
+        from metadeblur.restoration.restorer import RestoreSettings
+        from metadeblur.video import EncodeSettings
+
+        return RunSettings(
+            adapt=self.adapt,
+            adaptation=self.adaptation.settings(guard=self.guard, device=self.device, precision=self.precision),
+            restoration=RestoreSettings(tile=self.tile, precision=self.precision, device=self.device),
+            encoding=EncodeSettings(codec=self.codec, quality=self.quality),
+            preview_seconds=self.preview,
+            resume=self.resume,
+        )
+
+    def _json_file(self) -> Path | None:
+        """Where the record goes, None for standard output or nowhere."""
+        return None if self.json is None or str(self.json) == "-" else self.json
+
+
+def _one_after_other(
+    jobs: Sequence[Job],
+    net: nn.Module,
+    settings: RunSettings,
+    model: str,
+    talk: Talk,
+    failed: Callable[[Exception], None],
+) -> list[dict[str, Any] | Exception]:
+    """The records of inputs that are restored in this process, or what went wrong with them."""
+    from metadeblur.pipeline.run import restore_file
+
+    results: list[dict[str, Any] | Exception] = []
+    for job in jobs:
+        try:
+            results.append(restore_file(job, net, settings, model=model, talk=talk))
+        except Exception as error:
+            failed(error)
+            results.append(error)
+    return results

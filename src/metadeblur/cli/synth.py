@@ -1,0 +1,47 @@
+"""``metadeblur synth``: blurred and sharp clips out of sharp photographs and videos."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from metadeblur.cli.inputs import needed, refuse_missing
+from metadeblur.data.synthesis import SynthSettings
+from metadeblur.errors import UsageError
+from metadeblur.pipeline.console import Talk
+from metadeblur.system.names import counted
+
+
+@dataclass(frozen=True)
+class Synth:
+    """Make blurred and sharp clips, in the layout of the GoPro data set, from sharp photographs or videos.
+
+    A simulated camera moves over each photograph and over other things that move; frames are averaged in linear light.
+    """
+
+    inputs: Annotated[
+        list[Path], tyro.conf.Positional, tyro.conf.arg(metavar="IN...", help_behavior_hint="(one or more)")
+    ]
+    """Photographs, videos, or folders of them."""
+    output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="DIR", help_behavior_hint="(required)")] = None
+    """Folder that the clips go to, each with its folders blur and sharp."""
+    settings: Annotated[SynthSettings, tyro.conf.OmitArgPrefixes] = field(default_factory=SynthSettings)
+    """How the clips are made."""
+
+    def run(self) -> None:
+        """Make the clips."""
+        if not self.inputs:
+            raise UsageError("synth needs at least one photograph, video or folder: metadeblur synth IN -o DIR")
+        refuse_missing(self.inputs, self.output)
+        output = needed(self.output, "metadeblur synth IN -o DIR")
+        from metadeblur.data.synthesis import synthesize
+
+        talk, before = Talk(), set(output.iterdir()) if output.is_dir() else set()
+        with talk.bar("making clips", "clips") as bar:
+            folders = synthesize(self.inputs, output, self.settings, progress=bar, say=talk.say)
+        made = sum(folder not in before for folder in folders)
+        kept = f", {len(folders) - made} kept that were there" if made < len(folders) else ""
+        talk.say(f"{counted(made, 'clip')} written to {output}{kept}")

@@ -1,0 +1,107 @@
+"""``metadeblur train``: fit networks to paired clips.
+
+The same command under ``torchrun`` trains on several processes, GPUs or machines.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from metadeblur.errors import UsageError
+from metadeblur.training.deblur import DeblurTraining
+from metadeblur.training.meta import MetaTraining
+from metadeblur.training.reblur import ReblurTraining
+
+
+@dataclass(frozen=True)
+class _Training:
+    """Flags of every training."""
+
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="DIR")] = Path("training")
+    """Folder for weights, checkpoints, logs, curves and pictures."""
+    config: Annotated[Path | None, tyro.conf.arg(metavar="FILE.toml", help_behavior_hint="")] = None
+    """Read settings from this file; its keys are the names of the flags."""
+    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Go on from the last checkpoint in the output folder."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """What computes; auto: a GPU that PyTorch can use, otherwise the processor."""
+
+    @staticmethod
+    def say(line: str) -> None:
+        """Tell the person who waits; of several processes the first one does."""
+        from metadeblur.pipeline.console import Talk
+
+        Talk(quiet=os.environ.get("RANK", "0") != "0").say(line)
+
+    def chosen_device(self, name: str, clips: tuple[str, ...]) -> str:
+        """The device's kind, once there is something to train on."""
+        from metadeblur.restoration.restorer import choose_device
+
+        if not clips:
+            raise UsageError(f"train {name} needs folders of paired clips: --clips DIR (metadeblur synth makes them)")
+        return choose_device(self.device).type
+
+
+@dataclass(frozen=True)
+class TrainDeblur(_Training):
+    """Train a deblurring network on paired clips (GoPro layout, as metadeblur synth makes them).
+
+    Settings come from a TOML file, from flags, or both; flags win. A run writes checkpoints and goes on with --resume.
+    """
+
+    settings: Annotated[DeblurTraining, tyro.conf.OmitArgPrefixes] = field(default_factory=DeblurTraining)
+    """How the network is trained."""
+
+    def run(self) -> None:
+        """Train."""
+        from metadeblur.training.deblur import train_deblur
+
+        device = self.chosen_device("deblur", self.settings.clips)
+        weights = train_deblur(self.settings, self.output, resume=self.resume, device=device)
+        self.say(f"{weights}: the weights; metadeblur restore --model {weights} uses them")
+
+
+@dataclass(frozen=True)
+class TrainReblur(_Training):
+    """Pre-train the paper's reblurring network with its critic on paired clips.
+
+    The defaults are the paper's. Settings come from a TOML file, from flags, or both; flags win. A run writes
+    checkpoints and goes on with --resume.
+    """
+
+    settings: Annotated[ReblurTraining, tyro.conf.OmitArgPrefixes] = field(default_factory=ReblurTraining)
+    """How the network is trained."""
+
+    def run(self) -> None:
+        """Train."""
+        from metadeblur.training.reblur import train_reblur
+
+        device = self.chosen_device("reblur", self.settings.clips)
+        weights = train_reblur(self.settings, self.output, resume=self.resume, device=device)
+        self.say(f"{weights}: the weights; metadeblur restore --reblur network --reblurrer {weights} uses them")
+
+
+@dataclass(frozen=True)
+class TrainMeta(_Training):
+    """Meta-train a deblurrer and the reblurring network, so that adapting to a clip helps more.
+
+    The defaults are the paper's. Settings come from a TOML file, from flags, or both; flags win. A run writes
+    checkpoints and goes on with --resume.
+    """
+
+    settings: Annotated[MetaTraining, tyro.conf.OmitArgPrefixes] = field(default_factory=MetaTraining)
+    """How the networks are trained."""
+
+    def run(self) -> None:
+        """Train."""
+        from metadeblur.training.meta import train_meta
+
+        device = self.chosen_device("meta", self.settings.clips)
+        reblurrer, deblurrer = train_meta(self.settings, self.output, resume=self.resume, device=device)
+        flags = f"--reblur network --reblurrer {reblurrer} --model {deblurrer}"
+        self.say(f"{reblurrer}, {deblurrer}: the weights; metadeblur restore {flags} uses them")

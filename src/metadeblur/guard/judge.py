@@ -1,0 +1,405 @@
+"""Keep, weaken or drop an adaptation, with reasons; and leave a clip alone that is sharp already.
+
+Held-out pseudo pairs choose the share of the adaptation first. They were made by the reblurrer that made the training
+pairs, so they nearly always say "keep"; where that is a network, the same patches blurred by the clip's own motion have
+to say so too. Independent votes, which need no truth, look at restored frames of the clip and may veto a share. A
+vetoed share gives way to the next smaller one, but frames that do not explain the blurred ones drop the adaptation.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
+
+import torch
+from torch import Tensor, nn
+
+from metadeblur.clip import Clip
+from metadeblur.errors import MetadeblurError
+from metadeblur.guard.blurriness import blurriness
+from metadeblur.guard.votes import FUSION_VOTES, VOTES, Kind, Sample, Vote, choose_samples, compare, look_at
+from metadeblur.imaging.quality import psnr
+from metadeblur.limits import Count, Pixels, Within, check
+from metadeblur.models.registry import traits
+from metadeblur.restoration.fusion import FusionSettings, fuse_frames
+from metadeblur.restoration.restorer import whole_frames
+
+# The four limits below were set by looking at 10 sharp and 9 blurred clips; the ranges are of those same clips, so they
+# say how the clips lie to the limits and not how often others would be told apart.
+
+SHARP_WHOLE = -1.7
+"""Figure of a clip's worst frames above which it counts as sharp: sharp clips -1.5 to -0.4 but for one with visible
+blur in its fastest frames, -1.9; blurred clips -3.6 to -2.5, with strong noise added -2.4."""
+
+SHARP_SPREAD = 1.0
+"""Difference between a clip's best and worst frames, below which it counts as sharp: sharp clips 0.1 to 0.75; blurred
+clips in which sharp frames take turns 1.1 to 1.6, others 0.2 to 0.9."""
+
+SHARP_MOVING = -1.8
+"""Figure along the motion of what moves, above which it counts as sharp: sharp clips -1.75 to -0.1 but for one whose
+moving things are visibly blurred, -2.2; blurred clips -3.3 to -2.3."""
+
+SHARP_SKEW = -0.55
+"""Figure along the motion less the one across it, above which a clip counts as sharp: sharp clips -0.4 to 0.4; blurred
+clips -1.7 to -0.35, so this one alone does not tell them apart."""
+
+TELLING_DB = 0.02
+"""Difference of mean PSNR on the held-out pairs under which one share is not called better than another."""
+
+_FUSED = "with each frame fused with its neighbours"
+_NOT_FUSED = "frames are not fused"
+_CORRECTED = "with each frame fused with its neighbours and corrected by what it leaves unexplained"
+_NOT_CORRECTED = "frames are not corrected"
+
+
+@dataclass(frozen=True)
+class Reason:
+    """One vote on an adaptation, ready for the record and for people."""
+
+    name: str  # what was looked at
+    figure: float  # what was measured
+    limit: float  # what is still allowed, or what is needed at least
+    passed: bool  # whether the vote is for the adaptation
+    text: str  # one plain sentence
+    excused: bool = False  # passed although the figure is beyond the limit, for what the sentence says
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the guard decided."""
+
+    share: float  # of the adaptation to use, 0 (dropped) to 1 (kept whole)
+    reasons: tuple[Reason, ...]
+
+
+@dataclass(frozen=True)
+class GuardSettings:
+    """How an adaptation is judged."""
+
+    # tried, besides dropping it
+    shares: tuple[Annotated[float, Within(0, 1, above=True)], ...] = (1.0, 0.75, 0.5, 0.25)
+    # mean PSNR on the held-out pairs that an adaptation must win over the base
+    least_gain_db: Annotated[float, Within(-100, 100)] = 0.001
+    spots: Count = 3  # places in the clip whose frames are restored for the votes; two neighbouring frames at each
+    pixels: Pixels = 240_000  # px; larger frames are cropped to about this for the votes
+
+    def __post_init__(self) -> None:
+        check(self)
+        if not self.shares:
+            raise MetadeblurError("shares is empty; give one or more above 0 and at most 1")
+
+
+@dataclass(frozen=True)
+class Before:
+    """The base model's part of the votes, taken before the adaptation."""
+
+    samples: tuple[Sample, ...]
+    figures: dict[str, float]  # see metadeblur.guard.votes.look_at
+    seconds: float  # that it took
+
+
+def look_before(base: nn.Module, clip: Clip, reblurrer: Any = None, settings: GuardSettings | None = None) -> Before:
+    """Restore some frames with the base model and take the figures that the votes compare.
+
+    Args:
+        base: the deblurrer before.
+        clip: the blurred clip.
+        reblurrer: as for :func:`judge`.
+        settings: amounts.
+
+    Raises:
+        MetadeblurError: the base gives values that are not finite.
+    """
+    began = time.monotonic()
+    samples = choose_samples(clip, traits(base).frames, settings or GuardSettings())
+    figures = look_at(samples, _restored(base, samples), reblurrer)
+    return Before(tuple(samples), figures, time.monotonic() - began)
+
+
+def judge(
+    base: nn.Module,
+    adapted: nn.Module,
+    clip: Clip,
+    held_out: Sequence[tuple[Tensor, Tensor]],
+    *,
+    known: Sequence[tuple[Tensor, Tensor]] = (),
+    reblurrer: Any = None,
+    before: Before | None = None,
+    settings: GuardSettings | None = None,
+) -> Verdict:
+    """Choose how much of an adaptation to use.
+
+    Args:
+        base: the deblurrer before.
+        adapted: after; same architecture. Neither is changed.
+        clip: the blurred clip; a few of its frames are restored.
+        held_out: pairs that the adaptation has not seen: pseudo-blurred (3, P, P), or (N, 3, P, P) for a video
+            deblurrer, and pseudo-sharp (3, P, P), in [0, 1].
+        known: where a network blurred those pairs, others of the same places, blurred by the clip's own motion: an
+            adaptation that is not better on these too is dropped.
+        reblurrer: the clip's :class:`~metadeblur.reblur.flow.FlowReblurrer`; with it, restored frames are blurred again
+            by the clip's own motion and must explain the blurred ones. Others: this vote is not taken.
+        before: what :func:`look_before` gave, where it was called before.
+        settings: limits and amounts.
+
+    Raises:
+        MetadeblurError: the base itself gives values that are not finite.
+    """
+    settings = settings or GuardSettings()
+    broken = _broken_weights(adapted)
+    if broken is not None:
+        return Verdict(0.0, (broken,))
+    shares = sorted(set(settings.shares), reverse=True)
+    gains, failure = _gains(base, adapted, held_out, shares)
+    if failure is not None:
+        return Verdict(0.0, (failure,))
+    best = max(gains, key=lambda share: (gains[share], share), default=0.0)
+    pairs = _pairs_reason(gains.get(best, 0.0), best, settings.least_gain_db, len(held_out))
+    if not pairs.passed:
+        return Verdict(0.0, (pairs,))
+
+    # A few patches do not tell shares apart whose gains are nearly the same: the largest of these is tried first.
+    enough = min(gains[best] - TELLING_DB, settings.least_gain_db)
+    most = max(share for share in shares if gains[share] >= gains[best] - TELLING_DB)
+    shares = [share for share in shares if share <= most]
+    by_motion, failure = _gains(base, adapted, known, shares)
+    if failure is not None:
+        return Verdict(0.0, (failure,))
+    agreed: tuple[Reason, ...] = ()
+    if by_motion:
+        agreed = (_motion_reason(by_motion[most], most, settings.least_gain_db, len(known)),)
+        if not agreed[0].passed:
+            return Verdict(0.0, (pairs, *agreed))
+    before = before or look_before(base, clip, reblurrer, settings)
+    vetoes: list[Reason] = []
+    for share in shares:
+        if gains[share] < enough:
+            continue
+        try:
+            restored = _restored(blend(base, adapted, share), before.samples)
+        except MetadeblurError as error:
+            vetoes.append(Reason("finite", share, 0.0, False, f"{_percent(share)} of the adaptation: {error}"))
+            continue
+        said = f"with {_percent(share)} of the adaptation"
+        votes = compare(
+            before.figures,
+            look_at(before.samples, restored, reblurrer),
+            pairs=min(gains[share], by_motion.get(share, math.inf)),
+        )
+        reasons = [_vote_reason(vote, VOTES[vote.name], said) for vote in votes]
+        failed = [reason for reason in reasons if not reason.passed]
+        if not failed:
+            chosen = _pairs_reason(gains[share], share, enough, len(held_out))
+            return Verdict(share, (chosen, *agreed, *vetoes, *reasons))
+        vetoes += failed
+        if any(VOTES[reason.name].fatal for reason in failed):
+            break
+    return Verdict(0.0, (pairs, *agreed, *vetoes))
+
+
+def judge_fusion(
+    model: nn.Module,
+    clip: Clip,
+    fusion: FusionSettings,
+    *,
+    reblurrer: Any = None,
+    settings: GuardSettings | None = None,
+) -> tuple[FusionSettings | None, tuple[Reason, ...]]:
+    """Whether restored frames should be fused with their neighbours, by the same votes on the same places.
+
+    Args:
+        model: what restores the frames.
+        clip: the blurred clip.
+        fusion: how frames would be fused; where it says to correct them too and a vote is against that, fusing alone
+            is voted on.
+        reblurrer: as for :func:`judge`.
+        settings: amounts.
+
+    Returns:
+        How to fuse, or None where votes are against it; and the votes: those of what is chosen, and every veto.
+    """
+    samples = choose_samples(clip, traits(model).frames, settings or GuardSettings())
+    # One frame more: those at a piece's ends are fused with the others but not corrected before.
+    pieces = [_Piece.around(sample, clip, model, fusion.radius + 1) for sample in samples]
+    base = look_at(samples, [piece.restored[piece.middle.start : piece.middle.stop] for piece in pieces], reblurrer)
+    vetoes: list[Reason] = []
+    fused_only = replace(fusion, exposure=None)
+    for candidate in dict.fromkeys((fusion, fused_only)):
+        corrected = candidate.exposure is not None
+        after = [fuse_frames(piece.blurred, piece.restored, candidate, piece.middle) for piece in pieces]
+        said = (_CORRECTED, _NOT_CORRECTED) if corrected else (_FUSED, _NOT_FUSED)
+        reasons = [
+            replace(
+                _vote_reason(vote, FUSION_VOTES[vote.name], *said),
+                name=f"{'back-projection' if corrected else 'fusion'}: {vote.name}",
+            )
+            for vote in compare(base, look_at(samples, after, reblurrer), FUSION_VOTES)
+        ]
+        failed = [reason for reason in reasons if not reason.passed]
+        if not failed:
+            return candidate, (*vetoes, *reasons)
+        vetoes += failed
+    return None, tuple(vetoes)
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """A sample with as many neighbours as fusing takes, restored."""
+
+    blurred: Tensor  # (K, 3, h, w)
+    restored: Tensor  # (K, 3, h, w)
+    middle: range  # where the sample's own frames are
+
+    @classmethod
+    def around(cls, sample: Sample, clip: Clip, model: nn.Module, radius: int) -> _Piece:
+        """Restores the sample and ``radius`` frames to each side."""
+        first = max(0, sample.first - radius)
+        stop = min(len(clip), sample.first + len(sample.blurred) + radius)
+        windows = sample.frames_of(clip, range(first, stop))
+        wide = replace(sample, windows=windows, blurred=windows[:, windows.shape[1] // 2])
+        middle = range(sample.first - first, sample.first - first + len(sample.blurred))
+        return cls(wide.blurred, _restored(model, [wide])[0], middle)
+
+
+def blend(base: nn.Module, adapted: nn.Module, share: float) -> nn.Module:
+    """A copy of ``base`` whose weights lie between it and ``adapted``: (1 - share) base + share adapted.
+
+    >>> one, three = nn.Linear(1, 1), nn.Linear(1, 1)
+    >>> _ = nn.init.ones_(one.weight), nn.init.constant_(three.weight, 3.0)
+    >>> blend(one, three, 0.25).weight.item()
+    1.5
+    """
+    between = copy.deepcopy(base)
+    goal = dict(_tensors(adapted))
+    with torch.no_grad():
+        for name, value in _tensors(between):
+            if share == 1 or not value.is_floating_point():
+                value.copy_(goal[name])
+            else:
+                value.lerp_(goal[name].to(value), share)
+    return between
+
+
+def _tensors(net: nn.Module) -> list[tuple[str, Tensor]]:
+    """Parameters and buffers, each once: a state dict has one that modules share under all its names."""
+    return [*net.named_parameters(), *net.named_buffers()]
+
+
+def sharp_already(clip: Clip) -> Reason | None:
+    """Whether a clip needs no deblurring at all.
+
+    The figures of :mod:`metadeblur.guard.blurriness` must all say so: of the clip's worst frames as a whole and against its
+    best ones, and of what moves, along the motion and against across it. A blurred clip taken for sharp would come back
+    unrestored, so the limits lie on the careful side.
+
+    Args:
+        clip: the clip.
+
+    Returns:
+        The reason to leave it alone, or None where it is blurred or nothing can be said.
+    """
+    figures = blurriness(clip)
+    if figures is None or figures.whole <= SHARP_WHOLE or figures.spread >= SHARP_SPREAD:
+        return None
+    moving = ""
+    if figures.moving is not None and figures.skew is not None:
+        if figures.moving <= SHARP_MOVING or figures.skew <= SHARP_SKEW:
+            return None
+        moving = f", and along the motion of what moves {figures.moving:.2f} (more than {SHARP_MOVING})"
+    text = (
+        f"the clip is sharp already and needs no deblurring: detail of its most blurred frames is {figures.whole:.2f} "
+        f"(more than {SHARP_WHOLE}; log2 of fine to coarse gradient energy){moving}"
+    )
+    return Reason("sharp already", figures.whole, SHARP_WHOLE, True, text)
+
+
+def sharp_at_times(clip: Clip) -> bool:
+    """Whether sharp and blurred frames take turns in a clip, by the figures of :func:`sharp_already`."""
+    figures = blurriness(clip)
+    return figures is not None and figures.spread >= SHARP_SPREAD
+
+
+def _gains(
+    base: nn.Module, adapted: nn.Module, held_out: Sequence[tuple[Tensor, Tensor]], shares: Sequence[float]
+) -> tuple[dict[float, float], Reason | None]:
+    """Mean PSNR that each share wins over the base on the held-out pairs, dB; or why no share can be used."""
+    if not held_out:
+        return {}, None
+    reference = _mean_psnr(base, held_out)
+    gains: dict[float, float] = {}
+    for share in shares:
+        try:
+            gains[share] = _mean_psnr(blend(base, adapted, share), held_out) - reference
+        except MetadeblurError as error:
+            return {}, Reason("finite", share, 0.0, False, f"{_percent(share)} of the adaptation: {error}")
+    return gains, None
+
+
+def _mean_psnr(net: nn.Module, pairs: Sequence[tuple[Tensor, Tensor]]) -> float:
+    """Mean PSNR in dB of restored pseudo-blurred against pseudo-sharp patches."""
+    restorer = whole_frames(net, *pairs[0][1].shape[-2:])
+    return math.fsum(float(psnr(restorer(blurred), sharp.cpu())) for blurred, sharp in pairs) / len(pairs)
+
+
+def _restored(net: nn.Module, samples: Sequence[Sample]) -> list[Tensor]:
+    """Restored frames of each sample, (K, 3, h, w)."""
+    if not samples:
+        return []
+    restorer = whole_frames(net, *samples[0].blurred.shape[-2:])
+    return [torch.stack([restorer(window) for window in sample.windows]) for sample in samples]
+
+
+def _broken_weights(adapted: nn.Module) -> Reason | None:
+    """The reason against weights that are not finite."""
+    values = [*adapted.parameters(), *adapted.buffers()]
+    count = sum(int((~value.isfinite()).sum()) for value in values if value.is_floating_point())
+    if count == 0:
+        return None
+    text = f"{count} of the adapted weights are not finite numbers: the adaptation is dropped"
+    return Reason("finite", float(count), 0.0, False, text)
+
+
+def _pairs_reason(gain: float, share: float, least: float, count: int) -> Reason:
+    """The vote of the held-out pairs."""
+    if count == 0:
+        text = "no pseudo pairs were held out, so nothing proves that the adaptation helps: it is dropped"
+        return Reason("held-out pairs", 0.0, least, False, text)
+    return _gain_reason("held-out pairs", gain, share, least, f"{count} held-out pseudo pairs", "not enough better")
+
+
+def _motion_reason(gain: float, share: float, least: float, count: int) -> Reason:
+    """The vote of held-out patches blurred by the clip's own motion, where a network blurred the pairs."""
+    what = f"{count} held-out patches blurred by the clip's own motion"
+    return _gain_reason(
+        "motion pairs", gain, share, least, what, "so another blur than the clip's was learnt: not better"
+    )
+
+
+def _gain_reason(name: str, gain: float, share: float, least: float, what: str, complaint: str) -> Reason:
+    """A vote of pairs whose sharp side is known."""
+    passed = gain >= least
+    verdict = "better than the base model" if passed else f"{complaint} than the base model: it is dropped"
+    text = (
+        f"on {what}, {_percent(share)} of the adaptation is {gain:+.2f} dB (at least {least:+.2f} dB is asked for), "
+        f"{verdict}"
+    )
+    return Reason(name, gain, least, passed, text)
+
+
+def _vote_reason(vote: Vote, kind: Kind, said: str, against: str = "") -> Reason:
+    """A vote in words; ``said`` tells what it is on, ``against`` what a veto says in place of the kind's complaint."""
+    relation = "at least" if kind.at_least else "at most"
+    verdict = f"; let pass: {vote.excuse}" if vote.excuse else "" if vote.passed else f": {against or kind.complaint}"
+    text = (
+        f"{said}, {kind.subject} is {vote.figure:.2f} {kind.unit} "
+        f"(base {vote.base:.2f}, {relation} {vote.limit:.2f} allowed){verdict}"
+    )
+    return Reason(vote.name, vote.figure, vote.limit, vote.passed, text, bool(vote.excuse))
+
+
+def _percent(share: float) -> str:
+    return "the whole" if share == 1 else f"{100 * share:.0f} %"

@@ -1,0 +1,1 @@
+"""Pure functions of pictures: flow, motion, sharpness, light, noise, quality, tiles."""

@@ -1,0 +1,157 @@
+"""How the pixels of a clip move: dense optical flow to both neighbours, as a curved path around each frame's time.
+
+The path of a pixel is a parabola through where it was in the previous frame, where it is, and where it will be in
+the next one: displacement(s) = s * velocity + s^2 * bend, with s in frame intervals (s = 1 is the next frame).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from metadeblur.clip import Clip
+from metadeblur.imaging.brightness import Match, differs, match, small_frame
+from metadeblur.imaging.optical_flow import dense_flow
+
+Array = NDArray[Any]
+Key = TypeVar("Key")
+Kept = TypeVar("Kept")
+
+
+@dataclass(frozen=True)
+class MotionField:
+    """Paths of the pixels of one frame, in pixels of the full frame, on a grid that may be coarser than the frame.
+
+    Attributes:
+        velocity: (h, w, 2), float16, x then y, px a frame interval.
+        bend: (h, w, 2), float16, px a squared frame interval.
+    """
+
+    velocity: Array
+    bend: Array
+
+
+def parabola(forward: Array, backward: Array) -> tuple[Array, Array]:
+    """Velocity and bend of the path through backward (s = -1), zero (s = 0) and forward (s = 1).
+
+    A bend longer than half the velocity (and a pixel) is not motion but a place hidden in one of the neighbours,
+    where the two flows have nothing to do with each other: it is cut to that length.
+
+    >>> velocity, bend = parabola(np.full((1, 1, 2), 6.0, np.float32), np.full((1, 1, 2), -4.0, np.float32))
+    >>> float(velocity[0, 0, 0]), float(bend[0, 0, 0])
+    (5.0, 1.0)
+    """
+    velocity = (forward - backward) / 2
+    bend = (forward + backward) / 2
+    limit = 0.5 * lengths(velocity) + 1
+    return velocity, bend * np.minimum(1, limit / np.maximum(lengths(bend), 1e-6))[..., None]
+
+
+def steady(flow: Array) -> Array:
+    """A flow (h, w, 2) without its tears at occlusions, by a small median, and its patches' edges, by a Gaussian."""
+    if min(flow.shape[:2]) > 5:
+        flow = np.stack([cv2.medianBlur(np.ascontiguousarray(flow[..., axis]), 5) for axis in (0, 1)], -1)
+    return cv2.GaussianBlur(flow, (0, 0), 1.0).reshape(flow.shape)
+
+
+def lengths(vectors: Array) -> Array:
+    """Lengths of (..., 2) vectors."""
+    return np.hypot(vectors[..., 0], vectors[..., 1])
+
+
+class ClipMotion:
+    """The motion of a clip's frames, worked out when asked for and kept within bounds.
+
+    Args:
+        clip: the clip.
+        pixels: flow is computed on pictures reduced to about this many pixels.
+        keep: fields kept; at 256,000 pixels one takes 2 MB.
+    """
+
+    def __init__(self, clip: Clip, *, pixels: int = 256_000, keep: int = 40) -> None:
+        self.clip = clip
+        scale = min(1.0, (pixels / (clip.height * clip.width)) ** 0.5)
+        self.height = max(1, round(clip.height * scale))
+        self.width = max(1, round(clip.width * scale))
+        self._keep = keep
+        self._fields: OrderedDict[int, MotionField] = OrderedDict()
+        self._grays: OrderedDict[int, Array] = OrderedDict()
+        self._compared: OrderedDict[int, Array] = OrderedDict()
+        self._lights: OrderedDict[tuple[int, int], Match | None] = OrderedDict()
+        self._steps: dict[int, bool] = {}
+
+    @property
+    def step(self) -> Array:
+        """Full-frame pixels a pixel of the reduced picture, x then y: (2,) float32."""
+        return np.array([self.clip.width / self.width, self.clip.height / self.height], np.float32)
+
+    def gray(self, index: int) -> Array:
+        """The reduced frame in grey, (height, width) uint8."""
+        return self._kept(self._grays, index, self._make_gray)
+
+    def field(self, index: int) -> MotionField:
+        """The paths of frame ``index``; straight where only one neighbour tells, of no length where none does."""
+        return self._kept(self._fields, index, self._make_field)
+
+    def flow(self, index: int, other: int) -> Array:
+        """Displacements from frame ``index`` to frame ``other``, (height, width, 2) float32, in reduced pixels."""
+        light, there = self.light(index, other), self.gray(other)
+        return steady(dense_flow(self.gray(index), there if light is None else light.applied_grey(there)))
+
+    def comparable(self, index: int, other: int) -> bool:
+        """Whether frame ``other`` shows what frame ``index`` does, once it is as bright."""
+        return not self._differ(index, other) or self.light(index, other) is not None
+
+    def light(self, index: int, other: int) -> Match | None:
+        """What brings frame ``other`` to the brightness of frame ``index``; None: nothing is needed, or would help."""
+        if not self._differ(index, other):
+            return None
+        return self._kept(self._lights, (index, other), lambda pair: match(*map(self._small, pair)))
+
+    def _differ(self, index: int, other: int) -> bool:
+        """Whether brightness changes between two frames."""
+        for number in range(min(index, other) + 1, max(index, other) + 1):
+            if number not in self._steps:
+                self._steps[number] = differs(self._small(number - 1), self._small(number))
+            if self._steps[number]:
+                return True
+        return False
+
+    def _small(self, index: int) -> Array:
+        return self._kept(self._compared, index, lambda number: small_frame(self.clip[number]))
+
+    def _make_gray(self, index: int) -> Array:
+        frame = (self.clip[index] * 255).round().byte().permute(1, 2, 0).contiguous().numpy()
+        gray = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
+        return cv2.resize(gray, (self.width, self.height), interpolation=cv2.INTER_AREA).reshape(
+            self.height, self.width
+        )
+
+    def _make_field(self, index: int) -> MotionField:
+        last = len(self.clip) - 1
+        forward = self.flow(index, index + 1) if index < last and self.comparable(index, index + 1) else None
+        backward = self.flow(index, index - 1) if index > 0 and self.comparable(index, index - 1) else None
+        if forward is None and backward is None:
+            forward = np.zeros((self.height, self.width, 2), np.float32)
+        if backward is None:
+            assert forward is not None
+            backward = -forward
+        if forward is None:
+            forward = -backward
+        velocity, bend = parabola(forward, backward)
+        return MotionField((velocity * self.step).astype(np.float16), (bend * self.step).astype(np.float16))
+
+    def _kept(self, store: OrderedDict[Key, Kept], index: Key, make: Callable[[Key], Kept]) -> Kept:
+        if index in store:
+            store.move_to_end(index)
+        else:
+            store[index] = make(index)
+            if len(store) > self._keep:
+                store.popitem(last=False)
+        return store[index]

@@ -1,0 +1,1 @@
+"""Weight files of other programs, looked through before anything of them is read."""

@@ -1,0 +1,342 @@
+"""What an experiment of the paper is made of: data sets, networks, ways to adapt; and the runs, made once and kept.
+
+Whatever is absent (data, weights) is an :class:`Absent` with the reason; the rest still runs. Every run is an
+evaluation of its own in a folder of its own, so that a stopped experiment goes on where it was.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Annotated, Any, Literal
+
+from torch import nn
+
+from metadeblur.adaptation.stages import AdaptSettings, preset
+from metadeblur.data.layouts import Benchmark, open_benchmark
+from metadeblur.data.paired import read_trial
+from metadeblur.errors import MetadeblurError
+from metadeblur.evaluation.builtin import make_builtin
+from metadeblur.evaluation.protocol import EvaluateSettings, evaluate
+from metadeblur.limits import CountOrNone, Crop, Pairs, Patch, Processes, Steps, Within, check
+from metadeblur.models.weights import load_deblurrer, load_reblurrer
+from metadeblur.paper.numbers import DATASETS, NETWORKS, PARTS, SSIM
+from metadeblur.pipeline.console import in_words
+from metadeblur.pipeline.time_left import Range, Work, expected, rough_costs
+from metadeblur.reblur.fitting import ReblurLosses
+from metadeblur.restoration.restorer import Restorer, RestoreSettings
+
+BUILT_IN = "builtin"
+
+_SMALL_RATES = 40.0
+"""What small experiments multiply the rates of the paper's inner update by: with its own, a dozen steps do nothing."""
+
+
+@dataclass(frozen=True)
+class Absent:
+    """What is not there, and why."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class ReproduceSettings:
+    """How much of an experiment is run, on what.
+
+    The folder of weights holds pre-trained networks as ``NETWORK.safetensors``, the pre-trained reblurring network as
+    ``reblurrer.safetensors``, and what ``metadeblur train meta`` wrote for a network as the folder ``meta/NETWORK``.
+    What is not there is taken from the installed weights.
+    """
+
+    small: bool = False  # on whatever clips are at hand, with few steps: minutes instead of days
+    weights: Path | None = None  # folder with NETWORK.safetensors, reblurrer.safetensors and meta/NETWORK, see below
+    networks: tuple[str, ...] = ()  # names of networks; none: the paper's four, with small also lite
+    apart: tuple[str, ...] = ()  # clips that are a data set of their own, such as those not made with optical flow
+    pairs: tuple[Pairs, ...] = ()  # numbers of pairs M that figure6 compares
+    seeds: Annotated[int, Within(1, 1000)] = 1  # runs that a mean is over
+    frames: CountOrNone | None = None  # frames measured of each clip, in its middle; none: all, with small 8
+    crop: Crop | None = None  # side of the piece that is measured, px; none: whole frames
+    steps: Steps | None = None  # gradient steps of flow's adaptations; none: 40, with small 16
+    patch: Patch | None = None  # side of the patches that are learnt from, px; none: 256, with small 96
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # what adapts
+    restoration: RestoreSettings = field(default_factory=RestoreSettings)
+    workers: Processes = 1  # processes that measure clips side by side
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass
+class Plan:
+    """The material of an experiment, and where its runs go.
+
+    Attributes:
+        datasets: label to clips.
+        networks: label to (name, network).
+        out: folder of the experiment.
+        say: told before each run.
+    """
+
+    settings: ReproduceSettings
+    datasets: dict[str, Benchmark | Absent]
+    networks: dict[str, tuple[str, nn.Module] | Absent]
+    out: Path
+    say: Callable[[str], None]
+    kept: dict[Path, dict[str, Any]] = field(default_factory=dict)
+
+    def absent(self) -> list[str]:
+        """What is not there, one sentence each."""
+        both = [*self.datasets.items(), *self.networks.items()]
+        return [f"{label}: {found.reason}" for label, found in both if isinstance(found, Absent)]
+
+    def here(self) -> tuple[dict[str, Benchmark], dict[str, tuple[str, nn.Module]]]:
+        """The data sets and networks that are there."""
+        datasets = {label: found for label, found in self.datasets.items() if isinstance(found, Benchmark)}
+        networks = {label: found for label, found in self.networks.items() if not isinstance(found, Absent)}
+        return datasets, networks
+
+    def folder(self, dataset: str, network: str, variant: str, seed: int = 0) -> Path:
+        """Where a run goes."""
+        name = f"{variant}-seed{seed}" if seed else variant
+        return self.out / "runs" / _slug(dataset) / _slug(network) / _slug(name)
+
+    def reblurrer(self, network: str, *, meta: bool) -> str | Absent:
+        """The weight file of the reblurring network: meta-trained beside a deblurrer, or as pre-trained."""
+        if meta:
+            return self._meta(network, "reblurrer.safetensors")
+        own = self.settings.weights / "reblurrer.safetensors" if self.settings.weights is not None else None
+        source = str(own) if own is not None and own.is_file() else ""
+        try:
+            load_reblurrer(source)
+        except MetadeblurError as error:
+            return Absent(str(error))
+        return source
+
+    def _meta(self, network: str, file: str) -> str | Absent:
+        """A file of the folder that ``train meta`` wrote for a network."""
+        folder = self.settings.weights / "meta" / network if self.settings.weights is not None else None
+        if folder is None or not (folder / file).is_file():
+            return Absent(f"meta/{network}/{file} is not in the folder of --weights; metadeblur train meta makes it")
+        return str(folder / file)
+
+    def base(self, dataset: str, network: str) -> dict[str, Any]:
+        """The run that measures the blurred input and the network as it is."""
+        return self._run(dataset, network, "base", rows=("blurred", "base"))
+
+    def left_out(self, dataset: str, network: str) -> str | None:
+        """Why a small experiment leaves a network out on a data set: it does not even better its input there."""
+        means = self.base(dataset, network)["psnr"]
+        if not self.settings.small or means["base"] >= means["blurred"]:
+            return None
+        below = f"{means['blurred'] - means['base']:.2f} dB below the blurred input"
+        return f"{network} on {dataset} is left out: its base is {below}; train it longer"
+
+    def flow(self, dataset: str, network: str, *, seed: int = 0, pairs: int = 0) -> dict[str, Any]:
+        """The run of this program's own adaptation: pairs by optical flow, guarded."""
+        adaptation = AdaptSettings(
+            pairs=pairs or self._pairs(),
+            steps=self._steps(),
+            patch=self._patch(),
+            fuse=False,  # the experiments are about pairs and weights
+            device=self.settings.device,
+            seed=seed,
+        )
+        variant = f"flow-M{pairs}" if pairs else "flow"
+        return self._run(dataset, network, variant, rows=("adapted",), adaptation=adaptation, seed=seed)
+
+    def by_network(
+        self, dataset: str, network: str, *, meta: bool, losses: ReblurLosses = "both", seed: int = 0, pairs: int = 0
+    ) -> dict[str, Any] | Absent:
+        """The run of the paper's method, unguarded: meta-trained networks, or (fine-tuning) pre-trained ones."""
+        name, net = self.here()[1][network]
+        reblurrer = self.reblurrer(name, meta=meta)
+        if isinstance(reblurrer, Absent):
+            return reblurrer
+        if meta:
+            source = self._meta(name, "weights.safetensors")
+            if isinstance(source, Absent):
+                return source
+            net = load_deblurrer(source)
+        paper = preset("paper")
+        faster = _SMALL_RATES if self.settings.small else 1.0
+        adaptation = paper.changed(
+            pairs=pairs or self._pairs(),
+            passes=2 if self.settings.small else paper.passes,
+            lr=paper.lr * faster,
+            patch=self._patch(),
+            reblurrer=reblurrer,
+            updates=replace(paper.updates.faster(faster), losses=losses),
+            guard=False,
+            held_out=0.0,
+            device=self.settings.device,
+            seed=seed,
+        )
+        parts = ["meta" if meta else "finetune", losses if losses != "both" else "", f"M{pairs}" if pairs else ""]
+        variant = "-".join(part for part in parts if part)
+        try:
+            return self._run(dataset, network, variant, rows=("adapted",), adaptation=adaptation, net=net, seed=seed)
+        except MetadeblurError as error:  # such as a loss that needs a critic, which these weights lack
+            return Absent(str(error))
+
+    def _pairs(self) -> int:
+        return 8 if self.settings.small else 20
+
+    def _steps(self) -> int:
+        return self.settings.steps or (16 if self.settings.small else 40)
+
+    def _patch(self) -> int:
+        return self.settings.patch or (96 if self.settings.small else 256)
+
+    def _run(
+        self,
+        dataset: str,
+        network: str,
+        variant: str,
+        *,
+        rows: tuple[str, ...],
+        adaptation: AdaptSettings | None = None,
+        net: nn.Module | None = None,
+        seed: int = 0,
+    ) -> dict[str, Any]:
+        """One evaluation, made or taken from an earlier run."""
+        datasets, networks = self.here()
+        name, own = networks[network]
+        benchmark, out = datasets[dataset], self.folder(dataset, network, variant, seed)
+        if out in self.kept:
+            return self.kept[out]
+        method = "finetune" if variant.startswith(("meta", "finetune")) else "flow"
+        settings = EvaluateSettings(
+            rows=rows,
+            methods=(method,),
+            ssim=SSIM.get(benchmark.layout, "auto"),
+            frames=self._frames(),
+            crop=self.settings.crop or 0,
+            adaptation=adaptation or AdaptSettings(),
+            restoration=self.settings.restoration,
+            resume=True,
+            workers=self.settings.workers,
+        )
+        self.say(f"{network} on {dataset}: {variant}{f', seed {seed}' if seed else ''}")
+        self.kept[out] = evaluate(benchmark, net or own, out, settings, model=name, say=self.say)
+        return self.kept[out]
+
+    def _frames(self) -> int:
+        return (8 if self.settings.small else 0) if self.settings.frames is None else self.settings.frames
+
+    def ways(self) -> int:
+        """How many ways to adapt are there for most networks: flow, fine-tuning, meta."""
+        names = [name for name, _ in self.here()[1].values()]
+        return 1 + sum(
+            any(not isinstance(self.reblurrer(name, meta=meta), Absent) for name in names) for meta in (False, True)
+        )
+
+    def forecast(self, adaptations: int) -> Range:
+        """Seconds that so many adaptations of every clip by every network may take, from one frame of each."""
+        low = high = 0.0
+        datasets, networks = self.here()
+        for benchmark in datasets.values():
+            count = self._frames()
+            frames = sum(min(len(clip.blurred), count or len(clip.blurred)) for clip in benchmark.clips)
+            window = read_trial(benchmark.clips[0], crop=self.settings.crop or 0, frames=1).whole
+            for _, net in networks.values():
+                restorer = Restorer(net, window.height, window.width, self.settings.restoration)
+                restorer(window.window(0, restorer.frames) if restorer.frames > 1 else window[0])
+                began = time.monotonic()
+                restorer(window.window(0, restorer.frames) if restorer.frames > 1 else window[0])
+                settings = AdaptSettings(pairs=self._pairs(), steps=self._steps(), patch=self._patch(), fuse=False)
+                costs = rough_costs(time.monotonic() - began, settings, window.height * window.width)
+                clips = len(benchmark.clips)
+                rounds = adaptations * self.settings.seeds
+                work = Work(clips * rounds, clips * rounds * settings.steps, clips * rounds, frames * (1 + 2 * rounds))
+                least, most = expected(work, costs)
+                low, high = low + least / self.settings.workers, high + most
+        return low, high
+
+
+def make_plan(roots: Sequence[Path | str], out: Path, settings: ReproduceSettings, say: Callable[[str], None]) -> Plan:
+    """Find data and weights.
+
+    Args:
+        roots: folders that hold the paper's data sets; with ``small`` folders of clips in any layout, or "builtin".
+        out: folder of the experiment.
+        settings: what is wanted.
+        say: told before each run.
+
+    Raises:
+        MetadeblurError: with ``small``, a root without clips.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    datasets = _clips_at_hand(roots, out, settings) if settings.small else _paper_sets([Path(root) for root in roots])
+    names = settings.networks or (("lite", *NETWORKS) if settings.small else tuple(NETWORKS))
+    networks = {NETWORKS.get(name, name): _network(name, settings) for name in names}
+    return Plan(settings, datasets, networks, out, say)
+
+
+def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean over seeds, and their standard deviation where there are several.
+
+    >>> mean_and_spread([25.0])
+    (25.0, None)
+    """
+    return fmean(values), stdev(values) if len(values) > 1 else None
+
+
+def say_range(seconds: Range) -> str:
+    """A range of time in words.
+
+    >>> say_range((30, 90))
+    'about 30 s to 1 min 30 s'
+    """
+    return f"about {in_words(seconds[0])} to {in_words(seconds[1])}"
+
+
+def _paper_sets(roots: Sequence[Path]) -> dict[str, Benchmark | Absent]:
+    """DVD, REDS and RealBlur-J below the roots."""
+    found: dict[str, Benchmark | Absent] = {}
+    for layout, label in DATASETS.items():
+        found[label] = Absent(f"its folder is not in {', '.join(map(str, roots))}")
+        for root in roots:
+            try:
+                found[label] = open_benchmark(root, layout, part=PARTS[layout])
+                break
+            except MetadeblurError as error:
+                if "no clips in the layout" not in str(error):
+                    found[label] = Absent(str(error))
+    return found
+
+
+def _clips_at_hand(
+    roots: Sequence[Path | str], out: Path, settings: ReproduceSettings
+) -> dict[str, Benchmark | Absent]:
+    """Every root as one data set, or two where some of its clips are to be kept apart."""
+    found: dict[str, Benchmark | Absent] = {}
+    for root in roots:
+        made = str(root) == BUILT_IN
+        benchmark = make_builtin(out / "clips") if made else open_benchmark(Path(root))
+        label = BUILT_IN if made else Path(root).resolve().name
+        label = str(root) if label in found else label
+        apart = tuple(clip for clip in benchmark.clips if clip.name in settings.apart)
+        others = tuple(clip for clip in benchmark.clips if clip.name not in settings.apart)
+        if apart and others:
+            found[f"{label} but {', '.join(clip.name for clip in apart)}"] = replace(benchmark, clips=others)
+            found[f"{label}: {', '.join(clip.name for clip in apart)}"] = replace(benchmark, clips=apart)
+        else:
+            found[label] = benchmark
+    return found
+
+
+def _network(name: str, settings: ReproduceSettings) -> tuple[str, nn.Module] | Absent:
+    """The pre-trained network of a name: from the folder of weights, or as installed."""
+    source = settings.weights / f"{name}.safetensors" if settings.weights is not None else None
+    try:
+        return name, load_deblurrer(source if source is not None and source.is_file() else name)
+    except MetadeblurError as error:
+        return Absent(str(error))
+
+
+def _slug(label: str) -> str:
+    """A label as a folder's name."""
+    return "".join(letter if letter.isalnum() or letter in "+-." else "_" for letter in label).strip("_")

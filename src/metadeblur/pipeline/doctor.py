@@ -1,0 +1,289 @@
+"""What this machine and installation can do, what is wrong with it, and what to do about that."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import av
+import torch
+from av import library_versions
+
+from metadeblur.errors import MetadeblurError
+from metadeblur.models.importing import fault, remedy
+from metadeblur.models.weights import expected, imported_path, installed_path
+from metadeblur.pipeline.catalogue import names
+from metadeblur.pipeline.speed import SIZES, Speed, coding_seconds, measure
+from metadeblur.restoration.restorer import choose_device, has_native_bf16
+from metadeblur.system.memory import available_bytes
+from metadeblur.system.record import machine, usable_cpus, versions
+from metadeblur.video.encoding import encoders
+
+DECODERS = ("h264", "hevc", "av1", "vp9", "mpeg4", "mpeg2video", "mjpeg", "prores", "dnxhd", "ffv1")
+"""What cameras, phones and editing programs write."""
+
+SCARCE_BYTES = 1 << 30  # less memory than this to work with is a problem
+_NVIDIA = Path("/proc/driver/nvidia/version")  # there where a driver of an NVIDIA GPU runs
+
+Rows = list[tuple[str, str]]  # what, and what was found
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that is wrong, and what to do about it."""
+
+    what: str
+    remedy: str
+    grave: bool = False  # the program cannot do its work
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU that PyTorch can use."""
+
+    name: str
+    memory_bytes: int
+    native_bf16: bool
+
+
+@dataclass(frozen=True)
+class Extra:
+    """A set of packages that only some commands need."""
+
+    name: str
+    installed: dict[str, str]  # versions by package
+    missing: tuple[str, ...]  # packages
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """A weight file that is, or should be, here."""
+
+    name: str
+    kind: str  # "built in" or "imported"
+    path: Path
+    fault: str  # empty: its checksum is that of its card, and it loads
+
+
+@dataclass(frozen=True)
+class Checkup:
+    """All that was found."""
+
+    versions: dict[str, str]
+    machine: dict[str, Any]  # as in every record
+    processors: int  # that this process may use
+    device: str  # what --device auto takes
+    native_bf16: bool  # of that device
+    usable_bytes: int  # of its memory
+    gpu: Gpu | None
+    ffmpeg: dict[str, str]  # versions by library
+    decoders: dict[str, bool]
+    encoders: dict[str, bool]
+    extras: tuple[Extra, ...]
+    weights: tuple[WeightFile, ...]
+    speed: tuple[Speed, ...]  # of each model whose weights are here; empty: not measured
+    problems: tuple[Problem, ...]
+
+
+def examine(*, speed: bool = True, progress: Callable[[int, int, str], None] | None = None) -> Checkup:
+    """Look at everything.
+
+    Args:
+        speed: measure each model whose weights are here, for about two seconds.
+        progress: called with (models measured, models in all, the model's name).
+    """
+    device = choose_device("auto")
+    weights = tuple(_weight_file(path, name) for path, name in expected().items())
+    faulty = {file.path for file in weights if file.fault}
+    measured: list[Speed] = []
+    problems = [*_machine_problems(device), *_codec_problems(), *map(_damage, filter(lambda file: file.fault, weights))]
+    if speed:
+        present = [name for name in names() if installed_path(name).is_file() and installed_path(name) not in faulty]
+        problems += _measure(present, measured, progress or (lambda *_: None))
+    return Checkup(
+        versions=versions(),
+        machine=machine(),
+        processors=usable_cpus(),
+        device=device.type,
+        native_bf16=has_native_bf16(device),
+        usable_bytes=available_bytes(device),
+        gpu=_gpu(),
+        ffmpeg={name: ".".join(map(str, number)) for name, number in sorted(library_versions.items())},
+        decoders={name: _decodes(name) for name in DECODERS},
+        encoders=encoders(),
+        extras=tuple(map(_extra, _extras())),
+        weights=weights,
+        speed=tuple(measured),
+        problems=tuple(problems),
+    )
+
+
+# --- what was found --------------------------------------------------------------------------------------------------
+
+
+def _gpu() -> Gpu | None:
+    if not torch.cuda.is_available():
+        return None
+    properties = torch.cuda.get_device_properties(0)
+    return Gpu(properties.name, properties.total_memory, has_native_bf16(torch.device("cuda")))
+
+
+def _decodes(codec: str) -> bool:
+    try:
+        av.Codec(codec, "r")
+    except ValueError:
+        return False
+    return True
+
+
+def _extras() -> list[str]:
+    """The names of the extras that the package declares."""
+    return metadata.metadata("metadeblur").get_all("Provides-Extra") or []
+
+
+def _extra(name: str) -> Extra:
+    """What is there of the packages of an extra."""
+    installed, missing = {}, []
+    for requirement in metadata.requires("metadeblur") or []:
+        if re.search(rf"extra == ['\"]{name}['\"]", requirement):
+            package = package_name(requirement)
+            try:
+                installed[package] = metadata.version(package)
+            except metadata.PackageNotFoundError:
+                missing.append(package)
+    return Extra(name, installed, tuple(missing))
+
+
+def package_name(requirement: str) -> str:
+    """The package that a requirement asks for.
+
+    >>> package_name("mkdocstrings[python]>=0.28; extra == 'docs'")
+    'mkdocstrings'
+    """
+    return re.split(r"[^\w.-]", requirement, maxsplit=1)[0]
+
+
+def _weight_file(path: Path, name: str) -> WeightFile:
+    kind = "imported" if path == imported_path(name) else "built in"
+    return WeightFile(name, kind, path, fault(name, path))
+
+
+# --- what is wrong ---------------------------------------------------------------------------------------------------
+
+
+def _machine_problems(device: torch.device) -> list[Problem]:
+    found = []
+    threads, processors, usable = torch.get_num_threads(), usable_cpus(), available_bytes(device)
+    told = [name for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS") if name in os.environ]
+    if device.type == "cpu" and told and threads < processors:
+        what = f"the network uses {threads} of {processors} processors, because {told[0]} says so"
+        found.append(Problem(what, f"unset {told[0]}, unless that was meant"))
+    if usable < SCARCE_BYTES:
+        what = f"only {gigabytes(usable)} of memory are free to work with"
+        found.append(Problem(what, "close other programs; --tile 256 needs less, and frames are cut up as needed"))
+    if device.type == "cpu" and _NVIDIA.exists():
+        what = "there is an NVIDIA GPU, but this PyTorch cannot use it"
+        found.append(Problem(what, "install PyTorch for CUDA as pytorch.org says, or a newer driver"))
+    if hasattr(os, "getloadavg") and (load := os.getloadavg()[0]) > (os.cpu_count() or 1) + 0.5:
+        what = f"the machine is busy: {load:.1f} programs want its {os.cpu_count()} processors"
+        found.append(Problem(what, "wait or end some; the speeds are those beside that work"))
+    return found
+
+
+def _codec_problems() -> list[Problem]:
+    again = "install PyAV from its wheel: pip install --force-reinstall --only-binary av av"
+    found = []
+    for kind, known in (("encoder", encoders()), ("decoder", {name: _decodes(name) for name in DECODERS})):
+        missing = [name for name, there in known.items() if not there]
+        if missing:
+            found.append(Problem(f"FFmpeg has no {kind} {', '.join(missing)}", again))
+    return found
+
+
+def _damage(file: WeightFile) -> Problem:
+    what = f"the {file.kind} weights of {file.name}: {file.fault}"
+    return Problem(what, remedy(file.path), grave=file.kind == "built in")
+
+
+def _measure(
+    models: Sequence[str], measured: list[Speed], progress: Callable[[int, int, str], None]
+) -> Sequence[Problem]:
+    """Measure models one after the other; what cannot be measured is a problem."""
+    problems = []
+    try:
+        coding = coding_seconds()
+    except MetadeblurError as error:  # without its encoder; that is a problem of its own
+        coding = 0.0
+        problems.append(Problem(f"no video can be written: {error}", "write folders of frames until then: -o FOLDER"))
+    for index, model in enumerate(models):
+        progress(index, len(models), model)
+        try:
+            measured.append(measure(model, coding))
+        except (MetadeblurError, RuntimeError) as error:
+            what = f"{model} does not run here: {str(error).strip().splitlines()[0]}"
+            problems.append(Problem(what, "choose a smaller --model, or --device cpu"))
+    return problems
+
+
+# --- in words --------------------------------------------------------------------------------------------------------
+
+
+def sections(found: Checkup) -> dict[str, Rows]:
+    """All that was found as lines for a person, by heading."""
+    host = found.machine
+    gpu = "none that PyTorch can use"
+    if found.gpu is not None:
+        gpu = f"{found.gpu.name}, {gigabytes(found.gpu.memory_bytes)}"
+    total = gigabytes((host["memory_mb"] or 0) << 20)
+    here = {
+        "system": host["system"],
+        "processor": f"{host['processor']}, {found.processors} of {host['cpus']} CPUs, {host['threads']} threads used",
+        "memory": f"{total} in all, {gigabytes(found.usable_bytes)} to use",
+        "gpu": gpu,
+        "device": f"{found.device} (what --device auto takes)",
+        "native bf16": "yes" if found.native_bf16 else "no (fp32 is used)",
+    }
+    ffmpeg = {
+        "libraries": ", ".join(f"{name} {number}" for name, number in found.ffmpeg.items()),
+        "encoders": ", ".join(name for name, there in found.encoders.items() if there),
+        "decoders": ", ".join(name for name, there in found.decoders.items() if there),
+    }
+    return {
+        "versions": list(found.versions.items()),
+        "this machine": list(here.items()),
+        "FFmpeg": list(ffmpeg.items()),
+        "extras": [(extra.name, _told(extra)) for extra in found.extras],
+        "weights": [(file.name, f"{file.kind}, {file.fault or 'good'}") for file in found.weights],
+        SPEED: [(speed.model, _expectation(speed)) for speed in found.speed],
+    }
+
+
+SPEED = "frames a second to expect (estimate)"
+ABOUT_SPEED = (
+    "Estimates, from one patch and its pixels, of restoring with --no-adapt; adapting comes on top, once a shot."
+)
+
+
+def _told(extra: Extra) -> str:
+    if not extra.missing:
+        return "installed"
+    return f"without {', '.join(extra.missing)}; where it is wanted: pip install 'metadeblur[{extra.name}]'"
+
+
+def _expectation(speed: Speed) -> str:
+    by_size = ", ".join(f"{size} {speed.frames_a_second[size]:.2g}" for size in SIZES)
+    return f"{by_size} ({speed.precision}, from {speed.side}x{speed.side} in {speed.seconds:.2g} s)"
+
+
+def gigabytes(size: int) -> str:
+    """A size in bytes for people.
+
+    >>> gigabytes(3 << 29)
+    '1.5 GB'
+    """
+    return f"{size / 2**30:.1f} GB"

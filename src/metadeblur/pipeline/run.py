@@ -1,0 +1,446 @@
+"""A whole file restored: cut into shots, each adapted to, judged, restored and encoded, and all joined again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from types import TracebackType
+from typing import Any
+
+from torch import Tensor, nn
+
+from metadeblur import __version__
+from metadeblur.adaptation.places import MINIMUM_FRAMES, MINIMUM_PATCH
+from metadeblur.adaptation.stages import AdaptSettings
+from metadeblur.limits import Seconds, check
+from metadeblur.models.weights import parameters_digest
+from metadeblur.pipeline.claims import Reads, hold_outputs
+from metadeblur.pipeline.console import Bar, Talk, stopwatch
+from metadeblur.pipeline.cuts import Scan, Shot, find_shots
+from metadeblur.pipeline.messages import tell_about_input, tell_about_output
+from metadeblur.pipeline.outputs import Job, can_copy, check_targets, copy_untouched, preview_path
+from metadeblur.pipeline.policy import Decision
+from metadeblur.pipeline.resume import Parts, kept
+from metadeblur.pipeline.shot import EachFrame, Film, decide_shot, restore_shot, settled, write_shot
+from metadeblur.pipeline.time_left import Forecast, Work, measured_costs
+from metadeblur.report.page import ShotStory, write_report
+from metadeblur.report.shot_pictures import PICTURES, read_story
+from metadeblur.restoration.fusion import fusion_of
+from metadeblur.restoration.restorer import RestoreSettings, choose_device
+from metadeblur.system.identity import InputChanged
+from metadeblur.system.interrupts import undisturbed
+from metadeblur.system.record import machine, peak_memory_mb, plain, versions
+from metadeblur.video import EncodeSettings, VideoReader, assemble, whole
+from metadeblur.video.info import VideoInfo
+from metadeblur.video.timing import TimeTable
+
+TOLD_SHOTS = 12  # videos with more shots are summed up
+_DECIDING = ("torch", "av", "opencv-python-headless", "scenedetect-headless")  # libraries that decide what comes out
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """How a file is restored."""
+
+    adapt: bool = True  # adapt to each shot; otherwise the base model is used as it is
+    adaptation: AdaptSettings = field(default_factory=AdaptSettings)  # its time budget is that of all shots together
+    restoration: RestoreSettings = field(default_factory=RestoreSettings)
+    encoding: EncodeSettings = field(default_factory=EncodeSettings)
+    preview_seconds: Seconds | None = None  # restored first, to a file of their own
+    resume: bool = False  # go on where an earlier run was stopped
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+def restore_file(
+    job: Job,
+    net: nn.Module,
+    settings: RunSettings | None = None,
+    *,
+    model: str = "",
+    talk: Talk | None = None,
+) -> dict[str, Any]:
+    """Restore a video file, a folder of frames or a picture, each shot with a network adapted to it.
+
+    A shot of fewer than five frames, or a picture, gets the base model; one that is sharp already passes untouched, and
+    a file that is sharp throughout is copied as it is. The output appears whole or not at all. Finished shots of a run
+    that was stopped wait in a folder beside the output (:mod:`metadeblur.pipeline.resume`).
+
+    Args:
+        job: the input and the files to make of it (:func:`metadeblur.pipeline.outputs.plan`).
+        net: the base deblurrer; it is not changed.
+        settings: how.
+        model: what the record calls the network.
+        talk: where lines and progress go; by default nowhere.
+
+    Returns:
+        The run's record, plain JSON values.
+
+    Raises:
+        MetadeblurError: the input cannot be read, an output not be written, or a setting is out of range.
+    """
+    with Run(job, net, settings or RunSettings(), model, talk or Talk(quiet=True)) as run:
+        return run.restore()
+
+
+class Run:
+    """One file on its way through the program, in a ``with`` block that keeps its outputs for this run alone.
+
+    :meth:`restore` does all of it here; a cluster (:mod:`metadeblur.cluster`) takes the same steps, and has the scan
+    and the shots done elsewhere.
+
+    Attributes:
+        film: the input as its scan left it, once :meth:`know` was called.
+        parts: the finished shots.
+        preview: the shots that the preview shows, and how many frames of each.
+        talk: where lines and progress go.
+    """
+
+    film: Film
+    preview: Mapping[int, int]
+
+    def __init__(
+        self, job: Job, net: nn.Module, settings: RunSettings, model: str, talk: Talk, *, device: str | None = None
+    ) -> None:
+        """Open a run.
+
+        Args:
+            job: the input and the files to make of it.
+            net: the base deblurrer; it is not changed.
+            settings: how.
+            model: what the record calls the network.
+            talk: where lines and progress go.
+            device: type of the device that does the work; by default what the settings choose here.
+
+        Raises:
+            MetadeblurError: the input cannot be read, an output not be written, or somebody else is writing it.
+        """
+        self.job, self.net, self.settings, self.model, self.talk = job, net, settings, model, talk
+        self.device = device or choose_device(settings.restoration.device).type
+        self.began = time.monotonic()
+        self.seconds: dict[str, float] = {}
+        self.decisions: dict[int, Decision] = {}  # made for the preview, used again for the whole
+        self.forecast: Forecast | None = None  # once it is known how long everything takes
+        self.copied = False  # whether the output is a copy of the input
+        self.reader = VideoReader(job.source)
+        self.reads = Reads.of(self.reader, settings.adaptation if settings.adapt else None)
+        check_targets(job, settings.encoding)
+        with ExitStack() as locks:
+            hold_outputs(job, locks, preview=settings.preview_seconds is not None)
+            self.parts, lines = Parts.open(job.output, self._fingerprint(), resume=settings.resume)
+            locks.callback(self._leave_nothing)
+            for line in lines:
+                talk.say(line)
+            self._locks = locks.pop_all()
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the run; after an error keep the finished shots and say so in it, or without any leave nothing behind."""
+        with self._locks, undisturbed():
+            if isinstance(error, Exception) and not isinstance(error, InputChanged):
+                try:
+                    self.reads.refuse_changes()
+                except InputChanged as cause:  # why it went wrong
+                    self.parts.discard()
+                    raise cause from error
+            if error is not None and self.parts.finished and not isinstance(error, InputChanged):
+                error.add_note(f"{kept(self.parts.finished)}: run it again with --resume to go on")
+            else:
+                self.parts.discard()
+
+    def _leave_nothing(self) -> None:
+        """Remove the folder of parts where it holds no finished shot."""
+        if not self.parts.finished:
+            self.parts.discard()
+
+    def restore(self) -> dict[str, Any]:
+        """Do all of it and return the record."""
+        with stopwatch(self.seconds, "scan"), self.talk.bar(f"looking through {self.job.source.name}") as bar:
+            self.know(find_shots(self.reader, progress=bar))
+        if self.parts.noted("settled") is None:
+            self.settle(settled(self.film, self.net))
+        self._announce()
+        if self.preview:
+            self._preview()
+        with self.talk.bar("restoring") as bar:
+            for index in range(len(self.film.shots)):
+                self._shot(index, bar)
+            for index in self.passing():
+                self._write(index, self.kinds, None, bar)
+        return self.conclude()
+
+    # --- steps -----------------------------------------------------------------------------------------------------
+
+    def know(self, scan: Scan) -> None:
+        """Take over what a scan of the input found, and the tile and precision that an earlier run chose."""
+        self.reader.learn(scan.times)
+        job, settings = self.job, self.settings
+        targets = {"shot": job.output, "trial": job.output, "preview": preview_path(job.output)}
+        if job.side_by_side is not None:
+            targets["side"] = job.side_by_side
+        self.film = Film(
+            reader=self.reader,
+            shots=tuple(scan.shots),
+            scores=tuple(float(score) for score in scan.sharpness),
+            targets=targets,
+            folder=self.parts.folder,
+            kinds=("shot", "side") if job.side_by_side is not None else ("shot",),
+            pictured=job.report is not None,
+            adapt=settings.adapt,
+            adaptation=settings.adaptation,
+            restoration=settings.restoration,
+            encoding=settings.encoding,
+        )
+        tell_about_input(self.talk, self.reader)
+        noted = self.parts.noted("settled")
+        if noted is not None:
+            self.settle(noted)
+        self.preview = self._preview_shots()
+
+    def settle(self, values: Mapping[str, Any]) -> None:
+        """Take tile and precision for all shots, and note them: a run that was stopped must end with the same file."""
+        self.film = replace(self.film, restoration=replace(self.film.restoration, **values))
+        if self.parts.noted("settled") != values:
+            self.parts.note("settled", values)
+
+    def _preview_shots(self) -> dict[int, int]:
+        """The shots that the preview shows, and how many frames of each; none where it would be the whole."""
+        seconds, times = self.settings.preview_seconds, self.reader.times
+        if seconds is None or self.parts.finished:
+            return {}
+        end = times.stamps[0] + seconds / float(times.time_base)
+        count = max(1, sum(stamp < end for stamp in times.stamps))
+        if count >= len(times):
+            self.talk.say(f"no preview: {self.job.source.name} lasts no longer than {seconds:g} s")
+            return {}
+        shots = self.film.shots
+        return {index: min(len(shot), count - shot.start) for index, shot in enumerate(shots) if shot.start < count}
+
+    def join_preview(self) -> None:
+        """Join the preview's segments."""
+        with ExitStack() as drafts:
+            self._join("preview", list(self.preview), self.reader.times.first(sum(self.preview.values())), drafts)
+            self.reads.refuse_changes()
+        seconds, target = self.settings.preview_seconds, self.film.targets["preview"]
+        self.talk.say(f"preview of {seconds:g} s: {target}; going on with the whole")
+
+    def is_finished(self, index: int) -> bool:
+        """Whether a shot has been restored, by this run or an earlier one."""
+        record = self.parts.shot(index)
+        return record is not None and (record["untouched"] or self.parts.has(index, self.film.kinds))
+
+    def finish(self, index: int, record: dict[str, Any]) -> None:
+        """Take a shot's record, see :func:`restore_shot`; its segments must be in the parts' folder."""
+        restoration = self.film.restoration
+        if record["precision"] and (record["tile"], record["precision"]) != (restoration.tile, restoration.precision):
+            self.settle({"tile": record["tile"], "precision": record["precision"]})  # memory ran out
+        files = [] if record["untouched"] else [self.parts.path(kind, index) for kind in self.film.kinds]
+        story = self.film.path("story", index, ".npz")
+        self.parts.finish(index, record, [*files, story] if story.exists() else files)
+
+    def passing(self) -> list[int]:
+        """The shots that still need segments, of frames that pass as they are, once all shots are finished.
+
+        Where all frames pass, the input is copied if it can be, and only other outputs need segments.
+        """
+        records = self.shot_records()
+        self.copied = all(shot["untouched"] for shot in records) and can_copy(self.info, self.job.output)
+        return [index for index, shot in enumerate(records) if shot["untouched"]] if self.kinds else []
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of segments that are joined in the end."""
+        return tuple(kind for kind in self.film.kinds if not (self.copied and kind == "shot"))
+
+    def conclude(self) -> dict[str, Any]:
+        """Make the outputs of all segments, and return the record; they appear together, or none does."""
+        records = self.shot_records()
+        lost: list[str] = []
+        with ExitStack() as drafts:
+            with stopwatch(self.seconds, "assemble"):
+                for kind in self.kinds:
+                    lost += self._join(kind, range(len(records)), self.reader.times, drafts)
+                if self.copied:
+                    copy_untouched(self.info, drafts.enter_context(whole(self.job.output)))
+            record = self._record(records, list(dict.fromkeys(lost)))
+            self.reads.refuse_changes()
+            if self.job.report is not None:
+                write_report(self.job.report, record, self._stories(records))
+            with undisturbed():
+                drafts.close()
+        tell_about_output(self.talk, self.job, record)
+        return record
+
+    def _stories(self, records: Sequence[dict[str, Any]]) -> list[ShotStory]:
+        """What the report tells of each shot."""
+        paths = [self.parts.path("story", shot["index"], ".npz") for shot in records]
+        bare = sum(not path.is_file() for path in paths[:PICTURES])
+        if bare:
+            self.talk.say(f"the report has no pictures of {bare} shots, which were finished without --report")
+        return [read_story(path, shot) for path, shot in zip(paths, records, strict=True)]
+
+    @property
+    def info(self) -> VideoInfo:
+        """What the input is."""
+        return self.reader.info
+
+    def shot_records(self) -> list[dict[str, Any]]:
+        """The records of all shots."""
+        return [self.parts.shot(index) or {} for index in range(len(self.film.shots))]
+
+    # --- shots, here -----------------------------------------------------------------------------------------------
+
+    def _shot(self, index: int, bar: Bar) -> None:
+        """Decide on a shot and restore it, unless an earlier run has done so."""
+        if self.is_finished(index):
+            return
+        decision = self.decisions.pop(index, None) or self._decide(index, bar)
+        self.finish(index, restore_shot(self.film, self.net, index, decision, self._watch(index, bar, decision.model)))
+        if len(self.film.shots) <= TOLD_SHOTS:
+            title = f"{self.film.title(index)}: " if len(self.film.shots) > 1 else ""
+            self.talk.say(f"{title}{decision.in_short()}")
+
+    def _decide(self, index: int, bar: Bar) -> Decision:
+        shot, wanted = self.film.shots[index], self.settings.adaptation
+        adapting = self.forecast.adapting(_steps(wanted)) if self.forecast and self._adapts(shot) else None
+
+        def show(done: int, total: int, stage: str) -> None:
+            bar(shot.start, self.info.frames, f"{self.film.title(index)}: {stage} {done} of {total}")
+            if adapting is not None and stage == "adapt":
+                adapting.stepped(done, total)
+
+        decision = decide_shot(self.film, self.net, index, show)
+        if adapting is not None:
+            adapting.finished()
+        if self.forecast is not None and decision.untouched:
+            self.forecast.without(frame=len(shot))
+        return decision
+
+    def _adapts(self, shot: Shot) -> bool:
+        """Whether a shot is to be adapted to, unless it turns out to be sharp."""
+        large = min(self.info.height, self.info.width) >= MINIMUM_PATCH
+        return self.settings.adapt and large and len(shot) >= MINIMUM_FRAMES
+
+    def _watch(self, index: int, bar: Bar, net: nn.Module | None) -> EachFrame:
+        """What is shown and counted after each frame of a shot."""
+        shot = self.film.shots[index]
+
+        def each_frame(done: int, seconds: float, blurred: Tensor, restored: Tensor) -> None:
+            self.talk.show(shot.start + done - 1, blurred, restored)
+            bar(shot.start + done, self.info.frames, self.film.title(index))
+            if self.forecast is not None and net is not None:
+                self.forecast.done("frame", seconds)
+
+        return each_frame
+
+    def _write(
+        self, index: int, kinds: Sequence[str], net: nn.Module | None, bar: Bar, count: int | None = None
+    ) -> None:
+        """The first ``count`` frames of a shot, restored by a network or as they are, into segments."""
+        restorer = None if net is None else self.film.restorer(net)
+        watch = self._watch(index, bar, net)
+        write_shot(self.film, index, kinds, restorer, count=count, each_frame=watch)
+        if restorer is not None and restorer.tile != self.film.restoration.tile:  # memory ran out, it was made smaller
+            self.settle({"tile": restorer.tile, "precision": restorer.precision})
+
+    def _preview(self) -> None:
+        """Restore the first seconds to a file of their own; what was decided is used again for the whole."""
+        with self.talk.bar("making the preview") as bar:
+            for index, count in self.preview.items():
+                decision = self.decisions[index] = self._decide(index, bar)
+                self._write(index, ["preview"], decision.model, bar, count)
+        self.join_preview()
+
+    def _join(self, kind: str, indices: Sequence[int], times: TimeTable, drafts: ExitStack) -> Sequence[str]:
+        """Join segments of one kind to a file that gets its name with the others; returns what could not be kept."""
+        segments, target = [self.parts.path(kind, index) for index in indices], self.film.targets[kind]
+        return assemble(segments, self.info, target, times=times, draft=drafts.enter_context(whole(target)))
+
+    # --- records and lines -----------------------------------------------------------------------------------------
+
+    def _fingerprint(self) -> dict[str, Any]:
+        """All that decides what the finished shots look like."""
+        settings = self.settings
+        parts = {"adaptation": settings.adaptation, "restoration": settings.restoration, "encoding": settings.encoding}
+        return {
+            "input": f"{self.job.source.resolve()} {self.reads.input}",
+            "container": self.job.output.suffix.lower(),
+            "model": parameters_digest(self.net)[:16],
+            "adapt": settings.adapt,
+            "fusion": str(fusion_of(self.net)),
+            "reblurrer": list(self.reads.weights.values()),
+            **{f"{part}.{name}": value for part, values in parts.items() for name, value in plain(values).items()},
+            "device": self.device,
+            "version": __version__,
+            "libraries": {name: version for name, version in versions().items() if name in _DECIDING},
+        }
+
+    def _record(self, shots: Sequence[dict[str, Any]], lost: Sequence[str]) -> dict[str, Any]:
+        """The record of the whole run, plain JSON values."""
+        seconds = dict(self.seconds)
+        for shot in shots:
+            for stage, spent in shot["seconds"].items():
+                seconds[stage] = seconds.get(stage, 0.0) + spent
+        frames = [shot["stop"] - shot["start"] for shot in shots]
+        settings = plain(self.settings)
+        record = {
+            "input": str(self.job.source),
+            "output": str(self.job.output),
+            "side_by_side": self.job.side_by_side,
+            "version": __version__,
+            "settings": {"model": self.model, "weights": parameters_digest(self.net)[:16], **settings},
+            "video": self.info.to_record(),
+            "shots": shots,
+            "untouched": all(shot["untouched"] for shot in shots),
+            "share": sum(shot["share"] * count for shot, count in zip(shots, frames, strict=True)) / sum(frames),
+            "not_kept": lost,
+            "seconds": {**seconds, "total": time.monotonic() - self.began},
+            "peak_memory_mb": peak_memory_mb(),
+            "tile": next((shot["tile"] for shot in shots if shot["tile"] is not None), None),
+            "precision": next((shot["precision"] for shot in shots if shot["precision"]), None),
+            "versions": versions(),
+            "machine": machine(),
+        }
+        plain_record: dict[str, Any] = plain(record)
+        return plain_record
+
+    def _announce(self) -> None:
+        """Before a long run, say how long it will take, from a short piece of it that is done for that."""
+        shots = self.film.shots
+        left = [index for index in range(len(shots)) if self.parts.shot(index) is None]
+        if not left or self.info.kind == "image" or not self.talk.heard:
+            return
+        settings = self.settings.adaptation
+        adapting = sum(self._adapts(shots[index]) for index in left)
+        work = Work(
+            fit=adapting,
+            step=adapting * _steps(settings),
+            guard=adapting * settings.guard,
+            frame=sum(len(shots[index]) for index in left),
+        )
+        work = work.less(frame=-sum(self.preview.values()))
+        restorer = self.film.restorer(self.net)
+        window = self.film.clip(left[0]).window(0, restorer.frames)
+
+        def trial(count: int) -> int:
+            """The first frames of a shot, to a segment that is thrown away."""
+            count = min(count, len(shots[left[0]]))
+            with self.talk.bar("measuring") as bar:
+                self._write(left[0], ["trial"], self.net, bar, count)
+            return count
+
+        costs = measured_costs(restorer, window, self.net, settings, work, trial)
+        self.forecast = Forecast(self.talk, work, costs, settings.budget_seconds)
+        self.forecast.announce()
+
+
+def _steps(settings: AdaptSettings) -> int:
+    """Gradient steps on one shot."""
+    return settings.steps_on(settings.pairs * settings.blurs)

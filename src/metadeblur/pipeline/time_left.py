@@ -1,0 +1,320 @@
+"""How long a restoration will take: a range, from a short measured piece of it, corrected as the work goes on."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from statistics import fmean
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from metadeblur.adaptation.stages import AdaptSettings
+from metadeblur.models.registry import final, traits
+from metadeblur.pipeline.console import Talk, in_words
+from metadeblur.pipeline.speed import quickest
+from metadeblur.restoration.fusion import FusionSettings
+from metadeblur.restoration.restorer import Restorer, choose_device, has_native_bf16
+from metadeblur.system.names import counted
+
+Piece: TypeAlias = Literal["fit", "step", "guard", "frame"]
+"""What a restoration is made of: finding and reblurring the pairs of a shot, its gradient steps, its guard, frames."""
+Range: TypeAlias = tuple[float, float]
+"""The least and the most seconds."""
+
+LONG_RUN_SECONDS = 10.0  # runs that are expected to take longer are announced
+_LATEST = 10  # pieces that show how fast it goes at present
+CORRECTED_AFTER = 10.0  # seconds between two announcements, at least
+TRIAL_SECONDS = 3.0  # spent on a piece of a long run to see how long it takes
+TRIAL_FRAMES = (2, 12)
+STEP_COST = 7.0  # a gradient step, in passes of the network over the same pixels while restoring
+GUARD_COST = 50.0  # the guard of one shot, in restored frames
+PAIR_SECONDS = 0.3  # one place chosen, its motion measured and reblurred
+FUSE_SECONDS = (2.0, 0.4)  # fusing and correcting, a million pixels of a frame: reduced ones, and whole ones
+_ROUGH: Range = (0.6, 1.8)  # of what has not been measured, but follows from what has
+MEASURED: Range = (0.85, 1.25)  # of what has been measured
+
+
+@dataclass(frozen=True)
+class Work:
+    """Pieces of each kind that are left to do."""
+
+    fit: int = 0
+    step: int = 0
+    guard: int = 0
+    frame: int = 0
+
+    def less(self, **done: int) -> Work:
+        """What is left after some pieces.
+
+        >>> Work(step=40, frame=9).less(frame=10, step=1)
+        Work(fit=0, step=39, guard=0, frame=0)
+        """
+        return Work(**{kind: max(0, count - done.get(kind, 0)) for kind, count in vars(self).items()})
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Seconds that one piece of each kind takes."""
+
+    fit: Range
+    step: Range
+    guard: Range
+    frame: Range
+
+
+def rough_costs(frame_seconds: float, settings: AdaptSettings, area: int) -> Costs:
+    """What everything may take, from the time that the network takes for one frame.
+
+    Args:
+        frame_seconds: the network's time for a frame.
+        settings: of the adaptation.
+        area: pixels of a frame.
+
+    >>> step = rough_costs(0.1, AdaptSettings(), 256 * 256 * 4).step
+    >>> [round(seconds, 2) for seconds in step]
+    [0.21, 0.63]
+    """
+    frames_a_step = settings.batch * min(settings.patch**2, area) / area
+    return Costs(
+        fit=_times(settings.pairs * PAIR_SECONDS, _ROUGH),
+        step=_times(STEP_COST * frames_a_step * frame_seconds, _ROUGH),
+        guard=_times(GUARD_COST * frame_seconds, _ROUGH),
+        frame=_plus(_times(frame_seconds, (1.0, _ROUGH[1])), fusing(settings, area)),
+    )
+
+
+def fusing(settings: AdaptSettings, area: int) -> Range:
+    """Seconds that a restored frame waits for being fused with its neighbours and corrected.
+
+    Args:
+        settings: of the adaptation; where it does not fuse, nothing.
+        area: pixels of a frame.
+
+    >>> fusing(AdaptSettings(fuse=False), 1280 * 720)
+    (0.0, 0.0)
+    """
+    if not settings.fuse:
+        return 0.0, 0.0
+    reduced, whole = FUSE_SECONDS
+    return _times((reduced * min(area, FusionSettings().pixels) + whole * area) / 1e6, _ROUGH)
+
+
+def expected(work: Work, costs: Costs, budget: float = 0.0) -> Range:
+    """Seconds that the work takes, at least and at most.
+
+    Args:
+        work: what is left.
+        costs: of each piece.
+        budget: seconds that adapting may take; 0: no limit.
+
+    >>> expected(Work(step=40, frame=10), Costs((0, 0), (1, 2), (0, 0), (0.5, 1)), budget=60.0)
+    (45.0, 70.0)
+    """
+    ends = []
+    for end in (0, 1):
+        adapting = work.fit * costs.fit[end] + work.step * costs.step[end] + work.guard * costs.guard[end]
+        ends.append(work.frame * costs.frame[end] + min(adapting, budget or adapting))
+    return ends[0], ends[1]
+
+
+def step_seconds(net: nn.Module, settings: AdaptSettings, height: int, width: int) -> float:
+    """How long one gradient step takes, measured on a grey patch.
+
+    Args:
+        net: the deblurrer; not changed.
+        settings: of the adaptation.
+        height: of a frame, px.
+        width: of a frame, px.
+
+    Raises:
+        RuntimeError: memory does not hold it.
+    """
+    device, frames, multiple = choose_device(settings.device), traits(net).frames, traits(net).multiple
+    side = -(-min(settings.patch, height, width) // multiple) * multiple
+    bf16 = settings.precision == "bf16" or (settings.precision == "auto" and has_native_bf16(device))
+    copied = copy.deepcopy(net).to(device).eval().requires_grad_(True)
+    patches = torch.full((settings.batch, *([frames] if frames > 1 else []), 3, side, side), 0.5, device=device)
+
+    def step() -> None:
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
+            output = final(copied(patches))
+        if output.requires_grad:
+            output.float().mean().backward()  # type: ignore[no-untyped-call]
+
+    return quickest(step, 2, TRIAL_SECONDS)  # the first one also sets up what the others use again
+
+
+def measured_costs(
+    restorer: Restorer,
+    window: Tensor,
+    net: nn.Module,
+    settings: AdaptSettings,
+    work: Work,
+    trial: Callable[[int], int],
+) -> Costs:
+    """What the pieces of a run take: of a short run roughly, of a long one measured on a small part of it.
+
+    Args:
+        restorer: sends frames through the network.
+        window: what it is tried on.
+        net: the base deblurrer; not changed.
+        settings: of the adaptation.
+        work: all that is to do.
+        trial: restores so many frames, if there are, on the whole way from decoding to encoding; returns how many.
+    """
+    settings = replace(settings, fuse=settings.fuse and work.fit > 0)  # what is not adapted to is not fused
+    network = quickest(partial(restorer, window), 2, TRIAL_SECONDS)
+    costs = rough_costs(network, settings, restorer.height * restorer.width)
+    if expected(work, costs, settings.budget_seconds)[1] <= LONG_RUN_SECONDS:
+        return costs
+    least, most = TRIAL_FRAMES
+    began = time.monotonic()
+    count = trial(min(max(least, int(TRIAL_SECONDS / network)), most))
+    frame = (time.monotonic() - began) / count
+    # On the whole way, decoding and encoding go on beside the network as far as there are processors for them; the
+    # short trial also waits for the encoder to finish.
+    whole_way = min(network, frame), MEASURED[1] * max(network, frame)
+    costs = replace(costs, frame=_plus(whole_way, fusing(settings, restorer.height * restorer.width)))
+    if work.step:
+        with suppress(RuntimeError):  # too little memory shows where it is needed, if it is
+            step = step_seconds(net, settings, restorer.height, restorer.width)
+            costs = replace(costs, step=_times(step, MEASURED))
+    return costs
+
+
+class Forecast:
+    """Announces how long the rest of a run takes, and again when the work shows that this was wrong.
+
+    Args:
+        talk: where the lines go.
+        work: everything that is to do.
+        costs: of each piece, as far as known.
+        budget: seconds that adapting may take; 0: no limit.
+    """
+
+    def __init__(self, talk: Talk, work: Work, costs: Costs, budget: float = 0.0) -> None:
+        self.work, self.costs = work, costs
+        self._talk, self._budget = talk, budget
+        self._measured: dict[str, tuple[float, int]] = {}  # seconds and pieces of each kind so far
+        self._latest: dict[str, deque[float]] = {}  # seconds that each of the latest pieces took
+        self._said_at = time.monotonic()
+        self._ends: Range = (self._said_at, self._said_at + LONG_RUN_SECONDS)  # when the run was said to end
+
+    def left(self) -> Range:
+        """Seconds that are left, at least and at most."""
+        return expected(self.work, self.costs, self._budget)
+
+    def announce(self) -> None:
+        """Say how long it takes, if that is long."""
+        low, high = self.left()
+        if high <= LONG_RUN_SECONDS:
+            return
+        frames = self.work.frame
+        least, most = self.costs.frame
+        parts = [f"{least:.2g} to {most:.2g} s a frame for {counted(frames, 'frame')}"]
+        if self.work.fit:
+            adapting = expected(self.work.less(frame=frames), self.costs, self._budget)
+            parts.append(f"{range_in_words(*adapting)} to adapt")
+        self._say(f"expected time: {range_in_words(low, high)} ({', '.join(parts)})")
+
+    def done(self, kind: Piece, seconds: float, count: int = 1) -> None:
+        """Note that pieces are done; says so where the end is not to be expected when it was announced."""
+        spent, pieces = self._measured.get(kind, (0.0, 0))
+        spent, pieces = self._measured[kind] = spent + seconds, pieces + count
+        latest = self._latest.setdefault(kind, deque(maxlen=_LATEST))
+        latest.append(seconds / count)
+        if kind in ("fit", "guard") or (pieces >= 3 and spent >= TRIAL_SECONDS):
+            # A machine that was busy for a while may be so again or not.
+            both = fmean(latest), spent / pieces
+            self.costs = Costs(**{**vars(self.costs), kind: (MEASURED[0] * min(both), MEASURED[1] * max(both))})
+        self.without(**{kind: count})
+
+    def without(self, **pieces: int) -> None:
+        """Note pieces that need not be done after all."""
+        self.work = self.work.less(**pieces)
+        now = time.monotonic()
+        low, high = self.left()
+        if now - self._said_at < CORRECTED_AFTER or high <= LONG_RUN_SECONDS:
+            return
+        late, early = now + low > self._ends[1], now + high < self._ends[0]
+        if late or early:
+            self._say(f"{'slower' if late else 'faster'} than expected: {range_in_words(low, high)} are left")
+
+    def adapting(self, steps: int) -> Adapting:
+        """Follows the adaptation to one shot, for which so many steps are part of the work."""
+        return Adapting(self, steps)
+
+    def _say(self, line: str) -> None:
+        self._said_at = time.monotonic()
+        low, high = self.left()
+        self._ends = (self._said_at + low, self._said_at + high)
+        self._talk.say(line)
+
+
+class Adapting:
+    """Notes the pieces of one adaptation as its progress is reported.
+
+    Args:
+        forecast: where they are noted.
+        steps: gradient steps that the forecast counts for it.
+    """
+
+    def __init__(self, forecast: Forecast, steps: int) -> None:
+        self._forecast, self._steps = forecast, steps
+        self._latest = time.monotonic()
+        self._taken = 0
+
+    def stepped(self, done: int, total: int) -> None:
+        """A gradient step is taken; the first one tells that the pairs are made."""
+        seconds = self._lap()
+        if self._taken == 0:
+            self._forecast.without(step=self._steps - total)
+            self._steps = total
+            self._forecast.done("fit", seconds)
+            self._forecast.without(step=done)
+        else:
+            self._forecast.done("step", seconds, done - self._taken)
+        self._taken = done
+
+    def finished(self) -> None:
+        """It is over; what was not done need not be done."""
+        self._forecast.without(step=self._steps - self._taken)
+        if self._taken:
+            self._forecast.done("guard", self._lap())
+        else:
+            self._forecast.without(fit=1, guard=1)
+
+    def _lap(self) -> float:
+        now = time.monotonic()
+        seconds, self._latest = now - self._latest, now
+        return seconds
+
+
+def range_in_words(low: float, high: float) -> str:
+    """A range of durations as a person would say it.
+
+    >>> range_in_words(38.2, 61), range_in_words(3, 3.04), range_in_words(412, 655)
+    ('38 s to 1 min 1 s', '3.0 s', '7 to 11 min')
+    """
+    first, last = (
+        in_words(60 * round(end / 60)).removesuffix(" 0 s") if low >= 300 else in_words(end) for end in (low, high)
+    )
+    if first == last:
+        return first
+    number, _, unit = first.partition(" ")
+    return f"{number} to {last}" if last.endswith(unit) and last.count(" ") == 1 else f"{first} to {last}"
+
+
+def _plus(one: Range, other: Range) -> Range:
+    return one[0] + other[0], one[1] + other[1]
+
+
+def _times(seconds: float, factors: Range) -> Range:
+    return seconds * factors[0], seconds * factors[1]

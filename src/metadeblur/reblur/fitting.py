@@ -1,0 +1,359 @@
+"""The first stages of the inner update: a reblurring network and its critic fit a clip (paper, section 3, Eq. 3 to 5).
+
+For each place of the support set the reblurrer blurs the pseudo-sharp centre of a window of the clip; the critic learns
+to tell what it makes from really blurred patches of the clip; the reblurrer learns by L_adv + 0.01 L_cycle, where
+L_cycle asks the deblurrer to bring the pseudo-sharp patch back. The deblurrer is frozen but passes gradient. After
+that the reblurrer makes all pairs once (:class:`NetworkReblurrer`), and the deblurrer is trained on them
+(:func:`metadeblur.adaptation.stages.inner_update`).
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from metadeblur.adaptation.places import Place, place_window, real_blurred
+from metadeblur.clip import Clip
+from metadeblur.errors import MetadeblurError
+from metadeblur.limits import Count, Rate, Weight, check
+from metadeblur.models.critic import CriticOptimizer, clip_weights, critic_optimizer
+from metadeblur.models.forward import frozen, own_loss, trainable
+from metadeblur.models.losses import AdversarialKind, critic_loss, cycle, generator_loss
+from metadeblur.models.registry import Loss, traits
+
+Terms = dict[str, float]
+ReblurLosses = Literal["both", "gan", "cycle", "none"]
+RealSample = Literal["blurriest", "neighbour"]
+
+
+@dataclass(frozen=True)
+class CriticSettings:
+    """How a critic learns."""
+
+    lr_critic: Rate = 1e-6  # learning rate of the critic (FIDELITY 8)
+    adversarial_kind: AdversarialKind = "wgan"  # adversarial loss: wgan, hinge or lsgan (FIDELITY 7)
+    critic_clip: Weight = 0.01  # all critic weights are held within +- this after each step; 0: they are not
+    critic_optimizer: CriticOptimizer = "rmsprop"  # rmsprop or adam
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True)
+class ReblurUpdates:
+    """How a reblurring network and its critic fit a clip."""
+
+    losses: ReblurLosses = "both"  # of the reblurrer: gan, cycle, both, or none (it stays as it was trained)
+    adversarial: Weight = 1.0  # weight of L_adv (FIDELITY 6)
+    cycle: Weight = 0.01  # weight of L_cycle
+    lr_reblurrer: Rate = 1e-6  # Adam's learning rate for the reblurrer (FIDELITY 8)
+    critic: CriticSettings = field(default_factory=CriticSettings)  # how the critic learns
+    passes: Count = 1  # times through the M places (FIDELITY 9)
+    real: RealSample = "blurriest"  # the critic's real sample at a place: its blurriest patch, or a neighbour frame's
+    shared_adam: bool = False  # one Adam moves the deblurrer too, and goes on in its own stage (FIDELITY 1, 2)
+    # dropout and the like stay on in the gradient steps, never when pairs are made (FIDELITY 4)
+    train_mode: bool = False
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    def faster(self, factor: float) -> ReblurUpdates:
+        """The same with both learning rates multiplied, so that they keep their ratio to a deblurrer's.
+
+        >>> ReblurUpdates().faster(2).critic.lr_critic
+        2e-06
+        """
+        critic = replace(self.critic, lr_critic=self.critic.lr_critic * factor)
+        return replace(self, lr_reblurrer=self.lr_reblurrer * factor, critic=critic)
+
+
+@dataclass(frozen=True)
+class Item:
+    """What one step of the reblurrer and its critic works on.
+
+    Attributes:
+        window: (N, 3, P, P), co-located patches of the blurred clip, the pseudo-sharp one in the middle; N is at least
+            the number of frames of the reblurrer and of the deblurrer.
+        real: (3, P, P), a really blurred patch.
+    """
+
+    window: Tensor
+    real: Tensor
+
+
+@dataclass(frozen=True)
+class NetworkReblurrer:
+    """The paper's reblurring network as a reblurrer; its critic goes along.
+
+    Attributes:
+        network: (B, F, 3, H, W) -> (B, 3, H, W), with an attribute ``frames``; in evaluation mode.
+        critic: (B, 3, H, W) -> (B,); without one, only L_cycle can adapt the network.
+        bf16: make patches in mixed precision.
+        history: what its stage of the adaptation measured, a dictionary a step; empty as trained.
+        updates: how it was adapted.
+    """
+
+    network: nn.Module
+    critic: nn.Module | None = None
+    bf16: bool = False
+    history: tuple[Terms, ...] = ()
+    updates: ReblurUpdates | None = None
+    name: str = field(default="network", init=False)
+
+    @property
+    def frames(self) -> int:
+        """Frames of the window that the network takes."""
+        return int(self.network.frames)  # type: ignore[arg-type]
+
+    def reblur(self, clip: Clip, place: Place, generator: torch.Generator) -> Tensor:
+        """The pseudo-blurred patch at ``place``, (3, P, P) in [0, 1] on the CPU; nothing is drawn for it."""
+        del generator
+        return self.blur(place_window(clip, place, self.frames))
+
+    def blur(self, window: Tensor) -> Tensor:
+        """The blurred centre (3, P, P), clamped, of a window (F, 3, P, P), without gradient."""
+        device = next(self.network.parameters()).device
+        with torch.no_grad(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.bf16):
+            made = self.network(window[None].to(device))
+        blurred: Tensor = made[0].float().clamp(0, 1).cpu()
+        return blurred
+
+    def ready(self, device: torch.device, *, bf16: bool = False) -> NetworkReblurrer:
+        """A frozen copy on a device, to make patches with."""
+        return replace(self, network=frozen(self.network).to(device), bf16=bf16)
+
+    def describe(self) -> dict[str, Any]:
+        """Size, how it was adapted, and the critic's scores at the first and last step, ready for JSON."""
+        first, last = (self.history[0], self.history[-1]) if self.history else ({}, {})
+        gaps = [row["real"] - row["made"] if "real" in row else None for row in (first, last)]
+        return {
+            "name": self.name,
+            "parameters": sum(weight.numel() for weight in self.network.parameters()),
+            "steps": len(self.history),
+            "critic_gap": gaps if self.history else None,
+            "updates": asdict(self.updates) if self.updates else None,
+        }
+
+
+class ReblurStage:
+    """The networks and optimisers of the stage that fits a reblurrer and its critic to a clip; one item a step.
+
+    Args:
+        reblurrer: the networks to start from; copied.
+        deblurrer: the base; frozen, or copied and moved too with ``shared_adam``.
+        updates: how.
+        loss: the deblurrer's loss, if not its own.
+        lr_deblurrer: the deblurrer's learning rate, with ``shared_adam``.
+        bf16: run the networks in mixed precision.
+
+    Raises:
+        MetadeblurError: the adversarial loss is wanted and there is no critic.
+    """
+
+    def __init__(
+        self,
+        reblurrer: NetworkReblurrer,
+        deblurrer: nn.Module,
+        updates: ReblurUpdates,
+        *,
+        loss: Loss | None = None,
+        lr_deblurrer: float = 2.5e-6,
+        bf16: bool = False,
+    ) -> None:
+        self.updates, self.loss, self.bf16 = updates, loss, bf16
+        self.device = next(deblurrer.parameters()).device
+        self.reblurrer = self._movable(reblurrer.network)
+        self.deblurrer = (
+            self._movable(deblurrer) if updates.shared_adam else frozen(deblurrer).train(updates.train_mode)
+        )
+        self.critic: nn.Module | None = None
+        groups: list[dict[str, Any]] = [{"params": trainable(self.reblurrer), "lr": updates.lr_reblurrer}]
+        if updates.shared_adam:
+            groups.append({"params": trainable(self.deblurrer), "lr": lr_deblurrer})
+        self.optimizer = torch.optim.Adam(groups)
+        if updates.losses in ("both", "gan"):
+            if reblurrer.critic is None:
+                raise MetadeblurError(
+                    f"the reblurrer has no critic, and losses {updates.losses!r} need one; use losses 'cycle' or 'none'"
+                )
+            self.critic = self._movable(reblurrer.critic)
+            self.critic_optimizer = critic_optimizer(
+                self.critic, updates.critic.lr_critic, updates.critic.critic_optimizer
+            )
+
+    def _movable(self, net: nn.Module) -> nn.Module:
+        return copy.deepcopy(net).to(self.device).train(self.updates.train_mode).requires_grad_(True)
+
+    def step(self, item: Item) -> Terms:
+        """One critic step, then one reblurrer step with the same made patch and the updated critic (Eq. 3 and 4).
+
+        Returns:
+            The loss terms before the steps; "real" and "made" are the critic's scores, "adversarial" and "cycle" L_adv
+            and L_cycle, unweighted.
+        """
+        window, real = item.window[None].to(self.device), item.real[None].to(self.device)
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
+            made = self.reblurrer(_middle(window, int(self.reblurrer.frames))).float()  # type: ignore[arg-type]
+        terms: Terms = {}
+        parts: list[Tensor] = []
+        if self.critic is not None:
+            terms |= critic_step(self.critic, self.critic_optimizer, real, made.detach(), self.updates.critic)
+            adversarial = adversarial_term(self.critic, made, self.updates.critic)
+            terms["adversarial"] = adversarial.item()
+            parts.append(self.updates.adversarial * adversarial)
+        if self.updates.losses in ("both", "cycle"):
+            frames = traits(self.deblurrer).frames
+
+            def deblur_loss(blurred: Tensor, sharp: Tensor) -> Tensor:
+                return own_loss(self.deblurrer, with_centre(window, blurred, frames), sharp, self.loss, bf16=self.bf16)
+
+            back = cycle(deblur_loss, made, window[:, window.shape[1] // 2])
+            terms["cycle"] = back.item()
+            parts.append(self.updates.cycle * back)
+        loss = torch.stack(parts).sum()
+        terms["loss"] = loss.item()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        return terms
+
+    def result(self, history: Sequence[Terms] = ()) -> NetworkReblurrer:
+        """The adapted reblurrer, frozen in evaluation mode."""
+        critic = None if self.critic is None else self.critic.eval().requires_grad_(False)
+        network = self.reblurrer.eval().requires_grad_(False)
+        return NetworkReblurrer(network, critic, self.bf16, tuple(history), self.updates)
+
+
+def critic_step(
+    critic: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    real: Tensor,
+    made: Tensor,
+    settings: CriticSettings,
+    *,
+    average: Callable[[Iterable[nn.Parameter]], None] | None = None,
+) -> Terms:
+    """One step of the critic on real and made patches, then the clip of all its weights (FIDELITY 7).
+
+    Args:
+        critic: (B, 3, H, W) -> (B,); changed.
+        optimizer: of its weights.
+        real: really blurred patches, (B, 3, H, W).
+        made: the reblurrer's, not clamped to [0, 1], without gradient.
+        settings: kind of loss and clip.
+        average: averages the gradients over the processes that train together.
+
+    Returns:
+        Before the step: "real" and "made", the mean scores, and "critic", the loss.
+    """
+    scores = critic(real), critic(made)
+    loss = critic_loss(*scores, settings.adversarial_kind)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    if average is not None:
+        average(critic.parameters())
+    optimizer.step()
+    clip_weights(critic, settings.critic_clip)
+    return {"real": scores[0].mean().item(), "made": scores[1].mean().item(), "critic": loss.item()}
+
+
+def adversarial_term(critic: nn.Module, made: Tensor, settings: CriticSettings) -> Tensor:
+    """L_adv of made patches, with gradient to them but none to the critic's weights."""
+    critic.requires_grad_(False)
+    term = generator_loss(critic(made), settings.adversarial_kind)
+    critic.requires_grad_(True)
+    return term
+
+
+def fit_stage(
+    stage: ReblurStage,
+    items: Sequence[Item],
+    *,
+    seconds: float = 0.0,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> tuple[list[Terms], str | None]:
+    """All steps of the stage over the items, in their order, ``passes`` times.
+
+    Args:
+        stage: left as the last step left it.
+        items: one for each of the M places.
+        seconds: stop stepping after this time; 0: no limit.
+        progress: called with (steps done, steps in all, "fit the reblurrer").
+
+    Returns:
+        The terms of each step, with "step" and "seconds"; and None, or why the result cannot be used.
+    """
+    history: list[Terms] = []
+    began = time.monotonic()
+    total = stage.updates.passes * len(items)
+    for number in range(total):
+        terms = stage.step(items[number % len(items)])
+        history.append({"step": number, **terms, "seconds": time.monotonic() - began})
+        if progress:
+            progress(number + 1, total, "fit the reblurrer")
+        broken = [name for name, value in terms.items() if not math.isfinite(value)]
+        if broken:
+            return history, f"the reblurrer's {broken[0]} is not finite at step {number}; the base model is used"
+        if 0 < seconds < time.monotonic() - began:
+            break
+    return history, None
+
+
+def collect(
+    clip: Clip, places: Sequence[Place], frames: int, real: RealSample, generator: torch.Generator
+) -> list[Item]:
+    """The items of a clip's support set.
+
+    Args:
+        clip: the blurred clip.
+        places: the support set's places.
+        frames: of the windows, odd.
+        real: the most blurred co-located patch, as the paper says; or that of a neighbouring frame drawn at random, at
+            most two away, as the release does (FIDELITY 5).
+        generator: draws the neighbours.
+    """
+    items = []
+    for place in places:
+        if real == "blurriest":
+            sample = real_blurred(clip, place)
+        else:
+            near = [place.frame + offset for offset in (-2, -1, 1, 2) if 0 <= place.frame + offset < len(clip)]
+            frame = near[int(torch.randint(len(near), (), generator=generator))]
+            rows, columns = (slice(start, start + place.size) for start in (place.top, place.left))
+            sample = clip[frame][:, rows, columns].clone()
+        items.append(Item(place_window(clip, place, frames), sample))
+    return items
+
+
+def with_centre(window: Tensor, centre: Tensor, frames: int) -> Tensor:
+    """What a deblurrer is fed: the patch alone, or the window's middle ``frames`` with the patch in the centre.
+
+    Args:
+        window: (B, N, 3, P, P).
+        centre: (B, 3, P, P).
+        frames: that the deblurrer takes, 1 or odd up to N.
+
+    Returns:
+        (B, 3, P, P) for an image deblurrer, else (B, frames, 3, P, P).
+
+    >>> window = torch.zeros(1, 5, 3, 2, 2)
+    >>> with_centre(window, torch.ones(1, 3, 2, 2), 3).mean((2, 3, 4)).tolist()
+    [[0.0, 1.0, 0.0]]
+    """
+    if frames == 1:
+        return centre
+    middle = _middle(window, frames)
+    return torch.cat([middle[:, : frames // 2], centre[:, None], middle[:, frames // 2 + 1 :]], dim=1)
+
+
+def _middle(window: Tensor, frames: int) -> Tensor:
+    """The middle ``frames`` of a window (B, N, 3, P, P)."""
+    first = window.shape[1] // 2 - frames // 2
+    return window[:, first : first + frames]

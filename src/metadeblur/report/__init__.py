@@ -1,0 +1,1 @@
+"""The page about a run: what was done, with pictures, plots and reasons."""

@@ -1,0 +1,358 @@
+"""Fuse each restored frame with what its neighbours show of the same things, where they show it better.
+
+In shaky footage sharp moments alternate with blurred ones, and even among equally blurred frames errors of the
+restoration differ. After all frames have gone through the deblurrer, the restored neighbours of each are warped onto it
+along the optical flow between restored frames, and averaged with it: a neighbour counts for as much as it is sharper,
+and only where it agrees. Aligning frames and weighting them by their local sharpness is the idea of Cho, Wang and Lee,
+"Video Deblurring for Hand-held Cameras Using Patch-based Synthesis" (SIGGRAPH 2012); here it follows a network, and how
+far a neighbour may differ comes from how much the network itself had to change the frame at that place. Where the
+clip's exposure is known, restored frames are corrected until they explain the blurred ones better
+(:mod:`metadeblur.restoration.back_projection`), each alone first, so that every neighbour has its own to tell, and again once fused.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Generator, Iterable
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from metadeblur.imaging.brightness import Match, differs, match, small
+from metadeblur.imaging.linear_light import Response
+from metadeblur.imaging.motion import parabola, steady
+from metadeblur.imaging.optical_flow import dense_flow
+from metadeblur.limits import Pixels, Positive, Within, check
+from metadeblur.restoration.back_projection import BackProjectionSettings, back_project
+
+Array = NDArray[Any]
+
+_LEVELS = 65535.0  # restored frames wait as 16-bit numbers: half the memory, far finer than any video
+_AROUND = 8.0  # px (of the reduced picture): Gaussian over which detail and change are averaged
+_COMPARED = 2.0  # px: Gaussian over which frames are compared; finer detail differs because one of them is sharper
+_LEAST = 1e-5  # squared, keeps ratios of what is almost nothing near 1
+_ATTRIBUTE = "clip_fusion"  # where a network carries the settings; a user's network may well have a layer "fusion"
+_FAR = 1e3  # px: what the flow out of the picture is set to
+
+
+@dataclass(frozen=True)
+class FusionSettings:
+    """How neighbours are weighed; chosen on synthetic clips and on clips rendered from sharp video, never on val."""
+
+    radius: Annotated[int, Within(1, 1000)] = 5  # neighbours to each side
+    # weight of a neighbour that is just as sharp and agrees fully; the frame itself has 1
+    share: Annotated[float, Within(0, 1, above=True)] = 0.2
+    # power of the ratio of local gradient energy, neighbour's to frame's
+    detail: Annotated[float, Within(0, 100)] = 3.0
+    # power of the ratio of local change by the network, frame's to neighbour's
+    change: Annotated[float, Within(0, 100)] = 1.0
+    most: Positive = 15.0  # times its share that a better neighbour may count at most
+    floor: Positive = 0.005  # difference (of the range 0..1) that is allowed where the network changed nothing
+    allowed: Positive = 0.4  # share of what the network changed, in squares, that a neighbour may differ by
+    flow_px: Positive = 1.0  # disagreement of the flow there and the flow back at which trust has fallen to 1/e
+    pixels: Pixels = 256_000  # px: flow, weights and corrections are worked out on pictures reduced to about this
+    # frame intervals that the shutter was open; known: frames are corrected by it too
+    exposure: Annotated[float, Within(0, 2, above=True)] | None = None
+    response: Response = "srgb"  # how display values depend on light
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+def with_fusion(net: nn.Module, settings: FusionSettings | None) -> nn.Module:
+    """The network itself, marked so that whoever restores a clip with it fuses the frames; None takes the mark away.
+
+    >>> fusion_of(with_fusion(nn.Identity(), FusionSettings(radius=1))).radius
+    1
+    """
+    net.__dict__[_ATTRIBUTE] = settings
+    return net
+
+
+def fusion_of(net: nn.Module) -> FusionSettings | None:
+    """How frames that this network restored are fused; None: not at all."""
+    found = net.__dict__.get(_ATTRIBUTE)
+    return found if isinstance(found, FusionSettings) else None
+
+
+def fuse_pairs(
+    pairs: Iterable[tuple[Tensor, Tensor]], settings: FusionSettings | None = None
+) -> Generator[tuple[Tensor, Tensor], None, None]:
+    """Fuse restored frames as they come, each as soon as ``radius`` later ones are known; memory stays bounded.
+
+    Args:
+        pairs: (blurred, restored), each (3, H, W) in [0, 1], in the order of the clip.
+        settings: how; the defaults are good.
+
+    Yields:
+        (blurred, fused), float32 in [0, 1], as many as came in.
+
+    >>> frames = [(torch.full((3, 64, 64), 0.5), torch.full((3, 64, 64), 0.5)) for _ in range(3)]
+    >>> [round(float(fused.mean()), 4) for _, fused in fuse_pairs(frames)]
+    [0.5, 0.5, 0.5]
+    """
+    settings = settings or FusionSettings()
+    yield from _Fused(settings).through(_corrected(pairs, settings))
+
+
+def fuse_frames(
+    blurred: Tensor, restored: Tensor, settings: FusionSettings | None = None, only: range | None = None
+) -> Tensor:
+    """Fused frames of a short clip in memory.
+
+    Args:
+        blurred: (T, 3, H, W) in [0, 1].
+        restored: as ``blurred``.
+        settings: how; the defaults are good.
+        only: the frames that are wanted; by default all.
+
+    Returns:
+        (T, 3, H, W), or as many as are wanted.
+    """
+    wanted = range(len(blurred)) if only is None else only
+    settings = settings or FusionSettings()
+    fused = _Fused(settings)
+    for pair in _corrected(zip(blurred, restored, strict=True), settings):
+        fused.take(*pair)
+    return torch.stack([fused.made(number) for number in wanted])
+
+
+def _corrected(pairs: Iterable[tuple[Tensor, Tensor]], settings: FusionSettings) -> Iterable[tuple[Tensor, Tensor]]:
+    """(blurred, restored) frames, each corrected by itself where the exposure is known."""
+    return pairs if settings.exposure is None else _Corrected(settings).through(pairs)
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """What is kept of a restored frame."""
+
+    blurred: Tensor  # (3, H, W), handed back beside the fused frame
+    picture: Array  # (H, W, 3) uint16
+    seen: Array  # (h, w, 3) float32, the blurred frame reduced
+    small: Array  # (h, w, 3) float32, the restored one reduced
+    grey: Array  # (h, w) uint8
+    detail: Array  # (h, w) float32, local gradient energy
+    change: Array  # (h, w) float32, local mean square of what the network changed
+    compared: Array  # (h', w', 3) float32, the blurred one reduced to what brightness is compared on
+    agreement: Array | None = None  # (h', w'), of a frame brought to another's brightness, in the other's coordinates
+
+    def brought(self, how: Match) -> _Frame:
+        """The frame in another's brightness."""
+        picture = how.applied(self.picture.astype(np.float32) / np.float32(_LEVELS))
+        return replace(
+            self,
+            picture=np.rint(picture * _LEVELS).astype(np.uint16),
+            small=how.applied(self.small),
+            detail=self.detail * how.contrast**2,
+            change=self.change * how.contrast**2,
+            agreement=how.seen,
+        )
+
+
+class _Pass(ABC):
+    """Frames that go by, each remade from those around it; and the flows between them."""
+
+    def __init__(self, settings: FusionSettings, radius: int) -> None:
+        self.settings = settings
+        self.radius = radius
+        self.frames: OrderedDict[int, _Frame] = OrderedDict()
+        self.flows: dict[tuple[int, int], Array] = {}
+        self.lights: dict[tuple[int, int], Match | None] = {}
+        self.steps: set[int] = set()  # frames of another brightness than the one before them
+        self.came = self.gone = 0
+
+    def through(self, pairs: Iterable[tuple[Tensor, Tensor]]) -> Generator[tuple[Tensor, Tensor], None, None]:
+        """(blurred, restored) frames in, (blurred, remade) frames out, each as soon as ``radius`` later ones came."""
+        for pair in pairs:
+            self.take(*pair)
+            if self.came - self.gone > self.radius:
+                yield self._next()
+        while self.gone < self.came:
+            yield self._next()
+
+    def take(self, blurred: Tensor, restored: Tensor) -> None:
+        """Take the next frame in."""
+        self.frames[self.came] = _prepared(blurred, restored, self.settings.pixels)
+        before = self.frames.get(self.came - 1)
+        if before is not None and differs(before.compared, self.frames[self.came].compared):
+            self.steps.add(self.came)
+        self.came += 1
+
+    def made(self, number: int) -> Tensor:
+        """One of the frames that are here, remade: (3, H, W) in [0, 1]."""
+        return torch.from_numpy(self._remade(number)).permute(2, 0, 1).contiguous().clamp_(0, 1)
+
+    @abstractmethod
+    def _remade(self, number: int) -> Array:
+        """The same as (H, W, 3)."""
+
+    def _next(self) -> tuple[Tensor, Tensor]:
+        ready = self.frames[self.gone].blurred, self.made(self.gone)
+        self.gone += 1
+        for old in [key for key in self.frames if key < self.gone - self.radius]:
+            del self.frames[old]
+        oldest = self.gone - self.radius
+        self.flows = {key: flow for key, flow in self.flows.items() if min(key) >= oldest}
+        self.lights = {key: light for key, light in self.lights.items() if min(key) >= oldest}
+        self.steps = {step for step in self.steps if step > oldest}
+        return ready
+
+    def _explaining(self, number: int, picture: Array, settings: BackProjectionSettings) -> Array:
+        """A picture (H, W, 3) of a frame, corrected where the exposure is known and neighbours tell the motion."""
+        around = (number + 1, number - 1)
+        if self.settings.exposure is None or not all(self._comparable(number, other) for other in around):
+            return picture
+        seen = self.frames[number].seen
+        start = _reduced(picture, seen.shape[1::-1])
+        flows = (steady(self._flow(number, other)) for other in around)
+        better = back_project(seen, start, *parabola(*flows), self.settings.exposure, self.settings.response, settings)
+        if better.shape == picture.shape:
+            return better
+        whole = picture.shape[1::-1]
+        return np.asarray(picture + cv2.resize(better - start, whole, interpolation=cv2.INTER_CUBIC))
+
+    def _comparable(self, number: int, other: int) -> bool:
+        """Whether another frame is here and shows what a frame does, once it is as bright."""
+        if not {number, other} <= self.frames.keys():
+            return False
+        return not self._differ(number, other) or self._light(number, other) is not None
+
+    def _differ(self, number: int, other: int) -> bool:
+        """Whether brightness changes between two frames."""
+        return not self.steps.isdisjoint(range(min(number, other) + 1, max(number, other) + 1))
+
+    def _light(self, number: int, other: int) -> Match | None:
+        """What brings another frame to a frame's brightness; None: nothing is needed, or would help."""
+        if not self._differ(number, other):
+            return None
+        if (number, other) not in self.lights:
+            self.lights[number, other] = match(self.frames[number].compared, self.frames[other].compared)
+        return self.lights[number, other]
+
+    def _flow(self, source: int, target: int) -> Array:
+        if (source, target) not in self.flows:
+            light, there = self._light(source, target), self.frames[target].grey
+            there = there if light is None else light.applied_grey(there)
+            self.flows[source, target] = dense_flow(self.frames[source].grey, there)
+        return self.flows[source, target]
+
+
+class _Corrected(_Pass):
+    """Each frame by itself, corrected by what it leaves unexplained."""
+
+    def __init__(self, settings: FusionSettings) -> None:
+        super().__init__(settings, radius=1)
+
+    def _remade(self, number: int) -> Array:
+        picture = self.frames[number].picture.astype(np.float32) / np.float32(_LEVELS)
+        return self._explaining(number, picture, BackProjectionSettings())
+
+
+class _Fused(_Pass):
+    """Each frame fused with those around it, then corrected with more care: errors that frames shared are averaged."""
+
+    def __init__(self, settings: FusionSettings) -> None:
+        super().__init__(settings, settings.radius)
+
+    def _remade(self, number: int) -> Array:
+        frame = self.frames[number]
+        height, width = frame.picture.shape[:2]
+        total = frame.picture.astype(np.float32)
+        weights = np.ones((height, width), np.float32)
+        for other in range(max(0, number - self.radius), min(self.came, number + self.radius + 1)):
+            if other == number or not self._comparable(number, other):
+                continue
+            light, seen = self._light(number, other), self.frames[other]
+            seen = seen if light is None else seen.brought(light)
+            there, back = self._flow(number, other), self._flow(other, number)
+            warped = _warp_full(seen.picture, there)
+            weight = _weight(frame, seen, warped, there, back, self.settings)
+            weight = cv2.resize(weight, (width, height), interpolation=cv2.INTER_LINEAR)
+            total += warped * weight[..., None]
+            weights += weight
+        picture = np.clip(total / (weights[..., None] * _LEVELS), 0, 1)
+        return self._explaining(number, picture, BackProjectionSettings(careful=True))
+
+
+def _prepared(blurred: Tensor, restored: Tensor, pixels: int) -> _Frame:
+    """What is kept of a frame."""
+    full, before = (part.permute(1, 2, 0).float().contiguous().numpy() for part in (restored, blurred))
+    height, width = full.shape[:2]
+    scale = min(1.0, (pixels / (height * width)) ** 0.5)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    reduced, seen = (_reduced(part, size) for part in (full, before))
+    light = cv2.cvtColor(reduced, cv2.COLOR_RGB2GRAY)
+    across, down = (cv2.Sobel(light, cv2.CV_32F, *axis) / 8 for axis in ((1, 0), (0, 1)))
+    return _Frame(
+        blurred=blurred,
+        picture=np.rint(full * _LEVELS).astype(np.uint16),
+        seen=seen,
+        small=reduced,
+        grey=np.rint(light * 255).astype(np.uint8),
+        detail=_smooth(across * across + down * down, _AROUND),
+        change=_smooth(np.square(reduced - seen).mean(-1), _AROUND),
+        compared=small(before),
+    )
+
+
+def _weight(frame: _Frame, other: _Frame, warped: Array, there: Array, back: Array, settings: FusionSettings) -> Array:
+    """How much a neighbour counts at each pixel of the reduced frame, (h, w) float32; the frame itself counts 1.
+
+    Args:
+        frame: that is to be fused.
+        other: its neighbour.
+        warped: the neighbour's picture warped onto the frame, (H, W, 3) in 16-bit levels.
+        there: flow from frame to neighbour, (h, w, 2).
+        back: flow from neighbour to frame.
+        settings: how.
+    """
+    height, width = frame.grey.shape
+    returned = _warp(back, there, cv2.INTER_LINEAR, cv2.BORDER_CONSTANT, (_FAR, _FAR, 0, 0))
+    astray = np.square(there + returned).sum(-1) / settings.flow_px**2
+    apart = _smooth(_reduced(warped, (width, height)) / _LEVELS - frame.small, _COMPARED)
+    expected = settings.floor**2 + settings.allowed * frame.change
+    apart_by = _smooth(np.square(apart).mean(-1), _COMPARED) / (2 * expected)
+    detail, change = (_warp(part, there, cv2.INTER_LINEAR) for part in (other.detail, other.change))
+    better = ((detail + _LEAST) / (frame.detail + _LEAST)) ** settings.detail
+    better *= ((frame.change + _LEAST) / (change + _LEAST)) ** settings.change
+    weight = settings.share * np.exp(-apart_by - astray) * np.clip(better, 0, settings.most)
+    if other.agreement is not None:
+        weight *= cv2.resize(other.agreement, (width, height), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(weight, np.float32)
+
+
+def _warp_full(picture: Array, flow: Array) -> Array:
+    """A picture (H, W, 3) read where a flow worked out on a reduced picture leads, as float32."""
+    height, width = picture.shape[:2]
+    rows, columns = flow.shape[:2]
+    if (rows, columns) != (height, width):
+        step = np.array([width / columns, height / rows], np.float32)
+        flow = cv2.resize(flow, (width, height), interpolation=cv2.INTER_LINEAR) * step
+    return _warp(picture, flow, cv2.INTER_CUBIC).astype(np.float32)
+
+
+def _warp(
+    picture: Array, flow: Array, interpolation: int, border: int = cv2.BORDER_REFLECT, value: Any = (0, 0, 0, 0)
+) -> Array:
+    """A picture (h, w) or (h, w, C) read at each pixel's place plus its flow (h, w, 2)."""
+    rows, columns = np.indices(flow.shape[:2], dtype=np.float32)
+    return np.asarray(
+        cv2.remap(
+            picture, columns + flow[..., 0], rows + flow[..., 1], interpolation, borderMode=border, borderValue=value
+        )
+    )
+
+
+def _reduced(picture: Array, size: tuple[int, int]) -> Array:
+    """A picture (H, W, 3) at a size (width, height) of at most its own."""
+    return picture if picture.shape[1::-1] == size else cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+
+
+def _smooth(picture: Array, sigma: float) -> Array:
+    return np.asarray(cv2.GaussianBlur(picture, (0, 0), sigma))

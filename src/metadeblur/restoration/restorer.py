@@ -1,0 +1,427 @@
+"""Whole frames through a deblurrer: windows, padding, tiles, precision and memory.
+
+A frame of any size is padded by reflection to the network's multiple and cropped back. Where it does not fit into
+memory it is cut into tiles. Each pass sees a margin around its tile that is thrown away (as wide as the reach of the
+network, measured on the frame itself), and neighbours fade into each other along a raised cosine; the tiles lie on the
+network's multiple, so that its down-sampling falls on the same pixels as in the whole frame.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Literal
+
+import torch
+from torch import Tensor, nn
+
+from metadeblur.clip import Clip
+from metadeblur.errors import MetadeblurError
+from metadeblur.imaging.brightness import Neighbours
+from metadeblur.imaging.tiles import RAMP, pad_to_multiple, spans
+from metadeblur.limits import Tile, Within, check
+from metadeblur.models.registry import final, traits
+from metadeblur.restoration.fusion import fuse_pairs, fusion_of
+from metadeblur.restoration.prefetching import pays, prefetch
+from metadeblur.system.memory import available_bytes, is_out_of_memory, peak_bytes
+
+SAFE_BF16_DB = 60.0
+"""PSNR between the bf16 and the fp32 result from which bf16 is used. Rounding errors are uncorrelated with the errors
+of the restoration, so they change its PSNR p by 10 log10(1 + 10^((p - 60) / 10)): less than 0.01 dB up to p = 33.6 dB,
+and restored motion blur stays below that (25 to 30 dB on the measuring clips)."""
+
+_SEAM_TOLERANCE = 2.5e-4  # what a cut edge may still change beyond the margin: a quarter of the 1e-3 promised
+_PROBE_DEPTH = 384  # px: as far as the reach of a network is searched
+_PROBE_SIDE = 256  # px: crop on which memory and precision are tried
+_SMALLEST_TILE = 64  # px
+_QUEUED = 3  # frames decoded ahead of the network
+
+
+@dataclass(frozen=True)
+class RestoreSettings:
+    """How frames go through the network.
+
+    Raises:
+        MetadeblurError: a value that is not allowed.
+    """
+
+    tile: Tile | None = None  # side of a tile, px; none: chosen from free memory; 0: the whole frame at once
+    # margin around a tile, px; none: the network's reach, measured on the first frame
+    overlap: Annotated[int, Within(0, 65_536)] | None = None
+    precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where native and as good
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: cuda where there is one
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device that "auto", "cpu" or "cuda" stands for on this machine.
+
+    Raises:
+        MetadeblurError: "cuda" where there is none.
+    """
+    has_cuda = torch.cuda.is_available()
+    if name == "cuda" and not has_cuda:
+        raise MetadeblurError("device 'cuda': this machine or this PyTorch has none; use --device cpu or auto")
+    return torch.device("cuda" if has_cuda and name != "cpu" else "cpu")
+
+
+def has_native_bf16(device: torch.device) -> bool:
+    """Whether the device multiplies bf16 numbers in hardware (emulated bf16 is slower than fp32)."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    # No public question exists for the CPU; a PyTorch without these functions counts as "no".
+    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(bool(getattr(torch.cpu, name, bool)()) for name in names)
+
+
+class Restorer:
+    """Sends windows of one size through a network; the network given is copied, never changed.
+
+    Tile and precision are settled on the first window (see :meth:`prepare`); a tile is made smaller when memory runs
+    out.
+
+    Args:
+        net: image deblurrer (B, 3, H, W) or video deblurrer (B, N, 3, H, W) -> (B, 3, H, W), unclamped.
+        height: of the frames to come, px.
+        width: likewise.
+        settings: how; the defaults choose by themselves.
+
+    Raises:
+        MetadeblurError: the device asked for does not exist.
+
+    >>> restorer = Restorer(nn.Identity(), 30, 41, RestoreSettings(device="cpu"))
+    >>> frame = torch.rand(3, 30, 41)
+    >>> torch.equal(restorer(frame), frame), restorer.tile
+    (True, 0)
+    """
+
+    def __init__(self, net: nn.Module, height: int, width: int, settings: RestoreSettings | None = None) -> None:
+        self.settings = settings or RestoreSettings()
+        self.height, self.width = height, width
+        self.traits = traits(net)
+        self.fusion = fusion_of(net)
+        self.device = choose_device(self.settings.device)
+        self.frames = self.traits.frames
+        self.tile = self.settings.tile or 0  # px, actual; 0: the whole frame at once
+        self.margin = self.settings.overlap  # px, actual once the frame is cut; None until then
+        self.precision = "fp32"  # actual: "fp32" or "bf16"
+        self._prepared = False
+        self._neighbours = Neighbours()
+        # Channels-last is the faster layout in fp32 and bf16 alike (benchmarks/speed.py).
+        self._net = copy.deepcopy(net).to(self.device).eval().requires_grad_(False)
+        self._net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        # Some networks look beyond a pixel's surroundings first (motion); only what comes after is cut into tiles.
+        self._ready: Callable[[Tensor], Tensor] = getattr(self._net, "prepare_window", lambda frames: frames)
+        self._body: Callable[[Tensor], Tensor | Sequence[Tensor]] = getattr(self._net, "deblur_prepared", self._net)
+
+    def __call__(self, window: Tensor) -> Tensor:
+        """Restore the centre of a window.
+
+        Args:
+            window: (N, 3, H, W), or (3, H, W) for an image deblurrer, RGB in [0, 1].
+
+        Returns:
+            (3, H, W), float32 in [0, 1], on the CPU.
+
+        Raises:
+            MetadeblurError: another size or number of frames; the network gave values that are not finite; memory does
+                not even hold the smallest tile.
+        """
+        frames = self._checked(self._neighbours(window) if self.frames > 1 and window.ndim == 4 else window)
+        with torch.inference_mode():
+            if not self._prepared:
+                self.prepare(window)
+            padded = pad_to_multiple(frames, self.traits.multiple)
+            ready = self._ready(padded)
+            while True:
+                try:
+                    output = self._tiled(ready, self._settled_margin(padded)) if self.tile else self._forward(ready)
+                    break
+                except (RuntimeError, MemoryError) as error:
+                    if not is_out_of_memory(error):
+                        raise
+                # Outside the handler: the error's traceback holds on to the tensors that filled the memory.
+                self._lower_tile(padded)
+            restored = output[0, :, : self.height, : self.width].float().cpu()
+            if not bool(torch.isfinite(restored).all()):
+                raise MetadeblurError(
+                    "the network's output has values that are not numbers (NaN or infinite): its weights are damaged "
+                    "or do not fit it; check them with 'metadeblur weights verify' or choose another --model"
+                )
+            return restored.clamp(0, 1)
+
+    def prepare(self, window: Tensor) -> None:
+        """Settle precision and tile on a window of the clip; the first call of the restorer does it by itself.
+
+        Args:
+            window: (N, 3, H, W) or (3, H, W), RGB in [0, 1].
+
+        Raises:
+            MetadeblurError: memory does not even hold the smallest tile.
+        """
+        with torch.inference_mode():
+            padded = pad_to_multiple(self._checked(window), self.traits.multiple)
+            side = _PROBE_SIDE
+            while True:
+                sample = _centre(padded, side, self.traits.multiple)
+                try:
+                    self._settle(padded, sample)
+                    break
+                except (RuntimeError, MemoryError) as error:
+                    if not is_out_of_memory(error):
+                        raise
+                side //= 2
+                if side < self._smallest_tile():
+                    raise _too_little(*sample.shape[-2:])
+        self._prepared = True
+
+    def _settle(self, padded: Tensor, sample: Tensor) -> None:
+        """Precision and tile, found out on a sample of the padded frame."""
+        self.precision = self._choose_precision(sample)
+        if self.settings.tile is None:
+            self.tile = self._fitting_tile(padded, sample)
+        if self.tile >= max(padded.shape[-2:]):
+            self.tile = 0
+
+    def _checked(self, window: Tensor) -> Tensor:
+        """The window as the network takes it, on its device: (1, 3, H, W) or (1, N, 3, H, W)."""
+        frames = window if window.ndim == 4 else window[None]
+        expected = (self.frames, 3, self.height, self.width)
+        if tuple(frames.shape) != expected:
+            raise MetadeblurError(
+                f"a window shaped {tuple(window.shape)}: this restorer takes (frames, 3, height, width) = {expected}"
+            )
+        frames = frames.to(self.device, torch.float32)
+        return frames if self.frames == 1 else frames[None]
+
+    def _forward(self, frames: Tensor) -> Tensor:
+        """The network on prepared frames, (B, C, H, W) or (B, N, 3, H, W), in the chosen precision."""
+        if frames.ndim == 4:
+            frames = frames.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
+            return final(self._body(frames))
+
+    def _choose_precision(self, sample: Tensor) -> str:
+        """The setting, or for "auto" bf16 where it is native and agrees with fp32 on the sample."""
+        if self.settings.precision != "auto":
+            return self.settings.precision
+        if not has_native_bf16(self.device):
+            return "fp32"
+        sample = self._ready(_with_texture(sample))
+        self.precision = "fp32"
+        exact = self._forward(sample).float().clamp(0, 1)
+        self.precision = "bf16"
+        try:
+            rounded = self._forward(sample).float().clamp(0, 1)
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
+            return "fp32"  # the network has an operation that bf16 lacks
+        squared = float((exact - rounded).square().mean((1, 2, 3)).max())
+        return "bf16" if squared <= 10 ** (-SAFE_BF16_DB / 10) else "fp32"
+
+    def _fitting_tile(self, padded: Tensor, sample: Tensor) -> int:
+        """Side of the largest tile that fits into memory, px; 0 where the whole frame does."""
+        pixel_bytes = peak_bytes(partial(self._forward, self._ready(sample)), self.device) / (
+            sample.shape[-2] * sample.shape[-1]
+        )
+        pixels = available_bytes(self.device) / pixel_bytes
+        if pixels >= padded.shape[-2] * padded.shape[-1]:
+            return 0
+        side = math.isqrt(int(pixels)) - 2 * self._settled_margin(padded) - RAMP
+        return max(side // self.traits.multiple * self.traits.multiple, self._smallest_tile())
+
+    def _smallest_tile(self) -> int:
+        return max(_SMALLEST_TILE, self.traits.multiple)
+
+    def _lower_tile(self, padded: Tensor) -> None:
+        """Make the tile smaller after memory ran out."""
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        seen = self.tile + 2 * (self.margin or 0) if self.tile else max(padded.shape[-2:])
+        if self.tile == self._smallest_tile():
+            if not self.margin:
+                raise _too_little(seen, seen)
+            self.margin = self.margin // 2 // self.traits.multiple * self.traits.multiple
+            return
+        lowered = (self.tile or seen) * 2 // 3 // self.traits.multiple * self.traits.multiple
+        self.tile = max(lowered, self._smallest_tile())
+
+    def _settled_margin(self, padded: Tensor) -> int:
+        if self.margin is None:
+            self.margin = self._measure_reach(padded)
+        return self.margin
+
+    def _measure_reach(self, padded: Tensor) -> int:
+        """How far a cut edge changes the result, px: the network on a strip against the same strip cut in half.
+
+        A network that looks at the whole picture at once has no such distance; it gets the depth of the probe.
+        """
+        multiple = self.traits.multiple
+        along_height = padded.shape[-2] > padded.shape[-1]
+        frames = padded.transpose(-1, -2) if along_height else padded
+        depth = max(min(_PROBE_DEPTH, frames.shape[-1] // 2) // multiple * multiple, multiple)
+
+        def strip_of(length: int, height: int) -> Tensor:
+            strip = _with_texture(_centre(frames, length, multiple, height=height))
+            ready = self._ready(strip.transpose(-1, -2) if along_height else strip)
+            return ready.transpose(-1, -2) if along_height else ready
+
+        def run(part: Tensor) -> Tensor:
+            return self._forward(part.transpose(-1, -2) if along_height else part).float()
+
+        strip = strip_of(2 * depth, _PROBE_SIDE)
+        while True:
+            try:
+                whole, cut = run(strip), run(strip[..., depth:])
+                break
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error) or depth <= 2 * multiple:
+                    raise
+            depth = depth // 2 // multiple * multiple
+            strip = strip_of(2 * depth, 2 * depth)
+        if along_height:
+            whole, cut = whole.transpose(-1, -2), cut.transpose(-1, -2)
+        profile = (whole[..., -cut.shape[-1] :] - cut).abs().amax((0, 1, 2))  # by distance from the cut
+        changed = torch.nonzero(profile > _SEAM_TOLERANCE)
+        reach = int(changed.max()) + 1 if len(changed) else 0
+        return min(-(-reach * 5 // (4 * multiple)) * multiple, depth)  # a quarter more: elsewhere it may reach further
+
+    def _tiled(self, padded: Tensor, margin: int) -> Tensor:
+        """The network tile by tile, faded together: (1, 3, H, W) float32 on the network's device."""
+        height, width = padded.shape[-2:]
+        multiple = self.traits.multiple
+        result = torch.zeros(1, 3, height, width, device=self.device)
+        for row in spans(height, self.tile, margin, multiple):
+            for column in spans(width, self.tile, margin, multiple):
+                part = self._forward(padded[..., row.start : row.stop, column.start : column.stop]).float()
+                weight = row.weight[:, None] * column.weight
+                result[..., row.start : row.stop, column.start : column.stop] += part * weight.to(self.device)
+        return result
+
+
+def whole_frames(net: nn.Module, height: int, width: int) -> Restorer:
+    """Sends windows of one size through a network uncut, on the device that the network is on."""
+    weight = next(net.parameters(), None)
+    settings = RestoreSettings(tile=0, device="cuda" if weight is not None and weight.is_cuda else "cpu")
+    return Restorer(net, height, width, settings)
+
+
+def _too_little(height: int, width: int) -> MetadeblurError:
+    """What to say where memory does not hold the smallest piece of work."""
+    return MetadeblurError(
+        f"not enough memory for the network on even {width}x{height} pixels: close other programs or choose a smaller "
+        "--model"
+    )
+
+
+def _centre(frames: Tensor, width: int, multiple: int, *, height: int | None = None) -> Tensor:
+    """The middle (..., height, width) of frames (..., H, W), at most; sides and place on multiples."""
+    for axis, side in ((-2, height or width), (-1, width)):
+        length = min(max(side // multiple * multiple, multiple), frames.shape[axis])
+        start = (frames.shape[axis] - length) // 2 // multiple * multiple
+        frames = frames.narrow(axis, start, length)
+    return frames
+
+
+def _with_texture(frames: Tensor) -> Tensor:
+    """A batch of two: frames (1, ..., 3, H, W), and the same with a random texture in place of the picture.
+
+    What is measured on a first frame must hold for all: it may be black, and a network leaves black alone.
+    """
+    generator = torch.Generator().manual_seed(0)
+    height, width = frames.shape[-2:]
+    texture = torch.full((1, 3, height, width), 0.5)
+    for cell in (4, 16, 64):
+        grid = torch.rand(1, 3, -(-height // cell), -(-width // cell), generator=generator) - 0.5
+        large = grid.repeat_interleave(cell, -1).repeat_interleave(cell, -2)
+        texture += large[..., :height, :width] / 3
+    return torch.cat(
+        [frames, texture.reshape(1, *[1] * (frames.ndim - 4), 3, height, width).to(frames).expand_as(frames)]
+    )
+
+
+def restore(
+    net: nn.Module,
+    clip: Clip,
+    settings: RestoreSettings | None = None,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> Clip:
+    """Restore every frame of a clip.
+
+    Args:
+        net: the deblurrer; it is not changed.
+        clip: the blurred clip.
+        settings: tiles, precision and device.
+        progress: called with (frames done, frames in all) after each frame.
+
+    Returns:
+        A clip of the same length, size, rate and name, kept in memory as float32.
+
+    Raises:
+        MetadeblurError: see :class:`Restorer`.
+
+    >>> len(restore(nn.Identity(), Clip(torch.zeros(2, 3, 20, 20))))
+    2
+    """
+    frames = torch.empty(len(clip), 3, clip.height, clip.width)
+    for index, frame in enumerate(restore_frames(Restorer(net, clip.height, clip.width, settings), clip)):
+        frames[index] = frame
+        if progress:
+            progress(index + 1, len(clip))
+    return Clip(frames, fps=clip.fps, name=clip.name, bit_depth=clip.bit_depth)
+
+
+def restore_frames(restorer: Restorer, clip: Clip) -> Generator[Tensor, None, None]:
+    """The restored frames of a clip in order, (3, H, W) each, in constant memory.
+
+    Where it gains time the next frames are decoded in a thread of their own while the network works; closing the
+    iterator ends it.
+    """
+    with closing(restore_pairs(restorer, clip)) as pairs:
+        for _, restored in pairs:
+            yield restored
+
+
+def restore_pairs(restorer: Restorer, clip: Clip) -> Generator[tuple[Tensor, Tensor], None, None]:
+    """As :func:`restore_frames`, with the blurred frame before each restored one: for pictures side by side.
+
+    Frames of a network that was adapted to the clip are fused with their neighbours (:mod:`metadeblur.restoration.fusion`), so the
+    first ones come when some more have been restored.
+    """
+    with closing(_one_by_one(restorer, clip)) as pairs:
+        if restorer.fusion is None or len(clip) == 1:
+            yield from pairs
+        else:
+            yield from fuse_pairs(pairs, restorer.fusion)
+
+
+def _one_by_one(restorer: Restorer, clip: Clip) -> Generator[tuple[Tensor, Tensor], None, None]:
+    """(blurred, restored), each frame by itself."""
+    ahead = _QUEUED if pays(restorer.device) else 0
+    with closing(prefetch(windows(clip, restorer.frames), ahead)) as ready:
+        for window in ready:
+            yield window[len(window) // 2], restorer(window)
+
+
+def windows(clip: Clip, size: int) -> Iterator[Tensor]:
+    """The window (size, 3, H, W) around each frame of a clip in turn; each frame is read once.
+
+    >>> clip = Clip(torch.tensor([0.0, 1.0]).reshape(2, 1, 1, 1).expand(2, 3, 1, 1))
+    >>> [window[:, 0, 0, 0].tolist() for window in windows(clip, 3)]
+    [[0.0, 0.0, 1.0], [0.0, 1.0, 1.0]]
+    """
+    half, last = size // 2, len(clip) - 1
+    recent: deque[Tensor] = deque(maxlen=size)
+    for position in range(-half, last + half + 1):
+        recent.append(recent[-1] if recent and (position <= 0 or position > last) else clip[max(position, 0)])
+        if len(recent) == size:
+            yield torch.stack(tuple(recent))

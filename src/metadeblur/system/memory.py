@@ -1,0 +1,200 @@
+"""How much memory is free, and what a piece of work costs."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from metadeblur.system.thread_limit import starting
+
+_CPU_SHARE = 0.5  # of the free memory; a process that takes more is killed rather than told
+_CUDA_SHARE = 0.8  # a GPU says so when it is full
+_CPU_SCRATCH = 1.5  # convolution libraries take buffers that PyTorch does not see
+_UNKNOWN_BYTES = 4 << 30  # where the system tells nothing
+
+
+def available_bytes(device: torch.device) -> int:
+    """Bytes that a computation may take on a device without crowding out what else runs there."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        reusable = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int((free + reusable) * _CUDA_SHARE)
+    free = min(_system_bytes(), _container_bytes())
+    return int(free * _CPU_SHARE)
+
+
+def _system_bytes() -> int:
+    """Free memory of the whole machine."""
+    with suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return int(next(line.split()[1] for line in lines if line.startswith("MemAvailable:"))) << 10
+    with suppress(AttributeError, OSError, ValueError):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    return _UNKNOWN_BYTES
+
+
+def _container_bytes(root: Path = Path("/sys/fs/cgroup")) -> int:
+    """What a container's limit leaves (control groups, version 2 or 1); very much where there is no limit."""
+    for limit, used in (
+        (root / "memory.max", root / "memory.current"),
+        (root / "memory/memory.limit_in_bytes", root / "memory/memory.usage_in_bytes"),
+    ):
+        # "max" (no limit) is no number; the used bytes count the page cache too, so this errs on the safe side.
+        with suppress(OSError, ValueError):
+            return max(int(limit.read_text()) - int(used.read_text()), 0)
+    return 1 << 62
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on a GPU or on the CPU.
+
+    >>> is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"))
+    True
+    >>> is_out_of_memory(RuntimeError("shapes do not match"))
+    False
+    """
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(
+        phrase in text for phrase in ("out of memory", "can't allocate memory", "cannot allocate memory", "bad_alloc")
+    )
+
+
+class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Follows the tensors that operations make, and the most bytes that were alive at once."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.peak = 0
+        self._alive: dict[StorageWeakRef, int] = {}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self._alive = {storage: size for storage, size in self._alive.items() if not storage.expired()}  # type: ignore[no-untyped-call]
+        # A view of something older, such as a weight that checkpointing detaches, takes no memory.
+        older = self._storages((args, kwargs)).keys() - self._alive.keys()
+        self._alive |= {storage: size for storage, size in self._storages(result).items() if storage not in older}
+        self.peak = max(self.peak, sum(self._alive.values()))
+        return result
+
+    @staticmethod
+    def _storages(values: Any) -> dict[StorageWeakRef, int]:
+        """Where the tensors among some values are kept, and how many bytes each takes."""
+        found = [leaf.untyped_storage() for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
+        return {StorageWeakRef(storage): storage.nbytes() for storage in found}  # type: ignore[no-untyped-call]
+
+
+def peak_bytes(work: Callable[[], object], device: torch.device) -> int:
+    """Most bytes that a piece of work holds at once on a device, beyond what was there before.
+
+    >>> peak_bytes(lambda: torch.zeros(1000) + 1, torch.device("cpu")) >= 8000
+    True
+    """
+    if device.type == "cuda":
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        work()
+        return max(torch.cuda.max_memory_allocated(device) - before, 1)
+    with _LiveBytes() as live:
+        work()
+    return max(int(live.peak * _CPU_SCRATCH), 1)
+
+
+class Costs:
+    """Seconds and peak memory of the stages of a piece of work.
+
+    Memory is what PyTorch holds on a GPU; on the CPU it is that of the whole process, looked at 50 times a second, so
+    that what earlier stages have left behind counts too. Systems that do not tell it get no figure.
+
+    Attributes:
+        seconds: by stage.
+        memory_mb: by stage, the most held at once.
+
+    >>> costs = Costs(torch.device("cpu"))
+    >>> with costs.stage("work"):
+    ...     pass
+    >>> list(costs.seconds)
+    ['work']
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.seconds: dict[str, float] = {}
+        self.memory_mb: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Measure the work inside the ``with`` as (a part of) the stage ``name``."""
+        began = time.monotonic()
+        peak = _CudaPeak(self.device) if self.device.type == "cuda" else _ProcessPeak()
+        try:
+            yield
+        finally:
+            most = peak.end()
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - began
+            if most is not None:
+                self.memory_mb[name] = max(self.memory_mb.get(name, 0.0), round(most / 2**20, 1))
+
+
+class _CudaPeak:
+    """Most bytes that PyTorch holds on a GPU until :meth:`end`."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        torch.cuda.reset_peak_memory_stats(device)
+
+    def end(self) -> int | None:
+        """The most since the beginning."""
+        return torch.cuda.max_memory_allocated(self._device)
+
+
+class _ProcessPeak:
+    """Most bytes of main memory that this process holds until :meth:`end`, None where the system does not tell."""
+
+    _SECONDS = 0.02  # between two looks
+
+    def __init__(self) -> None:
+        self._most = _process_bytes()
+        self._over = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, daemon=True)
+        if self._most is not None:
+            with starting():
+                self._watcher.start()
+
+    def _watch(self) -> None:
+        while not self._over.wait(self._SECONDS):
+            self._look()
+
+    def _look(self) -> None:
+        held = _process_bytes()
+        if held is not None and self._most is not None:
+            self._most = max(self._most, held)
+
+    def end(self) -> int | None:
+        """The most since the beginning."""
+        self._over.set()
+        if self._most is not None:
+            self._watcher.join()
+            self._look()
+        return self._most
+
+
+def _process_bytes() -> int | None:
+    """Main memory that this process holds now, None where the system does not tell."""
+    with suppress(OSError, ValueError, IndexError, AttributeError):
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return None

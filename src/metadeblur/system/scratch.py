@@ -1,0 +1,80 @@
+"""Temporary folders that do not stay: what a killed run has left is removed by the next one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from uuid import uuid4
+
+from metadeblur.system.interrupts import undisturbed
+from metadeblur.system.locks import try_lock, unlock
+
+_PREFIX, _MARK = "metadeblur-", "in-use"
+
+
+@contextmanager
+def scratch(place: Path | None = None) -> Iterator[Path]:
+    """A new folder that only this user can enter; removed when the block ends, or by a later run.
+
+    Args:
+        place: where to; by default the system's folder for such things.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    place = place or Path(tempfile.gettempdir())
+    sweep(place)
+    with using(place / f"{_PREFIX}{uuid4().hex[:8]}") as folder:
+        try:
+            folder.mkdir(mode=0o700)
+            yield folder
+        finally:
+            with undisturbed():
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def using(folder: Path) -> Iterator[Path]:
+    """Have a folder, which need not be there yet, stay while the block goes on; several processes may use it.
+
+    Raises:
+        OSError: there is no permission.
+    """
+    # Beside it, and made first: a folder of ours without a file of this kind that is held belongs to nobody.
+    path = folder.with_name(f".{folder.name}.{os.getpid()}.{_MARK}")
+    lock = None
+    try:
+        with undisturbed():
+            lock = try_lock(path)
+        yield folder
+    finally:
+        if lock is not None:
+            with undisturbed():
+                unlock(lock)
+
+
+def sweep(place: Path) -> None:
+    """Remove the folders of runs that were killed: nobody holds a lock of theirs any more."""
+    for path in sorted(place.glob(f".{_PREFIX}*.{_MARK}")):
+        name = path.name[1:].rsplit(".", 2)[0]
+        remove_unused(place / name)
+
+
+def remove_unused(folder: Path) -> None:
+    """Remove a folder that nobody uses any more, with its locks; one that is in use stays."""
+    with ExitStack() as stack, suppress(OSError):
+        for path in folder.parent.glob(f".{folder.name}.*.{_MARK}"):
+            lock = try_lock(path)
+            if lock is None:
+                return
+            stack.callback(unlock, lock)
+        if folder.is_dir() and not folder.is_symlink() and _is_ours(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_ours(folder: Path) -> bool:
+    return os.name == "nt" or folder.stat().st_uid == os.getuid()
