@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 
-from metadeblur.restoration.restorer import has_native_bf16
+from metadeblur.system.device import has_native_bf16
 
 SHAPES = ((32, 256), (64, 128), (64, 256), (128, 64), (128, 128), (256, 32), (256, 64), (512, 32))  # channels, side
 WORTH = 0.02  # seconds that a timed piece of work lasts at least: short ones are repeated

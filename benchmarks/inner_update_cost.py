@@ -35,9 +35,9 @@ from metadeblur.models.critic import Critic
 from metadeblur.models.forward import own_loss
 from metadeblur.models.reblurring import ReblurNetwork
 from metadeblur.models.registry import traits
-from metadeblur.models.weights import load_reblurrer
 from metadeblur.pipeline.catalogue import filled
 from metadeblur.reblur.fitting import Item, NetworkReblurrer, ReblurStage, ReblurUpdates
+from metadeblur.reblur.weights import load_reblurrer
 from metadeblur.system.record import machine, versions, write_whole
 
 STAGES = ("choose the support set", "step of the reblurrer", "make a pair", "step of the deblurrer")

@@ -3,10 +3,10 @@
 Run:  python benchmarks/memory_long_video.py [--frames 18000] [--width 1280] [--height 720] [--limit 2048]
 
 The input is made on the spot: a picture that moves, a cut every 1,500 frames, and a sound track. The measured part is
-:func:`metadeblur.pipeline.run.restore_file` as the command calls it, with the default encoder, without adapting and without
-the guard, which would return such frames untouched. It runs in a process of its own, so that making the input does not
-count. Its resident memory is printed as it goes; memory that grows with the number of frames would show as a rising
-column. Ends with exit code 1 where the peak is above the limit or the output does not have all frames.
+:func:`metadeblur.pipeline.run.restore_file` as the command calls it, with the default encoder, without adapting and
+without the guard, which would return such frames untouched. It runs in a process of its own, so that making the input
+does not count. Its resident memory is printed as it goes; memory that grows with the number of frames would show as a
+rising column. Ends with exit code 1 where the peak is above the limit or the output does not have all frames.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ from metadeblur.imaging.quality import psnr
 from metadeblur.models.cdvd_tsp import CDVDTSP, temporal_sharpness, warp
 from metadeblur.models.registry import ARCHITECTURES, final, maxim, nafnet, recognise, restormer, traits
 from metadeblur.models.weights import installed_path
-from metadeblur.restoration.restorer import has_native_bf16
+from metadeblur.system.device import has_native_bf16
 
 
 def drawn(name: str) -> nn.Module:

@@ -52,7 +52,8 @@ from metadeblur.pipeline.outputs import Job
 from metadeblur.pipeline.run import RunSettings, restore_file
 from metadeblur.pipeline.speed import moving
 from metadeblur.restoration.prefetching import pays
-from metadeblur.restoration.restorer import Restorer, RestoreSettings, has_native_bf16
+from metadeblur.restoration.restorer import Restorer, RestoreSettings
+from metadeblur.system.device import has_native_bf16
 from metadeblur.system.memory import peak_bytes
 from metadeblur.system.record import commit, machine, plain, versions, write_whole
 from metadeblur.video import read_clip, write_clip

@@ -27,8 +27,8 @@ from metadeblur.evaluation.builtin import make_builtin
 from metadeblur.evaluation.tables import markdown
 from metadeblur.guard.judge import blend
 from metadeblur.imaging.quality import psnr
+from metadeblur.models.adapted import FusionSettings, with_fusion
 from metadeblur.models.weights import load_deblurrer
-from metadeblur.restoration.fusion import FusionSettings, with_fusion
 from metadeblur.restoration.restorer import restore
 from metadeblur.system.record import write_whole
 

@@ -26,7 +26,8 @@ from metadeblur.data.paired import read_trial
 from metadeblur.evaluation.builtin import make_builtin
 from metadeblur.imaging.pictures import side_by_side, to_uint8
 from metadeblur.imaging.quality import psnr
-from metadeblur.models.weights import load_deblurrer, load_reblurrer
+from metadeblur.models.weights import load_deblurrer
+from metadeblur.reblur.weights import load_reblurrer
 from metadeblur.restoration.restorer import restore
 
 PIECE = 112  # px, side of what is shown

@@ -20,7 +20,6 @@ import torch
 from numpy.typing import NDArray
 from paper_methods import adaptation
 
-from metadeblur.adaptation.places import Place, real_blurred
 from metadeblur.adaptation.stages import adapt
 from metadeblur.clip import PairedClip
 from metadeblur.data.paired import read_trial
@@ -29,6 +28,7 @@ from metadeblur.imaging.pictures import encode_jpeg, heat_map, side_by_side, to_
 from metadeblur.imaging.quality import psnr
 from metadeblur.imaging.sharpness import self_shift_map
 from metadeblur.models.weights import load_deblurrer
+from metadeblur.reblur.place import Place, real_blurred
 from metadeblur.restoration.restorer import restore
 from metadeblur.system.record import write_whole
 

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from metadeblur.adaptation.places import Place, choose_support, place_window
+from metadeblur.adaptation.places import choose_support
 from metadeblur.adaptation.stages import AdaptSettings, Pair, adapt, fit_network, make_pairs, preset
 from metadeblur.clip import Clip, PairedClip
 from metadeblur.data.layouts import Benchmark, open_benchmark
@@ -39,10 +39,12 @@ from metadeblur.evaluation.tables import markdown
 from metadeblur.imaging.quality import psnr
 from metadeblur.imaging.sharpness import self_shift_score
 from metadeblur.models.registry import traits
-from metadeblur.models.weights import load_deblurrer, load_reblurrer, parameters_digest
+from metadeblur.models.weights import load_deblurrer, parameters_digest
 from metadeblur.reblur import Reblurrer
 from metadeblur.reblur.fitting import NetworkReblurrer, ReblurUpdates, collect
 from metadeblur.reblur.flow import fit_flow_reblurrer
+from metadeblur.reblur.place import Place, place_window
+from metadeblur.reblur.weights import load_reblurrer
 from metadeblur.restoration.restorer import restore
 from metadeblur.system.record import machine, plain, versions, write_json
 

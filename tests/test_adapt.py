@@ -11,7 +11,6 @@ from torch import nn
 
 from metadeblur.adaptation import budget
 from metadeblur.adaptation.budget import LEAST_PLACES
-from metadeblur.adaptation.places import place_window
 from metadeblur.adaptation.stages import AdaptSettings, Pair, adapt, inner_update, make_pairs, preset
 from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
@@ -20,6 +19,7 @@ from metadeblur.imaging.optical_flow import window_flows
 from metadeblur.imaging.sharpness import self_shift_score
 from metadeblur.models.weights import parameters_digest
 from metadeblur.reblur.flow import fit_flow_reblurrer
+from metadeblur.reblur.place import place_window
 
 QUICK = {"pairs": 4, "steps": 6, "patch": 48, "batch": 2, "precision": "fp32"}
 

@@ -16,9 +16,10 @@ from metadeblur.errors import MetadeblurError
 from metadeblur.evaluation.builtin import make_builtin
 from metadeblur.guard.judge import judge_fusion
 from metadeblur.imaging.quality import psnr
+from metadeblur.models.adapted import FusionSettings, fusion_of, with_fusion
 from metadeblur.models.weights import load_deblurrer, save_deblurrer
 from metadeblur.restoration.back_projection import BackProjectionSettings, back_project
-from metadeblur.restoration.fusion import FusionSettings, fuse_frames, fusion_of, with_fusion
+from metadeblur.restoration.fusion import fuse_frames
 from test_fusion import Lighten, texture
 
 STEP = 5  # px a frame interval, to the right

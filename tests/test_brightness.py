@@ -15,8 +15,9 @@ from metadeblur.guard.judge import GuardSettings
 from metadeblur.guard.votes import choose_samples
 from metadeblur.imaging.brightness import Neighbours, changes, match, small_frame
 from metadeblur.imaging.motion import ClipMotion
+from metadeblur.models.adapted import FusionSettings
 from metadeblur.models.weights import load_deblurrer
-from metadeblur.restoration.fusion import FusionSettings, fuse_frames
+from metadeblur.restoration.fusion import fuse_frames
 from metadeblur.restoration.restorer import Restorer, restore
 
 HEIGHT, WIDTH = 96, 128

@@ -19,8 +19,9 @@ from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
 from metadeblur.guard.judge import Verdict, judge_fusion
 from metadeblur.imaging.quality import psnr
+from metadeblur.models.adapted import FusionSettings, fusion_of, with_fusion
 from metadeblur.models.weights import load_deblurrer, save_deblurrer
-from metadeblur.restoration.fusion import FusionSettings, fuse_frames, fuse_pairs, fusion_of, with_fusion
+from metadeblur.restoration.fusion import fuse_frames, fuse_pairs
 from metadeblur.restoration.restorer import RestoreSettings, restore
 
 

@@ -14,7 +14,8 @@ from metadeblur.models.mimo_unet import MIMOUNet
 from metadeblur.models.published import PUBLISHED
 from metadeblur.models.reblurring import ReblurNetwork
 from metadeblur.models.registry import ARCHITECTURES
-from metadeblur.models.weights import checksum, imported_path, load_deblurrer, load_reblurrer, model_card
+from metadeblur.models.weights import checksum, imported_path, load_deblurrer, model_card
+from metadeblur.reblur.weights import load_reblurrer
 from published import maxim_package, small_maxim, small_networks
 
 

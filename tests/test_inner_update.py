@@ -25,7 +25,7 @@ from metadeblur.imaging.sharpness import self_shift_score
 from metadeblur.models.critic import Critic
 from metadeblur.models.forward import own_loss
 from metadeblur.models.reblurring import ReblurNetwork
-from metadeblur.models.weights import load_reblurrer, parameters_digest, save_reblurrer
+from metadeblur.models.weights import parameters_digest
 from metadeblur.reblur.fitting import (
     CriticSettings,
     NetworkReblurrer,
@@ -35,6 +35,7 @@ from metadeblur.reblur.fitting import (
     fit_stage,
 )
 from metadeblur.reblur.flow import FlowReblurrer
+from metadeblur.reblur.weights import load_reblurrer, save_reblurrer
 from metadeblur.system.record import plain
 
 

@@ -16,8 +16,9 @@ from metadeblur.errors import MetadeblurError
 from metadeblur.models.critic import Critic
 from metadeblur.models.lite import Lite
 from metadeblur.models.reblurring import ReblurNetwork
-from metadeblur.models.weights import load_deblurrer, load_reblurrer, parameters_digest, save_deblurrer, save_reblurrer
+from metadeblur.models.weights import load_deblurrer, parameters_digest, save_deblurrer
 from metadeblur.reblur.fitting import NetworkReblurrer, ReblurStage
+from metadeblur.reblur.weights import load_reblurrer, save_reblurrer
 from metadeblur.training import meta
 from metadeblur.training.loop import LoopSettings
 from metadeblur.training.meta import MetaTrainee, MetaTraining, train_meta

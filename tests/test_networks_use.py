@@ -11,7 +11,6 @@ from torch.nn import functional as F
 import metadeblur as md
 from journey import QUICK, decoded, run, shaky
 from media import make_video
-from metadeblur.adaptation.places import Place, place_window
 from metadeblur.adaptation.stages import AdaptSettings, Pair, inner_update, make_pairs
 from metadeblur.guard.judge import blend
 from metadeblur.models.cdvd_tsp import CDVDTSP, cost_volume, temporal_sharpness, warp
@@ -22,6 +21,7 @@ from metadeblur.models.mprnet import MPRNet
 from metadeblur.models.nafnet import Block, NAFNet, WindowMean
 from metadeblur.models.registry import ARCHITECTURES, final, outputs, recognise, traits
 from metadeblur.models.restormer import Restormer
+from metadeblur.reblur.place import Place, place_window
 from metadeblur.restoration.restorer import RestoreSettings
 
 SMALL = {

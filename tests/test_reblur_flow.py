@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from metadeblur.adaptation.places import Place
 from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
 from metadeblur.imaging.linear_light import RESPONSES, to_display, to_linear
@@ -20,6 +19,7 @@ from metadeblur.imaging.noise import draw_noise, estimate_noise
 from metadeblur.imaging.optical_flow import dense_flow
 from metadeblur.reblur.exposure import estimate_exposure
 from metadeblur.reblur.flow import FlowSettings, blur_patch, fit_flow_reblurrer
+from metadeblur.reblur.place import Place
 
 
 def seeded(seed: int = 0) -> torch.Generator:

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from metadeblur.adaptation.places import Place
 from metadeblur.adaptation.stages import make_pairs
 from metadeblur.adaptation.targets import SMALLER, Sharpener
 from metadeblur.clip import Clip
 from metadeblur.imaging.linear_light import to_display, to_linear
 from metadeblur.imaging.sharpness import self_shift_score
 from metadeblur.reblur.flow import FlowSettings, fit_flow_reblurrer
+from metadeblur.reblur.place import Place
 
 VELOCITY = (6.0, -3.0)  # px a frame
 

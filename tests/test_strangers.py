@@ -26,7 +26,8 @@ from metadeblur.models.lite import Lite
 from metadeblur.models.mimo_unet import MIMOUNet
 from metadeblur.models.reblurring import ReblurNetwork
 from metadeblur.models.registry import ARCHITECTURES
-from metadeblur.models.weights import FOLDER_VARIABLE, imported_path, load_deblurrer, load_reblurrer, read_any
+from metadeblur.models.weights import FOLDER_VARIABLE, imported_path, load_deblurrer, read_any
+from metadeblur.reblur.weights import load_reblurrer
 from metadeblur.training.deblur import DeblurTrainee
 from metadeblur.training.loop import LoopSettings, run
 from published import maxim_package, small_maxim, small_networks

@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from metadeblur.adaptation.places import MINIMUM_FRAMES, Place, SupportSet, choose_support, place_window, real_blurred
+from metadeblur.adaptation.places import MINIMUM_FRAMES, SupportSet, choose_support
 from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
 from metadeblur.imaging.quality import psnr
 from metadeblur.imaging.sharpness import self_shift_score
+from metadeblur.reblur.place import Place, place_window, real_blurred
 
 
 def seeded(seed: int = 0) -> torch.Generator:

@@ -15,8 +15,9 @@ import torch
 from metadeblur.data.layouts import plain_clips
 from metadeblur.data.windows import Ahead, WindowSampler
 from metadeblur.errors import MetadeblurError
-from metadeblur.models.weights import load_reblurrer, parameters_digest
+from metadeblur.models.weights import parameters_digest
 from metadeblur.reblur.fitting import CriticSettings, NetworkReblurrer
+from metadeblur.reblur.weights import load_reblurrer
 from metadeblur.training.loop import LoopSettings, rate
 from metadeblur.training.reblur import ReblurTrainee, ReblurTraining, new_network, train_reblur
 from metadeblur.training.workers import Workers

@@ -15,11 +15,11 @@ from metadeblur.models.weights import (
     built_in_path,
     checksum,
     load_deblurrer,
-    load_reblurrer,
     model_card,
     parameters_digest,
     save_deblurrer,
 )
+from metadeblur.reblur.weights import load_reblurrer
 
 SMALL = {"channels": (8, 16), "encoder": (1, 1), "decoder": (1,), "fold": 2}
 

@@ -18,8 +18,9 @@ from metadeblur.errors import MetadeblurError
 from metadeblur.models.critic import Critic
 from metadeblur.models.lite import Lite
 from metadeblur.models.reblurring import ReblurNetwork
-from metadeblur.models.weights import load_reblurrer, save_deblurrer, save_reblurrer
+from metadeblur.models.weights import save_deblurrer
 from metadeblur.reblur.fitting import NetworkReblurrer
+from metadeblur.reblur.weights import load_reblurrer, save_reblurrer
 from metadeblur.training import deblur
 from metadeblur.training.loop import LoopSettings, run
 from metadeblur.training.workers import Workers, join

@@ -9,13 +9,12 @@
 (6, True)
 """
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from metadeblur.adaptation.stages import AdaptSettings, Outcome, adapt
+    from metadeblur.adaptation.settings import AdaptSettings
+    from metadeblur.adaptation.stages import Outcome, adapt
     from metadeblur.clip import Clip, PairedClip
     from metadeblur.errors import MetadeblurError
     from metadeblur.models.deblurrer import Deblurrer
@@ -42,36 +41,31 @@ __all__ = [
     "write_clip",
 ]
 
-_ROOMS = {
-    "AdaptSettings": "adapt",
+_HOMES = {
+    "AdaptSettings": "adaptation.settings",
     "Clip": "clip",
-    "Deblurrer": "deblurrer",
+    "Deblurrer": "models.deblurrer",
     "EncodeSettings": "video",
     "MetadeblurError": "errors",
-    "Outcome": "adapt",
+    "Outcome": "adaptation.stages",
     "PairedClip": "clip",
-    "RestoreSettings": "restore",
-    "adapt": "adapt",
-    "load_deblurrer": "weights",
+    "RestoreSettings": "restoration.restorer",
+    "adapt": "adaptation.stages",
+    "load_deblurrer": "models.weights",
     "read_clip": "video",
-    "restore": "restore",
-    "save_deblurrer": "weights",
+    "restore": "restoration.restorer",
+    "save_deblurrer": "models.weights",
     "write_clip": "video",
 }
 
 
-class _Package(ModuleType):
-    """Fetches the public names when they are used, so that ``metadeblur --help`` need not wait for PyTorch.
-
-    A module ``__getattr__`` would not do: importing the room ``metadeblur.adaptation.stages`` puts the room in the place of the
-    function of the same name.
-    """
-
-    def __getattribute__(self, name: str) -> Any:
-        room = _ROOMS.get(name)
-        if room is None:
-            return super().__getattribute__(name)
-        return getattr(import_module(f"metadeblur.{room}"), name)
+def __getattr__(name: str) -> Any:
+    """Fetch a public name when it is first used, so that ``metadeblur --help`` need not wait for PyTorch (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"metadeblur.{_HOMES[name]}"), name)
+    return value
 
 
-sys.modules[__name__].__class__ = _Package
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from metadeblur.adaptation.places import Place
+from metadeblur.reblur.place import Place
 
 Made = TypeVar("Made")
 

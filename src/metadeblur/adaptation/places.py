@@ -19,8 +19,8 @@ from torch import Tensor
 
 from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
-from metadeblur.imaging.brightness import matched_window
 from metadeblur.imaging.sharpness import Indices, box_sums, score_frame
+from metadeblur.reblur.place import Place
 from metadeblur.system.names import counted
 
 Method = Literal["guided", "random"]
@@ -41,25 +41,6 @@ _OVERLAP_COST = 0.067  # of a place's merit, for each wholly overlapping place o
 
 _Floats = npt.NDArray[np.float64]
 _Mask = npt.NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class Place:
-    """A square patch of the clip and what its co-located patches are like."""
-
-    frame: int  # the sharpest frame here: the pseudo-sharp patch
-    top: int  # first row, px
-    left: int  # first column, px
-    size: int  # side, px
-    score: float  # self-shift score of the pseudo-sharp patch, dB
-    blurred_frame: int  # the most blurred frame here: the real blurred sample
-    blurred_score: float  # its self-shift score, dB
-    shrunk: bool = False  # whether what lies around is to be shrunk, and sharper by that
-
-    @property
-    def gap(self) -> float:
-        """By how much the sharpest frame stands out from the most blurred one, dB."""
-        return self.blurred_score - self.score
 
 
 def too_few(frames: int) -> str:
@@ -186,33 +167,6 @@ def choose_support(
         patch=size,
         frame_scores=tuple(float(score) for score in survey.scores.mean(1)),
     )
-
-
-def place_window(clip: Clip, place: Place, frames: int = 5) -> Tensor:
-    """Co-located patches of the frames around the pseudo-sharp one, which is in the middle.
-
-    Args:
-        clip: the clip that the place was chosen in.
-        place: where.
-        frames: N, odd.
-
-    Returns:
-        (N, 3, P, P), float32 in [0, 1]; clip ends repeat the end frame, neighbours have the centre's brightness.
-
-    Raises:
-        MetadeblurError: an even number of frames.
-    """
-    return _crop(matched_window(clip.window(place.frame, frames)), place).clone()
-
-
-def real_blurred(clip: Clip, place: Place) -> Tensor:
-    """The most blurred of the co-located patches (3, P, P): the critic's real sample (paper, section 3.2)."""
-    return _crop(clip[place.blurred_frame], place).clone()
-
-
-def _crop(frames: Tensor, place: Place) -> Tensor:
-    """The place's pixels of frames (..., 3, H, W)."""
-    return frames[..., place.top : place.top + place.size, place.left : place.left + place.size]
 
 
 def _check_settings(pairs: int, held_out: float, method: str, candidates: int) -> None:

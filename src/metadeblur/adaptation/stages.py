@@ -5,8 +5,8 @@ patches of the clip are reblurred with the clip's own kind of blur, and the debl
 pairs with its own loss. The blur comes from the clip's optical flow, or from the paper's reblurring network, which is
 fitted to the clip first (:mod:`metadeblur.reblur.fitting`). Nothing here takes sharp frames: there is no way to hand it
 any. Beyond the paper, the clip's frames also help each other once restored, and what they leave unexplained of the
-blurred ones corrects them (:mod:`metadeblur.restoration.fusion`): the adapted model carries the wish, and whoever restores the clip
-with it does so.
+blurred ones corrects them (:mod:`metadeblur.restoration.fusion`): the adapted model carries the wish, and whoever
+restores the clip with it does so.
 """
 
 from __future__ import annotations
@@ -21,21 +21,22 @@ import torch
 from torch import nn
 
 from metadeblur.adaptation.budget import Budget
-from metadeblur.adaptation.places import MINIMUM_FRAMES, Place, SupportSet, choose_support, place_window, too_few
+from metadeblur.adaptation.places import MINIMUM_FRAMES, SupportSet, choose_support, too_few
 from metadeblur.adaptation.settings import AdaptSettings, preset
 from metadeblur.adaptation.steps import Moved, Pair, Progress, inner_update
-from metadeblur.adaptation.targets import Sharpener, Shrunk
+from metadeblur.adaptation.targets import Sharpener
 from metadeblur.clip import Clip
 from metadeblur.guard.judge import Reason, blend, judge, judge_fusion, look_before, sharp_at_times
 from metadeblur.guard.learnable import nothing_to_learn
+from metadeblur.models.adapted import FusionSettings, fusion_of, with_fusion
 from metadeblur.models.forward import frozen, uses_bf16
 from metadeblur.models.registry import Loss, traits
-from metadeblur.models.weights import load_reblurrer
 from metadeblur.reblur import Reblurrer
 from metadeblur.reblur.fitting import Item, NetworkReblurrer, ReblurStage, collect, fit_stage
 from metadeblur.reblur.flow import FlowReblurrer, fit_flow_reblurrer
-from metadeblur.restoration.fusion import FusionSettings, fusion_of, with_fusion
-from metadeblur.restoration.restorer import choose_device
+from metadeblur.reblur.place import Place, Shrunk, place_window
+from metadeblur.reblur.weights import load_reblurrer
+from metadeblur.system.device import choose_device
 from metadeblur.system.memory import Costs
 
 __all__ = [

@@ -12,28 +12,13 @@ from dataclasses import dataclass, replace
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from metadeblur.adaptation.places import Place
 from metadeblur.clip import Clip
 from metadeblur.models.registry import traits
+from metadeblur.reblur.place import Place, Shrunk
 from metadeblur.restoration.restorer import Restorer, whole_frames
 
 MARGIN = 64  # px around a patch that are restored too: blur carries their light into it
 SMALLER = 2.0  # how many times smaller things are shown at most; what fits into the frame where the patch is large
-
-
-@dataclass(frozen=True)
-class Shrunk:
-    """A part of a frame, restored and shrunk, and a patch in it."""
-
-    picture: Tensor  # (3, h, w), the patch with what lies around it
-    place: Place  # of the patch in ``picture``
-    region: Place  # what the patch shows, in the frame
-
-    @property
-    def patch(self) -> Tensor:
-        """The patch (3, P, P)."""
-        place = self.place
-        return self.picture[:, place.top : place.top + place.size, place.left : place.left + place.size]
 
 
 class Sharpener:

@@ -40,7 +40,7 @@ class _Training:
 
     def chosen_device(self, name: str, clips: tuple[str, ...]) -> str:
         """The device's kind, once there is something to train on."""
-        from metadeblur.restoration.restorer import choose_device
+        from metadeblur.system.device import choose_device
 
         if not clips:
             raise UsageError(f"train {name} needs folders of paired clips: --clips DIR (metadeblur synth makes them)")

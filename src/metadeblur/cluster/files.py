@@ -18,13 +18,12 @@ from uuid import uuid4
 
 from metadeblur.cluster.connection import folder_of
 from metadeblur.system.identity import identify_files
-from metadeblur.system.scratch import sweep, using
+from metadeblur.system.scratch import DELIVERY, sweep, using
 
 if TYPE_CHECKING:
     from ray import ObjectRef
 
 CHUNK_BYTES = 32 << 20  # of a file that travel at once
-_DELIVERY = ".work-"
 
 Move: TypeAlias = Callable[[Path], Path]
 """Where a file of the driver's is on this machine."""
@@ -137,17 +136,11 @@ def files_in(folder: Path) -> list[str]:
 @contextmanager
 def delivery(into: Path) -> Iterator[Path]:
     """The driver's folder for the results of one piece of work, inside of where they belong; removed in the end."""
-    folder = into / f"{_DELIVERY}{uuid4().hex}"
+    folder = into / f"{DELIVERY}{uuid4().hex}"
     folder.mkdir()
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def remove_deliveries(into: Path) -> None:
-    """Remove what a driver that was killed has left; nobody else may work with the folder."""
-    for folder in into.glob(f"{_DELIVERY}*"):
         shutil.rmtree(folder, ignore_errors=True)
 
 

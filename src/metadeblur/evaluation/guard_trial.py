@@ -16,9 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from metadeblur.adaptation.places import Place, choose_support
+from metadeblur.adaptation.places import choose_support
 from metadeblur.adaptation.stages import AdaptSettings, Outcome, Pair, adapt, make_pairs
-from metadeblur.adaptation.targets import Shrunk
 from metadeblur.clip import Clip
 from metadeblur.data.layouts import Benchmark
 from metadeblur.data.paired import read_trial
@@ -31,6 +30,7 @@ from metadeblur.imaging.motion import ClipMotion, MotionField
 from metadeblur.models.weights import parameters_digest
 from metadeblur.reblur import Reblurrer
 from metadeblur.reblur.flow import FlowReblurrer, fit_flow_reblurrer
+from metadeblur.reblur.place import Place, Shrunk
 from metadeblur.restoration.restorer import RestoreSettings
 from metadeblur.system.record import plain
 

@@ -13,7 +13,6 @@ from typing import Any
 
 from torch import nn
 
-from metadeblur.adaptation.places import Place
 from metadeblur.adaptation.stages import (
     AdaptSettings,
     Outcome,
@@ -30,6 +29,7 @@ from metadeblur.errors import MetadeblurError
 from metadeblur.evaluation.pair_sources import aligned_neighbours, mixed, self_reconstruction
 from metadeblur.models.registry import traits
 from metadeblur.reblur import Reblurrer
+from metadeblur.reblur.place import Place
 
 
 @dataclass(frozen=True)

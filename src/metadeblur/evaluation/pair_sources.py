@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from metadeblur.adaptation.places import Place
 from metadeblur.adaptation.stages import Pair, PairSource
 from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
@@ -25,6 +24,7 @@ from metadeblur.imaging.sharpness import self_shift_score
 from metadeblur.reblur import Reblurrer
 from metadeblur.reblur.fitting import NetworkReblurrer
 from metadeblur.reblur.flow import FlowReblurrer, Spot, paths
+from metadeblur.reblur.place import Place
 
 _MARGIN = 64  # px around a patch that flow may look at
 _LEAST_TRUSTED = 0.5  # share of a patch whose flow must agree forwards and backwards

@@ -13,7 +13,6 @@ from typing import Any
 
 from torch import nn
 
-from metadeblur.cluster.files import remove_deliveries
 from metadeblur.data.layouts import Benchmark, ClipFolder, open_benchmark
 from metadeblur.data.paired import read_trial
 from metadeblur.errors import MetadeblurError
@@ -27,6 +26,7 @@ from metadeblur.system.files import filling
 from metadeblur.system.identity import identify_files
 from metadeblur.system.locks import beside
 from metadeblur.system.record import machine, plain, versions, write_json
+from metadeblur.system.scratch import remove_deliveries
 
 __all__ = [
     "EvaluateSettings",

@@ -24,10 +24,10 @@ from metadeblur.evaluation.rows import Focus, Ledger, choose_focus, keep_picture
 from metadeblur.evaluation.settings import EvaluateSettings, meta_files
 from metadeblur.evaluation.summary import FIGURES
 from metadeblur.guard.judge import sharp_already
+from metadeblur.models.adapted import FusionSettings, fusion_of, with_fusion
 from metadeblur.models.registry import traits
 from metadeblur.models.weights import load_deblurrer
 from metadeblur.pipeline.console import stopwatch
-from metadeblur.restoration.fusion import FusionSettings, fusion_of, with_fusion
 from metadeblur.system.record import peak_memory_mb, plain
 
 FRAMES = ("psnr", "ssim")  # figures that are kept frame by frame

@@ -24,8 +24,9 @@ from metadeblur.guard.blurriness import blurriness
 from metadeblur.guard.votes import FUSION_VOTES, VOTES, Kind, Sample, Vote, choose_samples, compare, look_at
 from metadeblur.imaging.quality import psnr
 from metadeblur.limits import Count, Pixels, Within, check
+from metadeblur.models.adapted import FusionSettings
 from metadeblur.models.registry import traits
-from metadeblur.restoration.fusion import FusionSettings, fuse_frames
+from metadeblur.restoration.fusion import fuse_frames
 from metadeblur.restoration.restorer import whole_frames
 
 # The four limits below were set by looking at 10 sharp and 9 blurred clips; the ranges are of those same clips, so they
@@ -292,9 +293,9 @@ def _tensors(net: nn.Module) -> list[tuple[str, Tensor]]:
 def sharp_already(clip: Clip) -> Reason | None:
     """Whether a clip needs no deblurring at all.
 
-    The figures of :mod:`metadeblur.guard.blurriness` must all say so: of the clip's worst frames as a whole and against its
-    best ones, and of what moves, along the motion and against across it. A blurred clip taken for sharp would come back
-    unrestored, so the limits lie on the careful side.
+    The figures of :mod:`metadeblur.guard.blurriness` must all say so: of the clip's worst frames as a whole and against
+    its best ones, and of what moves, along the motion and against across it. A blurred clip taken for sharp would come
+    back unrestored, so the limits lie on the careful side.
 
     Args:
         clip: the clip.

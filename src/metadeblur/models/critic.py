@@ -2,9 +2,10 @@
 
 "Meta Transferring for Deblurring" (Liu et al., BMVC 2022), section 3.2, says no more than GAN. As in its release this
 is a Wasserstein critic (Arjovsky et al., 2017) whose weights are clipped after every step, before the generator's term
-is taken (FIDELITY 7; the losses are in :mod:`metadeblur.models.losses`); kind of loss, clip and optimiser are settings. It
-sees the made patch as it is, not clamped to [0, 1]. The inner update weights the generator's term by 1 beside 0.01 of
-the cycle term (FIDELITY 6), and shows as the real sample a co-located patch with a high self-shift score (FIDELITY 5).
+is taken (FIDELITY 7; the losses are in :mod:`metadeblur.models.losses`); kind of loss, clip and optimiser are settings.
+It sees the made patch as it is, not clamped to [0, 1]. The inner update weights the generator's term by 1 beside 0.01
+of the cycle term (FIDELITY 6), and shows as the real sample a co-located patch with a high self-shift score (FIDELITY
+5).
 
 :class:`Critic` is small, takes any size and is trained here. :class:`VGGCritic` has the shape and the names of a VGG19
 with one output, for published critic checkpoints; nothing is ever downloaded for it.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from metadeblur.imaging.tiles import pad_to_multiple
 from metadeblur.models.registry import Loss, final, outputs, traits
-from metadeblur.restoration.restorer import has_native_bf16
+from metadeblur.system.device import has_native_bf16
 
 
 def own_loss(net: nn.Module, blurred: Tensor, sharp: Tensor, loss: Loss | None = None, *, bf16: bool = False) -> Tensor:

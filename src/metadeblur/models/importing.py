@@ -22,8 +22,8 @@ from metadeblur.models.weights import (
     checksum,
     imported_path,
     installed_path,
-    load_reblurrer,
     read_any,
+    read_reblurrer,
     read_weights,
     save_deblurrer,
 )
@@ -146,7 +146,7 @@ def fault(name: str, path: Path | None = None) -> str:
         return f"its checksum is {checksum(path)[:16]}, its card says {str(card.get('sha256') or 'nothing')[:16]}"
     try:
         if name in BUILT_IN_REBLURRERS and path != imported_path(name):
-            load_reblurrer(path)
+            read_reblurrer(path)
             return ""
         weights, _ = read_weights(path)
         build = target(name).build if name in PUBLISHED else ARCHITECTURES[VARIANTS.get(name, name)].build

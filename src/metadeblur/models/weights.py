@@ -17,19 +17,19 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from metadeblur.errors import MetadeblurError
+from metadeblur.models.adapted import FusionSettings, fusion_of, with_fusion
 from metadeblur.models.building import Misfit, built, check_indices, check_values, no_larger_than
 from metadeblur.models.deblurrer import Deblurrer, from_spandrel, has_spandrel
 from metadeblur.models.formats.checkpoints import Checkpoint, beginning, read_checkpoint
 from metadeblur.models.formats.safetensors_files import is_safetensors, read_safetensors
 from metadeblur.models.published import PUBLISHED
 from metadeblur.models.registry import ARCHITECTURES, recognise
-from metadeblur.restoration.fusion import FusionSettings, fusion_of, with_fusion
 from metadeblur.system.files import whole
 from metadeblur.system.names import shown
 from metadeblur.system.plain_files import check_plain, read_object
 
 if TYPE_CHECKING:
-    from metadeblur.reblur.fitting import NetworkReblurrer
+    pass
 
 BUILT_IN = ("lite", "lite-meta")
 BUILT_IN_REBLURRERS = ("reblurrer", "reblurrer-meta")
@@ -171,7 +171,7 @@ def _from_spandrel(path: Path, weights: dict[str, Tensor]) -> nn.Module:
         raise MetadeblurError(f"{path}: its tensors make no network: {error}") from error
 
 
-def load_reblurrer(source: str | Path = "") -> NetworkReblurrer:
+def read_reblurrer(source: str | Path = "") -> tuple[nn.Module, nn.Module | None]:
     """The paper's reblurring network with its critic, in evaluation mode, float32.
 
     Args:
@@ -183,7 +183,6 @@ def load_reblurrer(source: str | Path = "") -> NetworkReblurrer:
     """
     from metadeblur.models.critic import critic_from_weights
     from metadeblur.models.reblurring import ReblurNetwork
-    from metadeblur.reblur.fitting import NetworkReblurrer
 
     path = reblurrer_path(source)
     if source and os.path.lexists(path):
@@ -204,11 +203,11 @@ def load_reblurrer(source: str | Path = "") -> NetworkReblurrer:
         judge = built(critic_from_weights, critic) if critic else None
     except Misfit as error:
         raise MetadeblurError(f"{path}: not the weights of a reblurring network and its critic ({error})") from error
-    return NetworkReblurrer(made.float().eval(), judge.eval() if judge is not None else None)
+    return made.float().eval(), judge.eval() if judge is not None else None
 
 
 def reblurrer_path(source: str | Path = "") -> Path:
-    """The weight file that :func:`load_reblurrer` reads for a source, whether it is there or not."""
+    """The weight file that :func:`read_reblurrer` reads for a source, whether it is there or not."""
     if str(source) in BUILT_IN_REBLURRERS and not Path(source).is_file():
         return built_in_path(str(source))
     if source:
@@ -217,24 +216,13 @@ def reblurrer_path(source: str | Path = "") -> Path:
     return imported if imported.is_file() else built_in_path("reblurrer")
 
 
-def save_reblurrer(reblurrer: NetworkReblurrer, path: Path, metadata: dict[str, str], *, half: bool = False) -> None:
-    """Write a reblurring network and its critic into one safetensors file; ``half`` stores float16.
-
-    Raises:
-        MetadeblurError: the file cannot be written.
-    """
-    parts = {"reblurrer": reblurrer.network} | ({"critic": reblurrer.critic} if reblurrer.critic is not None else {})
-    about = {"architecture": "reblurrer", "order": str(getattr(reblurrer.network, "order", "own"))}
-    save_deblurrer(nn.ModuleDict(parts), path, about | metadata, half=half)
-
-
 def save_deblurrer(
     net: nn.Module, path: str | Path, metadata: dict[str, str] | None = None, *, half: bool = False
 ) -> None:
     """Write a network's weights as safetensors, under a temporary name first; ``half`` stores float16.
 
-    Of a :class:`~metadeblur.models.deblurrer.Deblurrer` the weights of the network inside are written. The file also says
-    whether frames that the network restores are to be fused (:mod:`metadeblur.restoration.fusion`).
+    Of a :class:`~metadeblur.models.deblurrer.Deblurrer` the weights of the network inside are written. The file also
+    says whether frames that the network restores are to be fused (:mod:`metadeblur.restoration.fusion`).
 
     Raises:
         MetadeblurError: the file cannot be written.

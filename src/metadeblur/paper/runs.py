@@ -22,11 +22,12 @@ from metadeblur.errors import MetadeblurError
 from metadeblur.evaluation.builtin import make_builtin
 from metadeblur.evaluation.protocol import EvaluateSettings, evaluate
 from metadeblur.limits import CountOrNone, Crop, Pairs, Patch, Processes, Steps, Within, check
-from metadeblur.models.weights import load_deblurrer, load_reblurrer
+from metadeblur.models.weights import load_deblurrer
 from metadeblur.paper.numbers import DATASETS, NETWORKS, PARTS, SSIM
 from metadeblur.pipeline.console import in_words
 from metadeblur.pipeline.time_left import Range, Work, expected, rough_costs
 from metadeblur.reblur.fitting import ReblurLosses
+from metadeblur.reblur.weights import load_reblurrer
 from metadeblur.restoration.restorer import Restorer, RestoreSettings
 
 BUILT_IN = "builtin"

@@ -19,7 +19,7 @@ from metadeblur.models.importing import fault, remedy
 from metadeblur.models.weights import expected, imported_path, installed_path
 from metadeblur.pipeline.catalogue import names
 from metadeblur.pipeline.speed import SIZES, Speed, coding_seconds, measure
-from metadeblur.restoration.restorer import choose_device, has_native_bf16
+from metadeblur.system.device import choose_device, has_native_bf16
 from metadeblur.system.memory import available_bytes
 from metadeblur.system.record import machine, usable_cpus, versions
 from metadeblur.video.encoding import encoders

@@ -15,6 +15,7 @@ from metadeblur import __version__
 from metadeblur.adaptation.places import MINIMUM_FRAMES, MINIMUM_PATCH
 from metadeblur.adaptation.stages import AdaptSettings
 from metadeblur.limits import Seconds, check
+from metadeblur.models.adapted import fusion_of
 from metadeblur.models.weights import parameters_digest
 from metadeblur.pipeline.claims import Reads, hold_outputs
 from metadeblur.pipeline.console import Bar, Talk, stopwatch
@@ -27,8 +28,8 @@ from metadeblur.pipeline.shot import EachFrame, Film, decide_shot, restore_shot,
 from metadeblur.pipeline.time_left import Forecast, Work, measured_costs
 from metadeblur.report.page import ShotStory, write_report
 from metadeblur.report.shot_pictures import PICTURES, read_story
-from metadeblur.restoration.fusion import fusion_of
-from metadeblur.restoration.restorer import RestoreSettings, choose_device
+from metadeblur.restoration.restorer import RestoreSettings
+from metadeblur.system.device import choose_device
 from metadeblur.system.identity import InputChanged
 from metadeblur.system.interrupts import undisturbed
 from metadeblur.system.record import machine, peak_memory_mb, plain, versions

@@ -16,11 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from metadeblur.adaptation.stages import AdaptSettings
+from metadeblur.models.adapted import FusionSettings
 from metadeblur.models.registry import final, traits
 from metadeblur.pipeline.console import Talk, in_words
 from metadeblur.pipeline.speed import quickest
-from metadeblur.restoration.fusion import FusionSettings
-from metadeblur.restoration.restorer import Restorer, choose_device, has_native_bf16
+from metadeblur.restoration.restorer import Restorer
+from metadeblur.system.device import choose_device, has_native_bf16
 from metadeblur.system.names import counted
 
 Piece: TypeAlias = Literal["fit", "step", "guard", "frame"]

@@ -10,7 +10,7 @@ from torch import Tensor
 from metadeblur.clip import Clip
 
 if TYPE_CHECKING:
-    from metadeblur.adaptation.places import Place
+    from metadeblur.reblur.place import Place
 
 
 class Reblurrer(Protocol):

@@ -19,7 +19,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from metadeblur.adaptation.places import Place, place_window, real_blurred
 from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
 from metadeblur.limits import Count, Rate, Weight, check
@@ -27,6 +26,7 @@ from metadeblur.models.critic import CriticOptimizer, clip_weights, critic_optim
 from metadeblur.models.forward import frozen, own_loss, trainable
 from metadeblur.models.losses import AdversarialKind, critic_loss, cycle, generator_loss
 from metadeblur.models.registry import Loss, traits
+from metadeblur.reblur.place import Place, place_window, real_blurred
 
 Terms = dict[str, float]
 ReblurLosses = Literal["both", "gan", "cycle", "none"]

@@ -25,8 +25,7 @@ from metadeblur.limits import RISING, Count, CountOrNone, Pixels, Share, Within,
 from metadeblur.reblur.exposure import LONGEST, ExposureEstimate, estimate_exposure
 
 if TYPE_CHECKING:
-    from metadeblur.adaptation.places import Place
-    from metadeblur.adaptation.targets import Shrunk
+    from metadeblur.reblur.place import Place, Shrunk
 
 Array = NDArray[Any]
 

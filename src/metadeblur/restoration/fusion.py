@@ -7,7 +7,8 @@ and only where it agrees. Aligning frames and weighting them by their local shar
 "Video Deblurring for Hand-held Cameras Using Patch-based Synthesis" (SIGGRAPH 2012); here it follows a network, and how
 far a neighbour may differ comes from how much the network itself had to change the frame at that place. Where the
 clip's exposure is known, restored frames are corrected until they explain the blurred ones better
-(:mod:`metadeblur.restoration.back_projection`), each alone first, so that every neighbour has its own to tell, and again once fused.
+(:mod:`metadeblur.restoration.back_projection`), each alone first, so that every neighbour has its own to tell, and
+again once fused.
 """
 
 from __future__ import annotations
@@ -16,19 +17,18 @@ from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from metadeblur.imaging.brightness import Match, differs, match, small
-from metadeblur.imaging.linear_light import Response
 from metadeblur.imaging.motion import parabola, steady
 from metadeblur.imaging.optical_flow import dense_flow
-from metadeblur.limits import Pixels, Positive, Within, check
+from metadeblur.models.adapted import FusionSettings
 from metadeblur.restoration.back_projection import BackProjectionSettings, back_project
 
 Array = NDArray[Any]
@@ -37,48 +37,7 @@ _LEVELS = 65535.0  # restored frames wait as 16-bit numbers: half the memory, fa
 _AROUND = 8.0  # px (of the reduced picture): Gaussian over which detail and change are averaged
 _COMPARED = 2.0  # px: Gaussian over which frames are compared; finer detail differs because one of them is sharper
 _LEAST = 1e-5  # squared, keeps ratios of what is almost nothing near 1
-_ATTRIBUTE = "clip_fusion"  # where a network carries the settings; a user's network may well have a layer "fusion"
 _FAR = 1e3  # px: what the flow out of the picture is set to
-
-
-@dataclass(frozen=True)
-class FusionSettings:
-    """How neighbours are weighed; chosen on synthetic clips and on clips rendered from sharp video, never on val."""
-
-    radius: Annotated[int, Within(1, 1000)] = 5  # neighbours to each side
-    # weight of a neighbour that is just as sharp and agrees fully; the frame itself has 1
-    share: Annotated[float, Within(0, 1, above=True)] = 0.2
-    # power of the ratio of local gradient energy, neighbour's to frame's
-    detail: Annotated[float, Within(0, 100)] = 3.0
-    # power of the ratio of local change by the network, frame's to neighbour's
-    change: Annotated[float, Within(0, 100)] = 1.0
-    most: Positive = 15.0  # times its share that a better neighbour may count at most
-    floor: Positive = 0.005  # difference (of the range 0..1) that is allowed where the network changed nothing
-    allowed: Positive = 0.4  # share of what the network changed, in squares, that a neighbour may differ by
-    flow_px: Positive = 1.0  # disagreement of the flow there and the flow back at which trust has fallen to 1/e
-    pixels: Pixels = 256_000  # px: flow, weights and corrections are worked out on pictures reduced to about this
-    # frame intervals that the shutter was open; known: frames are corrected by it too
-    exposure: Annotated[float, Within(0, 2, above=True)] | None = None
-    response: Response = "srgb"  # how display values depend on light
-
-    def __post_init__(self) -> None:
-        check(self)
-
-
-def with_fusion(net: nn.Module, settings: FusionSettings | None) -> nn.Module:
-    """The network itself, marked so that whoever restores a clip with it fuses the frames; None takes the mark away.
-
-    >>> fusion_of(with_fusion(nn.Identity(), FusionSettings(radius=1))).radius
-    1
-    """
-    net.__dict__[_ATTRIBUTE] = settings
-    return net
-
-
-def fusion_of(net: nn.Module) -> FusionSettings | None:
-    """How frames that this network restored are fused; None: not at all."""
-    found = net.__dict__.get(_ATTRIBUTE)
-    return found if isinstance(found, FusionSettings) else None
 
 
 def fuse_pairs(

@@ -25,9 +25,11 @@ from metadeblur.errors import MetadeblurError
 from metadeblur.imaging.brightness import Neighbours
 from metadeblur.imaging.tiles import RAMP, pad_to_multiple, spans
 from metadeblur.limits import Tile, Within, check
+from metadeblur.models.adapted import fusion_of
 from metadeblur.models.registry import final, traits
-from metadeblur.restoration.fusion import fuse_pairs, fusion_of
+from metadeblur.restoration.fusion import fuse_pairs
 from metadeblur.restoration.prefetching import pays, prefetch
+from metadeblur.system.device import choose_device, has_native_bf16
 from metadeblur.system.memory import available_bytes, is_out_of_memory, peak_bytes
 
 SAFE_BF16_DB = 60.0
@@ -58,27 +60,6 @@ class RestoreSettings:
 
     def __post_init__(self) -> None:
         check(self)
-
-
-def choose_device(name: str) -> torch.device:
-    """The device that "auto", "cpu" or "cuda" stands for on this machine.
-
-    Raises:
-        MetadeblurError: "cuda" where there is none.
-    """
-    has_cuda = torch.cuda.is_available()
-    if name == "cuda" and not has_cuda:
-        raise MetadeblurError("device 'cuda': this machine or this PyTorch has none; use --device cpu or auto")
-    return torch.device("cuda" if has_cuda and name != "cpu" else "cpu")
-
-
-def has_native_bf16(device: torch.device) -> bool:
-    """Whether the device multiplies bf16 numbers in hardware (emulated bf16 is slower than fp32)."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    # No public question exists for the CPU; a PyTorch without these functions counts as "no".
-    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(bool(getattr(torch.cpu, name, bool)()) for name in names)
 
 
 class Restorer:
@@ -394,8 +375,8 @@ def restore_frames(restorer: Restorer, clip: Clip) -> Generator[Tensor, None, No
 def restore_pairs(restorer: Restorer, clip: Clip) -> Generator[tuple[Tensor, Tensor], None, None]:
     """As :func:`restore_frames`, with the blurred frame before each restored one: for pictures side by side.
 
-    Frames of a network that was adapted to the clip are fused with their neighbours (:mod:`metadeblur.restoration.fusion`), so the
-    first ones come when some more have been restored.
+    Frames of a network that was adapted to the clip are fused with their neighbours
+    (:mod:`metadeblur.restoration.fusion`), so the first ones come when some more have been restored.
     """
     with closing(_one_by_one(restorer, clip)) as pairs:
         if restorer.fusion is None or len(clip) == 1:

@@ -13,6 +13,7 @@ from uuid import uuid4
 from metadeblur.system.interrupts import undisturbed
 from metadeblur.system.locks import try_lock, unlock
 
+DELIVERY = ".work-"  # what names of folders begin with in which a cluster's workers leave what they made
 _PREFIX, _MARK = "metadeblur-", "in-use"
 
 
@@ -78,3 +79,9 @@ def remove_unused(folder: Path) -> None:
 
 def _is_ours(folder: Path) -> bool:
     return os.name == "nt" or folder.stat().st_uid == os.getuid()
+
+
+def remove_deliveries(into: Path) -> None:
+    """Remove what a driver that was killed has left; nobody else may work with the folder."""
+    for folder in into.glob(f"{DELIVERY}*"):
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,9 +1,9 @@
 """Meta-train a deblurrer and a reblurring network, so that a few steps on a clip help more (``metadeblur train meta``).
 
 "Meta Transferring for Deblurring" (Liu et al., BMVC 2022), section 3.4: a task is a training clip. A copy of both
-networks adapts to it as at test time, from its blurred frames alone (:func:`metadeblur.adaptation.stages.adapt`); what the adapted
-copies get wrong on the clip's true pairs moves the meta-weights (:mod:`metadeblur.training.outer`). The weights that
-count are those after the last step (FIDELITY 18).
+networks adapts to it as at test time, from its blurred frames alone (:func:`metadeblur.adaptation.stages.adapt`); what
+the adapted copies get wrong on the clip's true pairs moves the meta-weights (:mod:`metadeblur.training.outer`). The
+weights that count are those after the last step (FIDELITY 18).
 """
 
 from __future__ import annotations
@@ -230,7 +230,8 @@ def train_meta(
     Raises:
         MetadeblurError: no clips, clips too short, a setting out of range, or see :func:`metadeblur.training.loop.run`.
     """
-    from metadeblur.models.weights import load_deblurrer, load_reblurrer, save_deblurrer, save_reblurrer
+    from metadeblur.models.weights import load_deblurrer, save_deblurrer
+    from metadeblur.reblur.weights import load_reblurrer, save_reblurrer
 
     if not settings.clips:
         raise MetadeblurError("no training clips; give a folder of paired clips, for instance one that synth made")

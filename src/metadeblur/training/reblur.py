@@ -211,7 +211,7 @@ def train_reblur(
     Raises:
         MetadeblurError: no clips, a setting out of range, or see :func:`metadeblur.training.loop.run`.
     """
-    from metadeblur.models.weights import load_reblurrer, save_reblurrer
+    from metadeblur.reblur.weights import load_reblurrer, save_reblurrer
 
     if not settings.clips:
         raise MetadeblurError("no training clips; give a folder of paired clips, for instance one that synth made")

@@ -52,7 +52,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
 def load_pickled(path: Path) -> Any:
     """What ``torch.save`` wrote to a file: tensors and plain containers; nothing in it is ever run.
 
-    Its sizes are read from its headers first (:mod:`metadeblur.models.formats.torch_files`), and then ``weights_only`` reads it.
+    Its sizes are read from its headers first (:mod:`metadeblur.models.formats.torch_files`), and then ``weights_only``
+    reads it.
 
     Raises:
         MetadeblurError: no such file, damaged, too large, or more in it than tensors and plain containers.
