@@ -34,7 +34,16 @@ JOBS = {
     "plain.mkv": ["--no-adapt"],
     "folder": ["--steps", "4", "--pairs", "4", "--no-guard"],
 }
-LEFT_OUT = {"seconds", "memory", "commit", "versions", "machine", "peak", "outputs", "input"}  # what differs from run to run
+LEFT_OUT = {
+    "seconds",
+    "memory",
+    "commit",
+    "versions",
+    "machine",
+    "peak",
+    "outputs",
+    "input",
+}  # what differs from run to run
 
 
 def frames(count: int, seed: int) -> Iterator[NDArray[np.uint8]]:

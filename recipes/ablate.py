@@ -20,9 +20,9 @@ import torch
 from torch import nn
 
 from metadeblur.adaptation.stages import adapt
-from metadeblur.clip import Clip, PairedClip
+from metadeblur.clip import Clip
 from metadeblur.data.layouts import open_benchmark
-from metadeblur.data.paired import read_trial
+from metadeblur.data.paired import PairedClip, read_trial
 from metadeblur.evaluation.builtin import make_builtin
 from metadeblur.evaluation.tables import markdown
 from metadeblur.guard.judge import blend

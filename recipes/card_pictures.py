@@ -21,8 +21,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from metadeblur.adaptation.stages import adapt
-from metadeblur.clip import Clip, PairedClip
-from metadeblur.data.paired import read_trial
+from metadeblur.clip import Clip
+from metadeblur.data.paired import PairedClip, read_trial
 from metadeblur.evaluation.builtin import make_builtin
 from metadeblur.imaging.pictures import side_by_side, to_uint8
 from metadeblur.imaging.quality import psnr

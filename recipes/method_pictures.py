@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 from paper_methods import adaptation
 
 from metadeblur.adaptation.stages import adapt
-from metadeblur.clip import PairedClip
-from metadeblur.data.paired import read_trial
+from metadeblur.data.paired import PairedClip, read_trial
 from metadeblur.evaluation.builtin import make_builtin
 from metadeblur.imaging.pictures import encode_jpeg, heat_map, side_by_side, to_uint8
 from metadeblur.imaging.quality import psnr

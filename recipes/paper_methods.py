@@ -28,9 +28,9 @@ from torch import Tensor, nn
 
 from metadeblur.adaptation.places import choose_support
 from metadeblur.adaptation.stages import AdaptSettings, Pair, adapt, fit_network, make_pairs, preset
-from metadeblur.clip import Clip, PairedClip
+from metadeblur.clip import Clip
 from metadeblur.data.layouts import Benchmark, open_benchmark
-from metadeblur.data.paired import read_trial
+from metadeblur.data.paired import PairedClip, read_trial
 from metadeblur.evaluation.compare import Summary, groups, over_seeds
 from metadeblur.evaluation.protocol import EvaluateSettings
 from metadeblur.evaluation.report import write_table

@@ -12,17 +12,18 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from metadeblur.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from metadeblur.adaptation.settings import AdaptSettings
     from metadeblur.adaptation.stages import Outcome, adapt
-    from metadeblur.clip import Clip, PairedClip
+    from metadeblur.clip import Clip
+    from metadeblur.data.paired import PairedClip
     from metadeblur.errors import MetadeblurError
     from metadeblur.models.deblurrer import Deblurrer
     from metadeblur.models.weights import load_deblurrer, save_deblurrer
     from metadeblur.restoration.restorer import RestoreSettings, restore
     from metadeblur.video import EncodeSettings, read_clip, write_clip
-
-__version__ = "0.1.0"
 
 __all__ = [
     "AdaptSettings",
@@ -48,7 +49,7 @@ _HOMES = {
     "EncodeSettings": "video",
     "MetadeblurError": "errors",
     "Outcome": "adaptation.stages",
-    "PairedClip": "clip",
+    "PairedClip": "data.paired",
     "RestoreSettings": "restoration.restorer",
     "adapt": "adaptation.stages",
     "load_deblurrer": "models.weights",

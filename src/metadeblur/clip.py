@@ -119,31 +119,3 @@ class _Part:
 
     def __getitem__(self, index: int) -> Tensor:
         return self.clip[self.start + index]
-
-
-@dataclass(frozen=True)
-class PairedClip:
-    """A blurred clip and its sharp truth, frame by frame; only training and evaluation ever see one.
-
-    Raises:
-        MetadeblurError: the two differ in number or size of frames.
-    """
-
-    blurred: Clip
-    sharp: Clip
-
-    def __post_init__(self) -> None:
-        blurred, sharp = ((len(c), c.height, c.width) for c in (self.blurred, self.sharp))
-        if blurred != sharp:
-            raise MetadeblurError(
-                f"{self.blurred.name}: blurred is {blurred} and sharp is {sharp} (frames, height, width); "
-                "they must be equal"
-            )
-
-    def __len__(self) -> int:
-        return len(self.blurred)
-
-    @property
-    def name(self) -> str:
-        """The clip's name in records and tables."""
-        return self.blurred.name

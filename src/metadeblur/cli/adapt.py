@@ -62,13 +62,13 @@ class Adapt:
 
     def _adapt(self, output: Path) -> None:
         """Do it, with outputs that are this run's alone."""
-        from metadeblur import __version__
         from metadeblur.models.registry import recognise
         from metadeblur.models.weights import load_deblurrer, parameters_digest, save_deblurrer
         from metadeblur.pipeline.cuts import find_shots
         from metadeblur.pipeline.policy import decide
         from metadeblur.system.identity import identify_files, refuse_change
         from metadeblur.system.record import machine, versions, write_json
+        from metadeblur.version import __version__
         from metadeblur.video import VideoReader, reader_clip
 
         settings = self.adaptation.settings(guard=self.guard, device=self.device, precision=self.precision)

@@ -20,13 +20,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
-from metadeblur import __version__
 from metadeblur.cli.inputs import stray, there
 from metadeblur.cli.settings_file import from_file
 from metadeblur.errors import UsageError
 from metadeblur.limits import OutOfRange, allowed, fits, is_numeric, kinds, length, number
 from metadeblur.system.explain import explain
 from metadeblur.system.names import shown
+from metadeblur.version import __version__
 
 DONE, FAILED, USAGE = 0, 1, 2
 UNHEARD = 141  # nobody reads what is printed: as of a command that the system ends for it

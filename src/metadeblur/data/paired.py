@@ -10,12 +10,40 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from metadeblur.clip import Clip, PairedClip
+from metadeblur.clip import Clip
 from metadeblur.data.layouts import ClipFolder
 from metadeblur.data.pairs import read_picture
 from metadeblur.errors import MetadeblurError
 
 KEPT_BYTES = 4_000_000_000  # of decoded frames a clip's side may keep; later ones are decoded again
+
+
+@dataclass(frozen=True)
+class PairedClip:
+    """A blurred clip and its sharp truth, frame by frame; only training and evaluation ever see one.
+
+    Raises:
+        MetadeblurError: the two differ in number or size of frames.
+    """
+
+    blurred: Clip
+    sharp: Clip
+
+    def __post_init__(self) -> None:
+        blurred, sharp = ((len(c), c.height, c.width) for c in (self.blurred, self.sharp))
+        if blurred != sharp:
+            raise MetadeblurError(
+                f"{self.blurred.name}: blurred is {blurred} and sharp is {sharp} (frames, height, width); "
+                "they must be equal"
+            )
+
+    def __len__(self) -> int:
+        return len(self.blurred)
+
+    @property
+    def name(self) -> str:
+        """The clip's name in records and tables."""
+        return self.blurred.name
 
 
 class PictureFiles:

@@ -10,7 +10,6 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from metadeblur import __version__
 from metadeblur.data.pairs import read_picture
 from metadeblur.evaluation.protocol import record_path
 from metadeblur.evaluation.tables import ROW_ORDER, Lines, csv_text, latex, markdown, method_table, table, worth
@@ -18,6 +17,7 @@ from metadeblur.imaging.pictures import data_uri, encode_jpeg
 from metadeblur.report.html import duration, fact_list, flat, section, text
 from metadeblur.system.names import counted, utf8
 from metadeblur.system.record import write_whole
+from metadeblur.version import __version__
 
 _FIGURES = {
     "psnr": ("PSNR in dB", "Higher is closer to the truth."),

@@ -16,8 +16,7 @@ import torch
 from torch import nn
 
 from metadeblur.adaptation.stages import AdaptSettings, Outcome, Pair, inner_update
-from metadeblur.clip import PairedClip
-from metadeblur.data.paired import TrialClip
+from metadeblur.data.paired import PairedClip, TrialClip
 from metadeblur.evaluation.measures import Measure, measure_for
 from metadeblur.evaluation.methods import Method, find_method
 from metadeblur.evaluation.rows import Focus, Ledger, choose_focus, keep_picture, measure_row

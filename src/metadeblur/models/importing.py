@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from metadeblur import __version__
 from metadeblur.errors import MetadeblurError
 from metadeblur.models.building import Misfit, built
 from metadeblur.models.published import PUBLISHED
@@ -29,6 +28,7 @@ from metadeblur.models.weights import (
 )
 from metadeblur.system.files import refusals
 from metadeblur.system.record import write_json
+from metadeblur.version import __version__
 
 Shapes = dict[str, tuple[int, ...]]
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from metadeblur import __version__
 from metadeblur.data.pairs import read_picture
 from metadeblur.errors import MetadeblurError
 from metadeblur.evaluation.report import html_table, page, write_table
@@ -26,6 +25,7 @@ from metadeblur.report.html import section, text
 from metadeblur.system.files import filling
 from metadeblur.system.names import utf8
 from metadeblur.system.record import machine, plain, versions, write_json, write_whole
+from metadeblur.version import __version__
 
 PAIRS = (5, 10, 20, 40)  # M that figure6 compares
 PAIRS_SMALL = (2, 4, 8)

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metadeblur.clip import Clip, PairedClip
+from metadeblur.clip import Clip
+from metadeblur.data.paired import PairedClip
 from metadeblur.data.synthesis import Scene, degrade, light, to_bytes
 from metadeblur.data.trajectory import Trajectory
 from metadeblur.imaging.pictures import encode_png, side_by_side, to_uint8

@@ -11,7 +11,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from metadeblur import __version__
 from metadeblur.adaptation.places import MINIMUM_FRAMES, MINIMUM_PATCH
 from metadeblur.adaptation.stages import AdaptSettings
 from metadeblur.limits import Seconds, check
@@ -33,6 +32,7 @@ from metadeblur.system.device import choose_device
 from metadeblur.system.identity import InputChanged
 from metadeblur.system.interrupts import undisturbed
 from metadeblur.system.record import machine, peak_memory_mb, plain, versions
+from metadeblur.version import __version__
 from metadeblur.video import EncodeSettings, VideoReader, assemble, whole
 from metadeblur.video.info import VideoInfo
 from metadeblur.video.timing import TimeTable

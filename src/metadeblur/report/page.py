@@ -17,7 +17,6 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from metadeblur import __version__
 from metadeblur.errors import MetadeblurError
 from metadeblur.report.html import (
     as_number,
@@ -36,6 +35,7 @@ from metadeblur.report.look import Look, PageSettings, ShotStory, helped, share_
 from metadeblur.report.parts import shot_parts
 from metadeblur.system.names import utf8
 from metadeblur.system.record import write_whole
+from metadeblur.version import __version__
 
 _TOO_MUCH = ("path", "display_matrix", "stream", "time_base")  # of the video's facts: nobody reads them on a page
 

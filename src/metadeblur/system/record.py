@@ -18,9 +18,9 @@ from typing import Any
 
 import torch
 
-from metadeblur import __version__
 from metadeblur.system.files import whole
 from metadeblur.system.names import utf8
+from metadeblur.version import __version__
 
 
 def plain(value: Any) -> Any:

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from metadeblur.adaptation.places import MINIMUM_FRAMES
 from metadeblur.adaptation.stages import AdaptSettings, adapt, preset
-from metadeblur.clip import Clip, PairedClip
+from metadeblur.clip import Clip
 from metadeblur.data.layouts import ClipFolder, plain_clips
-from metadeblur.data.paired import PictureFiles
+from metadeblur.data.paired import PairedClip, PictureFiles
 from metadeblur.errors import MetadeblurError
 from metadeblur.imaging.pictures import Picture, side_by_side, to_uint8
 from metadeblur.imaging.quality import psnr

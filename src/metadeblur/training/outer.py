@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from metadeblur.clip import PairedClip
+from metadeblur.data.paired import PairedClip
 from metadeblur.limits import Rate, Share, Weight, Within, check
 from metadeblur.models.forward import frozen, own_loss
 from metadeblur.models.losses import charbonnier, charbonnier_edge
