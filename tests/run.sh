@@ -15,10 +15,11 @@ export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 ruff check .
 ruff format --check .
 mypy
+lint-imports
 if [ $# -gt 0 ]; then
   exec python -m pytest -n "${WORKERS:-2}" --dist worksteal "${marks[@]}" "$@"
 fi
 python -m pytest -n "${WORKERS:-2}" --dist worksteal "${marks[@]}" \
-  --ignore tests/test_cluster.py --ignore tests/test_app_attacks.py
+  --ignore tests/cluster/test_cluster.py --ignore tests/app/test_attacks.py
 # These start processes of their own and end them: alone.
-python -m pytest "${marks[@]}" tests/test_cluster.py tests/test_app_attacks.py
+python -m pytest "${marks[@]}" tests/cluster/test_cluster.py tests/app/test_attacks.py

@@ -1,0 +1,591 @@
+"""The page under attack and load: paths, other visitors, bombs, script in names and tags, full disks, the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+pytest.importorskip("gradio", reason="the extra [app] is not installed: pip install 'metadeblur[app]'")
+
+import av
+import cv2
+import numpy as np
+from app_server import Answer, Place, served
+from cases import case
+from journey import shaky, shaky_video
+from media import make_video
+from PIL import Image
+
+from metadeblur.app import uploads
+from metadeblur.app.bounds import Bounds
+from metadeblur.app.html import chosen, progress, result
+from metadeblur.app.queue import Job
+from metadeblur.app.server import Site, closed_terminal_ends, make_server
+from metadeblur.app.service import Service
+from metadeblur.app.uploads import Visit, Visits
+from metadeblur.errors import MetadeblurError
+from metadeblur.system.scratch import sweep
+
+PATIENCE = 120.0  # seconds, for a busy machine
+SCRIPT = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'"
+
+
+def until(happened: Callable[[], Any], patience: float = PATIENCE) -> Any:
+    end = time.monotonic() + patience
+    while not (found := happened()):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    return found
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return shaky_video(tmp_path_factory.mktemp("clip") / "a.mp4", (5,)).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[Place]:
+    with served(Service(limit=3_000_000, bounds=Bounds(frames=200))) as place:
+        yield place
+
+
+def bring(place: Place, visit: Visit, *files: tuple[str, bytes]) -> list[Answer]:
+    return [
+        place.ask(f"/visit/{visit.token}/upload?number={number}&name={quote(name)}", "POST", body=content)
+        for number, (name, content) in enumerate(files)
+    ]
+
+
+@pytest.fixture(scope="module")
+def done(place: Place, clip: bytes) -> Visit:
+    """A visitor with a result."""
+    visit = place.service.visits.open()
+    assert [answer.status for answer in bring(place, visit, ("clip.mp4", clip))] == [204]
+    place.service.clip_of(visit)
+    job = place.service.begin(visit, "lite", "quick", 0)
+    until(lambda: job.over)
+    assert job.error == ""
+    return visit
+
+
+# --- paths ---------------------------------------------------------------------------------------------------------
+
+_UP = ["..", "%2e%2e", "..%2f..", "..%5c..", "..\\..", "%252e%252e", "....//", ".%00.", "%c0%ae%c0%ae", "\u2025"]
+
+
+def addresses(target: str) -> Iterator[str]:
+    """Ways to ask for a file of the computer."""
+    bare = target.lstrip("/")
+    for start in (
+        "/gradio_api/file=",
+        "/gradio_api/file/",
+        "/gradio_api//file=",
+        "//gradio_api/file=",
+        "/gradio_api/./file=",
+        "/gradio_api/run/../file=",
+        "/gradio_api%2ffile=",
+        "/gradio_api/%66ile=",
+        "/GRADIO_API/file=",
+        "/x/gradio_api/file=",
+        "/gradio_api/proxy=http://127.0.0.1",
+        "/gradio_api/stream/",
+        "/gradio_api/custom_component/",
+        "/file=",
+        "/file/",
+        "/proxy=file://",
+        "/static/",
+        "/assets/",
+        "/svelte/",
+        "/visit/",
+    ):
+        yield f"{start}{target}"
+        for up in _UP:
+            yield f"{start}{'/'.join([quote(up, safe='%./') if up.isascii() is False else up] * 12)}/{bare}"
+
+
+@case(
+    "The page",
+    "addresses and file names that leave their folder (`../`, `%2e`, `\\`, NUL, absolute, Gradio's file routes)",
+    "404; only known addresses exist, and a visitor's file names never become paths",
+    "nothing to tell",
+)
+def test_no_address_leads_to_a_file_of_the_computer(place, done, tmp_path):
+    secret = tmp_path / "secret.txt"
+    secret.write_text("do not tell")
+    upload = done.folder / done.clip.path
+    content = upload.read_bytes()
+    for target in (str(secret), str(upload), "/etc/passwd"):
+        for address in addresses(target):
+            answer = place.ask(address.replace("\\", "%5c").replace(" ", "%20"))
+            assert answer.status in (400, 403, 404, 414, 422), address
+            assert b"do not tell" not in answer.content, address
+            assert b"root:" not in answer.content, address
+            assert content[100:300] not in answer.content, address
+    assert place.say(b"GET /static/..\\..\\x HTTP/1.1\r\nHost: localhost\r\n\r\n")[:4] in (b"400 ", b"404 ")
+
+
+def test_names_of_uploads_never_become_paths(place, clip):
+    before = set(place.service.visits.folder.parent.iterdir())
+    for name in ("../../x.mp4", "/etc/x.mp4", "..\\..\\x.mp4", "C:\\x.mp4", "x\0.mp4", "%2e%2e%2fx.mp4", "a/" * 400):
+        visit = place.service.visits.open()
+        (answer,) = bring(place, visit, (name, clip))
+        assert answer.status == 204, name
+        taken = place.service.clip_of(visit)
+        (path,) = [entry for entry in visit.folder.rglob("*") if entry.is_file()]
+        assert path.parent == visit.uploads
+        assert not {"/", "\\", "\0"} & set(taken.name)
+        assert place.ask(f"/visit/{visit.token}/leave", "POST", body=b"").status == 204
+    assert set(place.service.visits.folder.parent.iterdir()) == before
+
+
+@pytest.mark.parametrize("number", ["-1", "1", "999999999999", "x", "0.5", "1e3", "%00", "../0"])
+def test_numbers_of_uploads_are_theirs_alone(place, number):
+    visit = place.service.visits.open()
+    answer = place.ask(f"/visit/{visit.token}/upload?number={number}&name=a.png", "POST", body=b"x")
+    assert 400 <= answer.status < 500
+    assert list(visit.folder.iterdir()) == []
+
+
+# --- other visitors ------------------------------------------------------------------------------------------------
+
+
+@case(
+    "The page",
+    "another visitor asks for, cancels or deletes what is not theirs, or calls all of the page with anything",
+    "there is nothing at such an address; nothing of anybody else changes",
+    "404",
+)
+def test_what_is_another_visitor_s_cannot_be_had(place, done):
+    other = place.service.visits.open()
+    for token in (other.token, "x", "", done.token[:-1], done.token.swapcase(), f"{done.token}x", "..", "%00", "*"):
+        for what in ("file", "video", "report", "before/0", "after/0", "run", "upload", "../" + done.token + "/file"):
+            assert 400 <= place.ask(f"/visit/{token}/{what}").status < 500
+        if token != other.token:
+            for what in ("leave", "here", "upload?number=0&name=a.mp4"):
+                assert 400 <= place.ask(f"/visit/{token}/{what}", "POST", body=b"x").status < 500
+    assert place.ask(f"/visit/{done.token}/file").status == 200
+    assert place.ask(f"/visit/{done.token}/leave").status in (404, 405)  # not by a link
+    for number in ("-1", "5", "99999999999999999999", "x"):
+        assert 400 <= place.ask(f"/visit/{done.token}/before/{number}").status < 500
+
+
+@pytest.mark.parametrize("value", [None, [], {}, 1e308, -1, "x" * 1000, SCRIPT, {"path": "/etc/passwd"}, [[1]]])
+def test_calling_everything_with_anything_changes_nothing_of_others(place, done, capfd, value):
+    config = json.loads(place.ask("/config").content)
+    folder = sorted(path.name for path in done.folder.rglob("*"))
+    for call in config["dependencies"]:
+        for data in ([value] * len(call["inputs"]), [done.token] * len(call["inputs"]), []):
+            body = {"data": data, "fn_index": call["id"], "session_hash": f"stranger{call['id']}"}
+            answer = place.ask("/gradio_api/run/predict", "POST", body=body)
+            assert b"Traceback" not in answer.content
+            assert str(place.service.visits.folder).encode() not in answer.content
+            assert done.token not in answer.text.replace(f"Value: {done.token} is not", "")  # its own words
+    for number in (-1, 10_000, "x", None, [1], 2**70):
+        body = {"data": [], "fn_index": number, "session_hash": "stranger"}
+        assert place.ask("/gradio_api/run/predict", "POST", body=body).status >= 400
+    assert sorted(path.name for path in done.folder.rglob("*")) == folder
+    assert place.ask(f"/visit/{done.token}/file").status == 200
+    capfd.readouterr()  # what Gradio says of it
+
+
+def test_visitors_who_bring_nothing_make_room(monkeypatch):
+    monkeypatch.setattr(uploads, "MOST_VISITS", 3)
+    visits = Visits(1000)
+    try:
+        kept = visits.open()
+        kept.size = 1
+        seen = [visits.open() for _ in range(10)]
+        assert len(visits) == 3
+        assert kept.folder.is_dir()
+        assert [visit.folder.is_dir() for visit in seen] == [False] * 8 + [True] * 2
+        for visit in seen:
+            visit.size = 1
+        with pytest.raises(MetadeblurError, match="too many people"):
+            visits.open()
+    finally:
+        visits.close()
+
+
+# --- bombs ---------------------------------------------------------------------------------------------------------
+
+
+def png(width: int, height: int) -> bytes:
+    """A black picture."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    packer, row = zlib.compressobj(1), bytes((width + 7) // 8 + 1)
+    packed = b"".join(packer.compress(row) for _ in range(height)) + packer.flush()
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
+
+
+def gif(frames: int, width: int = 16, height: int = 16) -> bytes:
+    """One of many frames of a single pixel each."""
+    head = b"GIF89a" + struct.pack("<HH", width, height) + b"\x80\0\0\0\0\0\xff\xff\xff"
+    frame = b"\x21\xf9\x04\0\x04\0\0\0" + b"\x2c\0\0\0\0\x01\0\x01\0\0" + b"\x02\x02\x44\x01\0"
+    return head + frame * frames + b"\x3b"
+
+
+def encoded(folder: Path, suffix: str, codec: str, width: int, height: int, count: int = 1) -> bytes:
+    """A black video."""
+    with av.open(str(folder / f"x{suffix}"), "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.width, stream.height = width, height
+        stream.pix_fmt = {"png": "gray", "mjpeg": "yuvj420p"}.get(codec, "yuv420p")
+        frame = av.VideoFrame(width, height, "gray")
+        frame.planes[0].update(bytes(frame.planes[0].buffer_size))
+        for _ in range(count):
+            container.mux(stream.encode(frame.reformat(format=stream.pix_fmt)))
+        container.mux(stream.encode(None))
+    return (folder / f"x{suffix}").read_bytes()
+
+
+def claiming(picture: bytes, kind: str, width: int, height: int) -> bytes:
+    """A small picture that says it is large."""
+    data = bytearray(picture)
+    if kind == ".bmp":
+        data[18:26] = struct.pack("<ii", width, height)
+    elif kind == ".jpg":
+        at = data.index(b"\xff\xc0") + 5
+        data[at : at + 4] = struct.pack(">HH", height, width)
+    return bytes(data)
+
+
+def small(suffix: str) -> bytes:
+    return cv2.imencode(suffix, np.zeros((16, 16, 3), np.uint8))[1].tobytes()
+
+
+def several(path: Path, *sizes: tuple[int, int]) -> bytes:
+    """Several pictures in one file."""
+    first, *rest = [Image.new("L", size, number % 2 * 255) for number, size in enumerate(sizes)]
+    form = {"compression": "packbits"} if path.suffix == ".tif" else {}
+    first.save(path, save_all=True, append_images=rest, **form)
+    return path.read_bytes()
+
+
+_BOMBS: dict[str, Callable[[Path], list[tuple[str, bytes]]]] = {
+    "png": lambda _: [("a.png", png(30_000, 30_000))],
+    "png under another name": lambda _: [("a.bmp", png(30_000, 30_000))],
+    "png as a video": lambda _: [("a.mp4", png(12_000, 12_000))],
+    "jpg": lambda _: [("a.jpg", claiming(small(".jpg"), ".jpg", 60_000, 60_000))],
+    "bmp": lambda _: [("a.bmp", claiming(small(".bmp"), ".bmp", 30_000, 30_000))],
+    "among others": lambda _: [("1.png", png(16, 16)), ("2.bmp", claiming(small(".bmp"), ".bmp", 30_000, 30_000))],
+    "endless gif": lambda _: [("a.gif", gif(50_000))],
+    "wide gif": lambda _: [("a.gif", gif(2, 65_535, 65_535))],
+    "video of huge frames": lambda folder: [("a.mov", encoded(folder, ".mov", "png", 9000, 6000))],
+    "long video": lambda folder: [("a.mkv", encoded(folder, ".mkv", "mjpeg", 16, 16, 300))],
+    "pages": lambda folder: [("a.tif", several(folder / "a.tif", (16, 16), (9000, 6000)))],
+    "many pages": lambda folder: [("a.tif", several(folder / "a.tif", *[(16, 16)] * 201))],
+    "long animation": lambda folder: [("a.png", several(folder / "a.png", *[(16, 16)] * 201))],
+    "long webp": lambda folder: [("a.webp", several(folder / "a.webp", *[(16, 16)] * 201))],
+    "many pictures": lambda _: [(f"{number}.png", png(16, 16)) for number in range(201)],
+}
+
+
+@case(
+    "The page",
+    "bombs: a PNG of 30,000 x 30,000, an endless GIF, huge declared frames, one huge picture among small ones",
+    "refused by their headers, before anything is decoded (`--max-megapixels`, `--max-frames`)",
+    "one line with the size and the limit",
+)
+@pytest.mark.parametrize("kind", list(_BOMBS))
+def test_bombs_are_refused_before_they_go_off(place, tmp_path, kind):
+    visit = place.service.visits.open()
+    files = _BOMBS[kind](tmp_path)
+    assert {answer.status for answer in bring(place, visit, *files)} == {204}
+    began = time.monotonic()
+    with pytest.raises(MetadeblurError, match="more than the") as refusal:
+        place.service.clip_of(visit)
+    assert time.monotonic() - began < 20.0
+    assert "\n" not in str(refusal.value)
+    assert "upload/" not in str(refusal.value)
+    assert list(visit.folder.rglob("*")) == []
+
+
+def test_frames_that_grow_in_the_middle_of_a_video_are_not_decoded(place, tmp_path):
+    grows = encoded(tmp_path, ".mjpeg", "mjpeg", 96, 64, 5) + encoded(tmp_path, ".mjpeg", "mjpeg", 9000, 6000)
+    visit = place.service.visits.open()
+    bring(place, visit, ("a.avi", grows))
+    place.service.clip_of(visit)
+    job = place.service.begin(visit, "lite", "quick", 0)
+    until(lambda: job.over)
+    assert job.state == "done" or "\n" not in job.error  # its first frames, or a line
+    if job.state == "done":
+        assert place.service.finished(visit).frames == 5
+
+
+def test_clips_of_a_usual_size_pass(place, tmp_path):
+    for name, content in (("a.gif", gif(20)), ("a.mkv", encoded(tmp_path, ".mkv", "mjpeg", 96, 64, 20))):
+        visit = place.service.visits.open()
+        bring(place, visit, (name, content))
+        assert place.service.clip_of(visit).facts.frames > 1
+
+
+# --- script --------------------------------------------------------------------------------------------------------
+
+
+def raw(words: str) -> bool:
+    """Whether something of the script is there as markup."""
+    return "<script>alert" in words or "<img src=x" in words or "onerror=alert(2)>" in words
+
+
+@case(
+    "The page",
+    "script in file names, in tags of the video and in names of frames",
+    "shown as text on the page and in the report, which is served in a sandbox; downloads are attachments",
+    "nothing to tell",
+)
+def test_script_in_names_and_tags_stays_text(place, tmp_path):
+    tags = dict.fromkeys(("title", "artist", "comment", "encoder", SCRIPT), SCRIPT)
+    source = make_video(tmp_path / "a.mkv", shaky((5,)), audio_tracks=1, metadata=tags)
+    visit = place.service.visits.open()
+    name = f"{SCRIPT}\r\nSet-Cookie: a=b\r\n.mkv"
+    assert [answer.status for answer in bring(place, visit, (name, source.read_bytes()))] == [204]
+    taken = place.service.clip_of(visit)
+    job = place.service.begin(visit, "lite", "quick", 0)
+    until(lambda: job.over)
+    assert job.error == ""
+    finished = place.service.finished(visit)
+    shown = chosen(taken), result(visit.token, finished, taken, ""), progress(job, SCRIPT, taken.facts, 1.0)
+    assert not any(map(raw, shown))
+    report = place.ask(f"/visit/{visit.token}/report")
+    assert report.status == 200
+    assert not raw(report.text)
+    for part in ("default-src 'none'", "sandbox allow-scripts", "frame-ancestors 'self'", "form-action 'none'"):
+        assert part in report.headers["content-security-policy"]
+    assert "allow-same-origin" not in report.headers["content-security-policy"]
+    file = place.ask(f"/visit/{visit.token}/file")
+    assert file.headers["content-disposition"].startswith("attachment; filename*=utf-8''")
+    assert not {"<", ">", '"', "\r", "\n"} & set(file.headers["content-disposition"])
+    assert "set-cookie" not in file.headers
+    assert file.headers["content-type"] == "application/octet-stream"
+    assert file.headers["x-content-type-options"] == "nosniff"
+
+
+def test_script_in_what_goes_wrong_stays_text(place):
+    visit = place.service.visits.open()
+    assert [answer.status for answer in bring(place, visit, (f"{SCRIPT}.mp4", b"no video"))] == [204]
+    with pytest.raises(MetadeblurError) as refusal:
+        place.service.clip_of(visit)
+    assert not raw(str(refusal.value))
+    (answer,) = bring(place, visit, (f"{SCRIPT}.mp4", bytes(3_000_001)))
+    assert answer.headers["content-type"].startswith("application/json")
+    assert not raw(answer.text)
+
+
+def test_frames_of_the_same_name_all_come_back():
+    names = ["a.png", "a.png", "1_a.png", "A.png", "2_a.png", "a.png"]
+    made = uploads._different(names)
+    assert len({name.casefold() for name in made}) == len(names)
+    assert made[0] == "a.png"
+
+
+# --- load ----------------------------------------------------------------------------------------------------------
+
+
+@case(
+    "The page",
+    "ten visitors upload and restore at the same moment",
+    "each gets their own clip back, one after the other; the page answers all the time",
+    "their place in the line",
+)
+def test_ten_at_once_get_each_their_own(place):
+    (walk,) = shaky((1,), (40, 64))
+    clips = [cv2.imencode(".png", walk // 2 + number * 12)[1].tobytes() for number in range(10)]
+    visits = [place.service.visits.open() for _ in clips]
+
+    def whole_way(number: int) -> Job:
+        assert [answer.status for answer in bring(place, visits[number], (f"{number}.png", clips[number]))] == [204]
+        place.service.clip_of(visits[number])
+        return place.service.begin(visits[number], "lite", "quick", 0)
+
+    with ThreadPoolExecutor(10) as people:
+        jobs = list(people.map(whole_way, range(10)))
+        while not all(job.over for job in jobs):
+            began = time.monotonic()
+            assert place.ask("/config").status == 200
+            assert time.monotonic() - began < 10.0
+            time.sleep(0.2)
+    assert [job.error for job in jobs] == [""] * 10
+    means = []
+    for number, visit in enumerate(visits):
+        back = place.ask(f"/visit/{visit.token}/file")
+        assert back.headers["content-disposition"].endswith(f"{number}_deblurred.png")
+        means.append(cv2.imdecode(np.frombuffer(back.content, np.uint8), cv2.IMREAD_COLOR).mean())
+    assert np.all(np.diff(means) > 6)
+
+
+def test_an_upload_that_another_replaces_does_not_touch_it(place, clip):
+    visit = place.service.visits.open()
+    with place.connect() as line:
+        head = f"POST /visit/{visit.token}/upload?number=0&name=old.mp4 HTTP/1.1\r\nHost: localhost\r\n"
+        line.sendall(f"{head}Content-Length: 9\r\n\r\nab".encode())
+        until(lambda: visit.size == 2)
+        assert [answer.status for answer in bring(place, visit, ("new.mp4", clip))] == [204]
+        line.sendall(b"cdefghi")
+        assert b" 400 " in line.recv(1000)
+    assert (visit.arrived, visit.size) == ({0: "new.mp4"}, len(clip))
+    assert place.service.clip_of(visit).name == "new.mp4"
+    with pytest.raises(MetadeblurError, match="no file has arrived"):
+        place.service.clip_of(visit)  # a second time
+
+
+@case(
+    "The page",
+    "the disk of the computer that runs the page is full",
+    "the upload or the visit is refused, nothing half of it stays",
+    "no room at the moment; come back later",
+)
+def test_a_full_disk_is_said_and_leaves_nothing(place, clip, monkeypatch):
+    visit = place.service.visits.open()
+    real = Path.open
+
+    def full(path: Path, mode: str = "r", *rest: Any) -> Any:
+        return real(Path("/dev/full"), "wb") if path.name.startswith("part") else real(path, mode, *rest)
+
+    monkeypatch.setattr(Path, "open", full)
+    (answer,) = bring(place, visit, ("a.mp4", clip))
+    monkeypatch.undo()
+    assert answer.status == 400
+    assert "no room" in answer.text
+    assert str(visit.folder) not in answer.text
+    assert list(visit.folder.rglob("*")) == []
+    monkeypatch.setattr(uploads.tempfile, "mkdtemp", lambda **_: (_ for _ in ()).throw(OSError(28, "No space left")))
+    with pytest.raises(MetadeblurError, match="no room"):
+        place.service.visits.open()
+
+
+def test_a_visitor_who_leaves_in_the_middle_is_deleted(place):
+    visit = place.service.visits.open()
+    with place.connect() as line:
+        head = f"POST /visit/{visit.token}/upload?number=0&name=old.mp4 HTTP/1.1\r\nHost: localhost\r\n"
+        line.sendall(f"{head}Content-Length: 9\r\n\r\nab".encode())
+        until(lambda: visit.size == 2)
+        assert place.ask(f"/visit/{visit.token}/leave", "POST", body=b"").status == 204
+        line.sendall(b"cdefghi")
+        assert b" 400 " in line.recv(1000)
+    assert not visit.folder.exists()
+    with pytest.raises(MetadeblurError):
+        place.service.begin(visit, "lite", "quick", 0)
+
+
+# --- the end -------------------------------------------------------------------------------------------------------
+
+_BUSY = """
+import shutil, sys, time
+from metadeblur.app import server
+from metadeblur.cli.entry import main
+
+real = server.serve
+
+def serve(service, site, ready):
+    def begun(address):
+        visit = service.visits.open()
+        visit.fresh(visit.uploads)
+        shutil.copyfile(sys.argv[1], visit.uploads / "part000000")
+        visit.arrived[0] = "a.mp4"
+        service.clip_of(visit)
+        job = service.begin(visit, "lite", "best", 0)
+        while job.process is None:
+            time.sleep(0.01)
+        print(job.process.pid, flush=True)
+        ready(address)
+    real(service, site, begun)
+
+server.serve = serve
+sys.exit(main(["app", "--port", "0", "--no-browser"]))
+"""
+
+
+def alive(process: int) -> bool:
+    try:
+        return "Z" not in Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+
+
+def children(process: int) -> set[int]:
+    """A process's children and theirs."""
+    try:
+        lists = [path.read_text() for path in Path(f"/proc/{process}/task").glob("*/children")]
+        own = {int(word) for line in lists for word in line.split()}
+    except OSError:
+        return set()
+    return own.union(*map(children, own))
+
+
+@case(
+    "The page",
+    "the page is ended while it restores (Ctrl-C, SIGTERM, closed terminal) or killed outright",
+    "every process ends, and private folders are deleted (after a kill: when the page is started next)",
+    "that what visitors brought is deleted",
+)
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="it looks for processes in /proc")
+def test_the_end_ends_every_process_and_deletes_everything(tmp_path):
+    shaky_video(tmp_path / "a.mp4", (30,))
+    ends = {"SIGINT": 0, "SIGTERM": 0, "SIGKILL": -9}
+    servers = {}
+    for name in ends:
+        (tmp_path / name).mkdir()
+        environment = {**os.environ, "TMPDIR": str(tmp_path / name), "OMP_NUM_THREADS": "1"}
+        environment["GRADIO_TEMP_DIR"] = str(tmp_path / "gradio")  # imported here before the command has said where
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        servers[name] = subprocess.Popen([sys.executable, "-c", _BUSY, tmp_path / "a.mp4"], env=environment, **pipes)
+    family = {}
+    try:
+        for name, server in servers.items():
+            job = server.stdout.readline()
+            assert job.strip().isdigit(), server.stderr.read()
+            assert server.stdout.readline().startswith("metadeblur app: http://127.0.0.1:")
+            family[name] = children(server.pid)
+            assert int(job) in family[name]
+            server.send_signal(getattr(signal, name))
+        for name, server in servers.items():
+            said, errors = server.communicate(timeout=PATIENCE)
+            assert (name, server.returncode, errors) == (name, ends[name], "")
+            assert ("deleted" in said) == (name != "SIGKILL")
+            until(lambda name=name: not any(map(alive, family[name])), 20.0)
+    finally:
+        for server in servers.values():
+            server.kill()
+    assert [len(list((tmp_path / name).iterdir())) for name in ("SIGINT", "SIGTERM")] == [0, 0]
+    assert len(list((tmp_path / "SIGKILL").glob("metadeblur-app-*"))) == 1
+    sweep(tmp_path / "SIGKILL")  # as every page does at its start
+    assert list((tmp_path / "SIGKILL").glob("metadeblur-app-*")) == []
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no such signal")
+def test_a_closed_terminal_is_a_request_to_end(place):
+    server = make_server(place.service, Site())
+    before = signal.getsignal(signal.SIGHUP)
+    with closed_terminal_ends(server):
+        os.kill(os.getpid(), signal.SIGHUP)
+        until(lambda: server.should_exit, 5.0)
+    assert signal.getsignal(signal.SIGHUP) == before
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup
+    try:
+        with closed_terminal_ends(server):
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_page_that_is_alive_is_not_cleaned_away(place):
+    sweep(place.service.visits.folder.parent)
+    assert place.service.visits.folder.is_dir()

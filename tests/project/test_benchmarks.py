@@ -1,0 +1,46 @@
+"""The benchmarks of speed run from end to end, in tiny sizes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SPEED = Path(__file__).parents[2] / "benchmarks" / "speed.py"
+PARTS = ["support", "pipeline", "threads", "precision", "tiles", "checkpointing", "peak"]
+
+
+def measure(folder: Path, *flags: str) -> dict[str, dict]:
+    words = [sys.executable, SPEED, "--small", "--rounds", "1", "--threads", "1", "-o", folder, *flags]
+    subprocess.run(words, check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    return json.loads((folder / "speed.json").read_text())
+
+
+@pytest.mark.slow
+def test_every_part_is_measured_and_an_earlier_one_is_kept(tmp_path):
+    parts = measure(tmp_path)
+    assert list(parts) == PARTS
+    page = (tmp_path / "speed.md").read_text()
+    for part in parts.values():
+        assert {"machine", "versions", "commit", "threads", "rounds"} <= part.keys()
+        assert f"## {part['title']}\n" in page
+        assert all(len(line) == len(table[0]) for table in part["tables"] for line in table)
+    assert page.count("figures mean nothing") == len(PARTS)
+    for run in parts["pipeline"]["runs"]:
+        assert 0 < run["layers"] < run["frames"] < run["restore"] < run["total"]
+    sizes = parts["checkpointing"]["memory_mb"]
+    assert sizes["checkpointed"] <= sizes["whole"]
+    assert parts["checkpointing"]["gradients_apart"] < 1e-2
+    for found in parts["peak"]["rates"].values():
+        assert found["peak"] > 0
+        assert set(map(len, found["turns"])) == {3}
+    again = measure(tmp_path, "--parts", "tiles", "--note", "once more")
+    assert list(again) == PARTS
+    assert again["tiles"]["note"] == "once more"
+    assert {name: part for name, part in again.items() if name != "tiles"} == {
+        name: part for name, part in parts.items() if name != "tiles"
+    }
