@@ -1,4 +1,4 @@
-"""The page in the browser (``metadeblur app``): the same restoration as the command line, without a terminal.
+"""The page in the browser (extra ``app``).
 
 :mod:`~metadeblur.app.uploads` keeps what each visitor brings, :mod:`~metadeblur.app.tasks` is what is done with it, in
 processes that :mod:`~metadeblur.app.queue` starts, queues and ends; :mod:`~metadeblur.app.page` shows it, and

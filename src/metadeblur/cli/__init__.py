@@ -1,4 +1,4 @@
-"""The command line: one file a command, which says what may stand on it and makes the call that does the work.
+"""The command line: one file a command, flags, exit codes.
 
 A command is a frozen dataclass: its fields are the flags, their docstrings the help text, and ``run`` does the work. No
 module here imports torch before ``run``, so that help is quick, except those whose settings live with their work.

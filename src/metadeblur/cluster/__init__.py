@@ -1,4 +1,4 @@
-"""Many clips on the processes and machines of a Ray cluster: extra ``cluster``.
+"""Many clips on the processes and machines of a Ray cluster (extra ``cluster``).
 
 This process, the driver, plans and joins; workers (:mod:`.worker`), a process each, do the work: they look through
 inputs, restore shots, measure clips. The driver hands errands to whichever worker is free (:mod:`.crew`) and hands

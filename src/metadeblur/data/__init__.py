@@ -1,1 +1,1 @@
-"""Training material: made by synthesis, read from benchmark folders, drawn as patches."""
+"""Paired clips: benchmark layouts, synthesis, training patches and windows."""

@@ -1,1 +1,1 @@
-"""Measuring against the truth, on clips that have one."""
+"""Measuring against the truth: protocol, rows, measures, tables, built-in clips."""

@@ -1,1 +1,1 @@
-"""The guard: whether an adaptation is kept, weakened or dropped, and whether there is anything to do at all."""
+"""The guard: keep, weaken or drop an adaptation; is the clip sharp already."""

@@ -1,1 +1,1 @@
-"""Networks and their weights: the registry, one file a network, losses, weight files in and out."""
+"""Networks and weights: the registry, one file a network, losses, weight files."""

@@ -1,1 +1,1 @@
-"""The paper's tables and figures, made again: its numbers beside ours."""
+"""The paper's tables and figures made again, its numbers beside ours."""

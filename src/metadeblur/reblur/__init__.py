@@ -1,4 +1,4 @@
-"""Reblurrers: what turns a pseudo-sharp patch of a clip into a pseudo-blurred one."""
+"""Reblurrers: optical flow or the paper's network make pseudo-blurred patches."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Frames restored by a deblurrer, fused with their neighbours, and corrected by the blurred ones."""
+"""Frames restored by a deblurrer, fused with their neighbours, corrected by the blurred ones."""

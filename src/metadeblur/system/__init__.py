@@ -1,1 +1,1 @@
-"""The machine and its files: memory, locks, files that appear whole, records as JSON."""
+"""The machine and its files: device, memory, locks, files that appear whole, records."""

@@ -1,1 +1,1 @@
-"""Training: what the commands `train ...` run."""
+"""Training: the loop, deblurrers, the reblurrer, meta-training."""
