@@ -103,8 +103,9 @@ def choose_support(
 ) -> SupportSet:
     """Chooses the support set of a clip; every frame is read once, whatever the number of places.
 
-    All frames may be pseudo-sharp, also the first and the last two (FIDELITY item 10: windows are clamped), unless a
-    ``margin`` leaves them out. Candidate places are drawn at random; their co-located patches are scored in one pass.
+    All frames may be pseudo-sharp, also the first and the last two (docs/fidelity.md, clip ends: windows are clamped),
+    unless a ``margin`` leaves them out. Candidate places are drawn at random; their co-located patches are scored in
+    one pass.
 
     "random" takes the candidates as drawn, as the paper does. "guided" takes those of highest merit: half of it how
     steady the picture is there (least flow to the neighbouring frames), a quarter how low the score, a quarter how

@@ -77,9 +77,10 @@ def preset(name: str) -> AdaptSettings:
 
     "paper" is the inner update as the paper says it: M = 20 random places of 256x256, reblurrer and critic by L_adv +
     0.01 L_cycle, all pairs made once, one pass of a fresh Adam over them, evaluation mode throughout. "release" differs
-    as the authors' released code does (FIDELITY 1, 2, 5, 6, 8, 10): it moves the deblurrer in the reblurrer's stage
-    too (its FFT loss of MIMO-UNet, FIDELITY 26, is ``loss=partial(multiscale_fft, transform="1d")``). Both keep this
-    program's own guard and the places that it holds out; ``guard=False, held_out=0`` is without.
+    as the authors' released code does (docs/fidelity.md, deblurrer frozen, fresh Adam, real sample, loss weights,
+    learning rates, clip ends): it moves the deblurrer in the reblurrer's stage too (its FFT loss of MIMO-UNet,
+    docs/fidelity.md, FFT loss, is ``loss=partial(multiscale_fft, transform="1d")``). Both keep this program's own guard
+    and the places that it holds out; ``guard=False, held_out=0`` is without.
 
     >>> preset("paper").lr, preset("release").lr
     (2.5e-06, 2.5e-06)

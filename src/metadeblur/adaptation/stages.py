@@ -309,8 +309,8 @@ def make_pairs(
     With a ``sharpener`` the patch is restored first, so that a place that is never sharp does not teach blur, and
     what lies around places marked ``shrunk`` is shrunk as well before the clip's motion blurs it. A video deblurrer
     gets a window: its neighbours move as the blur says where the reblurrer knows the motion, else they are the clip's
-    own (FIDELITY 27). Of such windows a share ``still``, drawn at random, keeps its centre sharp between blurred
-    neighbours, as where a camera stops for a moment: that things move does not say that they blur.
+    own (docs/fidelity.md, CDVD-TSP). Of such windows a share ``still``, drawn at random, keeps its centre sharp between
+    blurred neighbours, as where a camera stops for a moment: that things move does not say that they blur.
     """
     pairs = []
     for place in places:

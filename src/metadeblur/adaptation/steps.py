@@ -44,7 +44,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Moved:
-    """A deblurrer that the reblurrer's stage has moved already, and the Adam that goes on (release, FIDELITY 1, 2)."""
+    """A deblurrer that the reblurrer's stage has moved already, and the Adam that goes on (preset "release")."""
 
     net: nn.Module
     optimizer: torch.optim.Optimizer

@@ -40,8 +40,8 @@ class Windows:
 class WindowSampler:
     """Draws windows; item i of batch k depends on (seed, k, i) alone, so that processes can share a batch.
 
-    Windows at the ends of a clip repeat its end frame (FIDELITY 19). Rotation is uniform over four quarter turns, a
-    flip has a chance of one half (FIDELITY 22).
+    Windows at the ends of a clip repeat its end frame (docs/fidelity.md, query windows). Rotation is uniform over four
+    quarter turns, a flip has a chance of one half (docs/fidelity.md, augmentation).
 
     Args:
         clips: paired clips.

@@ -2,10 +2,10 @@
 
 "Meta Transferring for Deblurring" (Liu et al., BMVC 2022), section 3.2, says no more than GAN. As in its release this
 is a Wasserstein critic (Arjovsky et al., 2017) whose weights are clipped after every step, before the generator's term
-is taken (FIDELITY 7; the losses are in :mod:`metadeblur.models.losses`); kind of loss, clip and optimiser are settings.
-It sees the made patch as it is, not clamped to [0, 1]. The inner update weights the generator's term by 1 beside 0.01
-of the cycle term (FIDELITY 6), and shows as the real sample a co-located patch with a high self-shift score (FIDELITY
-5).
+is taken (docs/fidelity.md, adversarial loss; the losses are in :mod:`metadeblur.models.losses`); kind of loss, clip and
+optimiser are settings. It sees the made patch as it is, not clamped to [0, 1]. The inner update weights the generator's
+term by 1 beside 0.01 of the cycle term (docs/fidelity.md, loss weights), and shows as the real sample a co-located
+patch with a high self-shift score (docs/fidelity.md, real sample).
 
 :class:`Critic` is small, takes any size and is trained here. :class:`VGGCritic` has the shape and the names of a VGG19
 with one output, for published critic checkpoints; nothing is ever downloaded for it.
@@ -83,8 +83,9 @@ class Critic(nn.Module):
 class VGGCritic(nn.Module):
     """Score of patches (B, 3, H, W) -> (B,) by a VGG19 (Simonyan & Zisserman, ICLR 2015) with one output.
 
-    Parameter names are torchvision's; the input is RGB in [0, 1] without normalisation, as published (FIDELITY 7).
-    Sides of 32 px or more. In training mode dropout is on, as in the release's inner update (FIDELITY 4).
+    Parameter names are torchvision's; the input is RGB in [0, 1] without normalisation, as published (docs/fidelity.md,
+    adversarial loss). Sides of 32 px or more. In training mode dropout is on, as in the release's inner update
+    (docs/fidelity.md, train mode).
 
     Args:
         widths: channels of the five levels.
@@ -153,7 +154,7 @@ def critic_from_weights(weights: dict[str, Tensor]) -> Critic | VGGCritic:
 
 
 def clip_weights(critic: nn.Module, bound: float) -> None:
-    """Clamp ALL parameters to +-``bound``, biases too, as published (FIDELITY 7); 0 leaves them alone.
+    """Clamp ALL parameters to +-``bound``, biases too, as published; 0 leaves them alone.
 
     For after every step of the critic and before the generator's term: what makes a critic of kind ``wgan`` Lipschitz.
     """
@@ -164,7 +165,7 @@ def clip_weights(critic: nn.Module, bound: float) -> None:
 
 
 def critic_optimizer(critic: nn.Module, lr: float = 1e-6, kind: CriticOptimizer = "rmsprop") -> torch.optim.Optimizer:
-    """A fresh optimiser of a critic, the library's defaults apart from the rate; RMSprop as published (FIDELITY 7, 8).
+    """A fresh optimiser of a critic, the library's defaults apart from the rate; RMSprop as published.
 
     Raises:
         MetadeblurError: an optimiser that is not known.

@@ -62,7 +62,7 @@ def target(name: str) -> Target:
     if name == "reblurrer":
         from metadeblur.models.reblurring import ReblurNetwork
 
-        # The published weights were trained with the tokens in the published order (FIDELITY 23).
+        # The published weights were trained with the tokens in the published order.
         return Target(
             lambda weights: ReblurNetwork.from_weights(weights, "published"), ReblurNetwork, {"order": "published"}
         )

@@ -102,8 +102,8 @@ def multiscale_fft(
         target: at full size.
         fft_weight: of the spectra's term.
         transform: ``2d``, as the authors of MIMO-UNet: over rows and columns, real and imaginary parts as separate
-            numbers. ``1d``, as the release of "Meta Transferring for Deblurring" (FIDELITY 26): over the width alone,
-            modulus of the difference.
+            numbers. ``1d``, as the release of "Meta Transferring for Deblurring" (docs/fidelity.md, FFT loss): over the
+            width alone, modulus of the difference.
 
     >>> picture = torch.zeros(1, 1, 4, 4)
     >>> round(multiscale_fft(picture, picture + 1).item(), 4)
@@ -205,7 +205,7 @@ def l1_hard_example(
     random: float = 0.1,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """CDVD-TSP's loss: L1 + 2 HEM over the four restored frames together (Pan et al., CVPR 2020; FIDELITY 27).
+    """CDVD-TSP's loss: L1 + 2 HEM over the four restored frames together (Pan et al., CVPR 2020).
 
     Where only the centre is known to be sharp, as in adaptation, both its pictures count and its neighbours' do not: as
     targets the neighbours' own frames, blurred as they are, would teach the first pass to leave blur alone.
@@ -232,7 +232,7 @@ AdversarialKind = Literal["wgan", "hinge", "lsgan"]
 
 
 def critic_loss(real: Tensor, fake: Tensor, kind: AdversarialKind = "wgan") -> Tensor:
-    """What the critic makes small, from its scores of real and of made pictures, one number each (FIDELITY 7).
+    """What the critic makes small, from its scores of real and of made pictures, one number each.
 
     Args:
         real: scores of real pictures, any shape.
@@ -253,7 +253,7 @@ def critic_loss(real: Tensor, fake: Tensor, kind: AdversarialKind = "wgan") -> T
 
 
 def generator_loss(fake: Tensor, kind: AdversarialKind = "wgan") -> Tensor:
-    """The adversarial term L_adv of what made the pictures, from the critic's scores of them (FIDELITY 7).
+    """The adversarial term L_adv of what made the pictures, from the critic's scores of them.
 
     >>> [generator_loss(torch.tensor([0.5]), kind).item() for kind in ("wgan", "hinge", "lsgan")]
     [-0.5, -0.5, 0.125]
@@ -274,8 +274,9 @@ def cycle(deblur_loss: Callable[[Tensor, Tensor], Tensor], reblurred: Tensor, sh
 
     Args:
         deblur_loss: of (blurred, sharp) patches: the deblurrer's own loss on what it makes of the blurred one. The
-            gradient passes through the deblurrer; that its weights stay is the caller's part (FIDELITY 1).
-        reblurred: (B, 3, H, W), clamped to [0, 1] here, so that values outside pass no gradient (FIDELITY 7).
+            gradient passes through the deblurrer; that its weights stay is the caller's part (docs/fidelity.md,
+            deblurrer frozen).
+        reblurred: (B, 3, H, W), clamped to [0, 1] here, so that values outside pass no gradient.
         sharp: the pseudo-sharp patch, (B, 3, H, W).
 
     >>> cycle(F.l1_loss, torch.full((1, 3, 2, 2), 1.5), torch.full((1, 3, 2, 2), 0.75)).item()

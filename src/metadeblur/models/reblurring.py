@@ -3,14 +3,15 @@
 "Meta Transferring for Deblurring" (Liu et al., BMVC 2022, arXiv 2210.08036), section 3.2: an encoder on every frame,
 fusion blocks on the quarter-size map (regional self-attention, cross-frame self-attention with the centre frame as
 query, local self-attention, MLP), a decoder on the centre frame. The text alone does not fix the structure; where it
-leaves a choice, this follows the published network (FIDELITY 25): the tokens of every frame pass through norm4 without
-a residual before they meet across frames, one attention module serves regional and local tokens, only the local tokens
-have a learned position bias, and the picture comes from the local tokens. Parameter names are those of the published
-checkpoints. Heights and widths are free (FIDELITY 24): the window is padded to a multiple of ``multiple`` inside.
+leaves a choice, this follows the published network (docs/fidelity.md, cross-frame attention): the tokens of every frame
+pass through norm4 without a residual before they meet across frames, one attention module serves regional and local
+tokens, only the local tokens have a learned position bias, and the picture comes from the local tokens. Parameter names
+are those of the published checkpoints. Heights and widths are free (docs/fidelity.md, any size): the window is padded
+to a multiple of ``multiple`` inside.
 
-In the order ``own`` (FIDELITY 23) a window meets its own regional token. The published network flattened the two in
-different orders, so that a window meets the token of another window, frame or batch item; ``published`` does the same,
-for its weights.
+In the order ``own`` (docs/fidelity.md, token order) a window meets its own regional token. The published network
+flattened the two in different orders, so that a window meets the token of another window, frame or batch item;
+``published`` does the same, for its weights.
 """
 
 from __future__ import annotations
@@ -173,7 +174,7 @@ class FusionBlock(nn.Module):
         """Regional and cross-frame self-attention on (B, frames, windows, C)."""
         flat = regional.flatten(0, 1)
         flat = flat + self.attn(self.norm1(flat))
-        # No residual around the second step, as published (FIDELITY 25): the other frames keep norm4 of their tokens.
+        # No residual around the second step, as published: the other frames keep norm4 of their tokens.
         result: Tensor = self.cross_attn(self.norm4(flat).unflatten(0, regional.shape[:2]))
         return result
 

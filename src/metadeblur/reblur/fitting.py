@@ -37,8 +37,8 @@ RealSample = Literal["blurriest", "neighbour"]
 class CriticSettings:
     """How a critic learns."""
 
-    lr_critic: Rate = 1e-6  # learning rate of the critic (FIDELITY 8)
-    adversarial_kind: AdversarialKind = "wgan"  # adversarial loss: wgan, hinge or lsgan (FIDELITY 7)
+    lr_critic: Rate = 1e-6  # learning rate of the critic
+    adversarial_kind: AdversarialKind = "wgan"  # adversarial loss: wgan, hinge or lsgan
     critic_clip: Weight = 0.01  # all critic weights are held within +- this after each step; 0: they are not
     critic_optimizer: CriticOptimizer = "rmsprop"  # rmsprop or adam
 
@@ -51,14 +51,14 @@ class ReblurUpdates:
     """How a reblurring network and its critic fit a clip."""
 
     losses: ReblurLosses = "both"  # of the reblurrer: gan, cycle, both, or none (it stays as it was trained)
-    adversarial: Weight = 1.0  # weight of L_adv (FIDELITY 6)
+    adversarial: Weight = 1.0  # weight of L_adv
     cycle: Weight = 0.01  # weight of L_cycle
-    lr_reblurrer: Rate = 1e-6  # Adam's learning rate for the reblurrer (FIDELITY 8)
+    lr_reblurrer: Rate = 1e-6  # Adam's learning rate for the reblurrer
     critic: CriticSettings = field(default_factory=CriticSettings)  # how the critic learns
-    passes: Count = 1  # times through the M places (FIDELITY 9)
+    passes: Count = 1  # times through the M places
     real: RealSample = "blurriest"  # the critic's real sample at a place: its blurriest patch, or a neighbour frame's
-    shared_adam: bool = False  # one Adam moves the deblurrer too, and goes on in its own stage (FIDELITY 1, 2)
-    # dropout and the like stay on in the gradient steps, never when pairs are made (FIDELITY 4)
+    shared_adam: bool = False  # one Adam moves the deblurrer too, and goes on in its own stage
+    # dropout and the like stay on in the gradient steps, never when pairs are made
     train_mode: bool = False
 
     def __post_init__(self) -> None:
@@ -240,7 +240,7 @@ def critic_step(
     *,
     average: Callable[[Iterable[nn.Parameter]], None] | None = None,
 ) -> Terms:
-    """One step of the critic on real and made patches, then the clip of all its weights (FIDELITY 7).
+    """One step of the critic on real and made patches, then the clip of all its weights.
 
     Args:
         critic: (B, 3, H, W) -> (B,); changed.
@@ -316,7 +316,7 @@ def collect(
         places: the support set's places.
         frames: of the windows, odd.
         real: the most blurred co-located patch, as the paper says; or that of a neighbouring frame drawn at random, at
-            most two away, as the release does (FIDELITY 5).
+            most two away, as the release does (docs/fidelity.md, real sample).
         generator: draws the neighbours.
     """
     items = []

@@ -3,7 +3,7 @@
 "Meta Transferring for Deblurring" (Liu et al., BMVC 2022), section 3.4: a task is a training clip. A copy of both
 networks adapts to it as at test time, from its blurred frames alone (:func:`metadeblur.adaptation.stages.adapt`); what
 the adapted copies get wrong on the clip's true pairs moves the meta-weights (:mod:`metadeblur.training.outer`). The
-weights that count are those after the last step (FIDELITY 18).
+weights that count are those after the last step (docs/fidelity.md, which checkpoint).
 """
 
 from __future__ import annotations
@@ -225,7 +225,7 @@ def train_meta(
 ) -> tuple[Path, Path]:
     """Meta-train, and write ``out/reblurrer.safetensors`` and ``out/weights.safetensors`` (the deblurrer).
 
-    The weights are those after the last step: a rule, not a choice (FIDELITY 18).
+    The weights are those after the last step: a rule, not a choice (docs/fidelity.md, which checkpoint).
 
     Raises:
         MetadeblurError: no clips, clips too short, a setting out of range, or see :func:`metadeblur.training.loop.run`.

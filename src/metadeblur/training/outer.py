@@ -2,8 +2,9 @@
 
 First order: the gradients of the query losses (Charbonnier for the reblurrer, its own loss for the deblurrer), summed
 over the clip's frames, are taken at the ADAPTED weights and applied to the META-weights, by two Adams with the rates of
-Eq. 7 whose moments last over the tasks. The meta-weights are never the tensors that adapt (FIDELITY 13), gradients of
-several tasks are added up before one step (FIDELITY 14), and every task begins with the same critic (FIDELITY 17).
+Eq. 7 whose moments last over the tasks. The meta-weights are never the tensors that adapt (docs/fidelity.md,
+meta-weights), gradients of several tasks are added up before one step (docs/fidelity.md, task batch), and every task
+begins with the same critic (docs/fidelity.md, critic per task).
 """
 
 from __future__ import annotations
@@ -36,11 +37,11 @@ class OuterUpdate:
     algorithm: Algorithm = "first-order"  # first-order (Eq. 7), reptile, or plain (no inner update, for comparison)
     lr_deblurrer: Rate = 2.5e-6  # of the deblurrer's Adam
     lr_reblurrer: Rate = 1e-6  # of the reblurrer's
-    # one for the sum over a clip's frames, or one a query batch (the release, FIDELITY 15)
+    # one for the sum over a clip's frames, or one a query batch (the release)
     outer_step: OuterStep = "clip"
     # query frames at once: more takes more memory and, with a step a clip, gives the same
     query_batch: Annotated[int, Within(1, 65_536)] = 1
-    # charbonnier, or charbonnier_edge (the release, FIDELITY 16)
+    # charbonnier, or charbonnier_edge (the release)
     reblur_loss: Literal["charbonnier", "charbonnier_edge"] = "charbonnier"
     reptile: Share = 0.5  # share of the way to the adapted weights that Reptile goes
     clip_gradient: Weight = 0.0  # longest gradient of each network (2-norm); 0: any
@@ -184,7 +185,7 @@ class MetaLearner:
 
 
 def query_set(pair: PairedClip, frames: tuple[int, int], patch: int, count: int, seed: int) -> list[Query]:
-    """Query frames of a clip, each cropped at a random place; windows at clip ends repeat the end frame (FIDELITY 19).
+    """Query frames of a clip, each cropped at a random place; windows at clip ends repeat the end frame.
 
     Args:
         pair: the clip with its truth.

@@ -2,8 +2,8 @@
 
 "Meta Transferring for Deblurring" (Liu et al., BMVC 2022), section 4: windows of five sharp frames become the blurred
 centre; Charbonnier plus adversarial loss, batch 8, crops of 256, flips and rotations, Adam with 1e-4 and a cosine to
-1e-8 over 1000 epochs of GoPro's 2,103 frames. No deblurrer is trained beside it (FIDELITY 20), and the critic's rate
-falls over all steps as the reblurrer's does (FIDELITY 21).
+1e-8 over 1000 epochs of GoPro's 2,103 frames. No deblurrer is trained beside it (docs/fidelity.md, pre-training), and
+the critic's rate falls over all steps as the reblurrer's does (docs/fidelity.md, critic's schedule).
 """
 
 from __future__ import annotations
