@@ -105,9 +105,9 @@ def play_inner(name: str, golden: Golden) -> dict[str, float]:
     check.delta("end", "deblurrer", adapted, check.known["steps"][-1]["delta"]["deblurrer"])
     for network, net in (("reblurrer", stage.reblurrer), ("deblurrer", adapted), ("critic", stage.critic)):
         check.stored(network, net, name)
-    # What made the pairs is not moved by training on them, not even by a shared Adam (docs/fidelity.md, pairs made
-    once). assert all(torch.equal(value, before[key]) for key, value in stage.reblurrer.state_dict().items()) with
-    torch.no_grad():
+    # What made the pairs is not moved by training on them, not even by a shared Adam.
+    assert all(torch.equal(value, before[key]) for key, value in stage.reblurrer.state_dict().items())
+    with torch.no_grad():
         probe = adapted(golden.tensor(golden.values["data"]["probe"]))[2]
     check.values("probe", probe, golden.arrays[f"{name}/probe_full"], "probe_full")
     return check.apart
