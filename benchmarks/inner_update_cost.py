@@ -36,7 +36,8 @@ from metadeblur.models.forward import own_loss
 from metadeblur.models.reblurring import ReblurNetwork
 from metadeblur.models.registry import traits
 from metadeblur.pipeline.catalogue import filled
-from metadeblur.reblur.fitting import Item, NetworkReblurrer, ReblurStage, ReblurUpdates
+from metadeblur.reblur.fitting import Item, NetworkReblurrer, ReblurStage
+from metadeblur.reblur.settings import ReblurUpdates
 from metadeblur.reblur.weights import load_reblurrer
 from metadeblur.system.record import machine, versions, write_whole
 

@@ -21,7 +21,7 @@ from metadeblur.evaluation.protocol import EvaluateSettings
 from metadeblur.evaluation.report import write_table
 from metadeblur.evaluation.tables import markdown
 from metadeblur.models.weights import load_deblurrer, parameters_digest
-from metadeblur.reblur.fitting import ReblurUpdates
+from metadeblur.reblur.settings import ReblurUpdates
 from metadeblur.system.record import machine, plain, versions, write_json
 
 

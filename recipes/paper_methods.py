@@ -40,10 +40,11 @@ from metadeblur.imaging.quality import psnr
 from metadeblur.imaging.sharpness import self_shift_score
 from metadeblur.models.registry import traits
 from metadeblur.models.weights import load_deblurrer, parameters_digest
-from metadeblur.reblur import Reblurrer
-from metadeblur.reblur.fitting import NetworkReblurrer, ReblurUpdates, collect
+from metadeblur.reblur.fitting import NetworkReblurrer, collect
 from metadeblur.reblur.flow import fit_flow_reblurrer
 from metadeblur.reblur.place import Place, place_window
+from metadeblur.reblur.reblurrer import Reblurrer
+from metadeblur.reblur.settings import ReblurUpdates
 from metadeblur.reblur.weights import load_reblurrer
 from metadeblur.restoration.restorer import restore
 from metadeblur.system.record import machine, plain, versions, write_json

@@ -15,7 +15,8 @@ from torch import nn
 
 from metadeblur.adaptation.stages import AdaptSettings, Moved, Pair, fit_network, inner_update, preset
 from metadeblur.reblur.fitting import Item, NetworkReblurrer, ReblurStage
-from metadeblur.training.outer import MetaLearner, OuterUpdate, Query
+from metadeblur.training.outer import MetaLearner, Query
+from metadeblur.training.settings import OuterUpdate
 from metadeblur.training.workers import Workers
 
 CASES = (

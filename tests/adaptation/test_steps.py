@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import importlib
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from journey import run
 from torch import nn
 from torch.nn import functional as F
 
+from metadeblur.adaptation import stages, steps
 from metadeblur.adaptation.places import choose_support
 from metadeblur.adaptation.stages import AdaptSettings, adapt, preset
 from metadeblur.cli.entry import parse
@@ -26,15 +25,9 @@ from metadeblur.models.critic import Critic
 from metadeblur.models.forward import own_loss
 from metadeblur.models.reblurring import ReblurNetwork
 from metadeblur.models.weights import parameters_digest
-from metadeblur.reblur.fitting import (
-    CriticSettings,
-    NetworkReblurrer,
-    ReblurStage,
-    ReblurUpdates,
-    collect,
-    fit_stage,
-)
+from metadeblur.reblur.fitting import NetworkReblurrer, ReblurStage, collect, fit_stage
 from metadeblur.reblur.flow import FlowReblurrer
+from metadeblur.reblur.settings import CriticSettings, ReblurUpdates
 from metadeblur.reblur.weights import load_reblurrer, save_reblurrer
 from metadeblur.system.record import plain
 
@@ -142,9 +135,7 @@ def test_all_pairs_are_made_once_after_the_reblurrer_has_adapted(clip, reblurrer
     step, blur = ReblurStage.step, NetworkReblurrer.blur
     monkeypatch.setattr(ReblurStage, "step", lambda self, item: order.append("step") or step(self, item))
     monkeypatch.setattr(NetworkReblurrer, "blur", lambda self, window: order.append("blur") or blur(self, window))
-    # inner_update is a function in other modules; its own module is asked for by its full name.
-    module = sys.modules["metadeblur.adaptation.steps"]
-    monkeypatch.setattr(module, "own_loss", lambda *a, **k: order.append("train") or own_loss(*a, **k))
+    monkeypatch.setattr(steps, "own_loss", lambda *a, **k: order.append("train") or own_loss(*a, **k))
     settings = preset("paper").changed(**{**QUICK, "held_out": 0.0, "passes": 2})
     outcome = adapt(TinyDeblurrer(), clip, settings=settings, reblurrer=reblurrer)
     assert order == ["step"] * 3 + ["blur"] * 3 + ["train"] * 6
@@ -327,8 +318,7 @@ def test_the_command_line_says_what_to_do_without_weights(tmp_path, clip, capsys
 
 
 def test_the_guard_judges_the_networks_pairs_by_the_clips_own_motion(clip, reblurrer, monkeypatch):
-    module = importlib.import_module("metadeblur.adaptation.stages")
-    judge, seen = module.judge, []
+    judge, seen = stages.judge, []
 
     def heard(base, adapted, clip, held_out, **keywords):
         seen.append(keywords["reblurrer"])
@@ -337,7 +327,7 @@ def test_the_guard_judges_the_networks_pairs_by_the_clips_own_motion(clip, reblu
         assert all((own != by_motion).any() for (own, _), (by_motion, _) in zip(held_out, known, strict=True))
         return judge(base, adapted, clip, held_out, **keywords)
 
-    monkeypatch.setattr(module, "judge", heard)
+    monkeypatch.setattr(stages, "judge", heard)
     net = TinyDeblurrer()
     outcome = adapt(net, clip, **{**QUICK, "guard": True}, held_out=0.5, reblurrer=reblurrer)
     assert isinstance(seen[0], FlowReblurrer)

@@ -157,7 +157,7 @@ def test_flags_have_the_defaults_and_choices_of_the_rooms():
     from metadeblur.cli.flags import AdaptationFlags
     from metadeblur.cli.restore import Restore
     from metadeblur.pipeline.run import RunSettings
-    from metadeblur.video.encoding import Codec
+    from metadeblur.types import Codec
 
     assert Restore(inputs=[Path("x")]).run_settings() == RunSettings()
     wanted = AdaptSettings()

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metadeblur.data.layouts import plain_clips
-from metadeblur.data.synthesis import Scene, SynthSettings, average_clip, light, make_clip, random_scene, synthesize
+from metadeblur.data.settings import SynthSettings
+from metadeblur.data.synthesis import Scene, average_clip, light, make_clip, random_scene, synthesize
 from metadeblur.data.trajectory import Trajectory, random_trajectory
 from metadeblur.errors import MetadeblurError
 from metadeblur.imaging.linear_light import to_display

@@ -8,11 +8,10 @@ import torch
 
 from metadeblur.models.lite import Lite
 from metadeblur.training import deblur
-from metadeblur.training.deblur import DeblurTraining, train_deblur
-from metadeblur.training.loop import LoopSettings
-from metadeblur.training.meta import MetaTraining, train_meta
-from metadeblur.training.outer import OuterUpdate
-from metadeblur.training.reblur import ReblurTraining, train_reblur
+from metadeblur.training.deblur import train_deblur
+from metadeblur.training.meta import train_meta
+from metadeblur.training.reblur import train_reblur
+from metadeblur.training.settings import DeblurTraining, LoopSettings, MetaTraining, OuterUpdate, ReblurTraining
 
 
 def train_all(material: Path, out: Path) -> None:

@@ -24,7 +24,8 @@ from media import make_frames
 from torch import nn
 
 from metadeblur.adaptation.stages import AdaptSettings
-from metadeblur.data.synthesis import SynthSettings, synthesize
+from metadeblur.data.settings import SynthSettings
+from metadeblur.data.synthesis import synthesize
 from metadeblur.errors import MetadeblurError
 from metadeblur.evaluation.protocol import EvaluateSettings, evaluate
 from metadeblur.models.weights import load_deblurrer, parameters_digest
@@ -38,8 +39,8 @@ from metadeblur.system.interrupts import undisturbed
 from metadeblur.system.locks import writing
 from metadeblur.system.scratch import scratch
 from metadeblur.training import deblur
-from metadeblur.training.deblur import DeblurTraining, train_deblur
-from metadeblur.training.loop import LoopSettings
+from metadeblur.training.deblur import train_deblur
+from metadeblur.training.settings import DeblurTraining, LoopSettings
 
 BASE = RunSettings(
     adapt=False, adaptation=AdaptSettings(guard=False), restoration=RestoreSettings(device="cpu", precision="fp32")

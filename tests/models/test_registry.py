@@ -1,13 +1,16 @@
 """The built-in network: shapes, identity at birth, sizes read from weights, and what is known of other modules."""
 
+from typing import get_args
+
 import pytest
 import torch
 from torch import nn
 
 from metadeblur.models.lite import Lite
 from metadeblur.models.losses import balanced
-from metadeblur.models.registry import final, recognise, traits
+from metadeblur.models.registry import ARCHITECTURES, final, recognise, traits
 from metadeblur.models.weights import load_deblurrer
+from metadeblur.types import Network
 
 
 @pytest.mark.parametrize("size", [(16, 16), (48, 80)])
@@ -28,6 +31,10 @@ def test_sizes_are_read_from_the_weights():
     picture = torch.rand(1, 3, 32, 24)
     assert torch.equal(again(picture), net(picture))
     assert again.multiple == 8
+
+
+def test_every_name_is_a_choice():
+    assert list(ARCHITECTURES) == list(get_args(Network))
 
 
 def test_recognised_by_tensor_names():

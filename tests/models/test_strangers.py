@@ -30,7 +30,8 @@ from metadeblur.models.registry import ARCHITECTURES
 from metadeblur.models.weights import FOLDER_VARIABLE, imported_path, load_deblurrer, read_any
 from metadeblur.reblur.weights import load_reblurrer
 from metadeblur.training.deblur import DeblurTrainee
-from metadeblur.training.loop import LoopSettings, run
+from metadeblur.training.loop import run
+from metadeblur.training.settings import LoopSettings
 
 SMALL = {"channels": (8, 16), "encoder": (1, 1), "decoder": (1,), "fold": 2}
 

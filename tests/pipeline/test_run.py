@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import io
 import json
 import math
@@ -37,13 +36,13 @@ from metadeblur.pipeline.policy import informative_stretch, shared_budget
 from metadeblur.pipeline.resume import Parts, differences, parts_folder
 from metadeblur.pipeline.run import RunSettings, restore_file
 from metadeblur.report.shot_pictures import frames_to_show
+from metadeblur.restoration import restorer as restoring
 from metadeblur.restoration.prefetching import Behind
 from metadeblur.restoration.restorer import RestoreSettings
 from metadeblur.system import record
 from metadeblur.system.identity import identify
 from metadeblur.system.record import plain, to_json, write_json
 
-RESTORE = importlib.import_module("metadeblur.restoration.restorer")  # the package gives a function the same name
 BASE = RunSettings(
     adapt=False, adaptation=AdaptSettings(guard=False), restoration=RestoreSettings(device="cpu", precision="fp32")
 )
@@ -467,16 +466,16 @@ class Settled:
 
     def __init__(self, monkeypatch):
         self.free, self.bf16, self.used = 1 << 40, False, []
-        monkeypatch.setattr(RESTORE, "available_bytes", lambda _: self.free)
-        monkeypatch.setattr(RESTORE, "has_native_bf16", lambda _: self.bf16)
-        whole = RESTORE.Restorer.__call__
+        monkeypatch.setattr(restoring, "available_bytes", lambda _: self.free)
+        monkeypatch.setattr(restoring, "has_native_bf16", lambda _: self.bf16)
+        whole = restoring.Restorer.__call__
 
         def remember(restorer, window):
             restored = whole(restorer, window)
             self.used.append((restorer.tile, restorer.precision))
             return restored
 
-        monkeypatch.setattr(RESTORE.Restorer, "__call__", remember)
+        monkeypatch.setattr(restoring.Restorer, "__call__", remember)
 
 
 def chosen_freely(adapt=False):
@@ -493,7 +492,7 @@ def test_all_shots_use_tile_and_precision_of_the_first(tmp_path, monkeypatch):
         machine.free, machine.bf16 = 1 << 40, True  # what is free once the run is under way decides nothing
         return forward(self, x)
 
-    restorer = RESTORE.Restorer(Darker(), 128, 192, RestoreSettings(device="cpu"))
+    restorer = restoring.Restorer(Darker(), 128, 192, RestoreSettings(device="cpu"))
     restorer.prepare(torch.zeros(3, 128, 192))
     assert 0 < restorer.tile < 128
     monkeypatch.setattr(Darker, "forward", grow)

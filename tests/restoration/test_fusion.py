@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from metadeblur.adaptation import stages
 from metadeblur.adaptation.stages import AdaptSettings, adapt, preset
 from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
@@ -192,12 +192,9 @@ def test_adapting_marks_the_model_and_the_record_says_so() -> None:
 def test_frames_help_each_other_whatever_the_weights_learnt_unless_votes_of_their_own_are_against_it(
     allowed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    room = importlib.import_module(
-        "metadeblur.adaptation.stages"
-    )  # the package's attribute of this name is the function
-    monkeypatch.setattr(room, "judge", lambda *_, **__: Verdict(0.0, ()))
+    monkeypatch.setattr(stages, "judge", lambda *_, **__: Verdict(0.0, ()))
     if not allowed:
-        monkeypatch.setattr(room, "judge_fusion", lambda *_, **__: (None, ()))
+        monkeypatch.setattr(stages, "judge_fusion", lambda *_, **__: (None, ()))
     outcome = adapt(Lighten(), shaken(), pairs=4, steps=2, patch=64, blurs=1, device="cpu")
     assert outcome.share == 0
     assert outcome.fused is allowed

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,11 +18,11 @@ from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
 from metadeblur.imaging.tiles import pad_to_multiple, spans
 from metadeblur.models.lite import Lite
+from metadeblur.restoration import restorer as restoring
 from metadeblur.restoration.prefetching import pays, prefetch
 from metadeblur.restoration.restorer import Restorer, RestoreSettings, restore, restore_frames, restore_pairs, windows
 from metadeblur.system import memory
 
-MODULE = importlib.import_module("metadeblur.restoration.restorer")  # the package gives a function the same name
 CPU = RestoreSettings(device="cpu", precision="fp32")
 
 
@@ -249,7 +248,7 @@ def test_too_little_memory_for_anything_says_so() -> None:
 def test_too_little_memory_to_settle_anything_is_one_clear_line(
     monkeypatch: pytest.MonkeyPatch, settings: RestoreSettings
 ) -> None:
-    monkeypatch.setattr(MODULE, "has_native_bf16", lambda _device: True)
+    monkeypatch.setattr(restoring, "has_native_bf16", lambda _device: True)
     restorer = Restorer(Hungry(10, MemoryError()), 100, 100, settings)
     with pytest.raises(MetadeblurError, match=r"not enough memory .* 64x64 pixels: close other programs"):
         restorer.prepare(torch.rand(3, 100, 100))
@@ -272,7 +271,7 @@ def test_tile_follows_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     net, frame = small_lite(), picture(300, 400)
 
     def tile_with(free: int) -> int:
-        monkeypatch.setattr(MODULE, "available_bytes", lambda _device: free)
+        monkeypatch.setattr(restoring, "available_bytes", lambda _device: free)
         restorer = Restorer(net, 300, 400, CPU)
         restorer.prepare(frame)
         return restorer.tile
@@ -320,7 +319,7 @@ def test_auto_precision_takes_bf16_only_where_native_and_as_good(monkeypatch: py
     frame = picture(64, 64)
 
     def precision(net: nn.Module, native: bool) -> str:
-        monkeypatch.setattr(MODULE, "has_native_bf16", lambda _device: native)
+        monkeypatch.setattr(restoring, "has_native_bf16", lambda _device: native)
         restorer = Restorer(net, 64, 64, RestoreSettings(device="cpu"))
         restorer.prepare(frame)
         return restorer.precision
@@ -413,10 +412,7 @@ def test_errors_while_decoding_reach_the_reader() -> None:
 
 
 def test_closing_stops_the_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    room = importlib.import_module(
-        "metadeblur.restoration.restorer"
-    )  # the package's attribute of this name is the function
-    monkeypatch.setattr(room, "pays", lambda _: True)
+    monkeypatch.setattr(restoring, "pays", lambda _: True)
 
     def threads() -> int:
         return sum(thread.name == "prefetch" for thread in threading.enumerate())

@@ -20,9 +20,8 @@ from metadeblur.models.weights import load_deblurrer, parameters_digest, save_de
 from metadeblur.reblur.fitting import NetworkReblurrer, ReblurStage
 from metadeblur.reblur.weights import load_reblurrer, save_reblurrer
 from metadeblur.training import meta
-from metadeblur.training.loop import LoopSettings
-from metadeblur.training.meta import MetaTrainee, MetaTraining, train_meta
-from metadeblur.training.outer import OuterUpdate
+from metadeblur.training.meta import MetaTrainee, train_meta
+from metadeblur.training.settings import LoopSettings, MetaTraining, OuterUpdate
 from metadeblur.training.workers import Workers
 
 ALONE = Workers(torch.device("cpu"))

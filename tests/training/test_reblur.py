@@ -16,10 +16,12 @@ from metadeblur.data.layouts import plain_clips
 from metadeblur.data.windows import Ahead, WindowSampler
 from metadeblur.errors import MetadeblurError
 from metadeblur.models.weights import parameters_digest
-from metadeblur.reblur.fitting import CriticSettings, NetworkReblurrer
+from metadeblur.reblur.fitting import NetworkReblurrer
+from metadeblur.reblur.settings import CriticSettings
 from metadeblur.reblur.weights import load_reblurrer
-from metadeblur.training.loop import LoopSettings, rate
-from metadeblur.training.reblur import ReblurTrainee, ReblurTraining, new_network, train_reblur
+from metadeblur.training.loop import rate
+from metadeblur.training.reblur import ReblurTrainee, new_network, train_reblur
+from metadeblur.training.settings import LoopSettings, ReblurTraining
 from metadeblur.training.workers import Workers
 
 ALONE = Workers(torch.device("cpu"))

@@ -19,8 +19,9 @@ from metadeblur.models.mimo_unet import MIMOUNet
 from metadeblur.models.registry import ARCHITECTURES, final
 from metadeblur.models.weights import load_deblurrer, parameters_digest, read_weights, save_deblurrer
 from metadeblur.training import deblur
-from metadeblur.training.deblur import DeblurTraining, new_network, train_deblur
-from metadeblur.training.loop import LoopSettings, follow
+from metadeblur.training.deblur import new_network, train_deblur
+from metadeblur.training.loop import follow
+from metadeblur.training.settings import DeblurTraining, LoopSettings
 
 
 @pytest.fixture
@@ -142,7 +143,7 @@ def test_wrong_settings_are_named(small, tmp_path):
         train_deblur(replace(small, loss="l3"), tmp_path / "run", quiet=True)
     with pytest.raises(MetadeblurError, match="no training clips"):
         train_deblur(replace(small, clips=()), tmp_path / "run", quiet=True)
-    with pytest.raises(MetadeblurError, match="network 'unet' is not known; allowed: lite"):
+    with pytest.raises(MetadeblurError, match="network is 'unet'; give lite, "):
         new_network(replace(small, network="unet"))
     with pytest.raises(MetadeblurError, match="lite has no small form; those that have: mimo-unet-plus"):
         new_network(replace(small, network="lite", size="small"))

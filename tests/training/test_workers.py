@@ -24,7 +24,8 @@ from metadeblur.models.weights import save_deblurrer
 from metadeblur.reblur.fitting import NetworkReblurrer
 from metadeblur.reblur.weights import load_reblurrer, save_reblurrer
 from metadeblur.training import deblur
-from metadeblur.training.loop import LoopSettings, run
+from metadeblur.training.loop import run
+from metadeblur.training.settings import LoopSettings
 from metadeblur.training.workers import Workers, join
 
 TESTS = Path(__file__).parents[1]

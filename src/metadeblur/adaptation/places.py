@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import cv2
 import numpy as np
@@ -22,8 +22,7 @@ from metadeblur.errors import MetadeblurError
 from metadeblur.imaging.sharpness import Indices, box_sums, score_frame
 from metadeblur.reblur.place import Place
 from metadeblur.system.names import counted
-
-Method = Literal["guided", "random"]
+from metadeblur.types import Method
 
 MINIMUM_PATCH = 32
 """Smallest side of a support patch, in pixels."""

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 
 from metadeblur.errors import MetadeblurError
 from metadeblur.limits import YEAR, CountOrNone, LearningRate, Pairs, Patch, Seed, Share, Steps, Within, check
-from metadeblur.reblur.fitting import ReblurUpdates
+from metadeblur.reblur.settings import ReblurUpdates
+from metadeblur.types import Device, Method, Precision
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class AdaptSettings:
     batch: Annotated[int, Within(1, 1024)] = 2  # pairs a step
     # where the blur comes from: flow (the clip's optical flow), network (the paper's), auto (now: flow)
     reblur: Literal["auto", "flow", "network"] = "auto"
-    method: Literal["guided", "random"] = "guided"  # choice of places; random: as in the paper
+    method: Method = "guided"  # choice of places; random: as in the paper
     restore_first: bool = True  # restore the pseudo-sharp patches with the base model before flow blurs them again
     # px of its own blur from which flow shrinks a restored patch too; 0: never
     shrink_from: Annotated[float, Within(0, 1000)] = 1.2
@@ -42,10 +43,10 @@ class AdaptSettings:
     back_project: bool = True  # correct fused frames by what they leave unexplained of the blurred ones
     held_out: Annotated[float, Within(0, 2)] = 0.25  # further places, as a share of M, that only the guard sees
     guard: bool = True  # let the guard keep, weaken or drop the adaptation
-    precision: Literal["auto", "fp32", "bf16"] = "auto"  # of the gradient steps: auto (bf16 where native), bf16 or fp32
+    precision: Precision = "auto"  # of the gradient steps: auto (bf16 where native), bf16 or fp32
     # adapt within about this time, with fewer pairs and steps; 0: no limit
     budget_seconds: Annotated[float, Within(0, YEAR)] = 0.0
-    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto, cpu or cuda
+    device: Device = "auto"  # auto, cpu or cuda
     seed: Seed = 0  # the only source of randomness
 
     def __post_init__(self) -> None:

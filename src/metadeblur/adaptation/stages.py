@@ -31,10 +31,10 @@ from metadeblur.guard.learnable import nothing_to_learn
 from metadeblur.models.adapted import FusionSettings, fusion_of, with_fusion
 from metadeblur.models.forward import frozen, uses_bf16
 from metadeblur.models.registry import Loss, traits
-from metadeblur.reblur import Reblurrer
 from metadeblur.reblur.fitting import Item, NetworkReblurrer, ReblurStage, collect, fit_stage
 from metadeblur.reblur.flow import FlowReblurrer, fit_flow_reblurrer
 from metadeblur.reblur.place import Place, Shrunk, place_window
+from metadeblur.reblur.reblurrer import Reblurrer
 from metadeblur.reblur.weights import load_reblurrer
 from metadeblur.system.device import choose_device
 from metadeblur.system.memory import Costs

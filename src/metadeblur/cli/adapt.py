@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
@@ -12,6 +12,7 @@ from metadeblur.cli.flags import AdaptationFlags, writing_record
 from metadeblur.cli.inputs import needed, refuse_missing
 from metadeblur.errors import MetadeblurError
 from metadeblur.pipeline.console import Talk, in_words
+from metadeblur.types import Device, Precision
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,9 @@ class Adapt:
     guard: bool = True
     """Keep, weaken or drop the adaptation by what it does; without, it is saved whole."""
     adaptation: Annotated[AdaptationFlags, tyro.conf.OmitArgPrefixes] = field(default_factory=AdaptationFlags)
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
     """What computes; auto: a GPU that PyTorch can use, otherwise the processor."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Precision = "auto"
     """Arithmetic of the gradient steps; auto: bf16 where the machine does it natively."""
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
     """Write the record as JSON; - is standard output."""

@@ -14,6 +14,7 @@ from metadeblur.cli.inputs import needed, refuse_missing
 from metadeblur.errors import UsageError
 from metadeblur.limits import CountOrNone, Crop, LearningRate, Pairs, Patch, Seed, Steps, Tile, check
 from metadeblur.pipeline.console import Talk
+from metadeblur.types import Device, Precision
 
 ROWS = ("blurred", "base", "adapted", "oracle")
 BUILT_IN = "builtin"
@@ -75,11 +76,11 @@ class Evaluate:
     """Keep, weaken or drop each adaptation by what it does."""
     seed: Annotated[Seed, tyro.conf.arg(metavar="S")] = 0
     """The same seed and settings give the same figures on the same machine."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
     """What computes; auto: a GPU that PyTorch can use, otherwise the processor."""
     tile: Annotated[Tile | None, tyro.conf.arg(metavar="PX", help_behavior_hint="")] = None
     """Side of the tiles that frames are cut into; 0: whole frames; default: what fits into memory."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Precision = "auto"
     """Arithmetic; auto: bf16 where the machine does it natively and the result stays the same."""
     cluster: Annotated[ClusterFlags, tyro.conf.OmitArgPrefixes] = field(default_factory=ClusterFlags)
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False

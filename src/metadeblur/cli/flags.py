@@ -13,6 +13,7 @@ import tyro
 from metadeblur.errors import UsageError
 from metadeblur.limits import Gpus, LearningRate, Pairs, Seconds, Seed, Steps, Threads, Workers, check
 from metadeblur.system.paths import SLASHES, Folder
+from metadeblur.types import Device, Precision
 
 if TYPE_CHECKING:
     from metadeblur.adaptation.stages import AdaptSettings
@@ -66,9 +67,7 @@ class AdaptationFlags:
     def __post_init__(self) -> None:
         check(self)
 
-    def settings(
-        self, *, guard: bool, device: Literal["auto", "cpu", "cuda"], precision: Literal["auto", "fp32", "bf16"]
-    ) -> AdaptSettings:
+    def settings(self, *, guard: bool, device: Device, precision: Precision) -> AdaptSettings:
         """The settings of the adaptation; guard, device and precision are flags of each command's own.
 
         Raises:

@@ -12,6 +12,7 @@ from metadeblur.cli.inputs import refuse_missing
 from metadeblur.errors import UsageError
 from metadeblur.limits import CountOrNone, Crop, Patch, Processes, Steps, Within, check
 from metadeblur.pipeline.console import Talk
+from metadeblur.types import Device
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Reproduce:
     """Gradient steps of adaptations with optical flow; default: 40, with --small 16."""
     patch: Annotated[Patch | None, tyro.conf.arg(metavar="PX", help_behavior_hint="")] = None
     """Side of the patches that are learnt from; default: 256, with --small 96."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
     """What computes; auto: a GPU that PyTorch can use, otherwise the processor."""
     workers: Annotated[Processes, tyro.conf.arg(metavar="N")] = 1
     """Processes that measure clips side by side."""

@@ -15,6 +15,7 @@ from metadeblur.errors import MetadeblurError, UsageError
 from metadeblur.limits import Quality, Seconds, Tile, check
 from metadeblur.pipeline.console import Talk
 from metadeblur.system.explain import explain
+from metadeblur.types import Device, Precision
 
 if TYPE_CHECKING:
     from torch import nn
@@ -45,11 +46,11 @@ class Restore:
     guard: bool = True
     """Keep, weaken or drop each adaptation by what it does, and leave sharp shots alone; without, use it whole."""
     adaptation: Annotated[AdaptationFlags, tyro.conf.OmitArgPrefixes] = field(default_factory=AdaptationFlags)
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
     """What computes; auto: a GPU that PyTorch can use, otherwise the processor."""
     tile: Annotated[Tile | None, tyro.conf.arg(metavar="PX", help_behavior_hint="")] = None
     """Side of the tiles that frames are cut into; 0: whole frames; default: what fits into memory."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Precision = "auto"
     """Arithmetic; auto: bf16 where the machine does it natively and the result stays the same."""
     codec: Literal["auto", "h264", "h265", "av1", "vp9", "ffv1"] = "auto"
     """Video encoder; auto: H.264, or H.265 for more than 8 bits; VP9 or AV1 in WebM."""

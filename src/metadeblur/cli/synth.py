@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 
 from metadeblur.cli.inputs import needed, refuse_missing
-from metadeblur.data.synthesis import SynthSettings
+from metadeblur.data.settings import SynthSettings
 from metadeblur.errors import UsageError
 from metadeblur.pipeline.console import Talk
 from metadeblur.system.names import counted

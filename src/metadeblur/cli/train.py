@@ -8,14 +8,13 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
 from metadeblur.errors import UsageError
-from metadeblur.training.deblur import DeblurTraining
-from metadeblur.training.meta import MetaTraining
-from metadeblur.training.reblur import ReblurTraining
+from metadeblur.training.settings import DeblurTraining, MetaTraining, ReblurTraining
+from metadeblur.types import Device
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class _Training:
     """Read settings from this file; its keys are the names of the flags."""
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Go on from the last checkpoint in the output folder."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
     """What computes; auto: a GPU that PyTorch can use, otherwise the processor."""
 
     @staticmethod

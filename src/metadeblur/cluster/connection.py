@@ -21,6 +21,7 @@ from metadeblur.errors import MetadeblurError
 from metadeblur.limits import Gpus, Threads, Workers, check
 from metadeblur.system.names import counted
 from metadeblur.system.scratch import remove_unused, scratch
+from metadeblur.types import Device
 
 LOCAL = "local"
 STORE_BYTES = 200_000_000  # of the object store that is started here: workers on this machine see the files themselves
@@ -28,7 +29,6 @@ TOKEN = ".ray/auth_token"  # within the user's own folder: what lets a process i
 ANSWERS_WITHIN = 5.0  # seconds that a cluster may take to answer
 _SHORT = 30  # characters of a temporary folder; Ray puts sockets into it, whose names may have 107
 
-Device: TypeAlias = Literal["auto", "cpu", "cuda"]
 Machine: TypeAlias = tuple[float, float]
 """(processors, GPUs) of one machine of a cluster."""
 

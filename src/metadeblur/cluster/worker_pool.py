@@ -26,12 +26,13 @@ from ray.exceptions import (
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from torch import nn
 
-from metadeblur.cluster.connection import ClusterSettings, Device, Places, machines, places, remove_folder_of, room
+from metadeblur.cluster.connection import ClusterSettings, Places, machines, places, remove_folder_of, room
 from metadeblur.cluster.files import Cargo, Shipped, delivery
 from metadeblur.cluster.worker import Errand, Event, Made, Missing, Piece, Step, Worker
 from metadeblur.errors import MetadeblurError
 from metadeblur.pipeline.console import Talk
 from metadeblur.system.record import versions
+from metadeblur.types import Device
 
 ATTEMPTS = 4  # at an errand whose worker dies each time
 GROWS_EVERY = 5.0  # seconds between two looks at how many machines there are

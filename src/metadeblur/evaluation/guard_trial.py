@@ -28,9 +28,9 @@ from metadeblur.evaluation.sealed import read_sealed, write_sealed
 from metadeblur.evaluation.summary import HARM_DB
 from metadeblur.imaging.motion import ClipMotion, MotionField
 from metadeblur.models.weights import parameters_digest
-from metadeblur.reblur import Reblurrer
 from metadeblur.reblur.flow import FlowReblurrer, fit_flow_reblurrer
 from metadeblur.reblur.place import Place, Shrunk
+from metadeblur.reblur.reblurrer import Reblurrer
 from metadeblur.restoration.restorer import RestoreSettings
 from metadeblur.system.record import plain
 

@@ -19,8 +19,7 @@ from torch import Tensor
 
 from metadeblur.errors import MetadeblurError
 from metadeblur.imaging.quality import aligned_psnr_ssim, psnr, ssim
-
-SsimKind = Literal["luma", "rgb", "matlab", "aligned"]
+from metadeblur.types import SsimKind
 
 _RADIUS = 5  # of the Gaussian window of sigma 1.5
 _SIGMA = 1.5

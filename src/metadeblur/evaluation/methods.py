@@ -28,8 +28,8 @@ from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
 from metadeblur.evaluation.pair_sources import aligned_neighbours, mixed, self_reconstruction
 from metadeblur.models.registry import traits
-from metadeblur.reblur import Reblurrer
 from metadeblur.reblur.place import Place
+from metadeblur.reblur.reblurrer import Reblurrer
 
 
 @dataclass(frozen=True)

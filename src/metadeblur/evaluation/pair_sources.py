@@ -18,13 +18,14 @@ from torch.nn import functional as F
 from metadeblur.adaptation.stages import Pair, PairSource
 from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
-from metadeblur.imaging.linear_light import Response, to_display, to_linear
+from metadeblur.imaging.linear_light import to_display, to_linear
 from metadeblur.imaging.quality import dis_flow, warp
 from metadeblur.imaging.sharpness import self_shift_score
-from metadeblur.reblur import Reblurrer
 from metadeblur.reblur.fitting import NetworkReblurrer
 from metadeblur.reblur.flow import FlowReblurrer, Spot, paths
 from metadeblur.reblur.place import Place
+from metadeblur.reblur.reblurrer import Reblurrer
+from metadeblur.types import Response
 
 _MARGIN = 64  # px around a patch that flow may look at
 _LEAST_TRUSTED = 0.5  # share of a patch whose flow must agree forwards and backwards

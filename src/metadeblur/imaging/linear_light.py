@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from metadeblur.errors import MetadeblurError
-
-Response = Literal["srgb", "gamma22", "linear"]
-"""How display values depend on light: the sRGB curve, a plain power of 2.2, or not at all (values are light)."""
+from metadeblur.types import Response
 
 RESPONSES: tuple[Response, ...] = get_args(Response)
 

@@ -7,8 +7,8 @@ from typing import Annotated
 
 from torch import nn
 
-from metadeblur.imaging.linear_light import Response
 from metadeblur.limits import Pixels, Positive, Within, check
+from metadeblur.types import Response
 
 _ATTRIBUTE = "clip_fusion"  # where a network carries the settings; a user's network may well have a layer "fusion"
 

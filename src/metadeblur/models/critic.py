@@ -15,15 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metadeblur.errors import MetadeblurError
-
-CriticOptimizer = Literal["rmsprop", "adam"]
+from metadeblur.types import CriticOptimizer
 
 VGG19_CONVOLUTIONS = (2, 2, 4, 4, 4)
 """Convolutions before each pooling of a VGG19."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from metadeblur.errors import MetadeblurError
+from metadeblur.types import AdversarialKind
 
 
 def charbonnier(output: Tensor, target: Tensor, eps: float = 1e-3) -> Tensor:
@@ -226,9 +227,6 @@ def l1_hard_example(
     else:
         output, target = torch.cat(list(outputs), dim=1), frames[:, [1, 2, 3, 2]].flatten(1, 2)
     return F.l1_loss(output, target) + hard_weight * hard_example(output, target, random=random, generator=generator)
-
-
-AdversarialKind = Literal["wgan", "hinge", "lsgan"]
 
 
 def critic_loss(real: Tensor, fake: Tensor, kind: AdversarialKind = "wgan") -> Tensor:

@@ -17,7 +17,7 @@ flattened the two in different orders, so that a window meets the token of anoth
 from __future__ import annotations
 
 import re
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
@@ -26,8 +26,7 @@ from torch.utils.checkpoint import checkpoint
 
 from metadeblur.errors import MetadeblurError
 from metadeblur.imaging.tiles import pad_to_multiple
-
-TokenOrder = Literal["own", "published"]
+from metadeblur.types import TokenOrder
 
 
 class ResidualUnit(nn.Module):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from torch import nn
 
@@ -26,9 +26,9 @@ from metadeblur.models.weights import load_deblurrer
 from metadeblur.paper.numbers import DATASETS, NETWORKS, PARTS, SSIM
 from metadeblur.pipeline.console import in_words
 from metadeblur.pipeline.time_left import Range, Work, expected, rough_costs
-from metadeblur.reblur.fitting import ReblurLosses
 from metadeblur.reblur.weights import load_reblurrer
 from metadeblur.restoration.restorer import Restorer, RestoreSettings
+from metadeblur.types import Device, ReblurLosses
 
 BUILT_IN = "builtin"
 
@@ -62,7 +62,7 @@ class ReproduceSettings:
     crop: Crop | None = None  # side of the piece that is measured, px; none: whole frames
     steps: Steps | None = None  # gradient steps of flow's adaptations; none: 40, with small 16
     patch: Patch | None = None  # side of the patches that are learnt from, px; none: 256, with small 96
-    device: Literal["auto", "cpu", "cuda"] = "auto"  # what adapts
+    device: Device = "auto"  # what adapts
     restoration: RestoreSettings = field(default_factory=RestoreSettings)
     workers: Processes = 1  # processes that measure clips side by side
 

@@ -18,8 +18,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from metadeblur.imaging.linear_light import RESPONSES, Response, to_linear
+from metadeblur.imaging.linear_light import RESPONSES, to_linear
 from metadeblur.imaging.motion import ClipMotion, lengths
+from metadeblur.types import Response
 
 Array = NDArray[Any]
 

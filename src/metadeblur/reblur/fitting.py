@@ -14,64 +14,22 @@ import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
-from metadeblur.limits import Count, Rate, Weight, check
-from metadeblur.models.critic import CriticOptimizer, clip_weights, critic_optimizer
+from metadeblur.models.critic import clip_weights, critic_optimizer
 from metadeblur.models.forward import frozen, own_loss, trainable
-from metadeblur.models.losses import AdversarialKind, critic_loss, cycle, generator_loss
+from metadeblur.models.losses import critic_loss, cycle, generator_loss
 from metadeblur.models.registry import Loss, traits
 from metadeblur.reblur.place import Place, place_window, real_blurred
+from metadeblur.reblur.settings import CriticSettings, ReblurUpdates
+from metadeblur.types import RealSample
 
 Terms = dict[str, float]
-ReblurLosses = Literal["both", "gan", "cycle", "none"]
-RealSample = Literal["blurriest", "neighbour"]
-
-
-@dataclass(frozen=True)
-class CriticSettings:
-    """How a critic learns."""
-
-    lr_critic: Rate = 1e-6  # learning rate of the critic
-    adversarial_kind: AdversarialKind = "wgan"  # adversarial loss: wgan, hinge or lsgan
-    critic_clip: Weight = 0.01  # all critic weights are held within +- this after each step; 0: they are not
-    critic_optimizer: CriticOptimizer = "rmsprop"  # rmsprop or adam
-
-    def __post_init__(self) -> None:
-        check(self)
-
-
-@dataclass(frozen=True)
-class ReblurUpdates:
-    """How a reblurring network and its critic fit a clip."""
-
-    losses: ReblurLosses = "both"  # of the reblurrer: gan, cycle, both, or none (it stays as it was trained)
-    adversarial: Weight = 1.0  # weight of L_adv
-    cycle: Weight = 0.01  # weight of L_cycle
-    lr_reblurrer: Rate = 1e-6  # Adam's learning rate for the reblurrer
-    critic: CriticSettings = field(default_factory=CriticSettings)  # how the critic learns
-    passes: Count = 1  # times through the M places
-    real: RealSample = "blurriest"  # the critic's real sample at a place: its blurriest patch, or a neighbour frame's
-    shared_adam: bool = False  # one Adam moves the deblurrer too, and goes on in its own stage
-    # dropout and the like stay on in the gradient steps, never when pairs are made
-    train_mode: bool = False
-
-    def __post_init__(self) -> None:
-        check(self)
-
-    def faster(self, factor: float) -> ReblurUpdates:
-        """The same with both learning rates multiplied, so that they keep their ratio to a deblurrer's.
-
-        >>> ReblurUpdates().faster(2).critic.lr_critic
-        2e-06
-        """
-        critic = replace(self.critic, lr_critic=self.critic.lr_critic * factor)
-        return replace(self, lr_reblurrer=self.lr_reblurrer * factor, critic=critic)
 
 
 @dataclass(frozen=True)

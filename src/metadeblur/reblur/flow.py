@@ -18,11 +18,12 @@ from torch import Tensor
 
 from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
-from metadeblur.imaging.linear_light import Response, to_display, to_linear
+from metadeblur.imaging.linear_light import to_display, to_linear
 from metadeblur.imaging.motion import ClipMotion, lengths
 from metadeblur.imaging.noise import draw_noise, estimate_noise
 from metadeblur.limits import RISING, Count, CountOrNone, Pixels, Share, Within, check
 from metadeblur.reblur.exposure import LONGEST, ExposureEstimate, estimate_exposure
+from metadeblur.types import Response
 
 if TYPE_CHECKING:
     from metadeblur.reblur.place import Place, Shrunk

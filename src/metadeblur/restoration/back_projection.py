@@ -20,9 +20,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from metadeblur.imaging.linear_light import Response, to_display, to_linear
+from metadeblur.imaging.linear_light import to_display, to_linear
 from metadeblur.imaging.motion import lengths
 from metadeblur.limits import Positive, Within, check
+from metadeblur.types import Response
 
 Array = NDArray[Any]
 

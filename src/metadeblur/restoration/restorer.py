@@ -15,7 +15,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,7 @@ from metadeblur.restoration.fusion import fuse_pairs
 from metadeblur.restoration.prefetching import pays, prefetch
 from metadeblur.system.device import choose_device, has_native_bf16
 from metadeblur.system.memory import available_bytes, is_out_of_memory, peak_bytes
+from metadeblur.types import Device, Precision
 
 SAFE_BF16_DB = 60.0
 """PSNR between the bf16 and the fp32 result from which bf16 is used. Rounding errors are uncorrelated with the errors
@@ -55,8 +56,8 @@ class RestoreSettings:
     tile: Tile | None = None  # side of a tile, px; none: chosen from free memory; 0: the whole frame at once
     # margin around a tile, px; none: the network's reach, measured on the first frame
     overlap: Annotated[int, Within(0, 65_536)] | None = None
-    precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where native and as good
-    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: cuda where there is one
+    precision: Precision = "auto"  # auto: bf16 where native and as good
+    device: Device = "auto"  # auto: cuda where there is one
 
     def __post_init__(self) -> None:
         check(self)

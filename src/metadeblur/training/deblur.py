@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,43 +16,15 @@ from metadeblur.data.pairs import Batch, PairSampler
 from metadeblur.errors import MetadeblurError
 from metadeblur.imaging.pictures import Picture, side_by_side, to_uint8
 from metadeblur.imaging.tiles import pad_to_multiple
-from metadeblur.limits import LearningRate, OutOfRange, Past, Share, TrainingBatch, TrainingPatch, Within, check
 from metadeblur.models.forward import own_loss
 from metadeblur.models.lite import Lite
 from metadeblur.models.losses import balanced, charbonnier, psnr_loss
 from metadeblur.models.registry import ARCHITECTURES, Loss, final, traits
-from metadeblur.training.loop import LoopSettings, follow, run
+from metadeblur.training.loop import follow, run
+from metadeblur.training.settings import DeblurTraining
 from metadeblur.training.workers import Workers, join
 
 LOSSES: dict[str, Loss] = {"balanced": balanced, "charbonnier": charbonnier, "psnr": psnr_loss}
-
-
-@dataclass(frozen=True)
-class DeblurTraining:
-    """Settings of ``train deblur``."""
-
-    network: str = "lite"  # name of the network, as metadeblur models lists them
-    size: Literal["published", "small"] = "published"  # small: reduced, for experiments; the paper's networks have it
-    clips: tuple[str, ...] = ()  # folders with paired clips, <clip>/{blur,sharp}
-    validation: tuple[str, ...] = ()  # folders with paired clips that are never trained on
-    batch: TrainingBatch = 8  # patches a step
-    patch: TrainingPatch = 160  # side of a patch in px
-    learning_rate: LearningRate = 1e-3  # of AdamW, at its highest
-    # own (what the network's paper trains with), balanced, charbonnier or psnr
-    loss: Literal["own", "balanced", "charbonnier", "psnr"] = "own"
-    identity: Share = 0.15  # share of patches that are sharp on both sides
-    alone: Share = 0.08  # share of windows that stand still and repeat their centre, as a single picture does
-    easy: Share = 0.2  # chance that a drawn patch is used whose two sides are more than 33 dB alike
-    ema: Past = 0.999  # weight of the past in the running mean of the weights, which is what is kept
-    clip_gradient: Annotated[float, Within(0, 1_000_000, above=True)] = 0.5  # longest gradient (2-norm)
-    precision: Literal["bf16", "fp32"] = "bf16"  # bf16 (mixed) or fp32
-    start: str = ""  # weights to start from (safetensors); empty: from nothing
-    loop: LoopSettings = field(default_factory=LoopSettings)
-
-    def __post_init__(self) -> None:
-        check(self)
-        if self.network not in ARCHITECTURES:
-            raise OutOfRange("network", f"{self.network!r} is not known; allowed: {', '.join(ARCHITECTURES)}")
 
 
 class DeblurTrainee:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -18,32 +18,12 @@ from torch import Tensor, nn
 
 from metadeblur.errors import MetadeblurError
 from metadeblur.imaging.pictures import Picture, encode_png
-from metadeblur.limits import Seed, Share, Within, check
 from metadeblur.pipeline.console import Talk, people
 from metadeblur.system.files import filling, whole
 from metadeblur.training.checkpoint import saved_state, write_checkpoint
 from metadeblur.training.curves import write_curves
+from metadeblur.training.settings import LoopSettings
 from metadeblur.training.workers import Workers
-
-
-@dataclass(frozen=True)
-class LoopSettings:
-    """How long, how fast and how safely a training runs."""
-
-    steps: Annotated[int, Within(1, 1_000_000_000)] = 100_000  # gradient steps in all
-    warmup: Annotated[int, Within(0, 1_000_000_000)] = 200  # steps over which the learning rate rises
-    schedule: Literal["level", "cosine"] = "level"  # of the learning rate: level, or half a cosine over all steps
-    # last steps over which a level rate falls to zero (before, a run can be prolonged)
-    decay: Annotated[int, Within(0, 1_000_000_000)] = 0
-    floor: Share = 0.0  # share of the learning rate that a cosine ends at
-    checkpoint_minutes: Annotated[float, Within(0, 100_000)] = 4.0  # time between checkpoints
-    validate_steps: Annotated[int, Within(1, 1_000_000_000)] = 1000  # steps between validations
-    log_steps: Annotated[int, Within(1, 1_000_000_000)] = 50  # steps whose mean makes one line of log.csv
-    seed: Seed = 0  # the randomness of the whole run
-    tensorboard: bool = False  # also write the figures for TensorBoard
-
-    def __post_init__(self) -> None:
-        check(self)
 
 
 class Trainee(Protocol):

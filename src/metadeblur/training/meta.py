@@ -9,17 +9,16 @@ weights that count are those after the last step (docs/fidelity.md, which checkp
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from metadeblur.adaptation.places import MINIMUM_FRAMES
-from metadeblur.adaptation.stages import AdaptSettings, adapt, preset
+from metadeblur.adaptation.stages import AdaptSettings, adapt
 from metadeblur.clip import Clip
 from metadeblur.data.layouts import ClipFolder, plain_clips
 from metadeblur.data.paired import PairedClip, PictureFiles
@@ -27,56 +26,14 @@ from metadeblur.errors import MetadeblurError
 from metadeblur.imaging.pictures import Picture, side_by_side, to_uint8
 from metadeblur.imaging.quality import psnr
 from metadeblur.imaging.tiles import pad_to_multiple
-from metadeblur.limits import CountOrNone, LearningRate, Pairs, Past, Patch, Rate, Steps, Within, check
 from metadeblur.models.forward import frozen, uses_bf16
 from metadeblur.models.registry import final, recognise, traits
 from metadeblur.reblur.fitting import NetworkReblurrer
 from metadeblur.system.names import counted
-from metadeblur.training.loop import LoopSettings, follow, run
-from metadeblur.training.outer import MetaLearner, OuterUpdate, Query, query_set
+from metadeblur.training.loop import follow, run
+from metadeblur.training.outer import MetaLearner, Query, query_set
+from metadeblur.training.settings import MetaTraining
 from metadeblur.training.workers import Workers, join
-
-
-@dataclass(frozen=True)
-class MetaTraining:
-    """Settings of ``train meta``; the defaults are the paper's."""
-
-    clips: tuple[str, ...] = ()  # folders with paired clips, <clip>/{blur,sharp}; each clip is a task
-    validation: tuple[str, ...] = ()  # folders with paired clips that are never trained on
-    validation_clips: CountOrNone = 3  # of them that are adapted to at each validation
-    model: str = "lite"  # the deblurrer to start from: a model's name or a weight file
-    reblurrer: str = ""  # weights of the reblurring network with its critic, from train reblur
-    inner: Literal["paper", "release"] = "paper"  # preset of the inner update
-    pairs: Pairs = 20  # M of the inner update
-    patch: Patch = 256  # side of support and query patches in px
-    inner_steps: Steps = 0  # gradient steps of the deblurrer in the inner update; 0: one pass over the pairs
-    inner_lr: LearningRate = 2.5e-6  # its learning rate in the inner update of the preset "paper"
-    inner_lr_reblurrer: Rate = 1e-6  # the reblurrer's
-    tasks: Annotated[int, Within(1, 65_536)] = 1  # clips an outer step, over all processes
-    query_frames: CountOrNone = 0  # frames of a clip whose losses are summed, drawn at random; 0: all of them
-    outer: OuterUpdate = field(default_factory=OuterUpdate)
-    ema: Past = 0.0  # weight of the past in a running mean of the meta-weights, which is then kept; 0: none
-    precision: Literal["auto", "bf16", "fp32"] = "auto"  # auto (bf16 where native), bf16 (mixed) or fp32
-    loop: LoopSettings = field(default_factory=lambda: LoopSettings(steps=66, warmup=0, log_steps=1, validate_steps=22))
-
-    def __post_init__(self) -> None:
-        check(self)
-
-    def adaptation(self, seed: int) -> AdaptSettings:
-        """The inner update's settings: no guard, nothing held out."""
-        base = preset(self.inner)
-        changes: dict[str, Any] = {"steps": self.inner_steps} if self.inner_steps else {}
-        if self.inner == "paper":
-            changes |= {"lr": self.inner_lr, "updates": replace(base.updates, lr_reblurrer=self.inner_lr_reblurrer)}
-        return base.changed(
-            **changes,
-            pairs=self.pairs,
-            patch=self.patch,
-            precision=self.precision,
-            held_out=0.0,
-            guard=False,
-            seed=seed,
-        )
 
 
 class MetaTrainee:

@@ -11,43 +11,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from metadeblur.data.paired import PairedClip
-from metadeblur.limits import Rate, Share, Weight, Within, check
 from metadeblur.models.forward import frozen, own_loss
 from metadeblur.models.losses import charbonnier, charbonnier_edge
 from metadeblur.models.registry import traits
 from metadeblur.reblur.fitting import NetworkReblurrer
+from metadeblur.training.settings import OuterUpdate
 from metadeblur.training.workers import Workers
 
-Algorithm = Literal["first-order", "reptile", "plain"]
-OuterStep = Literal["clip", "frame"]
 REBLUR_LOSSES = {"charbonnier": charbonnier, "charbonnier_edge": charbonnier_edge}
-
-
-@dataclass(frozen=True)
-class OuterUpdate:
-    """How meta-weights learn from a task."""
-
-    algorithm: Algorithm = "first-order"  # first-order (Eq. 7), reptile, or plain (no inner update, for comparison)
-    lr_deblurrer: Rate = 2.5e-6  # of the deblurrer's Adam
-    lr_reblurrer: Rate = 1e-6  # of the reblurrer's
-    # one for the sum over a clip's frames, or one a query batch (the release)
-    outer_step: OuterStep = "clip"
-    # query frames at once: more takes more memory and, with a step a clip, gives the same
-    query_batch: Annotated[int, Within(1, 65_536)] = 1
-    # charbonnier, or charbonnier_edge (the release)
-    reblur_loss: Literal["charbonnier", "charbonnier_edge"] = "charbonnier"
-    reptile: Share = 0.5  # share of the way to the adapted weights that Reptile goes
-    clip_gradient: Weight = 0.0  # longest gradient of each network (2-norm); 0: any
-
-    def __post_init__(self) -> None:
-        check(self)
 
 
 @dataclass(frozen=True)

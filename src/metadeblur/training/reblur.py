@@ -9,9 +9,8 @@ the critic's rate falls over all steps as the reblurrer's does (docs/fidelity.md
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,49 +21,17 @@ from metadeblur.data.pairs import FrameCache
 from metadeblur.data.windows import Ahead, Windows, WindowSampler
 from metadeblur.errors import MetadeblurError
 from metadeblur.imaging.pictures import Picture, side_by_side, to_uint8
-from metadeblur.limits import Count, LearningRate, Past, TrainingBatch, TrainingPatch, Weight, Within, check
 from metadeblur.models.critic import Critic, critic_optimizer
 from metadeblur.models.forward import uses_bf16
 from metadeblur.models.losses import charbonnier
 from metadeblur.models.reblurring import ReblurNetwork
-from metadeblur.reblur.fitting import CriticSettings, NetworkReblurrer, adversarial_term, critic_step
-from metadeblur.training.loop import LoopSettings, follow, run
+from metadeblur.reblur.fitting import NetworkReblurrer, adversarial_term, critic_step
+from metadeblur.training.loop import follow, run
+from metadeblur.training.settings import ReblurTraining
 from metadeblur.training.workers import Workers, join
 
 VALIDATION_BATCH = 4  # windows at once
 SHOWN = 3  # validation windows in the sample pictures
-
-
-@dataclass(frozen=True)
-class ReblurTraining:
-    """Settings of ``train reblur``; the defaults are the paper's."""
-
-    clips: tuple[str, ...] = ()  # folders with paired clips, <clip>/{blur,sharp}
-    validation: tuple[str, ...] = ()  # folders with paired clips that are never trained on
-    validation_windows: Count = 64  # windows of them that are reblurred, always the same
-    channels: Annotated[int, Within(1, 4096)] = 32  # of the network at full size
-    units: Annotated[int, Within(1, 100)] = 3  # residual units a level
-    width: Annotated[int, Within(1, 65_536)] = 256  # of a token in the fusion blocks
-    blocks: Annotated[int, Within(1, 1000)] = 4  # fusion blocks
-    heads: Annotated[int, Within(1, 1024)] = 4  # of every attention
-    batch: TrainingBatch = 8  # windows a step, over all processes
-    patch: TrainingPatch = 256  # side of a patch in px
-    flip: bool = True  # mirror half of the windows
-    rotate: bool = True  # turn windows by quarter turns
-    learning_rate: LearningRate = 1e-4  # of Adam, at its highest
-    adversarial: Weight = 1.0  # weight of the adversarial loss beside Charbonnier; 0: no critic is trained
-    critic_channels: tuple[Annotated[int, Within(1, 65_536)], ...] = (32, 64, 128)  # of the critic's convolutions
-    critic: CriticSettings = field(default_factory=lambda: CriticSettings(lr_critic=5e-5))
-    ema: Past = 0.999  # weight of the past in the running mean of the weights, which is what is kept
-    clip_gradient: Weight = 0.0  # longest gradient of the reblurrer (2-norm); 0: any
-    precision: Literal["auto", "bf16", "fp32"] = "auto"  # auto (bf16 where native), bf16 (mixed) or fp32
-    start: str = ""  # weights to start from (safetensors); empty: from nothing
-    loop: LoopSettings = field(
-        default_factory=lambda: LoopSettings(steps=263_000, warmup=0, schedule="cosine", floor=1e-4)
-    )
-
-    def __post_init__(self) -> None:
-        check(self)
 
 
 class ReblurTrainee:

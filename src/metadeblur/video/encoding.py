@@ -12,6 +12,7 @@ import torch
 
 from metadeblur.errors import MetadeblurError
 from metadeblur.limits import Quality, check
+from metadeblur.types import Codec
 from metadeblur.video.colour import (
     FULL,
     LIMITED,
@@ -22,8 +23,6 @@ from metadeblur.video.colour import (
 )
 from metadeblur.video.info import VideoInfo
 from metadeblur.video.stills import IMAGE_SUFFIXES
-
-Codec = Literal["auto", "h264", "h265", "av1", "vp9", "ffv1"]
 
 CONTAINERS: dict[str, tuple[str, ...]] = {
     ".mp4": ("h264", "h265", "av1", "vp9"),

@@ -1,0 +1,167 @@
+"""How networks are trained: every setting of the commands ``train ...``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, Literal
+
+from metadeblur.adaptation.settings import AdaptSettings, preset
+from metadeblur.limits import (
+    Count,
+    CountOrNone,
+    LearningRate,
+    Pairs,
+    Past,
+    Patch,
+    Rate,
+    Seed,
+    Share,
+    Steps,
+    TrainingBatch,
+    TrainingPatch,
+    Weight,
+    Within,
+    check,
+)
+from metadeblur.reblur.settings import CriticSettings
+from metadeblur.types import Algorithm, Network, OuterStep, Precision
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """How long, how fast and how safely a training runs."""
+
+    steps: Annotated[int, Within(1, 1_000_000_000)] = 100_000  # gradient steps in all
+    warmup: Annotated[int, Within(0, 1_000_000_000)] = 200  # steps over which the learning rate rises
+    schedule: Literal["level", "cosine"] = "level"  # of the learning rate: level, or half a cosine over all steps
+    # last steps over which a level rate falls to zero (before, a run can be prolonged)
+    decay: Annotated[int, Within(0, 1_000_000_000)] = 0
+    floor: Share = 0.0  # share of the learning rate that a cosine ends at
+    checkpoint_minutes: Annotated[float, Within(0, 100_000)] = 4.0  # time between checkpoints
+    validate_steps: Annotated[int, Within(1, 1_000_000_000)] = 1000  # steps between validations
+    log_steps: Annotated[int, Within(1, 1_000_000_000)] = 50  # steps whose mean makes one line of log.csv
+    seed: Seed = 0  # the randomness of the whole run
+    tensorboard: bool = False  # also write the figures for TensorBoard
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True)
+class DeblurTraining:
+    """Settings of ``train deblur``."""
+
+    network: Network = "lite"  # name of the network, as metadeblur models lists them
+    size: Literal["published", "small"] = "published"  # small: reduced, for experiments; the paper's networks have it
+    clips: tuple[str, ...] = ()  # folders with paired clips, <clip>/{blur,sharp}
+    validation: tuple[str, ...] = ()  # folders with paired clips that are never trained on
+    batch: TrainingBatch = 8  # patches a step
+    patch: TrainingPatch = 160  # side of a patch in px
+    learning_rate: LearningRate = 1e-3  # of AdamW, at its highest
+    # own (what the network's paper trains with), balanced, charbonnier or psnr
+    loss: Literal["own", "balanced", "charbonnier", "psnr"] = "own"
+    identity: Share = 0.15  # share of patches that are sharp on both sides
+    alone: Share = 0.08  # share of windows that stand still and repeat their centre, as a single picture does
+    easy: Share = 0.2  # chance that a drawn patch is used whose two sides are more than 33 dB alike
+    ema: Past = 0.999  # weight of the past in the running mean of the weights, which is what is kept
+    clip_gradient: Annotated[float, Within(0, 1_000_000, above=True)] = 0.5  # longest gradient (2-norm)
+    precision: Literal["bf16", "fp32"] = "bf16"  # bf16 (mixed) or fp32
+    start: str = ""  # weights to start from (safetensors); empty: from nothing
+    loop: LoopSettings = field(default_factory=LoopSettings)
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True)
+class ReblurTraining:
+    """Settings of ``train reblur``; the defaults are the paper's."""
+
+    clips: tuple[str, ...] = ()  # folders with paired clips, <clip>/{blur,sharp}
+    validation: tuple[str, ...] = ()  # folders with paired clips that are never trained on
+    validation_windows: Count = 64  # windows of them that are reblurred, always the same
+    channels: Annotated[int, Within(1, 4096)] = 32  # of the network at full size
+    units: Annotated[int, Within(1, 100)] = 3  # residual units a level
+    width: Annotated[int, Within(1, 65_536)] = 256  # of a token in the fusion blocks
+    blocks: Annotated[int, Within(1, 1000)] = 4  # fusion blocks
+    heads: Annotated[int, Within(1, 1024)] = 4  # of every attention
+    batch: TrainingBatch = 8  # windows a step, over all processes
+    patch: TrainingPatch = 256  # side of a patch in px
+    flip: bool = True  # mirror half of the windows
+    rotate: bool = True  # turn windows by quarter turns
+    learning_rate: LearningRate = 1e-4  # of Adam, at its highest
+    adversarial: Weight = 1.0  # weight of the adversarial loss beside Charbonnier; 0: no critic is trained
+    critic_channels: tuple[Annotated[int, Within(1, 65_536)], ...] = (32, 64, 128)  # of the critic's convolutions
+    critic: CriticSettings = field(default_factory=lambda: CriticSettings(lr_critic=5e-5))
+    ema: Past = 0.999  # weight of the past in the running mean of the weights, which is what is kept
+    clip_gradient: Weight = 0.0  # longest gradient of the reblurrer (2-norm); 0: any
+    precision: Precision = "auto"  # auto (bf16 where native), bf16 (mixed) or fp32
+    start: str = ""  # weights to start from (safetensors); empty: from nothing
+    loop: LoopSettings = field(
+        default_factory=lambda: LoopSettings(steps=263_000, warmup=0, schedule="cosine", floor=1e-4)
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True)
+class OuterUpdate:
+    """How meta-weights learn from a task."""
+
+    algorithm: Algorithm = "first-order"  # first-order (Eq. 7), reptile, or plain (no inner update, for comparison)
+    lr_deblurrer: Rate = 2.5e-6  # of the deblurrer's Adam
+    lr_reblurrer: Rate = 1e-6  # of the reblurrer's
+    # one for the sum over a clip's frames, or one a query batch (the release)
+    outer_step: OuterStep = "clip"
+    # query frames at once: more takes more memory and, with a step a clip, gives the same
+    query_batch: Annotated[int, Within(1, 65_536)] = 1
+    # charbonnier, or charbonnier_edge (the release)
+    reblur_loss: Literal["charbonnier", "charbonnier_edge"] = "charbonnier"
+    reptile: Share = 0.5  # share of the way to the adapted weights that Reptile goes
+    clip_gradient: Weight = 0.0  # longest gradient of each network (2-norm); 0: any
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True)
+class MetaTraining:
+    """Settings of ``train meta``; the defaults are the paper's."""
+
+    clips: tuple[str, ...] = ()  # folders with paired clips, <clip>/{blur,sharp}; each clip is a task
+    validation: tuple[str, ...] = ()  # folders with paired clips that are never trained on
+    validation_clips: CountOrNone = 3  # of them that are adapted to at each validation
+    model: str = "lite"  # the deblurrer to start from: a model's name or a weight file
+    reblurrer: str = ""  # weights of the reblurring network with its critic, from train reblur
+    inner: Literal["paper", "release"] = "paper"  # preset of the inner update
+    pairs: Pairs = 20  # M of the inner update
+    patch: Patch = 256  # side of support and query patches in px
+    inner_steps: Steps = 0  # gradient steps of the deblurrer in the inner update; 0: one pass over the pairs
+    inner_lr: LearningRate = 2.5e-6  # its learning rate in the inner update of the preset "paper"
+    inner_lr_reblurrer: Rate = 1e-6  # the reblurrer's
+    tasks: Annotated[int, Within(1, 65_536)] = 1  # clips an outer step, over all processes
+    query_frames: CountOrNone = 0  # frames of a clip whose losses are summed, drawn at random; 0: all of them
+    outer: OuterUpdate = field(default_factory=OuterUpdate)
+    ema: Past = 0.0  # weight of the past in a running mean of the meta-weights, which is then kept; 0: none
+    precision: Precision = "auto"  # auto (bf16 where native), bf16 (mixed) or fp32
+    loop: LoopSettings = field(default_factory=lambda: LoopSettings(steps=66, warmup=0, log_steps=1, validate_steps=22))
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    def adaptation(self, seed: int) -> AdaptSettings:
+        """The inner update's settings: no guard, nothing held out."""
+        base = preset(self.inner)
+        changes: dict[str, Any] = {"steps": self.inner_steps} if self.inner_steps else {}
+        if self.inner == "paper":
+            changes |= {"lr": self.inner_lr, "updates": replace(base.updates, lr_reblurrer=self.inner_lr_reblurrer)}
+        return base.changed(
+            **changes,
+            pairs=self.pairs,
+            patch=self.patch,
+            precision=self.precision,
+            held_out=0.0,
+            guard=False,
+            seed=seed,
+        )

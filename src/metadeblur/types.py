@@ -1,0 +1,25 @@
+"""Choices that settings, functions and flags share; each is written once."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Response = Literal["srgb", "gamma22", "linear"]
+"""How display values depend on light: the sRGB curve, a plain power of 2.2, or not at all (values are light)."""
+TokenOrder = Literal["own", "published"]
+CriticOptimizer = Literal["rmsprop", "adam"]
+AdversarialKind = Literal["wgan", "hinge", "lsgan"]
+ReblurLosses = Literal["both", "gan", "cycle", "none"]
+RealSample = Literal["blurriest", "neighbour"]
+Method = Literal["guided", "random"]
+SsimKind = Literal["luma", "rgb", "matlab", "aligned"]
+Algorithm = Literal["first-order", "reptile", "plain"]
+OuterStep = Literal["clip", "frame"]
+Codec = Literal["auto", "h264", "h265", "av1", "vp9", "ffv1"]
+Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["auto", "fp32", "bf16"]
+"""Numbers of the work; auto: bf16 where the device has it natively, otherwise fp32."""
+Network = Literal[
+    "lite", "mimo-unet", "mimo-unet-plus", "mprnet", "restormer", "cdvd-tsp", "nafnet-32", "nafnet-64", "maxim"
+]
+"""Networks that can be built by name (:mod:`metadeblur.models.registry`)."""
