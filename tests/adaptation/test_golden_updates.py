@@ -115,6 +115,7 @@ def play_inner(name: str, golden: Golden) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("name", CASES)
+@pytest.mark.slow
 def test_every_step_equals_the_golden_update(inner, name):
     figure, apart = worst_of_nearest(inner, partial(play_inner, name))
     assert apart <= ALLOWED, figure
@@ -163,6 +164,7 @@ def play_a_thousand(golden: Golden) -> dict[str, float]:
     return check.apart
 
 
+@pytest.mark.slow
 def test_the_paper_at_a_thousand_times_the_rates_while_it_can_be_compared(inner):
     figure, apart = worst_of_nearest(inner, play_a_thousand)
     assert apart <= ALLOWED, figure
@@ -240,6 +242,7 @@ def play_outer(name: str, golden: Golden) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("name", ["outer_paper_x1", "outer_paper_x10", "outer_paper_x100"])
+@pytest.mark.slow
 def test_outer_steps_equal_the_golden_ones(outer, name):
     figure, apart = worst_of_nearest(outer, partial(play_outer, name))
     assert apart <= ALLOWED, figure

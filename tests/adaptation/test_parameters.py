@@ -89,11 +89,12 @@ def test_the_same_seed_gives_the_same_adapters():
 
 
 @pytest.mark.parametrize("model", ["mimo-unet", "mprnet", "restormer", "nafnet-32", "cdvd-tsp"])
+@pytest.mark.slow
 def test_the_last_part_takes_less_memory_than_all(model):
     def held(parameters: str) -> int:
         net = small(model)
         free(net, parameters, torch.Generator())
-        frames = frames_for(net, height=64, width=64)
+        frames = frames_for(net, height=32, width=32)
         sharp = frames if frames.ndim == 4 else frames[:, 2]
         return peak_bytes(lambda: own_loss(net, frames, sharp * 0.5).backward(), torch.device("cpu"))
 

@@ -205,6 +205,7 @@ def test_frames_come_back_as_an_archive_under_their_own_names(service, tmp_path)
     assert len(decoded(visit.folder / done.video)) == 6
 
 
+@pytest.mark.slow
 def test_cancelling_ends_the_process_at_once_and_leaves_the_upload_alone(service):
     visit = service.visits.open()
     service.example(visit, "small")

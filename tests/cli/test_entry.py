@@ -206,6 +206,7 @@ def test_a_settings_file_gives_defaults_and_flags_win(tmp_path):
             parse(["train", "deblur", "--config", str(path)])
 
 
+@pytest.mark.slow
 def test_doctor_models_and_weights_print_facts(capsys):
     assert run("doctor") == 0
     facts = capsys.readouterr().out

@@ -178,6 +178,7 @@ def test_the_page_is_safe_and_honest(tmp_path):
 
 
 @pytest.mark.parametrize("recipe", ["methods", "guard"])
+@pytest.mark.slow
 def test_the_recipes_run(tmp_path, recipe, monkeypatch, capsys):
     import importlib.util
     import json

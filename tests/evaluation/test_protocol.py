@@ -396,6 +396,7 @@ def test_workers_end_with_the_command_that_is_killed(tmp_path):
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="processes are looked up in /proc")
+@pytest.mark.slow
 def test_a_command_that_is_told_to_end_waits_for_no_clip(clips, tmp_path):
     words = ["evaluate", str(clips), "--rows", "blurred,base,oracle", "--steps", "100000", "--pairs", "2"]
     words += ["--precision", "fp32", "--tile", "0", "--device", "cpu", "--workers", "2", "-o", str(tmp_path / "out")]
@@ -435,6 +436,7 @@ def test_what_goes_wrong_in_a_worker_is_said(clips, tmp_path):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="kills a process by a signal")
+@pytest.mark.slow
 def test_a_process_killed_at_any_moment_goes_on_to_the_same_tables(clips, tmp_path, capsys):
     words = ["evaluate", str(clips), "--rows", "blurred,base,oracle", "--steps", "2", "--pairs", "2"]
     words += ["--precision", "fp32", "--tile", "0", "--device", "cpu", "--resume", "-o"]

@@ -145,6 +145,7 @@ def spoilt(net: nn.Module, how: Callable[[nn.Module, float], None], amount: floa
     return net
 
 
+@pytest.mark.slow
 def test_pairs_of_the_clips_own_motion_have_to_agree(world: World) -> None:
     alone = world.judged(world.adapted)
     agreed = world.judged(world.adapted, known=world.held_out)
@@ -423,6 +424,7 @@ def read(folder: Path, count: int = 8) -> Clip:
     return Clip(torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2))
 
 
+@pytest.mark.slow
 def test_real_blurred_clips_are_never_called_sharp_and_most_sharp_ones_are(shared: Path) -> None:
     data = shared / "data"
     blurred = sorted(data.glob("val/*/blur")) + sorted(path for path in data.glob("real/*") if path.is_dir())

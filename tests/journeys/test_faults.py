@@ -355,6 +355,7 @@ def long_video(tmp_path_factory):
     return words, output, expected
 
 
+@pytest.mark.slow
 def test_kill_in_the_middle_and_resume_gives_the_same_bytes(long_video, capsys):
     words, output, expected = long_video
     process = start(words)
@@ -371,6 +372,7 @@ def test_kill_in_the_middle_and_resume_gives_the_same_bytes(long_video, capsys):
     assert names(output.parent) == ["a.mp4", "small.safetensors"]
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_the_middle_is_one_line_and_keeps_finished_shots(long_video):
     words, output, expected = long_video
     process = start(words)

@@ -30,6 +30,7 @@ MUTANTS = Path(__file__).parents[2] / "benchmarks" / "mutants.py"
     "restored, measured or imported where what is left can be read; refused otherwise",
     "one line that says why; no traceback, no crash, no library's own words, nothing half-written",
 )
+@pytest.mark.slow
 def test_damaged_files_give_a_result_or_one_line(tmp_path):
     words = [sys.executable, MUTANTS, "-o", tmp_path, "--count", "24", "--seed", "7"]
     done = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})

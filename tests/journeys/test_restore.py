@@ -30,6 +30,7 @@ def finished(words, **options) -> tuple[str, str]:
     return out, error
 
 
+@pytest.mark.slow
 def test_a_video_with_all_that_belongs_to_it(tmp_path):
     """The built-in model, adaptation, guard, report, preview, side by side and record in one run."""
     video = shaky_video(

@@ -20,6 +20,7 @@ def ended(*words) -> tuple[int, str, str]:
     return process.returncode, out, error
 
 
+@pytest.mark.slow
 def test_import_list_verify_restore(tmp_path, folder):
     package = maxim_package(tmp_path / "maxim.tgz", small_maxim())
     code, out, error = ended("weights", "import", "maxim", package)

@@ -171,6 +171,7 @@ def test_the_built_in_model_takes_windows_of_five():
     assert load_deblurrer("lite").frames == 5
 
 
+@pytest.mark.slow
 def test_tiles_leave_no_seam_on_the_built_in_model():
     net, window = load_deblurrer("lite"), moving(5, 256, 640)
     whole, tiled = (

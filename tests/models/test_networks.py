@@ -115,6 +115,7 @@ def test_wrapped_it_has_the_same_loss(net):
         assert own_loss(md.Deblurrer(net).eval(), frames, sharp) == own_loss(net, frames, sharp)
 
 
+@pytest.mark.slow
 def test_steps_learn(net):
     """A constant offset is learnt in a few steps: the loss falls, the base stays as it was."""
     frames = frames_for(net)[0]

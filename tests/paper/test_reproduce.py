@@ -103,6 +103,7 @@ def test_table_1_runs_what_is_there_and_says_what_is_not(weights, tmp_path):
     assert record["machine"]["processor"]
 
 
+@pytest.mark.slow
 def test_the_papers_numbers_stand_beside_ours_on_its_data(tmp_path, weights):
     folder = tmp_path / "data" / "quantitative_datasets" / "IMG_0003"
     write_clip(folder, 3)
@@ -123,6 +124,7 @@ def test_the_papers_numbers_stand_beside_ours_on_its_data(tmp_path, weights):
     assert (adapted["reblur"], adapted["lr"], adapted["passes"], adapted["guard"]) == ("network", 2.5e-6, 1, False)
 
 
+@pytest.mark.slow
 def test_table_2_compares_the_losses(clips, weights, tmp_path):
     settings = ReproduceSettings(small=True, weights=weights, networks=("mimo-unet-plus", "lite"), **QUICK)
     found = reproduce("table2", [clips], tmp_path / "out", settings)
@@ -135,6 +137,7 @@ def test_table_2_compares_the_losses(clips, weights, tmp_path):
     assert "lite: without meta-trained weights, the pre-trained ones are fine-tuned" in found.notes
 
 
+@pytest.mark.slow
 def test_figure_6_draws_every_way_over_the_number_of_pairs(clips, weights, tmp_path):
     settings = ReproduceSettings(
         small=True, weights=weights, networks=("mimo-unet-plus",), pairs=(1, 2), seeds=2, **QUICK
@@ -151,6 +154,7 @@ def test_figure_6_draws_every_way_over_the_number_of_pairs(clips, weights, tmp_p
     assert picture.std() > 5
 
 
+@pytest.mark.slow
 def test_figure_5_shows_the_pieces_side_by_side(clips, weights, tmp_path):
     settings = ReproduceSettings(small=True, weights=weights, networks=("mimo-unet-plus",), **QUICK)
     found = reproduce("figure5", [clips], tmp_path / "out", settings)
@@ -163,6 +167,7 @@ def test_figure_5_shows_the_pieces_side_by_side(clips, weights, tmp_path):
     assert np.array_equal(shown[-focus["side"] :, -focus["side"] :], piece)
 
 
+@pytest.mark.slow
 def test_a_network_that_does_not_better_its_input_is_left_out_and_said(clips, weights, tmp_path):
     folder = tmp_path / "weights"
     folder.mkdir()

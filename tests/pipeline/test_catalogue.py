@@ -38,6 +38,7 @@ def test_the_built_in_model_and_its_speed():
     assert 0 < model.seconds < 60
 
 
+@pytest.mark.slow
 def test_imported_weights_tell_their_own_size(tmp_path, monkeypatch):
     monkeypatch.setenv("METADEBLUR_WEIGHTS", str(tmp_path / "kept"))
     net = small_maxim(2)

@@ -65,6 +65,7 @@ def small_built_in(tmp_path_factory, monkeypatch):
 
 @pytest.mark.usefixtures("small_built_in")
 @pytest.mark.parametrize("page", PAGES)
+@pytest.mark.slow
 def test_the_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("shaky.mp4", "other.mp4"):
@@ -168,6 +169,7 @@ class Outside(HTMLParser):
         self.words += len(data.split())
 
 
+@pytest.mark.slow
 def test_the_site_is_built_without_warnings_and_fetches_nothing(tmp_path):
     words = [Path(command()).parent / "mkdocs", "build", "--strict", "--quiet", "--site-dir", tmp_path]
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1", "OMP_NUM_THREADS": "1"}

@@ -132,6 +132,7 @@ def frames_of(clip: Clip) -> torch.Tensor:
     return torch.stack(list(clip))
 
 
+@pytest.mark.slow
 def test_it_wins_on_a_built_in_clip_and_leaves_the_ends_to_fusing(pan: tuple[Clip, Clip]) -> None:
     blurred, sharp = map(frames_of, pan)
     restored = 0.5 * (blurred + sharp)  # a network that does half of it
@@ -154,6 +155,7 @@ def test_large_frames_are_corrected_on_reduced_ones(pan: tuple[Clip, Clip]) -> N
     assert float(psnr(corrected[1:-1], sharp[1:-1]).mean()) > float(psnr(fused[1:-1], sharp[1:-1]).mean())
 
 
+@pytest.mark.slow
 def test_adapting_finds_the_exposure_and_the_switches_are_heard(pan: tuple[Clip, Clip]) -> None:
     quick = {"pairs": 4, "steps": 1, "patch": 64, "blurs": 1, "device": "cpu", "guard": False}
     whole = adapt(Lighten(), pan[0], **quick)
@@ -169,6 +171,7 @@ def test_adapting_finds_the_exposure_and_the_switches_are_heard(pan: tuple[Clip,
     assert not adapt(Lighten(), pan[0], **quick, fuse=False).back_projected
 
 
+@pytest.mark.slow
 def test_the_guard_falls_back_to_fusing_alone(pan: tuple[Clip, Clip], monkeypatch: pytest.MonkeyPatch) -> None:
     chosen, reasons = judge_fusion(Lighten(), pan[0], FusionSettings(exposure=0.75))
     assert chosen == FusionSettings(exposure=0.75), reasons

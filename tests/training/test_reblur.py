@@ -76,6 +76,7 @@ def rows(path):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_it_learns_to_blur_clips_it_never_saw(small, clips, tmp_path):
     loop = replace(small.loop, steps=40, validate_steps=20)
     settings = replace(small, rotate=False, batch=4, learning_rate=4e-3, loop=loop)

@@ -101,6 +101,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_a_reason(small, tmp_path, m
 
 
 @pytest.mark.parametrize("name", [name for name, entry in ARCHITECTURES.items() if entry.small])
+@pytest.mark.slow
 def test_each_small_network_learns_by_its_own_loss_and_comes_back_from_its_file(name, clips, tmp_path):
     torch.manual_seed(0)
     loop = LoopSettings(steps=8, warmup=0, log_steps=1, validate_steps=8)

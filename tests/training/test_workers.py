@@ -53,6 +53,7 @@ def material(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_does_with_the_same_global_batch(material, monkeypatch):
     pytest.importorskip("lightning_fabric", reason="several processes train through Lightning Fabric: extra [train]")
     monkeypatch.setattr(deblur, "new_network", deblur.new_network)  # train_all replaces it
@@ -77,6 +78,7 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_the_command_is_the_same_under_torchrun(material):
     pytest.importorskip("lightning_fabric", reason="several processes train through Lightning Fabric: extra [train]")
     words = "train reblur --channels 4 --units 1 --width 8 --blocks 1 --heads 2 --batch 2 --patch 32"

@@ -665,6 +665,7 @@ def test_hdr10_keeps_what_it_tells_of_its_screen(tmp_path: Path, suffix: str) ->
     assert probe(make_video(tmp_path / "plain.mkv", 2)).mastering.x265() == ""
 
 
+@pytest.mark.slow
 def test_the_encoders_do_not_depend_on_what_was_in_memory_before(tmp_path: Path) -> None:
     """Each process finds its memory filled with another byte: an encoder that reads what it never wrote differs."""
     program = (

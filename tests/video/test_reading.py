@@ -258,6 +258,7 @@ PROBED = "import sys; from metadeblur.video import probe; print({probe(sys.argv[
     "read as far as it can be read",
     "nothing; it used to wait for ever where FFmpeg was listened to",
 )
+@pytest.mark.slow
 def test_complaints_of_decoding_threads_never_lock(tmp_path: Path) -> None:
     path = make_video(tmp_path / "a.mp4", 16, size=(240, 320))
     data, chance = bytearray(path.read_bytes()), random.Random(0)
