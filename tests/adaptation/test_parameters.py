@@ -3,7 +3,7 @@
 import pytest
 import torch
 from published import small_maxim
-from test_networks_use import SMALL, frames_for, moving_clip, small
+from small_networks import SMALL, frames_for, moving_clip, small
 from torch import nn
 
 import metadeblur as md

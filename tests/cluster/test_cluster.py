@@ -15,10 +15,10 @@ from pathlib import Path
 import far_away
 import pytest
 import torch
+from evaluated import write_clip
 from hypothesis import given
 from hypothesis import strategies as st
 from journey import QUICK, names, run, shaky_video, small_model, start
-from test_evaluation import write_clip
 
 from metadeblur.cluster.connection import ClusterSettings, places, room
 from metadeblur.errors import MetadeblurError

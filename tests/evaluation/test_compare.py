@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from test_evaluation import ADAPTATION, RESTORATION, Small, write_clip
+from evaluated import ADAPTATION, RESTORATION, Small, write_clip
 
 from metadeblur.data.layouts import open_benchmark
 from metadeblur.errors import MetadeblurError

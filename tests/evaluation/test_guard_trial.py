@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from test_evaluation import Small, write_clip
-from test_methods import scene
+from evaluated import Small, write_clip
+from scenes import scene
 
 from metadeblur.adaptation.stages import AdaptSettings
 from metadeblur.data.layouts import open_benchmark

@@ -1,18 +1,16 @@
 """Ways to adapt behind one function: what their pairs are, that they learn, and that budgets are equal."""
 
-import cv2
 import numpy as np
 import pytest
 import torch
+from scenes import scene
 from torch import nn
 
 from metadeblur.adaptation.places import choose_support
 from metadeblur.adaptation.stages import AdaptSettings, Pair, adapt, inner_update, make_pairs
-from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
 from metadeblur.evaluation.methods import SOURCES, find_method
 from metadeblur.evaluation.pair_sources import BlurredAlong, Masked, aligned_neighbours, mixed, self_reconstruction
-from metadeblur.imaging.linear_light import to_display, to_linear
 from metadeblur.imaging.quality import psnr
 from metadeblur.reblur.flow import Spot, blur_patch, fit_flow_reblurrer, paths
 
@@ -31,20 +29,6 @@ class Small(nn.Module):
 
     def forward(self, x):
         return x + self.conv(x)
-
-
-def scene(frames=8, speed=6, height=96, width=128, *, quiet=True):
-    """A pan over blobs, blurred by 7 moments in linear light; where ``quiet``, even frames are sharp."""
-    noise = np.random.default_rng(1).random((height + 20, width + frames * speed + 40, 3)).astype(np.float32)
-    wide = cv2.GaussianBlur(noise, (0, 0), 2.5)
-    wide = (wide - wide.min()) / (wide.max() - wide.min())
-    sharp, blurred = [], []
-    for index in range(frames):
-        moments = [wide[10 : 10 + height, index * speed + k : index * speed + k + width] for k in range(7)]
-        light = np.mean([to_linear(torch.from_numpy(moment)).numpy() for moment in moments], axis=0)
-        sharp.append(moments[3])
-        blurred.append(moments[3] if quiet and index % 2 == 0 else to_display(torch.from_numpy(light)).numpy())
-    return [Clip(torch.from_numpy(np.stack(side)).permute(0, 3, 1, 2).contiguous()) for side in (blurred, sharp)]
 
 
 def fitted(blurred, exposure=None):

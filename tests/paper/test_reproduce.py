@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from test_evaluation import write_clip
+from evaluated import write_clip
 
 from metadeblur.cli.entry import main
 from metadeblur.errors import MetadeblurError

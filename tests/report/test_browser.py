@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install '.[dev]'")
 
 from browser import CHROMIUM, PATIENCE_MS, running
-from test_report import record, shot, story
+from reported import record, shot, story
 
 from metadeblur.report.page import write_report
 

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from test_fusion import Lighten, texture
+from textures import Lighten, texture
 
 from metadeblur.adaptation.stages import adapt
 from metadeblur.clip import Clip

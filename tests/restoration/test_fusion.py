@@ -10,7 +10,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from textures import Lighten, texture
+from torch import Tensor
 from torch.nn import functional as F
 
 from metadeblur.adaptation import stages
@@ -23,16 +24,6 @@ from metadeblur.models.adapted import FusionSettings, fusion_of, with_fusion
 from metadeblur.models.weights import load_deblurrer, save_deblurrer
 from metadeblur.restoration.fusion import fuse_frames, fuse_pairs
 from metadeblur.restoration.restorer import RestoreSettings, restore
-
-
-def texture(height: int, width: int, seed: int = 0) -> Tensor:
-    """A picture with detail of several sizes, (3, H, W)."""
-    generator = torch.Generator().manual_seed(seed)
-    picture = torch.zeros(3, height, width)
-    for cell in (3, 8, 24):
-        grid = torch.rand(1, 3, -(-height // cell) + 1, -(-width // cell) + 1, generator=generator)
-        picture += F.interpolate(grid, size=(height, width), mode="bicubic")[0].clamp(0, 1) / 3
-    return picture
 
 
 def moving(count: int = 7, height: int = 120, width: int = 160, step: int = 3, seed: int = 0) -> Tensor:
@@ -139,17 +130,6 @@ def test_settings_that_make_no_sense_are_refused() -> None:
         FusionSettings(radius=0)
     with pytest.raises(MetadeblurError, match="above 0"):
         FusionSettings(floor=0)
-
-
-class Lighten(nn.Module):
-    """A plain image deblurrer with one weight."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.gain = nn.Parameter(torch.tensor(1.0))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.gain
 
 
 def shaken(count: int = 8) -> Clip:

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_train_reblur import write_clip
 from torch import nn
 from train_together import train_all
+from training_clips import write_clip
 
 from metadeblur.cli.entry import main
 from metadeblur.errors import MetadeblurError
