@@ -8,6 +8,7 @@ from journey import QUICK, decoded, run, shaky
 from media import make_video
 from safetensors.torch import load_file, save_file
 from small_networks import SMALL, frames_for, moving_clip, small
+from torch import nn
 from torch.nn import functional as F
 
 import metadeblur as md
