@@ -24,9 +24,10 @@ import torch
 from torch import Tensor, nn
 
 from metadeblur import Clip, load_deblurrer
+from metadeblur.adaptation.pairs import make_pairs
 from metadeblur.adaptation.parameters import PARAMETERS, free
 from metadeblur.adaptation.places import choose_support
-from metadeblur.adaptation.stages import AdaptSettings, Pair, inner_update, make_pairs
+from metadeblur.adaptation.stages import AdaptSettings, Pair, inner_update
 from metadeblur.adaptation.targets import Sharpener
 from metadeblur.data.pairs import read_picture
 from metadeblur.imaging.quality import psnr

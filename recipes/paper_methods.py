@@ -26,8 +26,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from metadeblur.adaptation.pairs import make_pairs
 from metadeblur.adaptation.places import choose_support
-from metadeblur.adaptation.stages import AdaptSettings, Pair, adapt, fit_network, make_pairs, preset
+from metadeblur.adaptation.stages import AdaptSettings, Pair, adapt, fit_network, preset
 from metadeblur.clip import Clip
 from metadeblur.data.layouts import Benchmark, open_benchmark
 from metadeblur.data.paired import PairedClip, read_trial

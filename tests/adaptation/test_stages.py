@@ -11,7 +11,8 @@ from torch import nn
 
 from metadeblur.adaptation import budget
 from metadeblur.adaptation.budget import LEAST_PLACES
-from metadeblur.adaptation.stages import AdaptSettings, Pair, adapt, inner_update, make_pairs, preset
+from metadeblur.adaptation.pairs import make_pairs
+from metadeblur.adaptation.stages import AdaptSettings, Pair, adapt, inner_update, preset
 from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
 from metadeblur.guard.judge import sharp_at_times
@@ -20,6 +21,7 @@ from metadeblur.imaging.sharpness import self_shift_score
 from metadeblur.models.weights import parameters_digest
 from metadeblur.reblur.flow import fit_flow_reblurrer
 from metadeblur.reblur.place import place_window
+from metadeblur.reblur.reblurrer import Reblurrer
 
 QUICK = {"pairs": 4, "steps": 6, "patch": 48, "batch": 2, "precision": "fp32"}
 
@@ -123,7 +125,7 @@ def test_weights_that_become_nan_in_the_last_step_are_not_used():
     assert all(weight.isfinite().all() for weight in net.parameters())
 
 
-class Brighter:
+class Brighter(Reblurrer):
     """A reblurrer that knows of no motion."""
 
     name = "brighter"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from metadeblur.adaptation.stages import make_pairs
+from metadeblur.adaptation.pairs import make_pairs
 from metadeblur.adaptation.targets import SMALLER, Sharpener
 from metadeblur.clip import Clip
 from metadeblur.imaging.linear_light import to_display, to_linear

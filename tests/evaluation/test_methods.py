@@ -6,8 +6,9 @@ import torch
 from scenes import scene
 from torch import nn
 
+from metadeblur.adaptation.pairs import make_pairs
 from metadeblur.adaptation.places import choose_support
-from metadeblur.adaptation.stages import AdaptSettings, Pair, adapt, inner_update, make_pairs
+from metadeblur.adaptation.stages import AdaptSettings, Pair, adapt, inner_update
 from metadeblur.errors import MetadeblurError
 from metadeblur.evaluation.methods import SOURCES, find_method
 from metadeblur.evaluation.pair_sources import BlurredAlong, Masked, aligned_neighbours, mixed, self_reconstruction

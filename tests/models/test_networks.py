@@ -12,13 +12,15 @@ from torch import nn
 from torch.nn import functional as F
 
 import metadeblur as md
-from metadeblur.adaptation.stages import AdaptSettings, Pair, inner_update, make_pairs
+from metadeblur.adaptation.pairs import make_pairs
+from metadeblur.adaptation.stages import AdaptSettings, Pair, inner_update
 from metadeblur.guard.judge import blend
 from metadeblur.models.cdvd_tsp import cost_volume, temporal_sharpness, warp
 from metadeblur.models.forward import own_loss, trainable
 from metadeblur.models.nafnet import Block, WindowMean
 from metadeblur.models.registry import ARCHITECTURES, final, outputs, recognise, traits
 from metadeblur.reblur.place import Place, place_window
+from metadeblur.reblur.reblurrer import Reblurrer
 from metadeblur.restoration.restorer import RestoreSettings
 
 
@@ -130,7 +132,7 @@ def test_the_commands_take_it_and_their_records_tell_of_it(model, tmp_path):
     assert recognise(load_file(tmp_path / "mine.safetensors")) == model
 
 
-class Darkening:
+class Darkening(Reblurrer):
     """A reblurrer that knows no motion."""
 
     def reblur(self, clip, place, generator):

@@ -12,7 +12,7 @@ restores the clip with it does so.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -21,19 +21,19 @@ import torch
 from torch import nn
 
 from metadeblur.adaptation.budget import Budget
+from metadeblur.adaptation.pairs import PairSource, make_pairs, mark_shrunk, still_share
 from metadeblur.adaptation.places import MINIMUM_FRAMES, SupportSet, choose_support, too_few
 from metadeblur.adaptation.settings import AdaptSettings, preset
 from metadeblur.adaptation.steps import Moved, Pair, Progress, inner_update
 from metadeblur.adaptation.targets import Sharpener
 from metadeblur.clip import Clip
-from metadeblur.guard.judge import Reason, blend, judge, judge_fusion, look_before, sharp_at_times
+from metadeblur.guard.judge import Before, Reason, blend, judge, judge_fusion, look_before
 from metadeblur.guard.learnable import nothing_to_learn
 from metadeblur.models.adapted import FusionSettings, fusion_of, with_fusion
 from metadeblur.models.forward import frozen, uses_bf16
 from metadeblur.models.registry import Loss, traits
 from metadeblur.reblur.fitting import Item, NetworkReblurrer, ReblurStage, collect, fit_stage
-from metadeblur.reblur.flow import FlowReblurrer, fit_flow_reblurrer
-from metadeblur.reblur.place import Place, Shrunk, place_window
+from metadeblur.reblur.flow import fit_flow_reblurrer
 from metadeblur.reblur.reblurrer import Reblurrer
 from metadeblur.reblur.weights import load_reblurrer
 from metadeblur.system.device import choose_device
@@ -44,14 +44,10 @@ __all__ = [
     "Moved",
     "Outcome",
     "Pair",
-    "PairSource",
     "adapt",
     "fit_network",
     "inner_update",
-    "make_pairs",
-    "mark_shrunk",
     "preset",
-    "still_share",
 ]
 
 REBLUR_SHARE = 0.5
@@ -62,7 +58,7 @@ GUARD_ROUNDS, FUSION_ROUNDS = 2.0, 2.5
 with the held-out pairs, and fusing."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Outcome:
     """What adaptation gave: the network to use, how much of it is adapted, and why."""
 
@@ -159,105 +155,194 @@ def adapt(
         return Outcome(base, 0.0, (nothing,))
     if reblurrer is None and settings.reblur == "network":
         reblurrer = load_reblurrer(settings.reblurrer)
-    generator = torch.Generator().manual_seed(settings.seed)
-    costs, budget = Costs(device), Budget(settings.budget_seconds)
-    with costs.stage("select"):
-        support = choose_support(
-            clip,
+    generator, costs = torch.Generator().manual_seed(settings.seed), Costs(device)
+    job = _Job(base, clip, settings, generator, costs, Budget(settings.budget_seconds), loss, progress)
+
+    support = _select_places(job)
+    fitted = _fit_reblurrer(job, support, reblurrer)
+    outcome = Outcome(
+        base,
+        0.0,
+        () if fitted.failure is None else (fitted.failure,),
+        support=support,
+        seconds=costs.seconds,
+        memory_mb=costs.memory_mb,
+        reblur_history=fitted.history,
+    )
+    if fitted.failure is not None:
+        return outcome
+    material = _make_pairs(job, support, fitted.reblurrer, pair_source)
+    stepped = _take_steps(job, material, fitted.moved)
+    outcome = replace(
+        outcome,
+        reblurrer=material.reblurrer,
+        support=material.support,
+        pairs=material.pairs,
+        history=stepped.history,
+    )
+    if stepped.failure is not None:
+        return replace(outcome, reasons=(stepped.failure,))
+    return _judge(job, outcome, material, stepped)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What all stages of one adaptation work with."""
+
+    base: nn.Module  # frozen copy of the deblurrer
+    clip: Clip
+    settings: AdaptSettings
+    generator: torch.Generator  # all randomness, drawn in the order of the stages
+    costs: Costs
+    budget: Budget
+    loss: Loss | None
+    progress: Progress | None
+
+    @property
+    def frames(self) -> int:
+        """Frames that the deblurrer takes."""
+        return traits(self.base).frames
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """A reblurrer that is ready, or why there is none; None: it is still to be made of the clip's motion."""
+
+    reblurrer: Reblurrer | None
+    moved: Moved | None = None
+    failure: Reason | None = None
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Material:
+    """What is learnt from, and what the guard has to judge by."""
+
+    reblurrer: Reblurrer
+    witness: Reblurrer  # blurs by the clip's own motion, whatever made the pairs
+    support: SupportSet
+    pairs: list[Pair]  # to learn from
+    held_out: list[Pair]  # for the guard alone
+    known: list[Pair]  # the same places, blurred by the witness where that is another
+
+
+@dataclass(frozen=True)
+class _Stepped:
+    """The network after its gradient steps, or why they failed."""
+
+    adapted: nn.Module
+    history: list[dict[str, float]]
+    failure: Reason | None
+    before: Before | None  # the base model's figures, where the guard has taken them already
+
+
+def _select_places(job: _Job) -> SupportSet:
+    """Choose the places that are learnt from, and those held out."""
+    settings = job.settings
+    with job.costs.stage("select"):
+        return choose_support(
+            job.clip,
             pairs=settings.pairs,
             patch=settings.patch,
             held_out=settings.held_out,
             method=settings.method,
             margin=settings.margin,
-            generator=generator,
+            generator=job.generator,
         )
-    outcome = Outcome(base, 0.0, (), support=support, seconds=costs.seconds, memory_mb=costs.memory_mb)
-    moved: Moved | None = None
-    if isinstance(reblurrer, NetworkReblurrer):
-        with costs.stage("fit reblurrer"):
-            frames = max(reblurrer.frames, traits(net).frames)
-            items = collect(clip, support.train, frames, settings.updates.real, generator)
-            reblurrer, moved, failure = fit_network(reblurrer, base, items, settings, loss=loss, progress=progress)
-        outcome.reblur_history = list(reblurrer.history)
-        if failure is not None:
-            outcome.reasons = (failure,)
-            return outcome
-    with costs.stage("reblur"):
+
+
+def _fit_reblurrer(job: _Job, support: SupportSet, reblurrer: Reblurrer | None) -> _Fitted:
+    """Fit a reblurring network to the clip; other reblurrers need no fitting."""
+    if not isinstance(reblurrer, NetworkReblurrer):
+        return _Fitted(reblurrer)
+    with job.costs.stage("fit reblurrer"):
+        frames = max(reblurrer.frames, job.frames)
+        items = collect(job.clip, support.train, frames, job.settings.updates.real, job.generator)
+        fitted, moved, failure = fit_network(
+            reblurrer, job.base, items, job.settings, loss=job.loss, progress=job.progress
+        )
+    return _Fitted(fitted, moved, failure, list(fitted.history))
+
+
+def _make_pairs(job: _Job, support: SupportSet, reblurrer: Reblurrer | None, source: PairSource | None) -> _Material:
+    """Blur the places again: pairs to learn from, pairs for the guard, and what it has to compare them with."""
+    base, clip, settings, frames = job.base, job.clip, job.settings, job.frames
+    with job.costs.stage("reblur"):
         if reblurrer is None:
-            reblurrer = fit_flow_reblurrer(clip, places=support.train, generator=generator)
-        outcome.reblurrer = reblurrer
-        frames = traits(net).frames
-        # The paper's network learns the clip's blur on the clip's own patches, so that is what it blurs.
-        first = settings.restore_first and not isinstance(reblurrer, NetworkReblurrer)
+            reblurrer = fit_flow_reblurrer(clip, places=support.train, generator=job.generator)
+        # A reblurrer that is learnt learns the clip's blur on the clip's own patches, so that is what it blurs.
+        first = settings.restore_first and not reblurrer.learnt
         from_clip = partial(make_pairs, sharpener=Sharpener(base, clip) if first else None)
-        source, places = pair_source, support.train
+        places = support.train
         if source is None:
-            source = partial(from_clip, still=still_share(clip, frames, settings))
+            still = still_share(clip, frames, settings) if reblurrer.knows_motion else 0.0
+            source = partial(from_clip, still=still)
             places = mark_shrunk(places, reblurrer, settings)
-        train, outcome.pairs = budget.places(
-            places, lambda some: source(clip, some, reblurrer, settings.blurs, frames, generator)
+        chosen, maker = source, reblurrer
+        train, pairs = job.budget.places(
+            places, lambda some: chosen(clip, some, maker, settings.blurs, frames, job.generator)
         )
         held = support.held_out[: math.ceil(len(support.held_out) * len(train) / max(len(support.train), 1))]
-        held_out = from_clip(clip, held, reblurrer, 1, frames, generator)
-        outcome.support = replace(support, train=tuple(train), held_out=held)
-    before, witness, known = None, reblurrer, list[Pair]()
-    if isinstance(reblurrer, NetworkReblurrer) and (settings.guard or settings.fuse):
-        with costs.stage("guard"):  # the clip's own motion knows nothing of what the network has learnt
+        held_out = from_clip(clip, held, reblurrer, 1, frames, job.generator)
+    witness, known = reblurrer, list[Pair]()
+    if reblurrer.learnt and (settings.guard or settings.fuse):
+        with job.costs.stage("guard"):  # the clip's own motion knows nothing of what the network has learnt
             seeded = torch.Generator().manual_seed(settings.seed)
             witness = fit_flow_reblurrer(clip, places=support.train, generator=seeded)
             if settings.guard:
                 known = make_pairs(clip, held, witness, 1, frames, seeded, sharpener=Sharpener(base, clip))
+    support = replace(support, train=tuple(train), held_out=held)
+    return _Material(reblurrer, witness, support, pairs, held_out, known)
+
+
+def _take_steps(job: _Job, material: _Material, moved: Moved | None) -> _Stepped:
+    """Take the gradient steps on the pairs; with a time limit the guard's share of it is measured and kept back."""
+    settings, budget, before = job.settings, job.budget, None
     if settings.guard and budget.limited:
-        with costs.stage("guard"):
-            before = look_before(base, clip, witness)
+        with job.costs.stage("guard"):
+            before = look_before(job.base, job.clip, material.witness)
             budget.kept_back = before.seconds * (GUARD_ROUNDS + FUSION_ROUNDS * settings.fuse)
-    with costs.stage("adapt"):
-        adapted, outcome.history, failure = inner_update(
-            base,
-            outcome.pairs,
+    with job.costs.stage("adapt"):
+        adapted, history, failure = inner_update(
+            job.base,
+            material.pairs,
             replace(settings, budget_seconds=budget.left()) if budget.limited else settings,
-            generator,
-            loss=loss,
+            job.generator,
+            loss=job.loss,
             moved=moved,
-            progress=progress,
+            progress=job.progress,
         )
-    if failure is not None:
-        outcome.reasons = (failure,)
-        return outcome
-    outcome.fusion = _fusion(settings, witness)
-    outcome.adapted = with_fusion(adapted, outcome.fusion)
+    return _Stepped(adapted, history, failure, before)
+
+
+def _judge(job: _Job, outcome: Outcome, material: _Material, stepped: _Stepped) -> Outcome:
+    """Let the guard decide how much of the adaptation is used, and whether frames are fused."""
+    settings = job.settings
+    fusion = None
+    if settings.fuse:
+        fusion = material.witness.fusion() if settings.back_project else FusionSettings()
+    outcome = replace(outcome, fusion=fusion, adapted=with_fusion(stepped.adapted, fusion))
     if not settings.guard:
-        outcome.model, outcome.share = adapted, 1.0
-        outcome.reasons = (Reason("guard", 1.0, 1.0, True, "the guard was switched off: the adaptation is used whole"),)
-        return outcome
-    with costs.stage("guard"):
+        text = "the guard was switched off: the adaptation is used whole"
+        return replace(outcome, model=stepped.adapted, share=1.0, reasons=(Reason("guard", 1.0, 1.0, True, text),))
+    with job.costs.stage("guard"):
         verdict = judge(
-            base,
-            adapted,
-            clip,
-            [(pair.blurred, pair.sharp) for pair in held_out],
-            known=[(pair.blurred, pair.sharp) for pair in known],
-            reblurrer=witness,
-            before=before,
+            job.base,
+            stepped.adapted,
+            job.clip,
+            [(pair.blurred, pair.sharp) for pair in material.held_out],
+            known=[(pair.blurred, pair.sharp) for pair in material.known],
+            reblurrer=material.witness,
+            before=stepped.before,
         )
-        outcome.share, outcome.reasons = verdict.share, verdict.reasons
-        if verdict.share > 0:
-            outcome.model = blend(base, adapted, verdict.share)
+        model = blend(job.base, stepped.adapted, verdict.share) if verdict.share > 0 else outcome.model
+        reasons = verdict.reasons
         # Frames help each other whatever the weights have learnt: votes of their own decide.
-        if outcome.fusion is not None:
-            chosen, reasons = judge_fusion(outcome.model, clip, outcome.fusion, reblurrer=witness)
-            outcome.reasons += reasons
-            with_fusion(outcome.model, chosen)
-    return outcome
-
-
-def _fusion(settings: AdaptSettings, reblurrer: Reblurrer) -> FusionSettings | None:
-    """How restored frames of the clip are to be fused, and corrected where the clip tells its exposure."""
-    if not settings.fuse:
-        return None
-    if not settings.back_project or not isinstance(reblurrer, FlowReblurrer):
-        return FusionSettings()
-    return FusionSettings(exposure=reblurrer.exposure or None, response=reblurrer.response)
+        if fusion is not None:
+            chosen, more = judge_fusion(model, job.clip, fusion, reblurrer=material.witness)
+            reasons += more
+            with_fusion(model, chosen)
+    return replace(outcome, model=model, share=verdict.share, reasons=reasons)
 
 
 def fit_network(
@@ -291,68 +376,3 @@ def fit_network(
     failure = Reason("diverged", history[-1]["loss"], 0.0, False, said) if said else None
     moved = Moved(stage.deblurrer, stage.optimizer) if updates.shared_adam else None
     return stage.result(history), moved, failure
-
-
-def make_pairs(
-    clip: Clip,
-    places: Sequence[Place],
-    reblurrer: Reblurrer,
-    blurs: int,
-    frames: int,
-    generator: torch.Generator,
-    *,
-    sharpener: Sharpener | None = None,
-    still: float = 0.0,
-) -> list[Pair]:
-    """Reblur the pseudo-sharp patch of every place ``blurs`` times, all once and without gradient (paper, Eq. 5).
-
-    With a ``sharpener`` the patch is restored first, so that a place that is never sharp does not teach blur, and
-    what lies around places marked ``shrunk`` is shrunk as well before the clip's motion blurs it. A video deblurrer
-    gets a window: its neighbours move as the blur says where the reblurrer knows the motion, else they are the clip's
-    own (docs/fidelity.md, CDVD-TSP). Of such windows a share ``still``, drawn at random, keeps its centre sharp between
-    blurred neighbours, as where a camera stops for a moment: that things move does not say that they blur.
-    """
-    pairs = []
-    for place in places:
-        smaller: Shrunk | None = None
-        source = clip
-        if sharpener and place.shrunk and isinstance(reblurrer, FlowReblurrer):
-            smaller = sharpener.shrunk(place)
-        elif sharpener:
-            source = sharpener(place)
-        window = place_window(source, place, frames)
-        sharp = smaller.patch if smaller else window[frames // 2]
-        for _ in range(blurs):
-            if isinstance(reblurrer, FlowReblurrer):
-                blurred = reblurrer.reblur_window(source, place, frames, generator, smaller)
-                blurred = blurred if frames > 1 else blurred[0]
-                if frames > 1 and still and float(torch.rand((), generator=generator)) < still:
-                    blurred[frames // 2] = sharp
-            else:
-                blurred = reblurrer.reblur(source, place, generator)
-                if frames > 1:
-                    blurred = torch.cat([window[: frames // 2], blurred[None], window[frames // 2 + 1 :]])
-            pairs.append(Pair(blurred, sharp))
-    return pairs
-
-
-def mark_shrunk(places: Sequence[Place], reblurrer: Reblurrer, settings: AdaptSettings) -> tuple[Place, ...]:
-    """The places, those marked to be shrunk whose pseudo-sharp patch is blurred itself.
-
-    A patch from a still moment shows things as sharp as they are; one from a moving one is as sharp only when shrunk.
-    """
-    if not settings.restore_first or not settings.shrink_from or not isinstance(reblurrer, FlowReblurrer):
-        return tuple(places)
-    return tuple(replace(place, shrunk=reblurrer.blur_at(place) >= settings.shrink_from) for place in places)
-
-
-def still_share(clip: Clip, frames: int, settings: AdaptSettings) -> float:
-    """Share of the pairs whose centre stays sharp, for a deblurrer of so many frames.
-
-    None where the clip has no sharp moments that could be taken for blurred, or the deblurrer sees no neighbours.
-    """
-    return settings.still if settings.still and frames > 1 and sharp_at_times(clip) else 0.0
-
-
-PairSource = Callable[[Clip, Sequence[Place], Reblurrer, int, int, torch.Generator], list[Pair]]
-"""Makes training pairs from (clip, places, reblurrer, pairs a place, frames of the deblurrer, generator)."""

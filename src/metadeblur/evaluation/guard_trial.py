@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from metadeblur.adaptation.pairs import make_pairs
 from metadeblur.adaptation.places import choose_support
-from metadeblur.adaptation.stages import AdaptSettings, Outcome, Pair, adapt, make_pairs
+from metadeblur.adaptation.stages import AdaptSettings, Outcome, Pair, adapt
 from metadeblur.clip import Clip
 from metadeblur.data.layouts import Benchmark
 from metadeblur.data.paired import read_trial

@@ -13,16 +13,8 @@ from typing import Any
 
 from torch import nn
 
-from metadeblur.adaptation.stages import (
-    AdaptSettings,
-    Outcome,
-    Pair,
-    PairSource,
-    adapt,
-    make_pairs,
-    mark_shrunk,
-    still_share,
-)
+from metadeblur.adaptation.pairs import PairSource, make_pairs, mark_shrunk, still_share
+from metadeblur.adaptation.stages import AdaptSettings, Outcome, Pair, adapt
 from metadeblur.adaptation.targets import Sharpener
 from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from metadeblur.adaptation.stages import Pair, PairSource
+from metadeblur.adaptation.pairs import PairSource
+from metadeblur.adaptation.stages import Pair
 from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
 from metadeblur.imaging.linear_light import to_display, to_linear

@@ -14,7 +14,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,7 @@ from metadeblur.models.forward import frozen, own_loss, trainable
 from metadeblur.models.losses import critic_loss, cycle, generator_loss
 from metadeblur.models.registry import Loss, traits
 from metadeblur.reblur.place import Place, place_window, real_blurred
+from metadeblur.reblur.reblurrer import Reblurrer
 from metadeblur.reblur.settings import CriticSettings, ReblurUpdates
 from metadeblur.types import RealSample
 
@@ -47,7 +48,7 @@ class Item:
 
 
 @dataclass(frozen=True)
-class NetworkReblurrer:
+class NetworkReblurrer(Reblurrer):
     """The paper's reblurring network as a reblurrer; its critic goes along.
 
     Attributes:
@@ -64,6 +65,7 @@ class NetworkReblurrer:
     history: tuple[Terms, ...] = ()
     updates: ReblurUpdates | None = None
     name: str = field(default="network", init=False)
+    learnt: ClassVar[bool] = True
 
     @property
     def frames(self) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import Annotated, Any, ClassVar, TypeAlias
 
 import cv2
 import numpy as np
@@ -22,11 +22,11 @@ from metadeblur.imaging.linear_light import to_display, to_linear
 from metadeblur.imaging.motion import ClipMotion, lengths
 from metadeblur.imaging.noise import draw_noise, estimate_noise
 from metadeblur.limits import RISING, Count, CountOrNone, Pixels, Share, Within, check
+from metadeblur.models.adapted import FusionSettings
 from metadeblur.reblur.exposure import LONGEST, ExposureEstimate, estimate_exposure
+from metadeblur.reblur.place import Place, Shrunk
+from metadeblur.reblur.reblurrer import Reblurrer
 from metadeblur.types import Response
-
-if TYPE_CHECKING:
-    from metadeblur.reblur.place import Place, Shrunk
 
 Array = NDArray[Any]
 
@@ -67,7 +67,7 @@ class Spot:
 
 
 @dataclass(frozen=True)
-class FlowReblurrer:
+class FlowReblurrer(Reblurrer):
     """Blurs patches as the clip itself is blurred; made by :func:`fit_flow_reblurrer`.
 
     Attributes:
@@ -90,6 +90,7 @@ class FlowReblurrer:
     given: bool
     settings: FlowSettings = field(default_factory=FlowSettings)
     name: str = "flow"
+    knows_motion: ClassVar[bool] = True
 
     def reblur(self, clip: Clip, place: Place, generator: torch.Generator) -> Tensor:
         """The pseudo-blurred patch at ``place``.
@@ -161,6 +162,10 @@ class FlowReblurrer:
         """How long the blur of the pseudo-sharp patch itself is, in px, by the clip's motion in its frame."""
         own = paths(self.clip_motion, Spot(place.frame, place.top, place.left, place.size), 16)[0]
         return _assumed(self.exposure, self.settings) * float(np.median(lengths(own)))
+
+    def fusion(self) -> FusionSettings:
+        """Fusing that also corrects frames by the clip's exposure, where that is known."""
+        return FusionSettings(exposure=self.exposure or None, response=self.response)
 
     def describe(self) -> dict[str, Any]:
         """Exposure, response, noise and motion with the evidence for each, ready for JSON."""
