@@ -160,7 +160,7 @@ def test_mprnet_has_one_prelu_and_saves_it_under_every_name(tmp_path):
     ]
     assert len(names) > 20
     assert sum(name.endswith("body.1.weight") for name, _ in net.named_parameters()) == 1
-    md.weights.save_deblurrer(net, tmp_path / "mprnet.safetensors", {})
+    md.save_deblurrer(net, tmp_path / "mprnet.safetensors", {})
     assert set(names) <= set(md.load_deblurrer(tmp_path / "mprnet.safetensors").state_dict())
 
 
