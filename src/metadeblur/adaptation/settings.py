@@ -41,7 +41,7 @@ class AdaptSettings:
     parameters: Literal["all", "norms-and-biases", "decoder", "last", "low-rank"] = "all"
     fuse: bool = True  # fuse restored frames with neighbours that show the same sharper (metadeblur.restoration.fusion)
     back_project: bool = True  # correct fused frames by what they leave unexplained of the blurred ones
-    held_out: Annotated[float, Within(0, 2)] = 0.25  # further places, as a share of M, that only the guard sees
+    held_out: Share = 0.25  # further places, as a share of M, that only the guard sees
     guard: bool = True  # let the guard keep, weaken or drop the adaptation
     precision: Precision = "auto"  # of the gradient steps: auto (bf16 where native), bf16 or fp32
     # adapt within about this time, with fewer pairs and steps; 0: no limit

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from metadeblur.adaptation.settings import AdaptSettings
 from metadeblur.cli.flags import ClusterFlags
 from metadeblur.cli.inputs import needed, refuse_missing
 from metadeblur.errors import UsageError
@@ -18,6 +19,9 @@ from metadeblur.types import Device, Precision
 
 ROWS = ("blurred", "base", "adapted", "oracle")
 BUILT_IN = "builtin"
+
+
+_DEFAULTS = AdaptSettings()
 
 
 @dataclass(frozen=True)
@@ -58,19 +62,19 @@ class Evaluate:
     """Measure on this many frames in the middle of each clip; 0: all."""
     ssim: Literal["auto", "luma", "rgb", "matlab", "aligned"] = "auto"
     """Kind of SSIM; auto: as papers on the benchmark take it."""
-    pairs: Annotated[Pairs, tyro.conf.arg(metavar="M")] = 40
+    pairs: Annotated[Pairs, tyro.conf.arg(metavar="M")] = _DEFAULTS.pairs
     """Places of a clip whose sharpest patch is reblurred to learn from."""
-    steps: Annotated[Steps, tyro.conf.arg(metavar="N")] = 120
+    steps: Annotated[Steps, tyro.conf.arg(metavar="N")] = _DEFAULTS.steps
     """Gradient steps of each adaptation."""
-    lr: Annotated[LearningRate, tyro.conf.arg(metavar="LR")] = 1.5e-4
+    lr: Annotated[LearningRate, tyro.conf.arg(metavar="LR")] = _DEFAULTS.lr
     """Learning rate of the adaptation."""
-    patch: Annotated[Patch, tyro.conf.arg(metavar="PX")] = 256
+    patch: Annotated[Patch, tyro.conf.arg(metavar="PX")] = _DEFAULTS.patch
     """Side of the patches that are learnt from; shrinks to fit small frames."""
     reblurrer: Annotated[str, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = ""
     """Weights of the reblurring network, for the method finetune; default: the built-in ones."""
-    fuse: bool = True
+    fuse: bool = _DEFAULTS.fuse
     """Fuse frames that an adapted network restored with neighbours that show the same things sharper."""
-    back_project: bool = True
+    back_project: bool = _DEFAULTS.back_project
     """Correct fused frames by what they leave unexplained of the blurred ones, where the clip tells its exposure."""
     guard: bool = True
     """Keep, weaken or drop each adaptation by what it does."""
@@ -100,7 +104,6 @@ class Evaluate:
             refuse_missing([self.root], self.output)
         output = needed(self.output, "metadeblur evaluate ROOT -o DIR")
         cluster = self.cluster.settings(without=("workers",))
-        from metadeblur.adaptation.stages import AdaptSettings
         from metadeblur.data.sources import refuse_within
         from metadeblur.evaluation.builtin import make_builtin, refuse_unfit
         from metadeblur.evaluation.protocol import EvaluateSettings, evaluate, read_records

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import tyro
 
+from metadeblur.adaptation.settings import AdaptSettings, preset
 from metadeblur.errors import UsageError
 from metadeblur.limits import Gpus, LearningRate, Pairs, Seconds, Seed, Steps, Threads, Workers, check
 from metadeblur.system.paths import SLASHES, Folder
 from metadeblur.types import Device, Precision
 
 if TYPE_CHECKING:
-    from metadeblur.adaptation.stages import AdaptSettings
     from metadeblur.cluster.connection import ClusterSettings
 
 
@@ -34,18 +34,40 @@ Target: TypeAlias = Annotated[
 """A file or folder to write."""
 
 
+_FLOW, _NETWORK = preset("flow"), preset("paper")
+
+
+def _default(name: str) -> str:
+    """The end of a help text: what a setting is where nobody says, with either reblurrer."""
+    return f"default: {getattr(_FLOW, name):g}, or with the network {getattr(_NETWORK, name):g}."
+
+
 @dataclass(frozen=True)
 class AdaptationFlags:
     """How the network adapts."""
 
     reblur: Literal["auto", "flow", "network"] = "auto"
     """Where the blur to learn from comes from: the clip's optical flow, the paper's network, or the best there is."""
-    pairs: Annotated[Pairs | None, tyro.conf.arg(metavar="M", help_behavior_hint="")] = None
-    """Places of a shot whose sharpest patch is reblurred to learn from; default: 40, or with the network 20."""
-    steps: Annotated[Steps | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
-    """Gradient steps of each adaptation; default: 120, or with the network one for each place."""
-    lr: Annotated[LearningRate | None, tyro.conf.arg(metavar="LR", help_behavior_hint="")] = None
-    """Learning rate of the adaptation; default: 1.5e-4, or with the network 2.5e-6."""
+    pairs: Annotated[
+        Pairs | None,
+        tyro.conf.arg(
+            metavar="M",
+            help_behavior_hint="",
+            help="Places of a shot whose sharpest patch is reblurred to learn from; " + _default("pairs"),
+        ),
+    ] = None
+    steps: Annotated[
+        Steps | None,
+        tyro.conf.arg(
+            metavar="N",
+            help_behavior_hint="",
+            help=f"Gradient steps of each adaptation; default: {_FLOW.steps}, or one for each place with the network.",
+        ),
+    ] = None
+    lr: Annotated[
+        LearningRate | None,
+        tyro.conf.arg(metavar="LR", help_behavior_hint="", help="Learning rate of the adaptation; " + _default("lr")),
+    ] = None
     fuse: bool = True
     """Fuse restored frames with neighbours that show the same things sharper; never with --reblur network."""
     back_project: bool = True
@@ -73,8 +95,6 @@ class AdaptationFlags:
         Raises:
             MetadeblurError: a value out of range.
         """
-        from metadeblur.adaptation.stages import preset
-
         base = preset(self.preset if self.reblur == "network" else "flow")
         given = {"pairs": self.pairs, "steps": self.steps, "lr": self.lr}
         return base.changed(
