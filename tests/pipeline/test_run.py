@@ -215,7 +215,7 @@ class Sample:
 
 def test_a_checkout_says_its_commit_and_whether_files_differ(tmp_path, monkeypatch):
     folder = tmp_path / "checkout"
-    file = folder / "src" / "metadeblur" / "record.py"
+    file = folder / "src" / "metadeblur" / "system" / "record.py"
     file.parent.mkdir(parents=True)
     file.write_text("one")
     monkeypatch.setattr(record, "__file__", str(file))
