@@ -32,7 +32,8 @@ from metadeblur.models.weights import load_deblurrer
 from metadeblur.pipeline.demo import DemoSettings, shaky_clip
 from metadeblur.pipeline.outputs import Job
 from metadeblur.pipeline.run import RunSettings, restore_file
-from metadeblur.system.record import commit, machine, versions, write_json, write_whole
+from metadeblur.system.machine import machine
+from metadeblur.system.record import commit, versions, write_json, write_whole
 from metadeblur.video import write_clip
 
 ALONE = "without a cluster"

@@ -81,7 +81,7 @@ def cost(row: str) -> None:
 
     from metadeblur import load_deblurrer
     from metadeblur.models.forward import own_loss
-    from metadeblur.system.record import peak_memory_mb
+    from metadeblur.system.machine import peak_memory_mb
 
     kind, side, *rest = row.split()
     width, height = map(int, side.split("x"))

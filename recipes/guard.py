@@ -18,7 +18,8 @@ from metadeblur.evaluation.guard_trial import guard_trial, trial_table, verdict
 from metadeblur.evaluation.report import write_table
 from metadeblur.evaluation.tables import markdown
 from metadeblur.models.weights import load_deblurrer, parameters_digest
-from metadeblur.system.record import machine, plain, versions, write_json
+from metadeblur.system.machine import machine
+from metadeblur.system.record import plain, versions, write_json
 
 
 def main() -> None:

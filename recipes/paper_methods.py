@@ -48,7 +48,8 @@ from metadeblur.reblur.reblurrer import Reblurrer
 from metadeblur.reblur.settings import ReblurUpdates
 from metadeblur.reblur.weights import load_reblurrer
 from metadeblur.restoration.restorer import restore
-from metadeblur.system.record import machine, plain, versions, write_json
+from metadeblur.system.machine import machine
+from metadeblur.system.record import plain, versions, write_json
 
 ROWS = (
     ("flow", "fine-tuned on flow pairs"),

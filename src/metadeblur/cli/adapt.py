@@ -68,7 +68,8 @@ class Adapt:
         from metadeblur.pipeline.cuts import find_shots
         from metadeblur.pipeline.policy import decide
         from metadeblur.system.identity import identify_files, refuse_change
-        from metadeblur.system.record import machine, versions, write_json
+        from metadeblur.system.machine import machine
+        from metadeblur.system.record import versions, write_json
         from metadeblur.version import __version__
         from metadeblur.video import VideoReader, reader_clip
 

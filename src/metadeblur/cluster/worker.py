@@ -27,7 +27,8 @@ from metadeblur.pipeline.cuts import find_shots
 from metadeblur.pipeline.shot import Film, decide_shot, restore_shot, settled, write_shot
 from metadeblur.restoration.restorer import Restorer, RestoreSettings
 from metadeblur.system.device import has_native_bf16
-from metadeblur.system.record import peak_memory_mb, versions
+from metadeblur.system.machine import peak_memory_mb
+from metadeblur.system.record import versions
 from metadeblur.system.thread_limit import starting
 from metadeblur.video import VideoReader
 from metadeblur.video.info import VideoInfo

@@ -25,7 +25,8 @@ from metadeblur.evaluation.trial import evaluate_clip
 from metadeblur.system.files import filling
 from metadeblur.system.identity import identify_files
 from metadeblur.system.locks import beside
-from metadeblur.system.record import machine, plain, versions, write_json
+from metadeblur.system.machine import machine
+from metadeblur.system.record import plain, versions, write_json
 from metadeblur.system.scratch import remove_deliveries
 
 __all__ = [

@@ -27,7 +27,8 @@ from metadeblur.models.adapted import FusionSettings, fusion_of, with_fusion
 from metadeblur.models.registry import traits
 from metadeblur.models.weights import load_deblurrer
 from metadeblur.pipeline.console import stopwatch
-from metadeblur.system.record import peak_memory_mb, plain
+from metadeblur.system.machine import peak_memory_mb
+from metadeblur.system.record import plain
 
 FRAMES = ("psnr", "ssim")  # figures that are kept frame by frame
 

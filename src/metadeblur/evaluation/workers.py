@@ -14,6 +14,7 @@ from torch import nn
 
 from metadeblur.errors import MetadeblurError
 from metadeblur.evaluation.protocol import Job, measure_job
+from metadeblur.system.machine import usable_cpus
 from metadeblur.system.thread_limit import starting
 
 _net: nn.Module | None = None  # of this worker process
@@ -27,7 +28,7 @@ def measure_side_by_side(
     Raises:
         MetadeblurError: what went wrong with a clip, or a process that died.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cpus()
     threads = max(1, min(torch.get_num_threads(), cores) // workers)
     # A forked process would share locks of PyTorch's threads and its hold on a GPU.
     others = set(active_children())

@@ -31,7 +31,8 @@ from metadeblur.restoration.restorer import RestoreSettings
 from metadeblur.system.device import choose_device
 from metadeblur.system.identity import InputChanged
 from metadeblur.system.interrupts import undisturbed
-from metadeblur.system.record import machine, peak_memory_mb, plain, versions
+from metadeblur.system.machine import machine, peak_memory_mb
+from metadeblur.system.record import plain, versions
 from metadeblur.version import __version__
 from metadeblur.video import EncodeSettings, VideoReader, assemble, whole
 from metadeblur.video.info import VideoInfo

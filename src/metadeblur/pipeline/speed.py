@@ -20,7 +20,7 @@ from metadeblur.data.pairs import read_picture
 from metadeblur.models.registry import traits
 from metadeblur.models.weights import load_deblurrer
 from metadeblur.restoration.restorer import Restorer, RestoreSettings
-from metadeblur.system.record import usable_cpus
+from metadeblur.system.machine import usable_cpus
 from metadeblur.system.scratch import scratch
 from metadeblur.video import read_clip, write_clip
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,6 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from metadeblur.system.machine import usable_cpus
 from metadeblur.system.thread_limit import is_thread_limit
 
 Item = TypeVar("Item")
@@ -26,7 +26,7 @@ def pays(device: torch.device) -> bool:
     Where its threads take every processor, others among them make each of its operations wait: on two processors the
     whole takes a quarter longer (docs/results/speed.md).
     """
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    processors = usable_cpus()
     return device.type != "cpu" or processors > torch.get_num_threads()
 
 

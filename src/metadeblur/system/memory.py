@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
@@ -21,7 +21,6 @@ from metadeblur.system.thread_limit import starting
 _CPU_SHARE = 0.5  # of the free memory; a process that takes more is killed rather than told
 _CUDA_SHARE = 0.8  # a GPU says so when it is full
 _CPU_SCRATCH = 1.5  # convolution libraries take buffers that PyTorch does not see
-_UNKNOWN_BYTES = 4 << 30  # where the system tells nothing
 
 
 def available_bytes(device: torch.device) -> int:
@@ -30,18 +29,8 @@ def available_bytes(device: torch.device) -> int:
         free, _ = torch.cuda.mem_get_info(device)
         reusable = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int((free + reusable) * _CUDA_SHARE)
-    free = min(_system_bytes(), _container_bytes())
+    free = min(int(psutil.virtual_memory().available), _container_bytes())
     return int(free * _CPU_SHARE)
-
-
-def _system_bytes() -> int:
-    """Free memory of the whole machine."""
-    with suppress(OSError, ValueError, StopIteration):
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return int(next(line.split()[1] for line in lines if line.startswith("MemAvailable:"))) << 10
-    with suppress(AttributeError, OSError, ValueError):
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    return _UNKNOWN_BYTES
 
 
 def _container_bytes(root: Path = Path("/sys/fs/cgroup")) -> int:
@@ -118,7 +107,7 @@ class Costs:
     """Seconds and peak memory of the stages of a piece of work.
 
     Memory is what PyTorch holds on a GPU; on the CPU it is that of the whole process, looked at 50 times a second, so
-    that what earlier stages have left behind counts too. Systems that do not tell it get no figure.
+    that what earlier stages have left behind counts too.
 
     Attributes:
         seconds: by stage.
@@ -146,8 +135,7 @@ class Costs:
         finally:
             most = peak.end()
             self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - began
-            if most is not None:
-                self.memory_mb[name] = max(self.memory_mb.get(name, 0.0), round(most / 2**20, 1))
+            self.memory_mb[name] = max(self.memory_mb.get(name, 0.0), round(most / 2**20, 1))
 
 
 class _CudaPeak:
@@ -157,44 +145,35 @@ class _CudaPeak:
         self._device = device
         torch.cuda.reset_peak_memory_stats(device)
 
-    def end(self) -> int | None:
+    def end(self) -> int:
         """The most since the beginning."""
         return torch.cuda.max_memory_allocated(self._device)
 
 
 class _ProcessPeak:
-    """Most bytes of main memory that this process holds until :meth:`end`, None where the system does not tell."""
+    """Most bytes of main memory that this process holds until :meth:`end`."""
 
     _SECONDS = 0.02  # between two looks
 
     def __init__(self) -> None:
-        self._most = _process_bytes()
+        self._process = psutil.Process()
+        self._most = 0
+        self._look()
         self._over = threading.Event()
         self._watcher = threading.Thread(target=self._watch, daemon=True)
-        if self._most is not None:
-            with starting():
-                self._watcher.start()
+        with starting():
+            self._watcher.start()
 
     def _watch(self) -> None:
         while not self._over.wait(self._SECONDS):
             self._look()
 
     def _look(self) -> None:
-        held = _process_bytes()
-        if held is not None and self._most is not None:
-            self._most = max(self._most, held)
+        self._most = max(self._most, int(self._process.memory_info().rss))
 
-    def end(self) -> int | None:
+    def end(self) -> int:
         """The most since the beginning."""
         self._over.set()
-        if self._most is not None:
-            self._watcher.join()
-            self._look()
+        self._watcher.join()
+        self._look()
         return self._most
-
-
-def _process_bytes() -> int | None:
-    """Main memory that this process holds now, None where the system does not tell."""
-    with suppress(OSError, ValueError, IndexError, AttributeError):
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    return None
