@@ -5,11 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-
-import av
 
 from metadeblur.errors import MetadeblurError
 from metadeblur.system.interrupts import undisturbed
@@ -89,7 +88,7 @@ def refusals(target: Path) -> Iterator[None]:
         yield
     except MetadeblurError:
         raise
-    except (OSError, av.FFmpegError) as error:
+    except _errors() as error:
         raise MetadeblurError(_reason(target, error)) from error
 
 
@@ -150,16 +149,23 @@ def check_writable(target: Path) -> None:
         raise MetadeblurError(f"{target}: no permission to write to {folder}; choose another output with -o")
 
 
-def _reason(target: Path, error: OSError | av.FFmpegError) -> str:
-    if error.errno in _FULL_DISK:
+def _errors() -> tuple[type[Exception], ...]:
+    """What the system, and FFmpeg where it is in use, raise when they cannot write; PyAV is not loaded for this."""
+    av = sys.modules.get("av")
+    return (OSError,) if av is None else (OSError, av.FFmpegError)
+
+
+def _reason(target: Path, error: Exception) -> str:
+    number, said = getattr(error, "errno", None), getattr(error, "strerror", None)
+    if number in _FULL_DISK:
         return f"{target}: the disk is full; free some space or choose an output on another disk (no file was written)"
-    if error.errno in _NO_PERMISSION:
-        return f"{target}: no permission to write there ({error.strerror}); choose another output"
-    if error.errno == errno.ENOENT:
+    if number in _NO_PERMISSION:
+        return f"{target}: no permission to write there ({said}); choose another output"
+    if number == errno.ENOENT:
         return f"{target}: the folder {target.parent} is not there; create it or choose another output"
     if is_thread_limit(error):
         return f"{target}: {NO_MORE_THREADS} (no file was written)"
-    return f"{target}: writing failed ({error.strerror or error}); no file was written"
+    return f"{target}: writing failed ({said or error}); no file was written"
 
 
 def flush(path: Path) -> None:
