@@ -426,7 +426,8 @@ def table(head: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
 
 def where() -> str:
     """On what it was measured."""
-    return f"metadeblur {__version__}, PyTorch {torch.__version__}, {platform.system()}"
+    processor = torch.backends.cpu.get_cpu_capability()
+    return f"metadeblur {__version__}, PyTorch {torch.__version__}, {platform.system()}, {processor}"
 
 
 def run_kills(trials: Sequence[Trial], most: int | None, at_random: int, seed: int) -> tuple[str, list[str]]:
