@@ -20,7 +20,6 @@ from metadeblur.imaging.pictures import (
     encode_jpeg,
     encode_png,
     heat_map,
-    line_plot,
     nice_ticks,
     shrink,
     side_by_side,
@@ -36,6 +35,7 @@ from metadeblur.report.page import (
     shot_verdict,
     write_report,
 )
+from metadeblur.report.plot import line_plot
 
 VOID = {"meta", "link", "img", "input", "br", "path", "circle", "rect"}
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'&.mp4"

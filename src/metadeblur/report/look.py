@@ -12,16 +12,9 @@ from numpy.typing import NDArray
 
 from metadeblur.imaging.pictures import Picture, data_uri, encode_jpeg, shrink, to_uint8
 from metadeblur.limits import CountOrNone, Within, check
-from metadeblur.report.html import as_number, as_table, as_tables
+from metadeblur.report.html import as_number, as_table
 
 _LEAST_WIDTH = 320  # px; frames of a page with very many shots are shrunk down to this, not further
-
-MAGNIFICATION = (  # the buttons of a stage's magnifier, as HTML
-    '<div class="choice" role="group" aria-label="Magnification">'
-    '<button type="button" data-zoom="1" aria-pressed="true">Fit</button>'
-    '<button type="button" data-zoom="2" aria-pressed="false">2&times;</button>'
-    '<button type="button" data-zoom="4" aria-pressed="false">4&times;</button></div>'
-)
 
 
 @dataclass(frozen=True)
@@ -104,39 +97,3 @@ class Look:
     def aspect(self, picture: Picture) -> str:
         """Width over height as shown, for the page's style."""
         return f"{picture.shape[1] * self.pixel:.6g}/{picture.shape[0]}"
-
-
-def helped(shot: Mapping[str, Any], mark: str = ";") -> str:
-    """What else became of a shot's restored frames, to be added to a sentence after a mark; may be empty.
-
-    >>> helped({"fused": True, "back_projected": True})
-    '; neighbouring frames fused; corrected by the blurred frames'
-    """
-    said = f"{mark} neighbouring frames fused" if shot.get("fused") else ""
-    return said + (f"{mark} corrected by the blurred frames" if shot.get("back_projected") else "")
-
-
-def shot_outcome(shot: Mapping[str, Any]) -> str:
-    """What became of a shot: "unchanged", "whole", "part", "unchecked", "dropped" or "base" (nothing was adapted).
-
-    >>> shot_outcome({"adapted": True, "share": 0.5, "reasons": [{"name": "gain", "passed": True}]})
-    'part'
-    """
-    share, reasons = share_of(shot), as_tables(shot.get("reasons"))
-    if shot.get("untouched"):
-        return "unchanged"
-    if not shot.get("adapted") and not shot.get("losses"):
-        said = " ".join(f"{reason.get('name')} {reason.get('text')}" for reason in reasons)
-        said = f"{said} {shot.get('note')}".lower().replace("_", " ").replace("-", " ")
-        return "unchanged" if "sharp already" in said or "already sharp" in said else "base"
-    if share < 0.005:
-        return "dropped"
-    if share > 0.995 and {reason.get("name") for reason in reasons} <= {"guard"}:
-        return "unchecked"
-    return "whole" if share > 0.995 else "part"
-
-
-def share_of(shot: Mapping[str, Any]) -> float:
-    """The share of a shot's adaptation that is used, 0 to 1."""
-    share = as_number(shot.get("share"))
-    return min(max(share, 0.0), 1.0) if math.isfinite(share) else 0.0
