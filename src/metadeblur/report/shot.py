@@ -63,7 +63,7 @@ def _viewer(shot: Mapping[str, Any], story: ShotStory, look: Look) -> Values | N
     if outcome not in unadapted and story.base is not None and len(story.base) == len(story.frames):
         base = story.base
         names |= {"base": "Base model", "after": "Adapted"}
-    frames = []
+    frames: list[Values] = []
     for position, (number, before, after) in enumerate(story.frames):
         kinds = {"before": before, "after": after} | ({"base": base[position]} if base else {})
         pictures = {kind: look.picture(picture) for kind, picture in kinds.items()}
