@@ -57,14 +57,10 @@ def render(records: Sequence[dict[str, Any]], summary: dict[str, Any], out: Path
         said = "The same places, number of pairs, steps, learning rate and seed for each; s: seconds a clip to adapt."
         tables.insert(1, ("Ways to adapt", said, compared))
     model = str(summary["conditions"].get("model") or "the network")
-    verdict = _verdict(summary, model)
     return whole_page(
         "evaluation.html",
-        kind="Evaluation report",
-        title=verdict,
-        verdict=verdict,
-        lead=[(_lead(summary, model), "", "")],
-        lost=(),
+        verdict=_verdict(summary, model),
+        lead=_lead(summary, model),
         figures=_key_figures(summary),
         tables=tables,
         clips=[clip for clip in (_pictures(record, out) for record in records) if clip["pictures"]],

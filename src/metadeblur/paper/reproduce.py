@@ -353,11 +353,7 @@ def render(experiment: Experiment) -> str:
 def _page(experiment: Experiment) -> str:
     return whole_page(
         "experiment.html",
-        kind="Evaluation report",
-        title=experiment.title,
         verdict=experiment.title,
-        lead=(),
-        lost=(),
         figures=(),
         tables=experiment.tables,
         pictures={name: data_uri(picture) for name, picture in experiment.pictures.items()},

@@ -14,8 +14,7 @@ from typing import Any
 
 from metadeblur.errors import MetadeblurError
 from metadeblur.report.html import as_number, as_table, as_tables, duration, flat, percent, sentence, whole_page
-from metadeblur.report.look import Look, PageSettings, ShotStory
-from metadeblur.report.shot import Values, shot_parts
+from metadeblur.report.shot import Look, PageSettings, ShotStory, Values, shot_parts
 from metadeblur.report.verdict import overall_verdict, share_of, shot_outcome, shot_verdict
 from metadeblur.system.names import utf8
 from metadeblur.system.record import write_whole
@@ -77,40 +76,33 @@ def render_report(record: Mapping[str, Any], stories: Sequence[ShotStory], setti
         story = by_index.get(shot.get("index", number)) or ShotStory(number)
         shown = shot_parts(shot, story, as_table(record.get("video")), look, number)
         parts.append(shown | _words(shot, record))
-    verdict = overall_verdict(shots)
-    source = str(record.get("input") or "")
+    stages, total = _stages(record)
     return whole_page(
         "restoration.html",
         scripts=("report.js", "report_blind.js"),
         version=record.get("version") or __version__,
-        kind="Restoration report",
-        title=f"{verdict} · {Path(source).name}" if source else verdict,
-        verdict=verdict,
-        lead=_lead(record, shots),
+        verdict=overall_verdict(shots),
+        source=Path(str(record.get("input") or "")).name,
+        size=_size(as_table(record.get("video"))),
+        made=Path(str(record.get("output") or "")).name,
+        note=sentence(shots[0]["note"]) if len(shots) == 1 and shots[0].get("note") else "",
         lost=record.get("not_kept") or (),
         figures=_key_figures(record, shots, stories),
         shots=parts,
-        run=_run(record),
+        stages=stages,
+        total=total,
+        facts=_facts(record),
     )
 
 
 # --- the head of the page ------------------------------------------------------------------------------------------
 
 
-def _lead(record: Mapping[str, Any], shots: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str]]:
-    """The sentences under the verdict: which file, how large, where the result lies; a name stands in the middle."""
-    video = as_table(record.get("video"))
+def _size(video: Mapping[str, Any]) -> str:
+    """How many frames and of which size the file has, to be added to its name; empty where nothing is known."""
     size = f" at {video['width']}\u00d7{video['height']}" if video.get("width") and video.get("height") else ""
     count = as_number(video.get("frames"))
-    frames = f", {count:,.0f} {'frame' if count == 1 else 'frames'}{size}" if count > 0 else ""
-    said = []
-    if record.get("input"):
-        said.append(("", Path(str(record["input"])).name, f"{frames}."))
-    if record.get("output"):
-        said.append(("Result: ", Path(str(record["output"])).name, "."))
-    if len(shots) == 1 and shots[0].get("note"):
-        said.append((sentence(shots[0]["note"]), "", ""))
-    return said
+    return f", {count:,.0f} {'frame' if count == 1 else 'frames'}{size}" if count > 0 else ""
 
 
 def _key_figures(record: Mapping[str, Any], shots: Sequence[Mapping[str, Any]], stories: Sequence[ShotStory]) -> Facts:
@@ -163,14 +155,6 @@ def _clock(seconds: float) -> str:
 
 
 # --- the whole run -------------------------------------------------------------------------------------------------
-
-
-def _run(record: Mapping[str, Any]) -> Values:
-    """What belongs to the whole file: times, settings, versions."""
-    stages, total = _stages(record)
-    longest = max((seconds for _, seconds in stages), default=0.0) or 1.0
-    shares = [(name, seconds, f"{100 * seconds / longest:.2f}") for name, seconds in stages]
-    return {"stages": shares, "total": total, "facts": _facts(record)}
 
 
 def _stages(record: Mapping[str, Any]) -> tuple[list[tuple[str, float]], float]:

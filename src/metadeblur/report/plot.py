@@ -14,7 +14,7 @@ from typing import Any
 from markupsafe import Markup
 
 from metadeblur.imaging.pictures import nice_ticks
-from metadeblur.report.html import fill
+from metadeblur.report.html import as_number, fill
 
 _MAX_POINTS = 600  # points of one drawn line; longer series show the mean and the range of each bucket
 
@@ -54,8 +54,8 @@ def line_plot(
         low_is_up: small values at the top.
         least_span: the y axis covers at least this much, so that noise does not look like change.
     """
-    series = [_number(value) for value in values]
-    known = [value for value in [*series, *(_number(v) for v in trend)] if math.isfinite(value)]
+    series = [as_number(value) for value in values]
+    known = [value for value in [*series, *(as_number(v) for v in trend)] if math.isfinite(value)]
     if not known:
         return fill("plot.html", line=None)
     low, high = min(known), max(known)
@@ -85,18 +85,10 @@ def line_plot(
         x_ticks=[(f"{tick:g}", across(tick) / 10) for tick in x_ticks],
         y_ticks=[(f"{tick:g}", down(tick)) for tick in nice_ticks(low, high)],
         line=curve(series),
-        trend=curve([_number(value) for value in trend]) if trend else None,
+        trend=curve([as_number(value) for value in trend]) if trend else None,
         range=_envelope(series, start, across, down) if len(series) > _MAX_POINTS else "",
         marks=[(mark, across(mark.x), down(mark.y)) for mark in marks if math.isfinite(mark.x + mark.y)],
     )
-
-
-def _number(value: object) -> float:
-    """The value as a float, not-a-number where it is none."""
-    try:
-        return float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        return math.nan
 
 
 def _buckets(series: Sequence[float], start: int) -> list[tuple[float, list[float]]]:

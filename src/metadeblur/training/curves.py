@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 
 from metadeblur.report.html import as_number, title_of, whole_page
 from metadeblur.report.plot import line_plot
@@ -32,11 +33,8 @@ def write_curves(run: Path) -> Path:
 def _plot(figure: str, values: Sequence[float], steps: Sequence[float]) -> str:
     """One figure over the steps; long ones with their running mean."""
     stride = steps[0] if steps else 1
-    trend: list[float] = []
-    if len(values) > _MEAN_OVER:
-        for place in range(len(values)):
-            recent = values[max(0, place - _MEAN_OVER + 1) : place + 1]
-            trend.append(sum(recent) / len(recent))
+    reach = range(len(values)) if len(values) > _MEAN_OVER else ()
+    trend = [fmean(values[max(0, place - _MEAN_OVER + 1) : place + 1]) for place in reach]
     summary = f"{title_of(figure)}: from {values[0]:.4g} to {values[-1]:.4g}"
     x_title = f"line of the log, one each {stride:g} steps"
     return line_plot(values, summary=summary, x_title=x_title, y_title=title_of(figure), start=1, trend=trend)
