@@ -14,29 +14,24 @@ from metadeblur.report.html import duration, flat, whole_page
 from metadeblur.system.names import counted, utf8
 from metadeblur.system.record import write_whole
 
-_FIGURES = {
-    "psnr": ("PSNR in dB", "Higher is closer to the truth."),
-    "ssim": ("SSIM", "Higher is closer to the truth; 1 is equal to it."),
-    "flicker": (
-        "Flicker in 8-bit levels",
-        "How much less steady over time than the blurred frames; lower is steadier.",
-    ),
-    "self_shift": (
-        "Self-shift score in dB",
-        "Lower is sharper. It needs no truth, and says nothing of right or wrong.",
-    ),
-}
+_TABLES = ("psnr", "methods", "ssim", "flicker", "self_shift")  # as their files are called, in the page's order
 
 
 def write_tables(records: Sequence[dict[str, Any]], summary: dict[str, Any], out: Path) -> str:
     """Write every table as Markdown, LaTeX and CSV and the page ``index.html``; return what a terminal is to show."""
-    tables = {figure: table(records, summary, figure) for figure in _FIGURES if summary.get(figure)}
-    compared = method_table(summary)
-    for name, lines in (tables | ({"methods": compared} if compared else {})).items():
+    tables = _tables(records, summary)
+    for name, lines in tables.items():
         write_table(lines, out / name)
     write_whole(out / "index.html", utf8(render(records, summary, out)))
-    parts = [markdown(tables["psnr"]), *([markdown(compared)] if compared else []), "\n".join(worth(summary))]
+    parts = [*(markdown(tables[name]) for name in ("psnr", "methods") if name in tables), "\n".join(worth(summary))]
     return "\n\n".join(part for part in parts if part)
+
+
+def _tables(records: Sequence[dict[str, Any]], summary: dict[str, Any]) -> dict[str, Lines]:
+    """The lines of every table that there is something for, by file name."""
+    asked = (name for name in _TABLES if summary.get(name))
+    made = ((name, method_table(summary) if name == "methods" else table(records, summary, name)) for name in asked)
+    return {name: lines for name, lines in made if lines}
 
 
 def write_table(lines: Lines, stem: Path) -> None:
@@ -47,22 +42,13 @@ def write_table(lines: Lines, stem: Path) -> None:
 
 def render(records: Sequence[dict[str, Any]], summary: dict[str, Any], out: Path) -> str:
     """The page as text; pictures are taken from ``out/pictures``."""
-    tables = [
-        (title, said, table(records, summary, figure))
-        for figure, (title, said) in _FIGURES.items()
-        if summary.get(figure)
-    ]
-    compared = method_table(summary)
-    if compared:
-        said = "The same places, number of pairs, steps, learning rate and seed for each; s: seconds a clip to adapt."
-        tables.insert(1, ("Ways to adapt", said, compared))
     model = str(summary["conditions"].get("model") or "the network")
     return whole_page(
         "evaluation.html",
         verdict=_verdict(summary, model),
         lead=_lead(summary, model),
         figures=_key_figures(summary),
-        tables=tables,
+        tables=_tables(records, summary),
         clips=[clip for clip in (_pictures(record, out) for record in records) if clip["pictures"]],
         facts=_conditions(summary),
     )

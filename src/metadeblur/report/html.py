@@ -152,8 +152,7 @@ _TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-for _filter in (counted, duration, figure_text, percent, sentence, title_of):
-    _TEMPLATES.filters[_filter.__name__] = _filter
+_TEMPLATES.filters |= {use.__name__: use for use in (counted, duration, figure_text, percent, sentence, title_of)}
 
 
 def fill(template: str, **values: object) -> Markup:

@@ -20,9 +20,6 @@ from metadeblur.system.names import utf8
 from metadeblur.system.record import write_whole
 from metadeblur.version import __version__
 
-Facts = list[tuple[str, str]]
-"""Names and values in words."""
-
 _TOO_MUCH = ("path", "display_matrix", "stream", "time_base")  # of the video's facts: nobody reads them on a page
 
 __all__ = [
@@ -91,7 +88,7 @@ def render_report(record: Mapping[str, Any], stories: Sequence[ShotStory], setti
         shots=parts,
         stages=stages,
         total=total,
-        facts=_facts(record),
+        **_facts(record),
     )
 
 
@@ -105,7 +102,9 @@ def _size(video: Mapping[str, Any]) -> str:
     return f", {count:,.0f} {'frame' if count == 1 else 'frames'}{size}" if count > 0 else ""
 
 
-def _key_figures(record: Mapping[str, Any], shots: Sequence[Mapping[str, Any]], stories: Sequence[ShotStory]) -> Facts:
+def _key_figures(
+    record: Mapping[str, Any], shots: Sequence[Mapping[str, Any]], stories: Sequence[ShotStory]
+) -> list[tuple[str, str]]:
     """The few figures worth a look before anything else."""
     figures = []
     if any(shot.get("adapted") for shot in shots):
@@ -165,24 +164,19 @@ def _stages(record: Mapping[str, Any]) -> tuple[list[tuple[str, float]], float]:
     return stages, _total(times)
 
 
-def _facts(record: Mapping[str, Any]) -> list[tuple[str, str, list[tuple[str, Facts]]]]:
-    """(title, what to know, [(name of a group or nothing, facts)]) of the settings, the video and the versions."""
+def _facts(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Files, settings, the video's own facts, versions and machine; tables of settings stand apart, by name."""
     used = {f"{key}_used": record.get(key) for key in ("tile", "precision")}
-    files_used = {key: record[key] for key in ("input", "output") if record.get(key)}
     settings = as_table(record.get("settings")) | used
-    single = {name: value for name, value in settings.items() if not isinstance(value, Mapping)}
-    grouped = [(name, flat(as_table(group))) for name, group in settings.items()]
-    made_by = flat({"metadeblur": record.get("version")} | as_table(record.get("versions")))
-    machine = flat(as_table(record.get("machine")))
-    same = "The same file, settings, seed and versions give the same result."
-    parts = (
-        ("Files", "", [("", flat(files_used))]),
-        ("Settings", "What the run was asked to do.", [("", flat(single)), *grouped]),
-        ("Video", "The file as it came.", [("", flat(as_table(record.get("video")), skip=_TOO_MUCH))]),
-        ("Versions and machine", same, [("", made_by + machine)]),
-    )
-    known = ((title, said, [group for group in groups if group[1]]) for title, said, groups in parts)
-    return [part for part in known if part[2]]
+    grouped = ((name, flat(as_table(group))) for name, group in settings.items())
+    made_by = {"metadeblur": record.get("version")} | as_table(record.get("versions"))
+    return {
+        "files": flat({key: record[key] for key in ("input", "output") if record.get(key)}),
+        "settings": flat({name: value for name, value in settings.items() if not isinstance(value, Mapping)}),
+        "groups": [(name, facts) for name, facts in grouped if facts],
+        "video": flat(as_table(record.get("video")), skip=_TOO_MUCH),
+        "versions": flat(made_by) + flat(as_table(record.get("machine"))),
+    }
 
 
 def _total(times: Mapping[str, Any]) -> float:
