@@ -210,6 +210,12 @@ def test_nothing_from_the_record_becomes_markup():
         assert "<script>alert(1)" in page.text
 
 
+def test_characters_that_no_page_can_hold_are_shown_by_their_number():
+    page = Page(render_report(record(shot(), input="/a/caf\udce9\x07.mp4", not_kept=["one\ntwo"]), [story()]))
+    assert "caf\\xe9\\x07.mp4, 5 frames" in page.text
+    assert "Not kept: One\ntwo." in page.raw
+
+
 def test_only_the_pages_own_script_may_run_and_nothing_may_be_fetched():
     page = Page(render_report(record(shot()), [story()]))
     policy = page.all("meta", **{"http-equiv": "Content-Security-Policy"})[0]["content"]
