@@ -20,7 +20,6 @@ from metadeblur.imaging.pictures import (
     encode_jpeg,
     encode_png,
     heat_map,
-    line_plot,
     nice_ticks,
     shrink,
     side_by_side,
@@ -36,6 +35,7 @@ from metadeblur.report.page import (
     shot_verdict,
     write_report,
 )
+from metadeblur.report.plot import line_plot
 
 VOID = {"meta", "link", "img", "input", "br", "path", "circle", "rect"}
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'&.mp4"
@@ -208,6 +208,12 @@ def test_nothing_from_the_record_becomes_markup():
         assert not [a for _, a in page.elements if any(name.startswith("on") for name in a)]
         assert not page.all("img", src="x")
         assert "<script>alert(1)" in page.text
+
+
+def test_characters_that_no_page_can_hold_are_shown_by_their_number():
+    page = Page(render_report(record(shot(), input="/a/caf\udce9\x07.mp4", not_kept=["one\ntwo"]), [story()]))
+    assert "<b>caf\\xe9\\x07.mp4</b>" in page.raw
+    assert "Not kept: One\ntwo." in page.raw
 
 
 def test_only_the_pages_own_script_may_run_and_nothing_may_be_fetched():

@@ -1,8 +1,4 @@
-"""Small pictures for reports and figures: frames to PNG or JPEG bytes, side by side, heat maps, line plots.
-
-Photographs become JPEG or PNG through OpenCV; plots are HTML with inline SVG, so that they stay crisp, follow the
-page's colours in light and dark, and need no plotting library. Their class names are styled by ``assets/report.css``.
-"""
+"""Small pictures for reports and figures: frames to PNG or JPEG bytes, side by side, heat maps."""
 
 from __future__ import annotations
 
@@ -11,9 +7,6 @@ import math
 import struct
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from html import escape
-from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -31,7 +24,6 @@ _HEAT = np.array(
     [(24, 22, 62), (37, 52, 112), (36, 94, 140), (38, 137, 142), (84, 177, 121), (164, 208, 92), (250, 236, 140)],
     dtype=np.float64,
 )
-_MAX_POINTS = 600  # points of one drawn line; longer series show the mean and the range of each bucket
 
 
 def to_uint8(frame: Tensor | NDArray[Any]) -> Picture:
@@ -180,115 +172,3 @@ def nice_ticks(low: float, high: float, count: int = 4) -> list[float]:
     step = scale * min((factor for factor in (1, 2, 5, 10) if factor * scale >= raw * 0.999), default=10)
     first = math.ceil(low / step - 1e-9)
     return [round(n * step, 12) for n in range(first, math.floor(high / step + 1e-9) + 1)]
-
-
-@dataclass(frozen=True)
-class Mark:
-    """A point of a line plot that is picked out: a full dot, or a ring where ``ring`` is set."""
-
-    x: float
-    y: float
-    title: str
-    ring: bool = False
-
-
-def line_plot(
-    values: Sequence[float | None],
-    *,
-    summary: str,
-    x_title: str,
-    y_title: str,
-    start: int = 0,
-    marks: Sequence[Mark] = (),
-    trend: Sequence[float | None] = (),
-    low_is_up: bool = False,
-    least_span: float = 0.0,
-) -> str:
-    """A line plot as HTML with inline SVG that takes the width it is given; gaps where a value is not a number.
-
-    Args:
-        values: one a step; the first belongs to ``start`` on the x axis.
-        summary: what the plot shows, in words, for readers who do not see it.
-        x_title: what is counted along x.
-        y_title: what is measured along y, with its unit.
-        start: number of the first value.
-        marks: points picked out, in the units of the axes.
-        trend: a second, stronger line of the same length, such as a running mean.
-        low_is_up: small values at the top.
-        least_span: the y axis covers at least this much, so that noise does not look like change.
-    """
-    series = [_number(value) for value in values]
-    known = [value for value in [*series, *(_number(v) for v in trend)] if math.isfinite(value)]
-    if not known:
-        return '<p class="quiet">No figures to draw.</p>'
-    low, high = min(known), max(known)
-    flat = max(least_span - (high - low), 0.0) / 2
-    room = flat or (high - low) * 0.08 or max(abs(high) * 0.05, 0.5)
-    low, high = low - room, high + room
-    last = max(len(series) - 1, 1)
-
-    def across(x: float) -> float:
-        return round(1000 * (x - start) / last, 2)
-
-    def down(y: float) -> float:
-        share = (y - low) / (high - low)
-        return round(100 * (share if low_is_up else 1 - share), 2)
-
-    y_ticks = [(tick, down(tick)) for tick in nice_ticks(low, high)]
-    x_ticks = [tick for tick in nice_ticks(start, start + len(series) - 1, 6) if float(tick).is_integer()]
-    shapes = [f'<path class="grid" d="M0 {y}H1000"/>' for _, y in y_ticks]
-    if len(series) > _MAX_POINTS:
-        shapes.append(f'<path class="range" d="{_envelope(series, start, across, down)}"/>')
-    quiet = " faint" if trend else ""
-    shapes.append(f'<path class="line{quiet}" d="{_path(series, start, across, down)}"/>')
-    if trend:
-        shapes.append(f'<path class="line" d="{_path([_number(v) for v in trend], start, across, down)}"/>')
-    for mark in marks:
-        if math.isfinite(mark.x) and math.isfinite(mark.y):
-            spot = f'd="M{across(mark.x)} {down(mark.y)}h0"'
-            hole = f'<path class="hole" {spot}/>' if mark.ring else ""
-            shapes.append(f'<g><title>{escape(mark.title)}</title><path class="mark" {spot}/>{hole}</g>')
-    y_labels = "".join(f'<span style="top:{y}%">{tick:g}</span>' for tick, y in y_ticks)
-    x_labels = "".join(f'<span style="left:{across(tick) / 10}%">{tick:g}</span>' for tick in x_ticks)
-    readout = ",".join(f"{v:.5g}" if math.isfinite(v) else "" for v in series) if len(series) <= 4000 else ""
-    return (
-        f'<div class="plot" role="img" aria-label="{escape(summary)}">'
-        f'<p class="plot-y">{escape(y_title)}</p><div class="plot-area" data-start="{start}" data-values="{readout}" '
-        f'data-name="{escape(x_title)}">'
-        f'<div class="ticks-y">{y_labels}</div>'
-        f'<svg viewBox="0 0 1000 100" preserveAspectRatio="none" aria-hidden="true">{"".join(shapes)}</svg>'
-        f'<div class="ticks-x">{x_labels}</div></div><p class="plot-x">{escape(x_title)}</p></div>'
-    )
-
-
-def _number(value: object) -> float:
-    """The value as a float, not-a-number where it is none."""
-    try:
-        return float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        return math.nan
-
-
-def _buckets(series: Sequence[float], start: int) -> list[tuple[float, list[float]]]:
-    """Neighbouring values joined so that at most _MAX_POINTS points are left: (x, the values), gaps kept as empty."""
-    size = max(1, math.ceil(len(series) / _MAX_POINTS))
-    parts = [(begin, series[begin : begin + size]) for begin in range(0, len(series), size)]
-    return [(start + begin + (len(part) - 1) / 2, [v for v in part if math.isfinite(v)]) for begin, part in parts]
-
-
-def _path(series: Sequence[float], start: int, across: Any, down: Any) -> str:
-    """The "d" of an SVG path through the values, broken where one is not a number."""
-    pieces = []
-    for empty, run in groupby(_buckets(series, start), key=lambda bucket: not bucket[1]):
-        if not empty:
-            points = [f"{across(x)} {down(sum(part) / len(part))}" for x, part in run]
-            pieces.append("M" + "L".join(points) + ("h0" if len(points) == 1 else ""))
-    return "".join(pieces)
-
-
-def _envelope(series: Sequence[float], start: int, across: Any, down: Any) -> str:
-    """The "d" of the area between the smallest and the largest value of each bucket."""
-    filled = [(x, part) for x, part in _buckets(series, start) if part]
-    upper = [f"{across(x)} {down(max(part))}" for x, part in filled]
-    lower = [f"{across(x)} {down(min(part))}" for x, part in reversed(filled)]
-    return "M" + "L".join(upper + lower) + "Z"

@@ -15,13 +15,13 @@ import numpy as np
 
 from metadeblur.data.pairs import read_picture
 from metadeblur.errors import MetadeblurError
-from metadeblur.evaluation.report import html_table, page, write_table
+from metadeblur.evaluation.report import write_table
 from metadeblur.evaluation.tables import markdown
 from metadeblur.imaging.pictures import Picture, data_uri, encode_png, side_by_side
 from metadeblur.paper.figures import Curve, curves_figure
 from metadeblur.paper.numbers import DATASETS, LOSSES, NETWORKS, TABLE_1, TABLE_2
 from metadeblur.paper.runs import Absent, Plan, ReproduceSettings, make_plan, mean_and_spread, say_range
-from metadeblur.report.html import section, text
+from metadeblur.report.html import whole_page
 from metadeblur.system.files import filling
 from metadeblur.system.machine import machine
 from metadeblur.system.names import utf8
@@ -352,13 +352,11 @@ def render(experiment: Experiment) -> str:
 
 
 def _page(experiment: Experiment) -> str:
-    tables = "".join(section(name, "", html_table(lines), wide=True) for name, lines in experiment.tables.items())
-    shown = "".join(
-        f'<figure style="margin:0 0 1rem"><img alt="{text(name)}" style="max-width:100%" src="{data_uri(picture)}">'
-        f"<figcaption>{text(name)}</figcaption></figure>"
-        for name, picture in experiment.pictures.items()
+    return whole_page(
+        "experiment.html",
+        verdict=experiment.title,
+        figures=(),
+        tables=experiment.tables,
+        pictures={name: data_uri(picture) for name, picture in experiment.pictures.items()},
+        notes=experiment.notes,
     )
-    pictures = section("Pictures", "", shown, wide=True) if shown else ""
-    notes = "".join(f"<li>{text(note)}</li>" for note in experiment.notes)
-    said = section("What to know", "", f"<ul>{notes}</ul>", wide=True) if notes else ""
-    return page(experiment.title, "", [], tables + pictures + said)

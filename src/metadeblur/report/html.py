@@ -1,18 +1,24 @@
-"""What report pages are written with: values put into words, values read from a record, small pieces of HTML.
+"""What report pages are written with: values put into words, values read from a record, and the pages' templates.
 
-A record is plain JSON and may lack any part, so reading from it never raises; everything that becomes part of a page
-goes through :func:`text`, so that a file name that holds HTML stays a file name.
+A record is plain JSON and may lack any part, so reading from it never raises. All markup stands in ``templates``, which
+escape whatever they are given, so that a file name that holds HTML stays a file name.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
-from html import escape
+from importlib.resources import files
 from typing import Any
 
-from metadeblur.system.names import shown
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from metadeblur.system.names import counted, shown
+from metadeblur.version import __version__
 
 _NAMES = {
     "av": "PyAV",
@@ -72,12 +78,6 @@ def title_of(name: object) -> str:
     return words[:1].upper() + words[1:]
 
 
-def text(value: object) -> str:
-    """Anything as text that is safe inside HTML, between tags and inside quotes."""
-    # Names may hold what no page can be written with; lines are kept.
-    return escape("\n".join(map(shown, str(value).split("\n"))), quote=True)
-
-
 def sentence(words: object) -> str:
     """Words with a capital first letter and a full stop."""
     said = str(words).strip()
@@ -132,24 +132,48 @@ def _in_words(value: object) -> str:
     return str(value)
 
 
-def section(title: str, explanation: str, body: str, *, wide: bool = False, first: bool = False) -> str:
-    """A titled part of a page; ``explanation`` is plain text."""
-    kind = "part" + (" wide" if wide else "") + (" plainly" if first else "")
-    said = f"<p>{text(explanation)}</p>" if explanation else ""
-    return f'<section class="{kind}"><header><h3>{text(title)}</h3>{said}</header><div>{body}</div></section>'
+def text(value: object) -> str:
+    """Anything as text that is safe inside HTML, between tags and inside quotes; for pages without a template."""
+    return str(escape(_writable(str(value))))
 
 
-def fact_list(facts: Sequence[tuple[str, str]], *, long: bool = False) -> str:
-    """Names and values as a list of definitions."""
-    rows = "".join(f"<div><dt>{text(title_of(name))}</dt><dd>{text(value)}</dd></div>" for name, value in facts)
-    return f'<dl class="facts{" long" if long else ""}">{rows}</dl>' if rows else ""
+def _writable(value: object) -> object:
+    """A value in characters that a page can be written with, its lines kept; HTML that a template made stays."""
+    if hasattr(value, "__html__") or (isinstance(value, str) and value.isprintable()):
+        return value  # as nearly all are: a picture's address, long as it is, need not be looked through
+    return "\n".join(map(shown, str(value).split("\n")))
 
 
-def plot_key(entries: Sequence[tuple[str, str]]) -> str:
-    """What the lines and points of a plot stand for; "mark" and "hole" are points, others are lines."""
-    items = []
-    for kind, name in entries:
-        dots = {"mark": '<path d="M12 6h0"/>', "hole": '<path d="M12 6h0"/><path class="hole" d="M12 6h0"/>'}
-        drawn = dots.get(kind, f'<path class="{kind}" d="M0 6H24"/>')
-        items.append(f'<li><svg viewBox="0 0 24 12" aria-hidden="true">{drawn}</svg>{text(name)}</li>')
-    return f'<ul class="key">{"".join(items)}</ul>'
+_TEMPLATES = Environment(
+    loader=PackageLoader("metadeblur.report"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    finalize=_writable,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_TEMPLATES.filters |= {use.__name__: use for use in (counted, duration, figure_text, percent, sentence, title_of)}
+
+
+def fill(template: str, **values: object) -> Markup:
+    """A template of ``report/templates`` with its values, which are escaped, as a piece of a page."""
+    return Markup(_TEMPLATES.get_template(template).render(values))
+
+
+def whole_page(template: str, scripts: Sequence[str] = ("report.js",), **values: object) -> str:
+    """A page that carries its style and scripts, and lets no other script run.
+
+    Args:
+        template: which of ``report/templates``.
+        scripts: names of assets.
+        values: what the template shows; ``version`` where another one wrote what the page is about.
+    """
+    script = "".join(map(_asset, scripts))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    # Style and scripts are our own files and no HTML: nothing in them is to be escaped.
+    own = {"style": Markup(_asset("report.css")), "script": Markup(script), "script_hash": digest}
+    return fill(template, **({"version": __version__} | values | own))
+
+
+def _asset(name: str) -> str:
+    return (files("metadeblur") / "assets" / name).read_text(encoding="utf-8")

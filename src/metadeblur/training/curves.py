@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
+from statistics import fmean
 
-from metadeblur.imaging.pictures import line_plot
-from metadeblur.report.html import as_number, section, text, title_of
+from metadeblur.report.html import as_number, title_of, whole_page
+from metadeblur.report.plot import line_plot
 from metadeblur.system.files import whole
 from metadeblur.system.names import utf8
 
@@ -21,30 +21,20 @@ def write_curves(run: Path) -> Path:
     for name, title in (("validation", "On held-out data"), ("log", "While training")):
         columns = _columns(run / f"{name}.csv")
         steps = columns.pop("step", [])
-        plots = "".join(_plot(figure, values, steps) for figure, values in columns.items())
+        plots = [_plot(figure, values, steps) for figure, values in columns.items()]
         if plots:
-            parts.append(section(title, f"Figures of {name}.csv, one point for each of its lines.", plots))
-    style = (files("metadeblur") / "assets" / "report.css").read_text(encoding="utf-8")
-    page = (
-        '<!doctype html><html lang="en" class="plain"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>Curves of {text(run.name)}</title><style>{style}</style></head>"
-        f'<body><main id="content"><h1>{text(run.name)}</h1>{"".join(parts)}</main></body></html>\n'
-    )
+            parts.append((title, f"{name}.csv", plots))
     target = run / "curves.html"
     with whole(target) as partial:
-        partial.write_bytes(utf8(page))
+        partial.write_bytes(utf8(whole_page("curves.html", scripts=(), name=run.name, parts=parts)))
     return target
 
 
 def _plot(figure: str, values: Sequence[float], steps: Sequence[float]) -> str:
     """One figure over the steps; long ones with their running mean."""
     stride = steps[0] if steps else 1
-    trend: list[float] = []
-    if len(values) > _MEAN_OVER:
-        for place in range(len(values)):
-            recent = values[max(0, place - _MEAN_OVER + 1) : place + 1]
-            trend.append(sum(recent) / len(recent))
+    reach = range(len(values)) if len(values) > _MEAN_OVER else ()
+    trend = [fmean(values[max(0, place - _MEAN_OVER + 1) : place + 1]) for place in reach]
     summary = f"{title_of(figure)}: from {values[0]:.4g} to {values[-1]:.4g}"
     x_title = f"line of the log, one each {stride:g} steps"
     return line_plot(values, summary=summary, x_title=x_title, y_title=title_of(figure), start=1, trend=trend)
