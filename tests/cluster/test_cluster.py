@@ -235,7 +235,7 @@ def test_files_that_the_workers_do_not_see_are_shipped_and_everything_comes_back
         "sharp already_deblurred",
     ]
     assert said.count("preview of 0.3 s") == 2
-    assert said.count("no preview: sharp already") == said.count("sharp already, returned untouched") == 2
+    assert said.count("no preview: sharp already") == said.count("already sharp, returned untouched") == 2
     for part in ("", "-side"):
         assert same_files(tmp_path / f"plain{part}", tmp_path / f"out{part}")
     pages = [(tmp_path / f"{name}-report" / "a_deblurred" / "index.html").read_text() for name in ("plain", "out")]

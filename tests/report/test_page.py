@@ -328,7 +328,10 @@ def test_outcomes():
     off = [{"name": "guard", "passed": True}]
     assert shot_outcome({"adapted": True, "share": 1, "reasons": off}) == "unchecked"
     assert shot_outcome({"adapted": False, "share": 0, "losses": [1.0], "reasons": [{"name": "diverged"}]}) == "dropped"
-    assert shot_outcome({"adapted": False, "note": "The clip is sharp already"}) == "unchanged"
+    assert shot_outcome({"adapted": False, "note": "The clip is sharp already"}) == "base"
+    assert shot_outcome({"untouched": True, "note": "The clip is sharp already"}) == "unchanged"
+    still = {"untouched": True, "reasons": [{"name": "motion", "text": "nothing to learn here: nothing moves"}]}
+    assert shot_verdict(still) == "Returned unchanged: nothing moves in it"
     assert "guard" in shot_verdict({"adapted": True, "share": 1, "reasons": off})
     assert overall_verdict([{"untouched": True}] * 3) == "Returned unchanged: already sharp"
     assert overall_verdict([{"untouched": True}, {}]).startswith("Not adapted: 1 of 2 shots with the base model")

@@ -7,6 +7,7 @@ from typing import Any
 
 from metadeblur.pipeline.console import Talk, in_words
 from metadeblur.pipeline.outputs import Job
+from metadeblur.report.verdict import why_untouched
 from metadeblur.system.names import counted
 from metadeblur.video import VideoReader
 
@@ -36,7 +37,7 @@ def tell_about_input(talk: Talk, reader: VideoReader) -> None:
 def tell_about_output(talk: Talk, job: Job, record: Mapping[str, Any]) -> None:
     """Say what was made, how, and how long it took."""
     if record["untouched"]:
-        how = "sharp already, returned untouched"
+        how = f"{why_untouched(record['shots'])}, returned untouched"
     else:
         how = f"adaptation used to {100 * record['share']:.0f} %" if record["share"] > 0 else "base model"
         how += ", frames fused" if any(shot.get("fused") for shot in record["shots"]) else ""

@@ -15,6 +15,7 @@ from metadeblur.clip import Clip
 from metadeblur.guard.judge import Reason, sharp_already
 from metadeblur.guard.learnable import nothing_to_learn
 from metadeblur.system.record import plain
+from metadeblur.types import ShotOutcome
 
 STRETCH_BYTES = 400_000_000  # frames that are held in memory to adapt to
 STRETCH_FRAMES = 120
@@ -36,6 +37,15 @@ class Decision:
     def untouched(self) -> bool:
         """Whether the frames pass as they are."""
         return self.model is None
+
+    @property
+    def kind(self) -> ShotOutcome:
+        """What becomes of the shot."""
+        if self.untouched:
+            return "untouched"
+        if self.outcome is None or self.share <= 0:
+            return "base"
+        return "adapted" if self.share >= 1 else "partly"
 
     def in_short(self) -> str:
         """What was decided, in one sentence."""
@@ -62,6 +72,7 @@ class Decision:
         moved = ("frame", "blurred_frame")  # places count the frames that were adapted to
         pairs = [{key: v + offset if key in moved else v for key, v in pair.items()} for pair in found.get("pairs", [])]
         return {
+            "outcome": self.kind,
             "untouched": self.untouched,
             "adapted": self.outcome is not None and self.outcome.adapted is not None,
             "share": self.share,

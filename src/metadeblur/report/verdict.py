@@ -26,14 +26,24 @@ def shot_outcome(shot: Mapping[str, Any]) -> str:
     if shot.get("untouched"):
         return "unchanged"
     if not shot.get("adapted") and not shot.get("losses"):
-        said = " ".join(f"{reason.get('name')} {reason.get('text')}" for reason in reasons)
-        said = f"{said} {shot.get('note')}".lower().replace("_", " ").replace("-", " ")
-        return "unchanged" if "sharp already" in said or "already sharp" in said else "base"
+        return "base"
     if share < 0.005:
         return "dropped"
     if share > 0.995 and {reason.get("name") for reason in reasons} <= {"guard"}:
         return "unchecked"
     return "whole" if share > 0.995 else "part"
+
+
+def why_untouched(shots: Sequence[Mapping[str, Any]]) -> str:
+    """Why shots that are returned unchanged are, in a few words.
+
+    >>> why_untouched([{"reasons": [{"name": "motion"}]}])
+    'nothing moves in it'
+    """
+    words = {"motion": "nothing moves in it", "texture": "nothing to restore in it"}
+    names = [reason.get("name") for shot in shots for reason in as_tables(shot.get("reasons"))[:1]]
+    found = {words.get(str(name), "already sharp") for name in names} or {"already sharp"}
+    return found.pop() if len(found) == 1 else "nothing to do"
 
 
 def helped(shot: Mapping[str, Any], mark: str = ";") -> str:
@@ -55,7 +65,7 @@ def shot_verdict(shot: Mapping[str, Any]) -> str:
     'Adapted to your clip: kept in part (50 %); neighbouring frames fused'
     """
     return {
-        "unchanged": "Returned unchanged: already sharp",
+        "unchanged": f"Returned unchanged: {why_untouched([shot])}",
         "whole": "Adapted to your clip: kept whole (100 %)",
         "part": f"Adapted to your clip: kept in part ({percent(share_of(shot))})",
         "unchecked": "Adapted to your clip: used whole, not checked by the guard",
