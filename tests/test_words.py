@@ -6,7 +6,6 @@ import errno
 import os
 import subprocess
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -50,7 +49,6 @@ def photograph(tmp_path):
         (["restore", "--help"], "stdout"),
         (["weights", "list"], "stdout"),
         (["doctor", "--no-speed"], "stdout"),
-        (["doctor", "--no-speed", "--json", "-"], "stdout"),
         (["nonsense"], "stderr"),
         (["restore", "--stpes", "3"], "stderr"),
         (["restore", "missing.mp4"], "stderr"),
@@ -79,6 +77,18 @@ def test_a_closed_standard_output_is_no_fault(tmp_path):
     words = f"'{command()}' models lite --json >&-"
     done = subprocess.run(["sh", "-c", words], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory):
+    """A folder with videos, a photograph and a paired clip."""
+    folder = tmp_path_factory.mktemp("room")
+    for name in ("in.mp4", "-in.mp4"):
+        shaky_video(folder / name, (2,))
+    for place in ("photo.png", "folder/clip/blur/1.png", "folder/clip/sharp/1.png"):
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        write_png(folder / place, np.random.default_rng(0).integers(0, 255, (64, 96, 3), np.uint8))
+    return folder
 
 
 # --- inputs and outputs --------------------------------------------------------------------------------------------
@@ -123,21 +133,14 @@ def test_a_closed_standard_output_is_no_fault(tmp_path):
     "refused before any work; nothing is written",
     "one line: what was most likely meant",
 )
-def test_inputs_and_outputs_that_cannot_be_meant(words, code, said, photograph, capsys, monkeypatch):
-    folder = photograph.parent
-    monkeypatch.chdir(folder)
-    for name in ("in.mp4", "-in.mp4"):
-        shaky_video(Path(f"./{name}").absolute(), (2,))
-    Path("folder/clip/blur").mkdir(parents=True)
-    Path("folder/clip/sharp").mkdir()
-    for side in ("blur", "sharp"):
-        Path(f"folder/clip/{side}/1.png").write_bytes(photograph.read_bytes())
-    before = sorted(folder.rglob("*"))
+def test_inputs_and_outputs_that_cannot_be_meant(words, code, said, room, capsys, monkeypatch):
+    monkeypatch.chdir(room)
+    before = sorted(room.rglob("*"))
     assert run(*words) == code
     told = capsys.readouterr().err
     assert said in told
     assert told.count("\n") == 1
-    assert sorted(folder.rglob("*")) == before
+    assert sorted(room.rglob("*")) == before
 
 
 def test_inputs_that_cannot_be_read_are_named_before_the_others_are_worked_on(tmp_path, model, capsys):
@@ -188,7 +191,7 @@ def test_a_training_that_is_further_than_asked_for_is_not_offered_as_finished(tm
     synthesize([photograph], tmp_path / "clips", SynthSettings(clips=1, frames=2, width=48, height=48))
     settings = DeblurTraining(
         clips=(str(tmp_path / "clips"),),
-        network="mimo-unet",
+        network="mimo-unet-plus",
         size="small",
         batch=1,
         patch=32,
