@@ -6,7 +6,9 @@ import errno
 import os
 import subprocess
 import threading
+from types import SimpleNamespace
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -24,7 +26,7 @@ from metadeblur.limited import NO_MORE_THREADS
 from metadeblur.memory import Costs
 from metadeblur.training.deblur import DeblurTraining, train_deblur
 from metadeblur.training.loop import LoopSettings
-from metadeblur.video import VideoReader
+from metadeblur.video.info import decoder
 
 
 @pytest.fixture(scope="module")
@@ -241,20 +243,13 @@ def test_limits_of_threads_are_said_plainly():
         assert explain(error) == f"error: {NO_MORE_THREADS}"
 
 
-def test_a_decoder_that_gets_no_threads_is_no_damaged_file(tmp_path, monkeypatch):
-    from metadeblur.video import reading
+def test_a_decoder_that_gets_no_threads_is_no_damaged_file():
+    def refused():
+        raise av.error.BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
 
-    def refused(_):
-        def decode(_):
-            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
-
-        return decode
-
-    reader = VideoReader(shaky_video(tmp_path / "a.mp4", (3,)))
-    monkeypatch.setattr(reading, "decoder", refused)
-    with pytest.raises((MetadeblurError, BlockingIOError)) as caught:
-        list(reader)
-    assert NO_MORE_THREADS in explain(caught.value)
+    stream = SimpleNamespace(metadata={}, codec_context=SimpleNamespace(name="h264"))
+    with pytest.raises(MetadeblurError, match="allows no further thread"):
+        decoder(stream)(SimpleNamespace(decode=refused, size=1))
 
 
 def test_the_python_names_refuse_the_same(tmp_path):
