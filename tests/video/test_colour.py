@@ -118,15 +118,40 @@ def test_reducing_undoes_enlarging(height: int, width: int, steps: tuple[int, in
     assert torch.allclose(reduce(enlarge(chroma, *steps), *steps), chroma, atol=3e-3)
 
 
-def test_gray_and_palette_pictures() -> None:
-    gray = av.VideoFrame.from_ndarray(np.full((8, 8), 126, np.uint8), format="gray")
-    assert torch.allclose(to_rgb(gray, ColourTags()), torch.tensor(126 / 255), atol=1e-5)  # as FFmpeg: full, untold
-    gray.color_range = FULL
-    assert torch.allclose(to_rgb(gray, ColourTags()), torch.tensor(126 / 255), atol=1e-5)
+@pytest.mark.parametrize("range_told", [0, LIMITED, FULL])
+@pytest.mark.parametrize("pix_fmt", ["gray", "gray10le", "gray12le", "gray16le", "gray16be", "ya8"])
+def test_grey_pictures_have_the_full_range(pix_fmt: str, range_told: int) -> None:
+    ramp = np.linspace(0, 255, 64).round().astype(np.uint8).reshape(8, 8)
+    gray = av.VideoFrame.from_ndarray(ramp, format="gray").reformat(format=pix_fmt)
+    gray.color_range = range_told
+    expected = torch.from_numpy(ramp / 255).float().expand(3, -1, -1)
+    assert torch.allclose(to_rgb(gray, ColourTags()), expected, atol=1.1 / 255)
+
+
+def test_packed_and_palette_pictures() -> None:
     packed = av.VideoFrame.from_ndarray(moving_picture(1, 16, 24)[0], format="rgb24")
     expected = torch.from_numpy(moving_picture(1, 16, 24)[0]).permute(2, 0, 1) / 255
     for pix_fmt in ("rgb24", "bgr24", "bgra", "rgb48le", "gbrap"):
         assert torch.allclose(to_rgb(packed.reformat(format=pix_fmt), ColourTags()), expected, atol=1.1 / 255)
+
+
+DECODED = (
+    "monow", "monob", "gray", "gray10le", "gray12be", "gray14le", "gray16le", "ya8", "ya16be", "grayf32le",
+    "rgb4_byte", "rgb8", "rgb444le", "rgb555le", "bgr565be", "rgb24", "bgr0", "argb", "rgba", "rgb48be", "rgba64le",
+    "gbrp", "gbrp9be", "gbrp10le", "gbrp14le", "gbrp16be", "gbrap", "gbrap12le", "gbrpf32le", "x2rgb10le", "yuv410p",
+    "yuv411p", "yuv420p", "yuv422p", "yuv440p", "yuv444p", "yuvj411p", "yuvj420p", "yuvj422p", "yuvj444p",
+    "yuva444p10le", "nv12", "nv16", "nv24", "yuyv422", "uyvy422", "p010le", "p210be", "p416le", "y210le",
+    "yuv420p9be", "yuv422p12le", "yuv444p16be", "xyz12le",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("pix_fmt", DECODED)
+def test_every_pixel_format_is_read_as_ffmpeg_does(pix_fmt: str) -> None:
+    frame = av.VideoFrame.from_ndarray(moving_picture(1, 48, 64)[0], format="rgb24").reformat(format=pix_fmt)
+    theirs = torch.from_numpy(frame.to_ndarray(format="rgb24").copy()).permute(2, 0, 1) / 255
+    ours = to_rgb(frame, ColourTags())
+    # Chroma is enlarged bilinearly here and by larger steps there, the fewer samples there are the more it shows.
+    assert 10 * torch.log10(1 / (ours - theirs).square().mean()) > (32 if "41" in pix_fmt else 38)
 
 
 def test_rgb_is_encoded_exactly() -> None:

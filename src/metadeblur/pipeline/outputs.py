@@ -72,6 +72,9 @@ def plan(
     Raises:
         MetadeblurError: an output is an input or lies inside one, or two outputs are the same.
     """
+    for named in (output, side_by_side, report, json):
+        if named is not None:
+            refuse_long(Path(named))
     several = len(sources) > 1
     jobs = []
     for source in sources:

@@ -258,10 +258,9 @@ def _lenient(path: Path, format_name: str, options: dict[str, str]) -> str:
 
 
 def _stream_name(stream: av.stream.Stream) -> str:
-    codec = (
-        stream.codec_context.codec.canonical_name if stream.codec_context is not None else getattr(stream, "name", "")
-    )
-    return f"stream {stream.index} ({stream.type}{f', {codec}' if codec else ''})"
+    known = stream.codec_context is not None
+    codec = stream.codec_context.codec.canonical_name if known else getattr(stream, "name", None) or "of unknown kind"
+    return f"stream {stream.index} ({stream.type}, {codec})"
 
 
 def describe(copy: av.stream.Stream, stream: av.stream.Stream) -> None:

@@ -27,9 +27,9 @@ def by_recording(
 ) -> Iterator[tuple[Packet, int]]:
     """Packets, in the order of the file, each with the number of the recording that it belongs to, from 0 on.
 
-    The video tells: a new recording begins where its decoding times go back, or jump far ahead in a format whose clock
-    may jump, and go on from there; a single wrong time is none. A packet of another stream that lies near such a place
-    belongs to the recording whose clock it agrees with.
+    The video tells: a new recording begins with a key frame where its decoding times go back, or jump far ahead in a
+    format whose clock may jump, and go on from there; a single wrong time is none. A packet of another stream that
+    lies near such a place belongs to the recording whose clock it agrees with.
 
     Args:
         packets: of the video, and of other streams or not.
@@ -70,11 +70,12 @@ class _Sorter:
             self.latest = moment
         else:
             yield from self._release(None)
-            self.suspect = packet
             self.waiting.append(packet)
+            # Frames that depend on others cannot be the first; their times may be out of order where FFmpeg guessed.
+            self.suspect = packet if packet.is_keyframe else None
 
     def finish(self) -> Iterator[tuple[Packet, int]]:
-        if self.suspect is not None and self.suspect.is_keyframe:
+        if self.suspect is not None:
             yield from self._begin()
         yield from self._release(None)
 

@@ -17,6 +17,7 @@ from av.packet import Packet
 
 from metadeblur.errors import MetadeblurError
 from metadeblur.system.names import for_ffmpeg
+from metadeblur.system.thread_limit import starting
 from metadeblur.video.colour import ColourTags, bit_depth, frame_tags
 from metadeblur.video.marks import frame_marks, stream_marks
 from metadeblur.video.mastering import Mastering, mastering, side_data
@@ -304,15 +305,22 @@ def decoder(stream: av.VideoStream) -> Callable[[Packet[av.VideoStream]], list[a
     """What decodes the packets of a stream.
 
     FFmpeg's own decoders of VP8 and VP9 know nothing of transparency, so libvpx decodes where there is some.
+    A packet that cannot be decoded raises FFmpeg's error; a system that allows no further thread, ours.
     """
     tags = {name.lower(): value for name, value in stream.metadata.items()}
     name = _WITH_ALPHA.get(stream.codec_context.name) if tags.get("alpha_mode") == "1" else None
+    own: av.VideoCodecContext | None = None
     if name is None:
         stream.thread_type = "AUTO"
-        return lambda packet: packet.decode()
-    context = cast(av.VideoCodecContext, av.CodecContext.create(name, "r"))
-    context.thread_type, context.options = "AUTO", stream.codec_context.options
-    return lambda packet: context.decode(packet if packet.size else None)
+    else:
+        own = cast(av.VideoCodecContext, av.CodecContext.create(name, "r"))
+        own.thread_type, own.options = "AUTO", stream.codec_context.options
+
+    def decode(packet: Packet[av.VideoStream]) -> list[av.VideoFrame]:
+        with starting():  # the first packet starts the decoder's threads
+            return packet.decode() if own is None else own.decode(packet if packet.size else None)
+
+    return decode
 
 
 def _frame_rate(stream: av.VideoStream, first: list[av.VideoFrame]) -> Fraction:

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
-from metadeblur.system.thread_limit import NO_MORE_THREADS, is_thread_limit
 from metadeblur.video.clock import Packet, by_recording
 from metadeblur.video.colour import to_rgb
 from metadeblur.video.fields import FieldJudge, FrameOrder, deinterlaced
@@ -371,9 +370,7 @@ def _decoded(
             table.packets.append(packet.dts)
         try:
             frames = decode(packet)
-        except av.FFmpegError as error:
-            if is_thread_limit(error):
-                raise MetadeblurError(f"{info.path}: {NO_MORE_THREADS}") from error
+        except av.FFmpegError:
             if table is not None:
                 table.damaged += 1
                 if table.packets:
