@@ -150,7 +150,7 @@ def test_flags_of_numbers_are_refused_before_work(words, tmp_path, monkeypatch, 
         ("steps = ", "not TOML"),
         ("steps = 1\nsteps = 2", "not TOML"),
         ("\xff", "not TOML"),
-        ("network = 'unet'", "network 'unet' is not known"),
+        ("network = 'unet'", "network is 'unet'; give lite, mimo-unet"),
     ],
 )
 @case(

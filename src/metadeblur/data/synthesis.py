@@ -342,7 +342,12 @@ def synthesize(
     with filling(out, "synth"):
         _refuse_others(out / "synth.json", text)
         write_whole(out / "synth.json", text.encode())
-        return list(_clips(photographs, videos, out, settings, progress, say))
+        try:
+            return list(_clips(photographs, videos, out, settings, progress, say))
+        except BaseException:
+            if not any(path.is_dir() for path in out.iterdir()):  # a list of sources that nothing was made of
+                (out / "synth.json").unlink()
+            raise
 
 
 def _clips(
