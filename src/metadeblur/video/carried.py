@@ -259,8 +259,10 @@ def _lenient(path: Path, format_name: str, options: dict[str, str]) -> str:
 
 def _stream_name(stream: av.stream.Stream) -> str:
     known = stream.codec_context is not None
-    codec = stream.codec_context.codec.canonical_name if known else getattr(stream, "name", None) or "of unknown kind"
-    return f"stream {stream.index} ({stream.type}, {codec})"
+    codec = stream.codec_context.codec.canonical_name if known else getattr(stream, "name", None)
+    if not codec:
+        codec = "" if stream.type == "data" else "of unknown kind"
+    return f"stream {stream.index} ({', '.join(filter(None, (stream.type, codec)))})"
 
 
 def describe(copy: av.stream.Stream, stream: av.stream.Stream) -> None:
