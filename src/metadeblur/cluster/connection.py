@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -71,9 +71,8 @@ class Places:
     def describe(self) -> str:
         """In words."""
         gpu = {0.0: "", 1.0: " and a GPU"}.get(self.gpus, f" and {self.gpus:g} of a GPU")
-        crew = "1 worker" if self.workers == 1 else f"{self.workers} workers"
-        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
-        return f"{crew} with {threads}{' each' if self.workers > 1 else ''}{gpu}"
+        each = " each" if self.workers > 1 else ""
+        return f"{counted(self.workers, 'worker')} with {counted(self.threads, 'thread')}{each}{gpu}"
 
 
 def places(machines: Sequence[Machine], settings: ClusterSettings, device: Device) -> Places:
@@ -163,40 +162,36 @@ def joined(settings: ClusterSettings) -> Iterator[None]:
     load_ray(settings.address)
     import ray
 
-    with redirect_stdout(_Nowhere()):
-        if ray.is_initialized():
-            yield
-            return
-        with _scratch(settings.address) as folder:
-            try:
-                _init(settings, folder)
-                yield
-            finally:
-                ray.shutdown()
+    with ExitStack() as stack:
+        nowhere = stack.enter_context(Path(os.devnull).open("w", errors="replace"))
+        stack.enter_context(redirect_stdout(nowhere))
+        if not ray.is_initialized():
+            usual = tempfile.gettempdir()
+            place = Path(usual if len(usual) <= _SHORT or os.name != "posix" else "/tmp")
+            folder = stack.enter_context(scratch(place)) if settings.address == LOCAL else None
+            stack.callback(ray.shutdown)
+            _init(settings, folder)
+        yield
 
 
-def _init(settings: ClusterSettings, folder: str) -> None:
+def _init(settings: ClusterSettings, folder: Path | None) -> None:
+    """Start a cluster that writes into a folder, or join the one that is running."""
     import ray
 
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+    options: dict[str, Any] = {"address": settings.address, "log_to_driver": False, "logging_level": logging.CRITICAL}
     mine = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        if settings.address == LOCAL:
+        if folder is not None:
             least = (settings.workers or 1) * (settings.threads or 1)
-            ray.init(
-                address=LOCAL,
-                num_cpus=max(cores(), least),
-                object_store_memory=STORE_BYTES,
-                include_dashboard=False,
-                _temp_dir=folder,
-                **quiet,
-            )
-        else:
-            _knock(settings.address)
-            ray.init(address=settings.address, **quiet)
+            options |= {"num_cpus": max(_cores(), least), "object_store_memory": STORE_BYTES}
+            options |= {"include_dashboard": False, "_temp_dir": str(folder)}
+        host, _, port = settings.address.rpartition(":")
+        if host and port.isdigit():  # Ray would wait some minutes where nothing answers
+            socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWERS_WITHIN).close()
+        ray.init(**options)
     except (OSError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split()).split(". ")[0].rstrip(".")
-        if settings.address == LOCAL:
+        if folder is not None:
             raise MetadeblurError(f"Ray cannot be started on this machine: {reason}") from error
         raise MetadeblurError(
             f"no Ray cluster answers at {settings.address} ({reason}); start one with 'ray start --head', and run "
@@ -208,24 +203,13 @@ def _init(settings: ClusterSettings, folder: str) -> None:
                 signal.signal(number, handler)
 
 
-def _knock(address: str) -> None:
-    """Refuse an address where nothing answers, for which Ray would wait some minutes.
-
-    Raises:
-        OSError: nothing answers.
-    """
-    host, _, port = address.rpartition(":")
-    if host and port.isdigit():
-        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWERS_WITHIN).close()
-
-
-def cores() -> int:
+def _cores() -> int:
     """Processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def folder_of(key: str) -> Path:
-    """Where the workers of a run keep on their machine what the driver's folders cannot."""
+    """Where the workers of a run keep on their machine what the driver's folders cannot hold."""
     return Path(tempfile.gettempdir()) / f"metadeblur-{key}"
 
 
@@ -236,29 +220,3 @@ def remove_folder_of(key: str) -> None:
         time.sleep(0.2)
         if not folder_of(key).exists():
             return
-
-
-@contextmanager
-def _scratch(address: str) -> Iterator[str]:
-    """A folder for what a cluster that is started here writes while it runs."""
-    if address != LOCAL:
-        yield ""
-        return
-    usual = tempfile.gettempdir()
-    with scratch(Path(usual if len(usual) <= _SHORT or os.name != "posix" else "/tmp")) as folder:
-        yield str(folder)
-
-
-class _Nowhere:
-    """A stream that swallows what is written to it."""
-
-    def write(self, text: str) -> int:
-        """Drop the text."""
-        return len(text)
-
-    def flush(self) -> None:
-        """Nothing is kept."""
-
-    def isatty(self) -> bool:
-        """It is no terminal."""
-        return False

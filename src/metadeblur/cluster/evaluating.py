@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from metadeblur.cluster.connection import ClusterSettings, joined
-from metadeblur.cluster.worker import MeasureClip, SettleClip, for_any_machine
-from metadeblur.cluster.worker_pool import Crew
-from metadeblur.data.folders import ClipFolder
+from metadeblur.cluster.files import Reads
+from metadeblur.cluster.worker import measure_clip, settle_clip
+from metadeblur.cluster.worker_pool import Course, Pool, Task
 from metadeblur.errors import MetadeblurError
 from metadeblur.evaluation.protocol import Job, Progress, is_measured, ledger_path
+from metadeblur.evaluation.settings import meta_files
+from metadeblur.models.weights import reblurrer_path
 from metadeblur.pipeline.console import Talk
 
 
@@ -42,60 +45,56 @@ def measure_on_cluster(
     left = [job for job in jobs if not is_measured(job)]
     if not left:
         return
-    with joined(cluster):
-        crew = Crew(net, cluster, left[0].settings.restoration.device, talk)
-        talk.say(f"working on {crew.places.describe()}")
-        failures = crew.run(lambda: _measure(left, len(jobs), crew, progress, talk))
+    done = len(jobs) - len(left)
+    failures: dict[str, Exception] = {}
+    settled: dict[str, Any] = {}  # tile and precision
+
+    def tell(stage: str) -> None:
+        if progress:
+            progress(done, len(jobs), stage)
+
+    def settle(job: Job) -> Course:
+        yield [Task(partial(settle_clip, job), _reads(job), job.out, job.folder.name, settled.update)]
+
+    def measure(job: Job, pool: Pool) -> Course:
+        nonlocal done
+        name, settings = job.folder.name, job.settings
+        try:
+            adaptation, restoration = pool.for_any_machine(
+                settings.adaptation, replace(settings.restoration, **settled)
+            )
+            job = replace(job, settings=replace(settings, adaptation=adaptation, restoration=restoration))
+            work = partial(measure_clip, job)
+            yield [Task(work, _reads(job), job.out, name, on_step=lambda step: tell(step.stage))]
+            ledger_path(job.path).unlink(missing_ok=True)
+        except Exception as error:
+            failures[name] = error
+            talk.say(f"{name} failed: {error}")
+        done += 1
+        tell(name)
+
+    with joined(cluster), Pool(net, cluster, left[0].settings.restoration.device, talk) as pool:
+        talk.say(f"working on {pool.places.describe()}")
+        pool.run([settle(_absolute(left[0]))])
+        pool.run(measure(_absolute(job), pool) for job in left)
     if failures:
         reasons = " | ".join(f"{name}: {error}" for name, error in failures.items())
         raise MetadeblurError(f"{len(failures)} of {len(jobs)} clips failed (--resume measures them alone): {reasons}")
 
 
-async def _measure(
-    jobs: Sequence[Job], count: int, crew: Crew, progress: Progress | None, talk: Talk
-) -> dict[str, Exception]:
-    """Measure the clips; returns what went wrong, by clip."""
-    done = count - len(jobs)
-    failures: dict[str, Exception] = {}
-    settled = await crew.do(SettleClip(_absolute(jobs[0])), jobs[0].out, title=jobs[0].folder.name)
-
-    def tell(stage: str) -> None:
-        if progress:
-            progress(done, count, stage)
-
-    async def measure(rank: int, job: Job) -> None:
-        nonlocal done
-        name, here = job.folder.name, _absolute(job)
-        adaptation, restoration = for_any_machine(
-            here.settings.adaptation,
-            replace(here.settings.restoration, **settled),
-            crew.places.device,
-            bf16=crew.bf16,
-        )
-        errand = MeasureClip(
-            replace(here, settings=replace(here.settings, adaptation=adaptation, restoration=restoration))
-        )
-        try:
-            await crew.do(errand, job.out, rank=rank, title=name, on_step=lambda step: tell(step.stage))
-            ledger_path(job.path).unlink(missing_ok=True)
-        except Exception as error:
-            failures[name] = error
-            talk.say(f"{name} failed: {error}")
-        crew.forget(errand)
-        done += 1
-        tell(name)
-
-    await asyncio.gather(*(measure(rank, job) for rank, job in enumerate(jobs)))
-    return failures
+def _reads(job: Job) -> Reads:
+    """A clip's frames, and the networks that its methods name."""
+    settings = job.settings
+    meta = meta_files(settings.meta) if settings.meta and "meta" in settings.methods else ()
+    reblurrer = settings.adaptation.reblurrer
+    weights = [reblurrer_path(reblurrer)] if reblurrer else []
+    return Reads([*job.folder.blurred, *job.folder.sharp, *meta, *weights])
 
 
 def _absolute(job: Job) -> Job:
     """A job whose files are found from any folder."""
-    folder = job.folder
-
-    def absolute(files: Sequence[Path]) -> tuple[Path, ...]:
-        return tuple(path.absolute() for path in files)
-
-    moved: ClipFolder = replace(folder, blurred=absolute(folder.blurred), sharp=absolute(folder.sharp))
+    blurred, sharp = (tuple(path.absolute() for path in files) for files in (job.folder.blurred, job.folder.sharp))
     meta = str(Path(job.settings.meta).absolute()) if job.settings.meta else ""
-    return replace(job, folder=moved, settings=replace(job.settings, meta=meta))
+    return replace(
+        job, folder=replace(job.folder, blurred=blurred, sharp=sharp), settings=replace(job.settings, meta=meta)
+    )

@@ -1,121 +1,63 @@
-"""Files on their way: what a worker reads, shipped to it where it cannot see it; what it makes, sent back likewise.
+"""Files that tasks read: sent through Ray's object store to the machines that cannot see them.
 
-A file counts as seen where it has the same path, size, time of change and samples as for the driver. A folder for
-results has a name that nobody else makes: where it is there, it is the driver's.
+A file counts as seen where it has the same path, size, time of change and samples as for the driver.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
-from uuid import uuid4
 
-from metadeblur.cluster.connection import folder_of
 from metadeblur.system.identity import identify_files
-from metadeblur.system.scratch import DELIVERY, sweep, using
 
 if TYPE_CHECKING:
     from ray import ObjectRef
 
 CHUNK_BYTES = 32 << 20  # of a file that travel at once
 
-Move: TypeAlias = Callable[[Path], Path]
+Locate: TypeAlias = Callable[[Path], Path]
 """Where a file of the driver's is on this machine."""
-Shipped: TypeAlias = "Sequence[tuple[Path, Sequence[ObjectRef[bytes]]]]"
-"""Files with references to their pieces in Ray's object store."""
 
 
-@dataclass(frozen=True)
-class Cargo:
-    """Files that a piece of work reads."""
+class Reads:
+    """Files on the driver's machine that tasks read.
 
-    files: tuple[Path, ...]  # absolute
-    mark: str  # by which they are recognised
-
-    @classmethod
-    def of(cls, files: Sequence[Path]) -> Cargo:
-        """Files on this machine."""
-        absolute = tuple(path.absolute() for path in files)
-        return cls(absolute, identify_files(absolute))
-
-    def ship(self) -> Shipped:
-        """Put the files into Ray's object store, from where workers take them."""
-        import ray
-
-        return [(path, [ray.put(piece) for piece in pieces(path)]) for path in self.files]
-
-
-class Depot:
-    """A folder of one run on one machine, for copies of files that came from the driver and for unfinished results.
-
-    Args:
-        key: of the run; nobody else knows it.
+    Attributes:
+        files: their absolute paths.
+        mark: by which they are recognised.
+        sent: for each file its pieces in Ray's object store, once a worker has asked for them; None before.
     """
 
-    def __init__(self, key: str) -> None:
-        self.folder = folder_of(key)
-        self._use: AbstractContextManager[Path] | None = None
+    def __init__(self, files: Sequence[Path]) -> None:
+        self.files = tuple(path.absolute() for path in files)
+        self.mark = identify_files(self.files)
+        self.sent: list[tuple[Path, list[ObjectRef[bytes]]]] | None = None
 
-    def find(self, cargo: Cargo) -> Move | None:
-        """Where the files are on this machine; None where they are not."""
+    def are_here(self) -> bool:
+        """Whether this machine sees the very same files."""
         try:
-            if identify_files(cargo.files) == cargo.mark:
-                return _stay
+            return identify_files(self.files) == self.mark
         except OSError:  # no permission, or a file system that is gone
-            pass
-        return self._copied(cargo) if (self.folder / cargo.mark).is_dir() else None
+            return False
 
-    def take(self, cargo: Cargo, shipped: Shipped) -> Move:
-        """Copy files out of Ray's object store, once for all workers of this machine."""
+    def send(self) -> None:
+        """Put the files into Ray's object store once, from where every machine takes them."""
         import ray
 
-        draft = self.scratch()
-        for path, parts in shipped:
-            copy = draft / _inside(path)
+        if self.sent is None:
+            self.sent = [(path, [ray.put(piece) for piece in pieces(path)]) for path in self.files]
+
+    def receive(self, folder: Path) -> None:
+        """Copy the files out of Ray's object store into a folder."""
+        import ray
+
+        for path, parts in self.sent or []:
+            copy = folder / inside(path)
             copy.parent.mkdir(parents=True, exist_ok=True)
             with copy.open("wb") as file:
                 for part in parts:
                     file.write(ray.get(part))
-        try:
-            draft.rename(self.folder / cargo.mark)
-        except OSError:  # another worker was quicker
-            shutil.rmtree(draft)
-        return self._copied(cargo)
-
-    def scratch(self) -> Path:
-        """A new folder for unfinished things."""
-        if not self.folder.exists():
-            sweep(self.folder.parent)
-        if self._use is None:
-            self._use = using(self.folder)
-            self._use.__enter__()  # until this process ends, however it does
-        self.folder.mkdir(mode=0o700, exist_ok=True)
-        return Path(tempfile.mkdtemp(dir=self.folder))
-
-    @contextmanager
-    def bench(self, folder: Path) -> Iterator[tuple[Path, bool]]:
-        """Where to write results: the driver's folder and True, or where that cannot be seen one of our own and False.
-
-        Args:
-            folder: the driver's.
-        """
-        if folder.is_dir() and os.access(folder, os.W_OK | os.X_OK):
-            yield folder, True
-            return
-        own = self.scratch()
-        try:
-            yield own, False
-        finally:
-            shutil.rmtree(own, ignore_errors=True)
-
-    def _copied(self, cargo: Cargo) -> Move:
-        return lambda path: self.folder / cargo.mark / _inside(path)
 
 
 def pieces(path: Path) -> Iterator[bytes]:
@@ -127,31 +69,10 @@ def pieces(path: Path) -> Iterator[bytes]:
             yield data
 
 
-def files_in(folder: Path) -> list[str]:
-    """The files below a folder, as paths within it; those in folders first."""
-    found = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-    return sorted(found, key=lambda name: ("/" not in name, name))
-
-
-@contextmanager
-def delivery(into: Path) -> Iterator[Path]:
-    """The driver's folder for the results of one piece of work, inside of where they belong; removed in the end."""
-    folder = into / f"{DELIVERY}{uuid4().hex}"
-    folder.mkdir()
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _stay(path: Path) -> Path:
-    return path
-
-
-def _inside(path: Path) -> Path:
+def inside(path: Path) -> Path:
     """An absolute path as one within a folder.
 
-    >>> _inside(Path("/films/a.mp4")).as_posix()
+    >>> inside(Path("/films/a.mp4")).as_posix()
     'films/a.mp4'
     """
     return path.relative_to(path.anchor)

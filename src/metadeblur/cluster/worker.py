@@ -1,33 +1,37 @@
-"""What happens in the processes of a cluster: an errand is done with the files that are there, and its results sent."""
+"""What happens in the processes of a cluster: tasks are done with the files that are there, and their results sent."""
 
 from __future__ import annotations
 
 import os
 import platform
+import shutil
+import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import cv2
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from metadeblur.adaptation.stages import AdaptSettings
-from metadeblur.cluster.files import Cargo, Depot, Move, Shipped, files_in, pieces
+from metadeblur.cluster.connection import folder_of
+from metadeblur.cluster.files import Locate, Reads, inside, pieces
 from metadeblur.data.paired import read_trial
-from metadeblur.evaluation.protocol import Job as Measurement
-from metadeblur.evaluation.protocol import measure_job
+from metadeblur.evaluation.protocol import Job, measure_job
 from metadeblur.evaluation.settings import meta_files
 from metadeblur.models.weights import reblurrer_path
-from metadeblur.pipeline.cuts import find_shots
+from metadeblur.pipeline.cuts import Scan, find_shots
 from metadeblur.pipeline.shot import Film, decide_shot, restore_shot, settled, write_shot
-from metadeblur.restoration.restorer import Restorer, RestoreSettings
+from metadeblur.restoration.restorer import Restorer
 from metadeblur.system.device import has_native_bf16
 from metadeblur.system.record import peak_memory_mb, versions
+from metadeblur.system.scratch import sweep, using
 from metadeblur.system.thread_limit import starting
 from metadeblur.video import VideoReader
 from metadeblur.video.info import VideoInfo
@@ -37,7 +41,7 @@ STEP_SECONDS = 0.3  # between two words on progress, at least
 
 @dataclass(frozen=True)
 class Step:
-    """So far it has come: frames done of the errand, and what is going on."""
+    """So far a task has come: frames done, and what is going on."""
 
     done: int
     stage: str = ""
@@ -58,7 +62,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Made:
-    """Files of results that are whole, and what they are; the last one ends the errand."""
+    """Files of results that are whole, and what they are; the last one ends the task."""
 
     names: tuple[str, ...]
     value: Any
@@ -70,214 +74,32 @@ Event: TypeAlias = Step | Missing | Piece | Made
 
 
 @dataclass
-class Bench:
-    """What an errand finds in the process that does it."""
+class Context:
+    """What a task finds in the process that does it."""
 
     net: nn.Module
-    move: Move  # where a file of the driver's is here
+    locate: Locate
     folder: Path  # for results
-    _tell: Callable[[Event], None]
-    _sees_driver: bool  # whether the folder is the driver's own
-    _told_at: float = 0.0
+    shared: bool  # whether that is the driver's own
+    tell: Callable[[Event | BaseException], None]
+    told_at: float = 0.0
 
     def step(self, done: int, stage: str = "") -> None:
-        """Tell the driver how far it is, now and then."""
+        """Tell the driver how far the task is, now and then."""
         now = time.monotonic()
-        if now - self._told_at >= STEP_SECONDS:
-            self._told_at = now
-            self._tell(Step(done, stage))
+        if now - self.told_at >= STEP_SECONDS:
+            self.told_at = now
+            self.tell(Step(done, stage))
 
-    def made(self, value: Any = None, *, last: bool = True) -> None:
-        """Hand over everything that is in the folder of results, and a value."""
-        names = files_in(self.folder)
-        if not self._sees_driver:
-            for name in names:
-                for data in pieces(self.folder / name):
-                    self._tell(Piece(name, data))
-                (self.folder / name).unlink()
-        self._tell(Made(tuple(names), value, last, sent=not self._sees_driver))
-
-
-class Errand(Protocol):
-    """A piece of work that any worker can do, as often as need be."""
-
-    @property
-    def reads(self) -> Sequence[Path]:
-        """The files that it reads."""
-        ...
-
-    def work(self, bench: Bench) -> None:
-        """Do it; ends with :meth:`Bench.made`."""
-        ...
-
-
-# --- restore ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class ScanInput:
-    """Cut an input into shots; the value is a :class:`metadeblur.pipeline.cuts.Scan`."""
-
-    info: VideoInfo
-
-    @property
-    def reads(self) -> Sequence[Path]:
-        """The input."""
-        return input_files(self.info)
-
-    def work(self, bench: Bench) -> None:
-        """Do it."""
-        reader = VideoReader(_moved_input(self.info, bench.move))
-        bench.made(find_shots(reader, progress=lambda done, _: bench.step(done)))
-
-
-@dataclass(frozen=True)
-class FilmErrand:
-    """Something to be done with a scanned input."""
-
-    film: Film
-
-    @property
-    def reads(self) -> Sequence[Path]:
-        """The input, and the reblurring network where one is named."""
-        return [*input_files(self.film.info), *_weights(self.film.adaptation)]
-
-    def here(self, bench: Bench) -> Film:
-        """The film with the files that are on this machine."""
-        film = self.film
-        reader = VideoReader(_moved_input(film.info, bench.move), times=film.reader.times)
-        adaptation = _moved_weights(film.adaptation, bench.move)
-        return replace(film, reader=reader, adaptation=adaptation, folder=bench.folder)
-
-
-@dataclass(frozen=True)
-class Settle(FilmErrand):
-    """Choose tile and precision for an input; the value is as :func:`metadeblur.pipeline.shot.settled` gives it."""
-
-    def work(self, bench: Bench) -> None:
-        """Do it."""
-        bench.made(settled(self.here(bench), bench.net))
-
-
-@dataclass(frozen=True)
-class RestoreShot(FilmErrand):
-    """Decide on a shot and restore it; the value is its record and in one sentence what was decided."""
-
-    index: int
-    previewed: int = 0  # first frames that are made for the preview, and handed over before all others
-
-    def work(self, bench: Bench) -> None:
-        """Do it."""
-        film = self.here(bench)
-        title = film.title(self.index)
-        decision = decide_shot(
-            film,
-            bench.net,
-            self.index,
-            lambda done, total, stage: bench.step(0, f"{title}: {stage} {done} of {total}"),
-        )
-
-        def each_frame(done: int, _seconds: float, _blurred: Tensor, _restored: Tensor) -> None:
-            bench.step(done, title)
-
-        if self.previewed:
-            restorer = None if decision.model is None else film.restorer(decision.model)
-            write_shot(film, self.index, ["preview"], restorer, count=self.previewed)
-            bench.made(last=False)
-        record = restore_shot(film, bench.net, self.index, decision, each_frame)
-        where = {"host": platform.node(), "process": os.getpid(), "threads": torch.get_num_threads()}
-        bench.made((record | {"worker": where | {"peak_memory_mb": peak_memory_mb()}}, decision.in_short()))
-
-
-@dataclass(frozen=True)
-class PassShot(FilmErrand):
-    """Write segments of a shot whose frames pass as they are."""
-
-    index: int
-    kinds: tuple[str, ...]
-
-    def work(self, bench: Bench) -> None:
-        """Do it."""
-        write_shot(self.here(bench), self.index, self.kinds, None)
-        bench.made()
-
-
-def input_files(info: VideoInfo) -> Sequence[Path]:
-    """The files of an input."""
-    return info.files if info.kind == "frames" else (info.path,)
-
-
-def _moved_input(info: VideoInfo, move: Move) -> Path:
-    """An input's file, or its folder of frames, on this machine."""
-    return move(info.files[0]).parent if info.kind == "frames" else move(info.path)
-
-
-def _weights(settings: AdaptSettings) -> list[Path]:
-    return [reblurrer_path(settings.reblurrer)] if settings.reblurrer else []
-
-
-def _moved_weights(settings: AdaptSettings, move: Move) -> AdaptSettings:
-    if not settings.reblurrer:
-        return settings
-    return replace(settings, reblurrer=str(move(reblurrer_path(settings.reblurrer))))
-
-
-# --- evaluate --------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class ClipErrand:
-    """Something to be done with a paired clip."""
-
-    job: Measurement
-
-    @property
-    def reads(self) -> Sequence[Path]:
-        """The clip's frames, and the networks that its methods name."""
-        settings = self.job.settings
-        meta = meta_files(settings.meta) if settings.meta and "meta" in settings.methods else ()
-        return [*self.job.folder.blurred, *self.job.folder.sharp, *meta, *_weights(settings.adaptation)]
-
-    def here(self, bench: Bench) -> Measurement:
-        """The job with the files that are on this machine."""
-        move, folder, settings = bench.move, self.job.folder, self.job.settings
-        moved = replace(
-            folder,
-            blurred=tuple(move(path) for path in folder.blurred),
-            sharp=tuple(move(path) for path in folder.sharp),
-        )
-        meta = settings.meta
-        if meta and "meta" in settings.methods:
-            meta = str(move(meta_files(meta)[0]).parent)
-        settings = replace(settings, meta=meta, adaptation=_moved_weights(settings.adaptation, move), resume=False)
-        return replace(self.job, folder=moved, out=bench.folder, settings=settings)
-
-
-@dataclass(frozen=True)
-class SettleClip(ClipErrand):
-    """Choose tile and precision for a benchmark, on its first clip; the value is a dictionary of both."""
-
-    def work(self, bench: Bench) -> None:
-        """Do it."""
-        job = self.here(bench)
-        clip = read_trial(job.folder, crop=job.settings.crop, frames=job.settings.frames).whole
-        restorer = Restorer(bench.net, clip.height, clip.width, job.settings.restoration)
-        restorer.prepare(clip.window(0, restorer.frames))
-        bench.made({"tile": restorer.tile, "precision": restorer.precision})
-
-
-@dataclass(frozen=True)
-class MeasureClip(ClipErrand):
-    """Measure a clip: its record and pictures."""
-
-    def work(self, bench: Bench) -> None:
-        """Do it."""
-        job = self.here(bench)
-        measure_job(job, bench.net, lambda stage: bench.step(0, f"{job.folder.name}: {stage}"))
-        bench.made()
-
-
-# --- the process -----------------------------------------------------------------------------------------------------
+    def hand_over(self, value: Any = None, *, last: bool = False) -> None:
+        """Give the driver everything that is in the folder of results, what lies in folders first, and a value."""
+        found = [path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*") if path.is_file()]
+        names = sorted(found, key=lambda name: ("/" not in name, name))
+        for name in names if not self.shared else ():
+            for data in pieces(self.folder / name):
+                self.tell(Piece(name, data))
+            (self.folder / name).unlink()
+        self.tell(Made(tuple(names), value, last, sent=not self.shared))
 
 
 class Worker:
@@ -287,71 +109,172 @@ class Worker:
         net: the base deblurrer.
         threads: that PyTorch and OpenCV may use.
         device: what the work is done on.
-        key: of the run.
+        key: of the run; nobody else knows it.
     """
 
     def __init__(self, net: nn.Module, threads: int, device: str, key: str) -> None:
         self._net, self._threads, self._device = net, threads, device
-        self._depot = Depot(key)
+        self._folder = folder_of(key)
+        self._use: AbstractContextManager[Path] | None = None
 
     def introduce(self) -> dict[str, Any]:
-        """What the driver must know before it hands out errands."""
+        """What the driver must know before it hands out tasks."""
         bf16 = has_native_bf16(torch.device(self._device))
         return {"host": platform.node(), "versions": versions(), "bf16": bf16}
 
-    def do(self, errand: Errand, cargo: Cargo, shipped: Shipped | None, folder: Path) -> Iterator[Event]:
-        """Do an errand; the last event is :class:`Made` or :class:`Missing`.
+    def do(self, work: Callable[[Context], Any], reads: Reads, folder: Path) -> Iterator[Event]:
+        """Do a task in a thread and tell of it; the last event is :class:`Made` or :class:`Missing`.
 
         Args:
-            errand: what to do.
-            cargo: the files that it reads.
-            shipped: the same files in Ray's object store, where they have been shipped.
+            work: what to do; its value is handed over with the last results.
+            reads: the files that it reads.
             folder: the driver's folder for results.
         """
-        move = self._depot.find(cargo)
-        if move is None and shipped is None:
-            yield Missing()
-            return
-        if move is None:
-            assert shipped is not None
-            move = self._depot.take(cargo, shipped)
-        with self._depot.bench(folder) as (results, sees_driver):
-            yield from self._events(errand, move, results, sees_driver)
+        copies = self._folder / reads.mark
+        here = self.sees(reads)
+        if not here and not copies.is_dir():
+            if reads.sent is None:
+                yield Missing()
+                return
+            self._receive(reads, copies)
+        shared = self.can_write(folder)
+        results = folder if shared else self._scratch()
+        told: SimpleQueue[Event | BaseException] = SimpleQueue()
+        context = Context(
+            self._net, lambda path: path if here else copies / inside(path), results, shared=shared, tell=told.put
+        )
 
-    def _events(self, errand: Errand, move: Move, results: Path, sees_driver: bool) -> Iterator[Event]:
-        """What an errand tells while it is done in a thread of its own."""
-        told: SimpleQueue[Event | BaseException | None] = SimpleQueue()
-        bench = Bench(self._net, move, results, told.put, sees_driver)
-
-        def work() -> None:
+        def run() -> None:
             try:
                 torch.set_num_threads(self._threads)  # counts for the thread that says it
                 cv2.setNumThreads(self._threads)
-                errand.work(bench)
-                told.put(None)
+                context.hand_over(work(context), last=True)
             except BaseException as error:  # handed to the driver
                 told.put(error)
 
-        with starting():
-            Thread(target=work, name="errand", daemon=True).start()
-        while (event := told.get()) is not None:
-            if isinstance(event, BaseException):
-                raise event
-            yield event
+        try:
+            with starting():
+                Thread(target=run, name="task", daemon=True).start()
+            event: Event | BaseException | None = None
+            while not (isinstance(event, Made) and event.last):
+                event = told.get()
+                if isinstance(event, BaseException):
+                    raise event
+                yield event
+        finally:
+            if not shared:
+                shutil.rmtree(results, ignore_errors=True)
+
+    def sees(self, reads: Reads) -> bool:
+        """Whether the driver's files are on this machine."""
+        return reads.are_here()
+
+    def can_write(self, folder: Path) -> bool:
+        """Whether the driver's folder for results is on this machine: nobody else makes one of its name."""
+        return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
+
+    def _receive(self, reads: Reads, copies: Path) -> None:
+        """Copy files out of Ray's object store, once for all workers of this machine."""
+        draft = self._scratch()
+        reads.receive(draft)
+        try:
+            draft.rename(copies)
+        except OSError:  # another worker was quicker
+            shutil.rmtree(draft)
+
+    def _scratch(self) -> Path:
+        """A new folder for unfinished things, in one that the workers of this run share on their machine."""
+        if not self._folder.exists():
+            sweep(self._folder.parent)
+        if self._use is None:
+            self._use = using(self._folder)
+            self._use.__enter__()  # until this process ends, however it does
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+        return Path(tempfile.mkdtemp(dir=self._folder))
 
 
-def for_any_machine(
-    adaptation: AdaptSettings, restoration: RestoreSettings, device: Any, *, bf16: bool
-) -> tuple[AdaptSettings, RestoreSettings]:
-    """Settings that say the same on every machine.
+# --- tasks of restore ------------------------------------------------------------------------------------------------
+
+
+def scan_input(info: VideoInfo, context: Context) -> Scan:
+    """Cut an input into shots."""
+    reader = VideoReader(_input_here(info, context))
+    return find_shots(reader, progress=lambda done, _: context.step(done))
+
+
+def settle_input(film: Film, context: Context) -> dict[str, Any]:
+    """Choose tile and precision for an input."""
+    return settled(_film_here(film, context), context.net)
+
+
+def do_shot(film: Film, index: int, previewed: int, context: Context) -> tuple[dict[str, Any], str]:
+    """Decide on a shot and restore it; returns its record and in one sentence what was decided.
 
     Args:
-        adaptation: its precision "auto" becomes what the first worker chooses.
-        restoration: its tile and precision are settled apart.
-        device: of the workers.
-        bf16: whether the first worker computes natively in bf16.
+        film: the input.
+        index: number of the shot.
+        previewed: first frames that are made for the preview, and handed over before all others.
+        context: of the worker.
     """
-    chosen: Any = {True: "bf16", False: "fp32"}[bf16] if adaptation.precision == "auto" else adaptation.precision
-    reblurrer = str(reblurrer_path(adaptation.reblurrer).absolute()) if adaptation.reblurrer else ""
-    same = replace(adaptation, precision=chosen, device=device, reblurrer=reblurrer)
-    return same, replace(restoration, device=device)
+    film, net = _film_here(film, context), context.net
+    title = film.title(index)
+    decision = decide_shot(
+        film, net, index, lambda done, total, stage: context.step(0, f"{title}: {stage} {done} of {total}")
+    )
+    if previewed:
+        restorer = None if decision.model is None else film.restorer(decision.model)
+        write_shot(film, index, ["preview"], restorer, count=previewed)
+        context.hand_over()
+    record = restore_shot(film, net, index, decision, lambda done, *_: context.step(done, title))
+    worker = {"host": platform.node(), "process": os.getpid(), "threads": torch.get_num_threads()}
+    return record | {"worker": worker | {"peak_memory_mb": peak_memory_mb()}}, decision.in_short()
+
+
+def pass_shot(film: Film, index: int, kinds: tuple[str, ...], context: Context) -> None:
+    """Write segments of a shot whose frames pass as they are."""
+    write_shot(_film_here(film, context), index, kinds, None)
+
+
+def _input_here(info: VideoInfo, context: Context) -> Path:
+    """An input's file, or its folder of frames, on this machine."""
+    return context.locate(info.files[0]).parent if info.kind == "frames" else context.locate(info.path)
+
+
+def _film_here(film: Film, context: Context) -> Film:
+    """A film with the files that are on this machine."""
+    reader = VideoReader(_input_here(film.info, context), times=film.reader.times)
+    return replace(film, reader=reader, adaptation=_weights_here(film.adaptation, context), folder=context.folder)
+
+
+def _weights_here(settings: AdaptSettings, context: Context) -> AdaptSettings:
+    """Settings with the reblurring network, where one is named, that is on this machine."""
+    if not settings.reblurrer:
+        return settings
+    return replace(settings, reblurrer=str(context.locate(reblurrer_path(settings.reblurrer))))
+
+
+# --- tasks of evaluate -----------------------------------------------------------------------------------------------
+
+
+def settle_clip(job: Job, context: Context) -> dict[str, Any]:
+    """Choose tile and precision for a benchmark, on its first clip."""
+    job = _job_here(job, context)
+    clip = read_trial(job.folder, crop=job.settings.crop, frames=job.settings.frames).whole
+    restorer = Restorer(context.net, clip.height, clip.width, job.settings.restoration)
+    restorer.prepare(clip.window(0, restorer.frames))
+    return {"tile": restorer.tile, "precision": restorer.precision}
+
+
+def measure_clip(job: Job, context: Context) -> None:
+    """Measure a clip: its record and pictures."""
+    measure_job(_job_here(job, context), context.net, lambda stage: context.step(0, f"{job.folder.name}: {stage}"))
+
+
+def _job_here(job: Job, context: Context) -> Job:
+    """A job with the files that are on this machine."""
+    settings, meta = job.settings, job.settings.meta
+    blurred, sharp = (tuple(map(context.locate, files)) for files in (job.folder.blurred, job.folder.sharp))
+    if meta and "meta" in settings.methods:
+        meta = str(context.locate(meta_files(meta)[0]).parent)
+    settings = replace(settings, meta=meta, adaptation=_weights_here(settings.adaptation, context), resume=False)
+    return replace(job, folder=replace(job.folder, blurred=blurred, sharp=sharp), out=context.folder, settings=settings)
