@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from metadeblur.cluster.worker import Worker
+from metadeblur.cluster.worker_pool import Worker
 
 
 class FarWorker(Worker):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,13 +12,14 @@ from torch import nn
 
 from metadeblur.cluster.connection import ClusterSettings, joined
 from metadeblur.cluster.files import Reads
-from metadeblur.cluster.worker import measure_clip, settle_clip
-from metadeblur.cluster.worker_pool import Course, Pool, Task
+from metadeblur.cluster.worker_pool import Context, Course, Pool, Task
+from metadeblur.data.paired import read_trial
 from metadeblur.errors import MetadeblurError
-from metadeblur.evaluation.protocol import Job, Progress, is_measured, ledger_path
+from metadeblur.evaluation.protocol import Job, Progress, is_measured, ledger_path, measure_job
 from metadeblur.evaluation.settings import meta_files
 from metadeblur.models.weights import reblurrer_path
 from metadeblur.pipeline.console import Talk
+from metadeblur.restoration.restorer import Restorer
 
 
 def measure_on_cluster(
@@ -54,7 +55,7 @@ def measure_on_cluster(
             progress(done, len(jobs), stage)
 
     def settle(job: Job) -> Course:
-        yield [Task(partial(settle_clip, job), _reads(job), job.out, job.folder.name, settled.update)]
+        yield [Task(partial(_settle, job), _reads(job), job.out, job.folder.name, settled.update)]
 
     def measure(job: Job, pool: Pool) -> Course:
         nonlocal done
@@ -64,8 +65,8 @@ def measure_on_cluster(
                 settings.adaptation, replace(settings.restoration, **settled)
             )
             job = replace(job, settings=replace(settings, adaptation=adaptation, restoration=restoration))
-            work = partial(measure_clip, job)
-            yield [Task(work, _reads(job), job.out, name, on_step=lambda step: tell(step.stage))]
+            work = partial(_measure, job)
+            yield [Task(work, _reads(job), job.out, name, on_step=lambda _, stage: tell(stage))]
             ledger_path(job.path).unlink(missing_ok=True)
         except Exception as error:
             failures[name] = error
@@ -74,7 +75,6 @@ def measure_on_cluster(
         tell(name)
 
     with joined(cluster), Pool(net, cluster, left[0].settings.restoration.device, talk) as pool:
-        talk.say(f"working on {pool.places.describe()}")
         pool.run([settle(_absolute(left[0]))])
         pool.run(measure(_absolute(job), pool) for job in left)
     if failures:
@@ -98,3 +98,29 @@ def _absolute(job: Job) -> Job:
     return replace(
         job, folder=replace(job.folder, blurred=blurred, sharp=sharp), settings=replace(job.settings, meta=meta)
     )
+
+
+# What workers do, with the files that are on their machines.
+
+
+def _here(job: Job, context: Context) -> Job:
+    settings, meta = job.settings, job.settings.meta
+    blurred, sharp = (tuple(map(context.locate, files)) for files in (job.folder.blurred, job.folder.sharp))
+    if meta and "meta" in settings.methods:
+        meta = str(context.locate(meta_files(meta)[0]).parent)
+    settings = replace(settings, meta=meta, adaptation=context.weights(settings.adaptation), resume=False)
+    return replace(job, folder=replace(job.folder, blurred=blurred, sharp=sharp), out=context.folder, settings=settings)
+
+
+def _settle(job: Job, context: Context) -> Iterator[dict[str, Any]]:
+    """Choose tile and precision for a benchmark, on its first clip."""
+    job = _here(job, context)
+    clip = read_trial(job.folder, crop=job.settings.crop, frames=job.settings.frames).whole
+    restorer = Restorer(context.net, clip.height, clip.width, job.settings.restoration)
+    restorer.prepare(clip.window(0, restorer.frames))
+    yield {"tile": restorer.tile, "precision": restorer.precision}
+
+
+def _measure(job: Job, context: Context) -> Iterator[None]:
+    """Measure a clip: its record and pictures."""
+    yield measure_job(_here(job, context), context.net, lambda stage: context.step(0, f"{job.folder.name}: {stage}"))

@@ -1,78 +1,60 @@
-"""Files that tasks read: sent through Ray's object store to the machines that cannot see them.
-
-A file counts as seen where it has the same path, size, time of change and samples as for the driver.
-"""
+"""Files on their way through Ray's object store, between machines that do not see the same folders."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
+
+import ray
 
 from metadeblur.system.identity import identify_files
 
-if TYPE_CHECKING:
-    from ray import ObjectRef
-
 CHUNK_BYTES = 32 << 20  # of a file that travel at once
 
-Locate: TypeAlias = Callable[[Path], Path]
-"""Where a file of the driver's is on this machine."""
+Sent: TypeAlias = "dict[str, list[ray.ObjectRef[bytes]]]"
+"""Files, by their names within a folder, with their pieces in Ray's object store."""
 
 
 class Reads:
-    """Files on the driver's machine that tasks read.
+    """Files on the driver's machine that tasks read, with ``sent`` once a worker has not found them on its own.
 
-    Attributes:
-        files: their absolute paths.
-        mark: by which they are recognised.
-        sent: for each file its pieces in Ray's object store, once a worker has asked for them; None before.
+    A file is seen where it has the same path, size, time of change and samples, which ``mark`` sums up.
     """
 
     def __init__(self, files: Sequence[Path]) -> None:
-        self.files = tuple(path.absolute() for path in files)
-        self.mark = identify_files(self.files)
-        self.sent: list[tuple[Path, list[ObjectRef[bytes]]]] | None = None
+        self.files = {inside(path): path.absolute() for path in files}
+        self.mark = identify_files(self.files.values())
+        self.sent: Sent | None = None
 
     def are_here(self) -> bool:
         """Whether this machine sees the very same files."""
         try:
-            return identify_files(self.files) == self.mark
+            return identify_files(self.files.values()) == self.mark
         except OSError:  # no permission, or a file system that is gone
             return False
 
-    def send(self) -> None:
-        """Put the files into Ray's object store once, from where every machine takes them."""
-        import ray
 
-        if self.sent is None:
-            self.sent = [(path, [ray.put(piece) for piece in pieces(path)]) for path in self.files]
-
-    def receive(self, folder: Path) -> None:
-        """Copy the files out of Ray's object store into a folder."""
-        import ray
-
-        for path, parts in self.sent or []:
-            copy = folder / inside(path)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            with copy.open("wb") as file:
-                for part in parts:
-                    file.write(ray.get(part))
+def inside(path: Path) -> str:
+    """The name that a file has in a folder of copies."""
+    return path.absolute().relative_to(path.absolute().anchor).as_posix()
 
 
-def pieces(path: Path) -> Iterator[bytes]:
-    """A file in pieces; an empty file has one."""
+def send(files: Mapping[str, Path]) -> Sent:
+    """Put files into Ray's object store, from where every machine takes them."""
+    return {name: [ray.put(piece) for piece in _pieces(path)] for name, path in files.items()}
+
+
+def receive(sent: Sent, folder: Path) -> None:
+    """Copy files out of Ray's object store into a folder."""
+    for name, pieces in sent.items():
+        copy = folder / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        with copy.open("wb") as file:
+            file.writelines(ray.get(piece) for piece in pieces)
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
-        data = file.read(CHUNK_BYTES)
-        yield data
         while data := file.read(CHUNK_BYTES):
             yield data
-
-
-def inside(path: Path) -> Path:
-    """An absolute path as one within a folder.
-
-    >>> inside(Path("/films/a.mp4")).as_posix()
-    'films/a.mp4'
-    """
-    return path.relative_to(path.anchor)

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+import platform
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from metadeblur.cluster.connection import ClusterSettings, joined
 from metadeblur.cluster.files import Reads
-from metadeblur.cluster.worker import Step, do_shot, pass_shot, scan_input, settle_input
-from metadeblur.cluster.worker_pool import Course, Pool, Task
+from metadeblur.cluster.worker_pool import Context, Course, Pool, Task
 from metadeblur.models.weights import reblurrer_path
 from metadeblur.pipeline.console import Bar, Talk, stopwatch
+from metadeblur.pipeline.cuts import Scan, find_shots
 from metadeblur.pipeline.outputs import Job
 from metadeblur.pipeline.resume import kept
 from metadeblur.pipeline.run import TOLD_SHOTS, Run, RunSettings
-from metadeblur.pipeline.shot import Film
+from metadeblur.pipeline.shot import Film, decide_shot, restore_shot, settled, write_shot
+from metadeblur.system.record import peak_memory_mb
 from metadeblur.video import VideoReader
+from metadeblur.video.info import VideoInfo
 
 
 def restore_files(
@@ -54,19 +60,17 @@ def restore_files(
     """
     settings, talk = settings or RunSettings(), talk or Talk(quiet=True)
     cluster = cluster or ClusterSettings()
-    with (
-        joined(cluster),
-        talk.bar("restoring") as bar,
-        Pool(net, cluster, settings.restoration.device, talk) as pool,
-    ):
-        talk.say(f"working on {pool.places.describe()}")
-        together = _Together(pool, net, settings, model, talk, bar, len(jobs))
-        try:
-            pool.run(together.course(number, job, failed) for number, job in enumerate(jobs))
-        except BaseException as error:
-            if together.kept:
-                error.add_note(f"{kept(together.kept)}: run it again with --resume to go on")
-            raise
+    talk = talk or Talk(quiet=True)
+    together = _Together(net, settings or RunSettings(), model, talk, len(jobs), failed)
+    device = together.settings.restoration.device
+    with joined(cluster := cluster or ClusterSettings()), talk.bar("restoring") as bar:
+        with Pool(net, cluster, device, talk) as pool:
+            try:
+                pool.run(together.course(pool, bar, number, job) for number, job in enumerate(jobs))
+            except BaseException as error:
+                if together.kept:
+                    error.add_note(f"{kept(together.kept)}: run it again with --resume to go on")
+                raise
     return [together.results[number] for number in range(len(jobs))]
 
 
@@ -74,90 +78,126 @@ def restore_files(
 class _Together:
     """Inputs that are restored at the same time, what became of them, and how many of their frames are done."""
 
-    pool: Pool
     net: nn.Module
     settings: RunSettings
     model: str
     talk: Talk
-    bar: Bar
     inputs: int
+    failed: Callable[[Exception], None]
     results: dict[int, dict[str, Any] | Exception] = field(default_factory=dict)  # by number of the input
     kept: int = 0  # finished shots of inputs that were stopped or failed
     frames: dict[int, int] = field(default_factory=dict)  # of each input that has been opened
     done: dict[tuple[int, int], int] = field(default_factory=dict)  # frames of each shot (input, number)
 
-    def course(self, number: int, job: Job, failed: Callable[[Exception], None]) -> Course:
+    def course(self, pool: Pool, bar: Bar, number: int, job: Job) -> Course:
         """Restore an input; what goes wrong is its result."""
+
+        def show(index: int, done: int, stage: str = "") -> None:
+            self.done[number, index] = max(done, self.done.get((number, index), 0))
+            several = f"{len(self.results)} of {self.inputs} inputs done" if self.inputs > 1 else stage
+            # Inputs that have not been opened are taken to be like the others.
+            frames = sum(self.frames.values()) * self.inputs // len(self.frames)
+            bar(sum(self.done.values()), frames, several)
+
         try:
-            with Run(job, self.net, self.settings, self.model, self.talk, device=self.pool.places.device) as run:
+            with Run(job, self.net, self.settings, self.model, self.talk, device=pool.places.device) as run:
                 try:
-                    yield from self._steps(number, run)
+                    yield from self._steps(pool, number, run, show)
                     self.results[number] = run.conclude()
                 except BaseException:
                     self.kept += run.parts.finished
                     raise
         except Exception as error:
             self.results[number] = error
-            failed(error)
+            self.failed(error)
         self.frames[number] = sum(done for (other, _), done in self.done.items() if other == number)
-        self._show("")
+        show(0, 0)
 
-    def _steps(self, number: int, run: Run) -> Course:
+    def _steps(self, pool: Pool, number: int, run: Run, show: Callable[..., None]) -> Course:
         """Take the steps of a run, and have the scan and the shots done by the workers."""
-        adaptation, reader = run.settings.adaptation, VideoReader(run.job.source.absolute())
+        reader, adaptation = VideoReader(run.job.source.absolute()), run.settings.adaptation
         weights = [reblurrer_path(adaptation.reblurrer)] if adaptation.reblurrer else []
-        info = reader.info
-        files = info.files if info.kind == "frames" else (info.path,)
-        task = partial(Task, reads=Reads([*files, *weights]), into=run.parts.folder)
-        name, self.frames[number] = run.job.source.name, info.frames
+        name, info = run.job.source.name, reader.info
+        reads = Reads([*(info.files if info.kind == "frames" else [info.path]), *weights])
+        self.frames[number] = info.frames
+
+        def task(work: Any, *given: Any, title: str = name, **calls: Any) -> Task:
+            return Task(partial(work, *given), reads, run.parts.folder, title, **calls)
+
+        def film() -> Film:
+            """The film as any worker can take it: nothing is left to its own machine to choose."""
+            adapt, restore = pool.for_any_machine(run.film.adaptation, run.film.restoration)
+            return replace(run.film, reader=reader, adaptation=adapt, restoration=restore)
+
+        def made(index: int, title: str, value: tuple[dict[str, Any], str] | None) -> None:
+            if value is None:
+                unseen.discard(index)
+                if not unseen:
+                    run.join_preview()
+                return
+            run.finish(index, value[0])
+            if len(shots) <= TOLD_SHOTS:
+                self.talk.say(f"{title}: {value[1]}")
+            show(index, len(shots[index]))
+
         with stopwatch(run.seconds, "scan"):
-            yield [task(partial(scan_input, info), title=name, done=run.know)]
+            yield [task(_scan, info, done=run.know)]
         self.frames[number] = run.info.frames
         reader.learn(run.reader.times)
         if run.parts.noted("settled") is None:
-            yield [task(partial(settle_input, self._for_workers(run, reader)), title=name, done=run.settle)]
-        film, unseen = self._for_workers(run, reader), set(run.preview)
-
-        def finish(index: int, made: tuple[dict[str, Any], str]) -> None:
-            run.finish(index, made[0])
-            if len(film.shots) <= TOLD_SHOTS:
-                self.talk.say(f"{name}, {film.title(index)}: {made[1]}")
-            step(index, Step(len(film.shots[index])))
-
-        def step(index: int, so_far: Step) -> None:
-            self.done[number, index] = max(so_far.done, self.done.get((number, index), 0))
-            self._show(so_far.stage)
-
-        def part(index: int) -> None:
-            if index in unseen:
-                unseen.remove(index)
-                if not unseen:
-                    run.join_preview()
-
-        shots: list[Task] = []
-        for index, shot in enumerate(film.shots):
-            if run.is_finished(index):
-                step(index, Step(len(shot)))
-                continue
-            work = partial(do_shot, film, index, run.preview.get(index, 0))
-            calls = {"done": partial(finish, index), "on_step": partial(step, index), "on_part": partial(part, index)}
-            shots.append(task(work, title=f"{name}, {film.title(index)}", **calls))
-        yield shots
+            yield [task(_settle, film(), done=run.settle)]
+        shots, unseen = run.film.shots, set(run.preview)
+        titles = [f"{name}, {run.film.title(index)}" for index in range(len(shots))]
+        for index in filter(run.is_finished, range(len(shots))):
+            show(index, len(shots[index]))
         yield [
             task(
-                partial(pass_shot, self._for_workers(run, reader), index, run.kinds),
-                title=f"{name}, {film.title(index)}",
+                *(_restore, film(), index, run.preview.get(index, 0)),
+                title=titles[index],
+                done=partial(made, index, titles[index]),
+                on_step=partial(show, index),
             )
-            for index in run.passing()
+            for index in range(len(shots))
+            if not run.is_finished(index)
         ]
+        yield [task(_pass, film(), index, run.kinds, title=titles[index]) for index in run.passing()]
 
-    def _for_workers(self, run: Run, reader: VideoReader) -> Film:
-        """The film as any worker can take it: nothing is left to its own machine to choose."""
-        adaptation, restoration = self.pool.for_any_machine(run.film.adaptation, run.film.restoration)
-        return replace(run.film, reader=reader, adaptation=adaptation, restoration=restoration)
 
-    def _show(self, stage: str) -> None:
-        several = f"{len(self.results)} of {self.inputs} inputs done" if self.inputs > 1 else stage
-        # Inputs that have not been opened are taken to be like the others.
-        opened = max(1, len(self.frames))
-        self.bar(sum(self.done.values()), sum(self.frames.values()) * self.inputs // opened, several)
+# What workers do, with the files that are on their machines.
+
+
+def _input(info: VideoInfo, context: Context) -> Path:
+    return context.locate(info.files[0]).parent if info.kind == "frames" else context.locate(info.path)
+
+
+def _here(film: Film, context: Context) -> Film:
+    reader = VideoReader(_input(film.info, context), times=film.reader.times)
+    return replace(film, reader=reader, adaptation=context.weights(film.adaptation), folder=context.folder)
+
+
+def _scan(info: VideoInfo, context: Context) -> Iterator[Scan]:
+    yield find_shots(VideoReader(_input(info, context)), progress=lambda done, _: context.step(done))
+
+
+def _settle(film: Film, context: Context) -> Iterator[dict[str, Any]]:
+    yield settled(_here(film, context), context.net)
+
+
+def _restore(film: Film, index: int, previewed: int, context: Context) -> Iterator[tuple[dict[str, Any], str] | None]:
+    """Restore a shot: its record and what was decided; before that None, once ``previewed`` frames are there."""
+    film, net, title = _here(film, context), context.net, film.title(index)
+    decision = decide_shot(
+        film, net, index, lambda done, total, stage: context.step(0, f"{title}: {stage} {done} of {total}")
+    )
+    if previewed:
+        restorer = None if decision.model is None else film.restorer(decision.model)
+        write_shot(film, index, ["preview"], restorer, count=previewed)
+        yield None
+    record = restore_shot(film, net, index, decision, lambda done, *_: context.step(done, title))
+    worker = {"host": platform.node(), "process": os.getpid(), "threads": torch.get_num_threads()}
+    yield record | {"worker": worker | {"peak_memory_mb": peak_memory_mb()}}, decision.in_short()
+
+
+def _pass(film: Film, index: int, kinds: Sequence[str], context: Context) -> Iterator[None]:
+    """Write segments of a shot whose frames pass as they are."""
+    yield write_shot(_here(film, context), index, kinds, None)

@@ -1,61 +1,162 @@
-"""The driver's side of the workers: tasks are handed to whoever is free, and again where a worker dies."""
+"""Workers, which are Ray actors, and the driver's side of them: tasks are handed to whoever is free."""
 
 from __future__ import annotations
 
+import os
+import platform
 import shutil
+import tempfile
 import time
-from collections.abc import Callable, Generator, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 from uuid import uuid4
 
+import cv2
 import ray
-from ray.exceptions import (
-    NodeDiedError,
-    ObjectLostError,
-    OutOfMemoryError,
-    RayActorError,
-    RayError,
-    RayTaskError,
-    WorkerCrashedError,
-)
+import torch
+from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, RayActorError, RayError, RayTaskError
+from ray.util.queue import Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from torch import nn
 
 from metadeblur.adaptation.stages import AdaptSettings
-from metadeblur.cluster.connection import ClusterSettings, Places, machines, places, remove_folder_of, room
-from metadeblur.cluster.files import Reads
-from metadeblur.cluster.worker import Context, Event, Made, Missing, Piece, Step, Worker
+from metadeblur.cluster.connection import (
+    LOCAL,
+    ClusterSettings,
+    Places,
+    folder_of,
+    machines,
+    places,
+    remove_folder_of,
+    room,
+)
+from metadeblur.cluster.files import Reads, Sent, inside, receive, send
 from metadeblur.errors import MetadeblurError
 from metadeblur.models.weights import reblurrer_path
 from metadeblur.pipeline.console import Talk
 from metadeblur.restoration.restorer import RestoreSettings
+from metadeblur.system.device import has_native_bf16
 from metadeblur.system.record import versions
-from metadeblur.system.scratch import DELIVERY
+from metadeblur.system.scratch import DELIVERY, sweep, using
 from metadeblur.types import Device
 
 ATTEMPTS = 4  # at a task whose worker dies each time, and at starting a worker
+STEP_SECONDS = 0.5  # between two words on a task's progress, at least
 LOOKS_EVERY = 5.0  # seconds between two looks at how many machines there are
 PATIENCE = 20.0  # seconds without any worker, after which it is said that they are waited for
 VISIBLE_WITHIN = 60.0  # seconds that a network's file system may take to show what another machine wrote
 SPARE = 4  # open courses beyond one for each worker: so that there is always work while some are concluded
-_DEATHS = (RayActorError, WorkerCrashedError, NodeDiedError, OutOfMemoryError, ObjectLostError)
+_DEATHS = (RayActorError, NodeDiedError, OutOfMemoryError, ObjectLostError)
 _SAME = ("metadeblur", "torch")  # versions that decide what comes out
+
+
+@dataclass
+class Context:
+    """What a task finds in the worker that does it."""
+
+    net: nn.Module
+    copies: Path | None  # where the driver's files were copied to; none: they are seen
+    folder: Path  # for results
+    tell: Callable[[int, str], object]
+    told_at: float = 0.0
+
+    def locate(self, path: Path) -> Path:
+        """Where a file of the driver's is on this machine."""
+        return self.copies / inside(path) if self.copies else path
+
+    def weights(self, settings: AdaptSettings) -> AdaptSettings:
+        """Settings with the reblurring network, where one is named, that is on this machine."""
+        named = settings.reblurrer
+        return replace(settings, reblurrer=str(self.locate(reblurrer_path(named)))) if named else settings
+
+    def step(self, done: int, stage: str = "") -> None:
+        """Tell the driver now and then how many frames are done, and what is going on."""
+        if time.monotonic() - self.told_at >= STEP_SECONDS:
+            self.told_at = time.monotonic()
+            self.tell(done, stage)
+
+
+class Worker:
+    """A process of the cluster; ``key`` is of the run, nobody else knows it, ``queue`` takes word of the progress."""
+
+    def __init__(self, net: nn.Module, size: Places, key: str, queue: Queue) -> None:
+        torch.set_num_threads(size.threads)
+        cv2.setNumThreads(size.threads)
+        self._net, self._device, self._queue, self._folder = net, size.device, queue, folder_of(key)
+        self._use: AbstractContextManager[Path] | None = None
+
+    def introduce(self) -> dict[str, Any]:
+        """What the driver must know before it hands out tasks."""
+        bf16 = has_native_bf16(torch.device(self._device))
+        return {"host": platform.node(), "versions": versions(), "bf16": bf16}
+
+    def do(self, work: Work, reads: Reads, folder: Path) -> Iterator[tuple[Any, list[str], Sent] | None]:
+        """Do a task; tell each of its values with the files that are whole by then; None: those to read are missing.
+
+        Args:
+            work: what to do.
+            reads: the files that it reads.
+            folder: the driver's folder for results. The files are sent where it cannot be seen.
+        """
+        copies = None if self.sees(reads) else self._folder / reads.mark
+        if copies and not copies.is_dir():
+            if reads.sent is None:
+                yield None
+                return
+            draft = self._scratch()
+            receive(reads.sent, draft)
+            with suppress(OSError):  # another worker was quicker
+                draft.rename(copies)
+            shutil.rmtree(draft, ignore_errors=True)
+        shared = self.can_write(folder)
+        results = folder if shared else self._scratch()
+        try:
+            for value in work(Context(self._net, copies, results, self._teller(folder.name))):
+                found = {path.relative_to(results).as_posix(): path for path in results.rglob("*") if path.is_file()}
+                yield value, list(found), {} if shared else send(found)
+                for path in () if shared else found.values():
+                    path.unlink()
+        finally:
+            if not shared:
+                shutil.rmtree(results, ignore_errors=True)
+
+    def sees(self, reads: Reads) -> bool:
+        """Whether the driver's files are on this machine."""
+        return reads.are_here()
+
+    def can_write(self, folder: Path) -> bool:
+        """Whether the driver's folder for results is on this machine: nobody else makes one of its name."""
+        return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
+
+    def _teller(self, name: str) -> Callable[[int, str], object]:
+        return lambda *step: self._queue.actor.put_nowait.remote((name, *step))
+
+    def _scratch(self) -> Path:
+        """A new folder for unfinished things, in one that the workers of this run share on their machine."""
+        if self._use is None:
+            sweep(self._folder.parent)
+            self._use = using(self._folder)
+            self._use.__enter__()  # until this process ends, however it does
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+        return Path(tempfile.mkdtemp(dir=self._folder))
+
+
+Work: TypeAlias = Callable[[Context], Iterator[Any]]
 
 
 @dataclass(eq=False)
 class Task:
     """A piece of work that any worker can do, as often as need be."""
 
-    work: Callable[[Context], Any]
+    work: Work
     reads: Reads
     into: Path  # folder of the results
     title: str  # what a person calls it
-    done: Callable[[Any], object] = lambda _: None  # called with its value when its results are where they belong
-    on_step: Callable[[Step], object] = lambda _: None  # called with what it tells of its progress
-    on_part: Callable[[], object] = lambda: None  # called when a part of the results is there before all are
+    done: Callable[[Any], object] = lambda _: None  # called with each value when its results are where they belong
+    on_step: Callable[[int, str], object] = lambda *_: None
     deaths: int = 0
     running: bool = False
 
@@ -72,27 +173,24 @@ class Pool:
         settings: how many workers there are to be.
         device: what is to compute.
         talk: where lines go.
-
-    Attributes:
-        places: how many workers there are at first, and what each has.
     """
 
     def __init__(self, net: nn.Module, settings: ClusterSettings, device: Device, talk: Talk) -> None:
-        self.places: Places = places(machines(), settings, device)
-        self._fixed, self._talk, self._key = settings.workers, talk, uuid4().hex
-        as_actor = ray.remote(
-            num_cpus=self.places.threads, num_gpus=self.places.gpus, max_restarts=ATTEMPTS - 1
-        )
+        self.places = places(machines(), settings, device)  # of the workers that there are at first
+        self._settings, self._talk, self._key = settings, talk, uuid4().hex
+        as_actor = ray.remote(num_cpus=self.places.threads, num_gpus=self.places.gpus, max_restarts=ATTEMPTS - 1)
         self._actor: Any = as_actor(Worker)
-        self._given = (ray.put(net), self.places.threads, self.places.device, self._key)
+        self._queue = Queue(actor_options={"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1})
+        self._word = self._queue.actor.get.remote()
+        self._given = (ray.put(net), self.places, self._key, self._queue)
         self._bf16: bool | None = None  # whether the first worker computes natively in bf16
         self._workers: dict[Any, bool] = {}  # and whether they have introduced themselves
-        self._free: list[Any] = []
         self._starting: dict[Any, Any] = {}  # workers, by the answer that is awaited
+        self._free: list[Any] = []
         self._busy: dict[Any, tuple[Any, Task, Path]] = {}  # workers, their tasks and folders, by what they tell
         self._open: dict[Course, list[Task]] = {}  # courses, and what is left of their batches
-        self._left_behind = False  # whether files lie in the workers' own folders
         self._patient_until, self._looked_at = time.monotonic() + PATIENCE, -LOOKS_EVERY
+        talk.say(f"working on {self.places.describe()}")
 
     def __enter__(self) -> Pool:
         self._grow()
@@ -100,9 +198,10 @@ class Pool:
 
     def __exit__(self, *_: object) -> None:
         self._kill()
-        for *_, folder in self._busy.values():
+        for _, _, folder in self._busy.values():
             shutil.rmtree(folder, ignore_errors=True)
-        if self._left_behind:
+        self._queue.shutdown(force=True)
+        if self._settings.address != LOCAL:  # what the workers have left on machines that do not see the driver's files
             with suppress(RayError, OSError):
                 remove = ray.remote(num_cpus=0, max_retries=0)(remove_folder_of)
                 ids = [node["NodeID"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
@@ -124,31 +223,29 @@ class Pool:
                     return
                 self._grow()
                 self._hand_out()
-                calls = [*self._starting, *self._busy]
-                for call in ray.wait(calls, timeout=LOOKS_EVERY)[0] if calls else ():
+                for call in ray.wait([*self._starting, *self._busy, self._word], timeout=LOOKS_EVERY)[0]:
                     if call in self._starting:
-                        self._welcome(call)
+                        self._welcome(call, self._starting.pop(call))
+                    elif call in self._busy:
+                        self._hear(call, *self._busy[call])
                     else:
-                        self._hear(call)
+                        name, *step = ray.get(call)
+                        self._word = self._queue.actor.get.remote()
+                        for task in [task for _, task, folder in self._busy.values() if folder.name == name]:
+                            task.on_step(*step)
         finally:
             if self._open:  # nobody may write any more where the courses clear up
                 self._kill()
             for course in list(self._open):
                 course.close()
-            self._open.clear()
 
-    def for_any_machine(
-        self, adaptation: AdaptSettings, restoration: RestoreSettings
-    ) -> tuple[AdaptSettings, RestoreSettings]:
+    def for_any_machine(self, adapt: AdaptSettings, restore: RestoreSettings) -> tuple[AdaptSettings, RestoreSettings]:
         """Settings that say the same on every machine; a precision "auto" becomes what suits the first worker."""
-        chosen: Any = "bf16" if self._bf16 else "fp32"
         device: Any = self.places.device
-        reblurrer = str(reblurrer_path(adaptation.reblurrer).absolute()) if adaptation.reblurrer else ""
-        precision = chosen if adaptation.precision == "auto" else adaptation.precision
-        same = replace(adaptation, precision=precision, device=device, reblurrer=reblurrer)
-        return same, replace(restoration, device=device)
-
-    # --- workers ---------------------------------------------------------------------------------------------------
+        precision: Any = adapt.precision if adapt.precision != "auto" else "bf16" if self._bf16 else "fp32"
+        reblurrer = str(reblurrer_path(adapt.reblurrer).absolute()) if adapt.reblurrer else ""
+        adapt = replace(adapt, precision=precision, device=device, reblurrer=reblurrer)
+        return adapt, replace(restore, device=device)
 
     def _grow(self) -> None:
         """Have as many workers as there is room for now; machines may have come or gone."""
@@ -156,46 +253,44 @@ class Pool:
         if now - self._looked_at < LOOKS_EVERY:
             return
         self._looked_at = now
-        wanted = self._fixed or room(machines(), self.places.threads, self.places.gpus)
+        wanted = self._settings.workers or room(machines(), self.places.threads, self.places.gpus)
         while len(self._workers) < max(1, wanted):
-            self._introduce(self._actor.remote(*self._given))
+            worker = self._actor.remote(*self._given)
+            self._workers[worker] = False
+            self._introduce(worker)
         if self._bf16 is None and now > self._patient_until:
             self._patient_until = float("inf")
             self._talk.say("waiting for a free worker; 'ray status' shows what the cluster is busy with")
 
     def _introduce(self, worker: Any) -> None:
         """Ask a worker who it is; one that has died answers when Ray has restarted it."""
-        self._workers.setdefault(worker, False)
         self._starting[worker.introduce.options(max_task_retries=-1).remote()] = worker
 
     def _kill(self) -> None:
         for worker in self._workers:
             ray.kill(worker)
 
-    def _welcome(self, call: Any) -> None:
+    def _welcome(self, call: Any, worker: Any) -> None:
         """Take a worker that has introduced itself among the free ones."""
-        worker = self._starting.pop(call)
         try:
             about = ray.get(call)
         except (RayActorError, RayTaskError) as error:
-            if self._workers.pop(worker):  # it did work, and Ray has restarted it as often as it may
+            if self._workers.pop(worker):  # it did work, and Ray has restarted it as often as it may: have a new one
                 self._looked_at = -LOOKS_EVERY
                 return
             raise MetadeblurError(
                 f"a worker cannot start: {str(error).strip().splitlines()[-1].strip()}; every machine of the cluster "
                 "needs the same metadeblur[cluster] and Python"
             ) from error
-        for name, ours in versions().items():
-            theirs = about["versions"].get(name, "none")
-            if name in _SAME and theirs.partition("+")[0] != ours.partition("+")[0]:
+        for name in _SAME:
+            theirs, ours = about["versions"][name], versions()[name]
+            if theirs.partition("+")[0] != ours.partition("+")[0]:
                 raise MetadeblurError(
                     f"{about['host']} has {name} {theirs}, this machine {ours}; install the same on every machine"
                 )
         self._bf16 = about["bf16"] if self._bf16 is None else self._bf16
         self._workers[worker] = True
         self._free.append(worker)
-
-    # --- tasks -----------------------------------------------------------------------------------------------------
 
     def _go_on(self, course: Course, error: Exception | None = None) -> None:
         """Have a course say what is to be done next, or what becomes of an error."""
@@ -223,59 +318,51 @@ class Pool:
             call = worker.do.options(num_returns="streaming").remote(task.work, task.reads, folder)
             self._busy[call] = (worker, task, folder)
 
-    def _hear(self, call: Any) -> None:
-        """Take what a worker has to tell of its task, or has not any more."""
-        worker, task, folder = self._busy[call]
+    def _hear(self, call: Any, worker: Any, task: Task, folder: Path) -> None:
+        """Take what a worker has made of a task, or see that it is over."""
         fault: Exception | None = None
+        over = False
         try:
             event = ray.get(next(call))
+            if event is not None:
+                if self._course(task) is not None:  # otherwise it has failed, and nobody waits for the task any more
+                    self._take(task, folder, *event)
+                return
+            task.reads.sent = task.reads.sent or send(task.reads.files)
+            task.running = False
+            self._free.append(worker)
         except StopIteration:
+            over = True
             self._free.append(worker)
         except _DEATHS:
             self._introduce(worker)
             fault = self._died(task)
-        except Exception as error:
+        except RayError as error:
             self._free.append(worker)
-            fault = _own(error, task.title)
-        else:
-            self._take(task, event, folder)
+            fault = MetadeblurError(f"{task.title}: {str(error).strip().splitlines()[0]}")
+            if isinstance(error, RayTaskError) and isinstance(error.cause, Exception):
+                fault = error.cause
+        except Exception as error:  # of the driver's: the worker goes on
+            self._end(task, error)
             return
         del self._busy[call]
         shutil.rmtree(folder, ignore_errors=True)
-        if fault is not None:
+        if fault or over:
             self._end(task, fault)
 
-    def _take(self, task: Task, event: Event, folder: Path) -> None:
-        """Put what a task has made where it belongs; a task of a course that has failed is not heard any more."""
-        if not any(task in tasks for tasks in self._open.values()):
-            return
-        ended, fault = False, None
-        try:
-            match event:
-                case Step():
-                    task.on_step(event)
-                case Missing():
-                    self._left_behind = True
-                    task.reads.send()
-                    task.running = False
-                case Piece():
-                    path = folder / event.name
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    with path.open("ab") as file:
-                        file.write(event.data)
-                case Made():
-                    self._left_behind |= event.sent
-                    for name in event.names:
-                        _put(folder / name, task.into / name)
-                    ended = event.last
-                    if ended:
-                        task.done(event.value)
-                    else:
-                        task.on_part()
-        except Exception as error:
-            fault = error
-        if ended or fault:
-            self._end(task, fault)
+    def _take(self, task: Task, folder: Path, value: Any, names: list[str], sent: Sent) -> None:
+        """Put what a task has made where it belongs, as soon as the file system shows it here."""
+        receive(sent, folder)
+        until = time.monotonic() + VISIBLE_WITHIN
+        for name in sorted(names, key=lambda name: ("/" not in name, name)):  # a record after its pictures
+            made, target = folder / name, task.into / name
+            while not made.exists() and time.monotonic() < until:
+                time.sleep(0.2)
+                with suppress(OSError):
+                    list(made.parent.iterdir())  # has a network's file system look again
+            target.parent.mkdir(parents=True, exist_ok=True)
+            made.replace(target)
+        task.done(value)
 
     def _died(self, task: Task) -> Exception | None:
         """A worker has died over a task: it is done again, unless that has happened too often."""
@@ -289,29 +376,13 @@ class Pool:
             "smaller tiles (--tile 256)"
         )
 
+    def _course(self, task: Task) -> Course | None:
+        return next((course for course, tasks in self._open.items() if task in tasks), None)
+
     def _end(self, task: Task, error: Exception | None = None) -> None:
         """Take a task off the list, and have its course go on where it was the last or has failed."""
-        for course, tasks in self._open.items():
-            if task in tasks:
-                tasks.remove(task)
-                if error or not tasks:
-                    self._go_on(course, error)
-                return
-
-
-def _put(made: Path, target: Path) -> None:
-    """Give a file of results its place, as soon as the file system shows it here."""
-    until = time.monotonic() + VISIBLE_WITHIN
-    while not made.exists() and time.monotonic() < until:
-        time.sleep(0.2)
-        with suppress(OSError):
-            list(made.parent.iterdir())  # has a network's file system look again
-    target.parent.mkdir(parents=True, exist_ok=True)
-    made.replace(target)
-
-
-def _own(error: Exception, title: str) -> Exception:
-    """What went wrong in a worker, as it was raised there."""
-    if isinstance(error, RayTaskError) and isinstance(error.cause, Exception):
-        return error.cause
-    return MetadeblurError(f"{title}: {str(error).strip().splitlines()[0]}") if isinstance(error, RayError) else error
+        course = self._course(task)
+        if course is not None:
+            self._open[course].remove(task)
+            if error or not self._open[course]:
+                self._go_on(course, error)
