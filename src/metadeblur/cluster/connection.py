@@ -76,15 +76,8 @@ class Places:
 
 
 def places(machines: Sequence[Machine], settings: ClusterSettings, device: Device) -> Places:
-    """How many workers of which size work at once.
+    """How many workers of which size work at once; with the device "auto" on GPUs where there are any.
 
-    Args:
-        machines: of the cluster.
-        settings: what is wished.
-        device: what is to compute; auto: GPUs where there are any.
-
-    >>> places([(8, 0), (8, 0)], ClusterSettings(), "auto")
-    Places(workers=16, threads=1, gpus=0.0)
     >>> places([(8, 0), (8, 0)], ClusterSettings(workers=4), "auto")
     Places(workers=4, threads=4, gpus=0.0)
     >>> places([(16, 2), (4, 0)], ClusterSettings(), "auto")
@@ -98,10 +91,10 @@ def places(machines: Sequence[Machine], settings: ClusterSettings, device: Devic
         raise MetadeblurError("--device cuda: the cluster has no GPU; start Ray with --num-gpus on a machine that has")
     gpus = settings.gpus if has_gpus and device != "cpu" else 0.0
     most = room(machines, settings.threads or 1, gpus)
-    workers = settings.workers or most
-    if most < max(1, workers):
+    workers = max(1, settings.workers or most)
+    if most < workers:
         each = Places(1, settings.threads or 1, gpus).describe().removeprefix("1 worker ")
-        raise MetadeblurError(f"the cluster has room for {counted(most, 'worker')} {each}, not for {max(1, workers)}")
+        raise MetadeblurError(f"the cluster has room for {counted(most, 'worker')} {each}, not for {workers}")
     cores = max(int(cpus) for cpus, _ in machines)
     fitting = (count for count in range(cores, 0, -1) if room(machines, count, gpus) >= workers)
     return Places(workers, settings.threads or next(fitting), gpus)
@@ -125,28 +118,22 @@ def machines() -> list[Machine]:
 
 
 def load_ray(address: str) -> None:
-    """Import Ray for the use of a cluster; whether there is a token it must know when it is imported first.
-
-    Args:
-        address: as that of :class:`ClusterSettings`.
+    """Import Ray for an address of a cluster; whether there is a token it must know when it is imported first.
 
     Raises:
         MetadeblurError: the extra is not installed.
     """
-    said = {"RAY_USAGE_STATS_ENABLED": "0"}
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if address == LOCAL:
-        said["RAY_worker_niceness"] = "0"  # what is started here is what the user waits for
+        os.environ.setdefault("RAY_worker_niceness", "0")  # what is started here is what the user waits for
     elif "ray" not in sys.modules and ((Path.home() / TOKEN).is_file() or "RAY_AUTH_TOKEN" in os.environ):
-        said["RAY_AUTH_MODE"] = "token"  # by the same rule as "ray start --head"
-    for name, value in said.items():
-        os.environ.setdefault(name, value)
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # by the same rule as "ray start --head"
     try:
-        import ray
+        import ray  # noqa: F401
     except ImportError as error:
         raise MetadeblurError(
             "--cluster needs Ray, which is not installed: pip install 'metadeblur[cluster]'"
         ) from error
-    assert ray.__version__
 
 
 @contextmanager
@@ -163,49 +150,43 @@ def joined(settings: ClusterSettings) -> Iterator[None]:
     import ray
 
     with ExitStack() as stack:
-        nowhere = stack.enter_context(Path(os.devnull).open("w", errors="replace"))
-        stack.enter_context(redirect_stdout(nowhere))
+        stack.enter_context(redirect_stdout(stack.enter_context(Path(os.devnull).open("w", errors="replace"))))
         if not ray.is_initialized():
-            usual = tempfile.gettempdir()
-            place = Path(usual if len(usual) <= _SHORT or os.name != "posix" else "/tmp")
-            folder = stack.enter_context(scratch(place)) if settings.address == LOCAL else None
+            options: dict[str, Any] = {"address": settings.address}
+            if settings.address == LOCAL:
+                usual = tempfile.gettempdir()
+                place = Path(usual if len(usual) <= _SHORT or os.name != "posix" else "/tmp")
+                cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+                options |= {"num_cpus": max(cores, (settings.workers or 1) * (settings.threads or 1))}
+                options |= {"object_store_memory": STORE_BYTES, "include_dashboard": False}
+                options |= {"_temp_dir": str(stack.enter_context(scratch(place)))}
             stack.callback(ray.shutdown)
-            _init(settings, folder)
+            _init(settings.address, options)
         yield
 
 
-def _init(settings: ClusterSettings, folder: Path | None) -> None:
-    """Start a cluster that writes into a folder, or join the one that is running."""
+def _init(address: str, options: dict[str, Any]) -> None:
+    """Join the cluster at an address, or start one."""
     import ray
 
-    options: dict[str, Any] = {"address": settings.address, "log_to_driver": False, "logging_level": logging.CRITICAL}
     mine = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        if folder is not None:
-            least = (settings.workers or 1) * (settings.threads or 1)
-            options |= {"num_cpus": max(_cores(), least), "object_store_memory": STORE_BYTES}
-            options |= {"include_dashboard": False, "_temp_dir": str(folder)}
-        host, _, port = settings.address.rpartition(":")
+        host, _, port = address.rpartition(":")
         if host and port.isdigit():  # Ray would wait some minutes where nothing answers
             socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWERS_WITHIN).close()
-        ray.init(**options)
+        ray.init(**options, log_to_driver=False, logging_level=logging.CRITICAL)
     except (OSError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split()).split(". ")[0].rstrip(".")
-        if folder is not None:
+        if address == LOCAL:
             raise MetadeblurError(f"Ray cannot be started on this machine: {reason}") from error
         raise MetadeblurError(
-            f"no Ray cluster answers at {settings.address} ({reason}); start one with 'ray start --head', and run "
+            f"no Ray cluster answers at {address} ({reason}); start one with 'ray start --head', and run "
             "metadeblur on one of its machines, with the cluster's token in ~/.ray/auth_token"
         ) from error
     finally:  # Ray ends the program on SIGTERM in its own way
         if threading.current_thread() is threading.main_thread():
             for number, handler in mine.items():
                 signal.signal(number, handler)
-
-
-def _cores() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def folder_of(key: str) -> Path:

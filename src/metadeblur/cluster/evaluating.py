@@ -123,4 +123,5 @@ def _settle(job: Job, context: Context) -> Iterator[dict[str, Any]]:
 
 def _measure(job: Job, context: Context) -> Iterator[None]:
     """Measure a clip: its record and pictures."""
-    yield measure_job(_here(job, context), context.net, lambda stage: context.step(0, f"{job.folder.name}: {stage}"))
+    measure_job(_here(job, context), context.net, lambda stage: context.step(0, f"{job.folder.name}: {stage}"))
+    yield

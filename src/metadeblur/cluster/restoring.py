@@ -63,14 +63,14 @@ def restore_files(
     talk = talk or Talk(quiet=True)
     together = _Together(net, settings or RunSettings(), model, talk, len(jobs), failed)
     device = together.settings.restoration.device
-    with joined(cluster := cluster or ClusterSettings()), talk.bar("restoring") as bar:
-        with Pool(net, cluster, device, talk) as pool:
-            try:
-                pool.run(together.course(pool, bar, number, job) for number, job in enumerate(jobs))
-            except BaseException as error:
-                if together.kept:
-                    error.add_note(f"{kept(together.kept)}: run it again with --resume to go on")
-                raise
+    cluster = cluster or ClusterSettings()
+    with joined(cluster), talk.bar("restoring") as bar, Pool(net, cluster, device, talk) as pool:
+        try:
+            pool.run(together.course(pool, bar, number, job) for number, job in enumerate(jobs))
+        except BaseException as error:
+            if together.kept:
+                error.add_note(f"{kept(together.kept)}: run it again with --resume to go on")
+            raise
     return [together.results[number] for number in range(len(jobs))]
 
 
@@ -200,4 +200,5 @@ def _restore(film: Film, index: int, previewed: int, context: Context) -> Iterat
 
 def _pass(film: Film, index: int, kinds: Sequence[str], context: Context) -> Iterator[None]:
     """Write segments of a shot whose frames pass as they are."""
-    yield write_shot(_here(film, context), index, kinds, None)
+    write_shot(_here(film, context), index, kinds, None)
+    yield

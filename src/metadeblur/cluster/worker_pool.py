@@ -23,16 +23,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from torch import nn
 
 from metadeblur.adaptation.stages import AdaptSettings
-from metadeblur.cluster.connection import (
-    LOCAL,
-    ClusterSettings,
-    Places,
-    folder_of,
-    machines,
-    places,
-    remove_folder_of,
-    room,
-)
+from metadeblur.cluster import connection
+from metadeblur.cluster.connection import ClusterSettings, Places, folder_of
 from metadeblur.cluster.files import Reads, Sent, inside, receive, send
 from metadeblur.errors import MetadeblurError
 from metadeblur.models.weights import reblurrer_path
@@ -60,7 +52,8 @@ class Context:
     net: nn.Module
     copies: Path | None  # where the driver's files were copied to; none: they are seen
     folder: Path  # for results
-    tell: Callable[[int, str], object]
+    name: str  # of the task, for the queue
+    queue: Any  # where word of the progress goes
     told_at: float = 0.0
 
     def locate(self, path: Path) -> Path:
@@ -76,13 +69,13 @@ class Context:
         """Tell the driver now and then how many frames are done, and what is going on."""
         if time.monotonic() - self.told_at >= STEP_SECONDS:
             self.told_at = time.monotonic()
-            self.tell(done, stage)
+            self.queue.put_nowait.remote((self.name, done, stage))
 
 
 class Worker:
     """A process of the cluster; ``key`` is of the run, nobody else knows it, ``queue`` takes word of the progress."""
 
-    def __init__(self, net: nn.Module, size: Places, key: str, queue: Queue) -> None:
+    def __init__(self, net: nn.Module, size: Places, key: str, queue: Any) -> None:
         torch.set_num_threads(size.threads)
         cv2.setNumThreads(size.threads)
         self._net, self._device, self._queue, self._folder = net, size.device, queue, folder_of(key)
@@ -114,7 +107,7 @@ class Worker:
         shared = self.can_write(folder)
         results = folder if shared else self._scratch()
         try:
-            for value in work(Context(self._net, copies, results, self._teller(folder.name))):
+            for value in work(Context(self._net, copies, results, folder.name, self._queue)):
                 found = {path.relative_to(results).as_posix(): path for path in results.rglob("*") if path.is_file()}
                 yield value, list(found), {} if shared else send(found)
                 for path in () if shared else found.values():
@@ -130,9 +123,6 @@ class Worker:
     def can_write(self, folder: Path) -> bool:
         """Whether the driver's folder for results is on this machine: nobody else makes one of its name."""
         return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
-
-    def _teller(self, name: str) -> Callable[[int, str], object]:
-        return lambda *step: self._queue.actor.put_nowait.remote((name, *step))
 
     def _scratch(self) -> Path:
         """A new folder for unfinished things, in one that the workers of this run share on their machine."""
@@ -176,12 +166,15 @@ class Pool:
     """
 
     def __init__(self, net: nn.Module, settings: ClusterSettings, device: Device, talk: Talk) -> None:
-        self.places = places(machines(), settings, device)  # of the workers that there are at first
+        self.places = connection.places(
+            connection.machines(), settings, device
+        )  # of the workers that there are at first
         self._settings, self._talk, self._key = settings, talk, uuid4().hex
         as_actor = ray.remote(num_cpus=self.places.threads, num_gpus=self.places.gpus, max_restarts=ATTEMPTS - 1)
         self._actor: Any = as_actor(Worker)
-        self._queue = Queue(actor_options={"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1})
-        self._word = self._queue.actor.get.remote()
+        lasting = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
+        self._queue: Any = Queue(actor_options=lasting).actor  # what workers say while they are at a task
+        self._word = self._queue.get.remote()
         self._given = (ray.put(net), self.places, self._key, self._queue)
         self._bf16: bool | None = None  # whether the first worker computes natively in bf16
         self._workers: dict[Any, bool] = {}  # and whether they have introduced themselves
@@ -198,12 +191,14 @@ class Pool:
 
     def __exit__(self, *_: object) -> None:
         self._kill()
-        for _, _, folder in self._busy.values():
-            shutil.rmtree(folder, ignore_errors=True)
-        self._queue.shutdown(force=True)
-        if self._settings.address != LOCAL:  # what the workers have left on machines that do not see the driver's files
+        for _, _, left in self._busy.values():
+            shutil.rmtree(left, ignore_errors=True)
+        ray.kill(self._queue)
+        if (
+            self._settings.address != connection.LOCAL
+        ):  # what the workers have left on machines that do not see the driver's files
             with suppress(RayError, OSError):
-                remove = ray.remote(num_cpus=0, max_retries=0)(remove_folder_of)
+                remove = ray.remote(num_cpus=0, max_retries=0)(connection.remove_folder_of)
                 ids = [node["NodeID"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
                 where = [NodeAffinitySchedulingStrategy(node_id=name, soft=False) for name in ids]
                 ray.get([remove.options(scheduling_strategy=node).remote(self._key) for node in where], timeout=20)
@@ -230,9 +225,10 @@ class Pool:
                         self._hear(call, *self._busy[call])
                     else:
                         name, *step = ray.get(call)
-                        self._word = self._queue.actor.get.remote()
-                        for task in [task for _, task, folder in self._busy.values() if folder.name == name]:
-                            task.on_step(*step)
+                        self._word = self._queue.get.remote()
+                        for _, task, folder in list(self._busy.values()):
+                            if folder.name == name and self._course(task):
+                                task.on_step(*step)
         finally:
             if self._open:  # nobody may write any more where the courses clear up
                 self._kill()
@@ -253,7 +249,8 @@ class Pool:
         if now - self._looked_at < LOOKS_EVERY:
             return
         self._looked_at = now
-        wanted = self._settings.workers or room(machines(), self.places.threads, self.places.gpus)
+        size = self.places
+        wanted = self._settings.workers or connection.room(connection.machines(), size.threads, size.gpus)
         while len(self._workers) < max(1, wanted):
             worker = self._actor.remote(*self._given)
             self._workers[worker] = False
@@ -321,33 +318,28 @@ class Pool:
     def _hear(self, call: Any, worker: Any, task: Task, folder: Path) -> None:
         """Take what a worker has made of a task, or see that it is over."""
         fault: Exception | None = None
-        over = False
+        task.running = False
         try:
             event = ray.get(next(call))
-            if event is not None:
-                if self._course(task) is not None:  # otherwise it has failed, and nobody waits for the task any more
+            if event is None:  # it does not see what it is to read
+                task.reads.sent = task.reads.sent or send(task.reads.files)
+            else:
+                task.running = True
+                if self._course(task):  # otherwise it has failed, and nobody waits for the task any more
                     self._take(task, folder, *event)
                 return
-            task.reads.sent = task.reads.sent or send(task.reads.files)
-            task.running = False
-            self._free.append(worker)
         except StopIteration:
-            over = True
-            self._free.append(worker)
+            self._end(task)
         except _DEATHS:
             self._introduce(worker)
             fault = self._died(task)
-        except RayError as error:
-            self._free.append(worker)
-            fault = MetadeblurError(f"{task.title}: {str(error).strip().splitlines()[0]}")
-            if isinstance(error, RayTaskError) and isinstance(error.cause, Exception):
-                fault = error.cause
-        except Exception as error:  # of the driver's: the worker goes on
-            self._end(task, error)
-            return
+        except Exception as error:
+            fault = error.cause if isinstance(error, RayTaskError) else error
         del self._busy[call]
         shutil.rmtree(folder, ignore_errors=True)
-        if fault or over:
+        if worker not in self._starting.values():
+            self._free.append(worker)
+        if fault:
             self._end(task, fault)
 
     def _take(self, task: Task, folder: Path, value: Any, names: list[str], sent: Sent) -> None:
@@ -369,7 +361,6 @@ class Pool:
         task.deaths += 1
         if task.deaths < ATTEMPTS:
             self._talk.say(f"{task.title}: its worker died; it is done again")
-            task.running = False
             return None
         return MetadeblurError(
             f"{task.title}: {task.deaths} workers died over it, perhaps for want of memory; try fewer --workers or "
