@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,13 +11,12 @@ from typing import Any
 from torch import nn
 
 from metadeblur.cluster.connection import ClusterSettings, joined
-from metadeblur.cluster.files import Reads
+from metadeblur.cluster.files import Reads, with_weights
 from metadeblur.cluster.worker_pool import Context, Course, Pool, Task
 from metadeblur.data.paired import read_trial
 from metadeblur.errors import MetadeblurError
 from metadeblur.evaluation.protocol import Job, Progress, is_measured, ledger_path, measure_job
 from metadeblur.evaluation.settings import meta_files
-from metadeblur.models.weights import reblurrer_path
 from metadeblur.pipeline.console import Talk
 from metadeblur.restoration.restorer import Restorer
 
@@ -31,13 +30,6 @@ def measure_on_cluster(
     talk: Talk | None = None,
 ) -> None:
     """Measure clips on a cluster, as :func:`metadeblur.evaluation.protocol.measure_job` does each of them here.
-
-    Args:
-        jobs: the clips, all of one evaluation.
-        net: the deblurrer; not changed.
-        progress: called with (clips done, clips in all, what is going on).
-        cluster: where the processes come from; by default as many are started here as there are processors.
-        talk: where lines go; by default nowhere.
 
     Raises:
         MetadeblurError: no cluster answers, or clips could not be measured; the others are.
@@ -61,12 +53,9 @@ def measure_on_cluster(
         nonlocal done
         name, settings = job.folder.name, job.settings
         try:
-            adaptation, restoration = pool.for_any_machine(
-                settings.adaptation, replace(settings.restoration, **settled)
-            )
-            job = replace(job, settings=replace(settings, adaptation=adaptation, restoration=restoration))
-            work = partial(_measure, job)
-            yield [Task(work, _reads(job), job.out, name, on_step=lambda _, stage: tell(stage))]
+            same = pool.for_any_machine(settings.adaptation, replace(settings.restoration, **settled))
+            job = replace(job, settings=replace(settings, adaptation=same[0], restoration=same[1]))
+            yield [Task(partial(_measure, job), _reads(job), job.out, name, on_step=lambda _, stage: tell(stage))]
             ledger_path(job.path).unlink(missing_ok=True)
         except Exception as error:
             failures[name] = error
@@ -75,8 +64,8 @@ def measure_on_cluster(
         tell(name)
 
     with joined(cluster), Pool(net, cluster, left[0].settings.restoration.device, talk) as pool:
-        pool.run([settle(_absolute(left[0]))])
-        pool.run(measure(_absolute(job), pool) for job in left)
+        pool.run([settle(_moved(left[0], Path.absolute))])
+        pool.run(measure(_moved(job, Path.absolute), pool) for job in left)
     if failures:
         reasons = " | ".join(f"{name}: {error}" for name, error in failures.items())
         raise MetadeblurError(f"{len(failures)} of {len(jobs)} clips failed (--resume measures them alone): {reasons}")
@@ -86,30 +75,25 @@ def _reads(job: Job) -> Reads:
     """A clip's frames, and the networks that its methods name."""
     settings = job.settings
     meta = meta_files(settings.meta) if settings.meta and "meta" in settings.methods else ()
-    reblurrer = settings.adaptation.reblurrer
-    weights = [reblurrer_path(reblurrer)] if reblurrer else []
-    return Reads([*job.folder.blurred, *job.folder.sharp, *meta, *weights])
+    return Reads([*job.folder.blurred, *job.folder.sharp, *meta], settings.adaptation)
 
 
-def _absolute(job: Job) -> Job:
-    """A job whose files are found from any folder."""
-    blurred, sharp = (tuple(path.absolute() for path in files) for files in (job.folder.blurred, job.folder.sharp))
-    meta = str(Path(job.settings.meta).absolute()) if job.settings.meta else ""
-    return replace(
-        job, folder=replace(job.folder, blurred=blurred, sharp=sharp), settings=replace(job.settings, meta=meta)
-    )
+def _moved(job: Job, locate: Callable[[Path], Path]) -> Job:
+    """A job whose files are found elsewhere."""
+    settings, meta = job.settings, job.settings.meta
+    blurred, sharp = (tuple(map(locate, files)) for files in (job.folder.blurred, job.folder.sharp))
+    if meta and "meta" in settings.methods:
+        meta = str(locate(meta_files(meta)[0]).parent)
+    settings = replace(settings, meta=meta, adaptation=with_weights(settings.adaptation, locate))
+    return replace(job, folder=replace(job.folder, blurred=blurred, sharp=sharp), settings=settings)
 
 
 # What workers do, with the files that are on their machines.
 
 
 def _here(job: Job, context: Context) -> Job:
-    settings, meta = job.settings, job.settings.meta
-    blurred, sharp = (tuple(map(context.locate, files)) for files in (job.folder.blurred, job.folder.sharp))
-    if meta and "meta" in settings.methods:
-        meta = str(context.locate(meta_files(meta)[0]).parent)
-    settings = replace(settings, meta=meta, adaptation=context.weights(settings.adaptation), resume=False)
-    return replace(job, folder=replace(job.folder, blurred=blurred, sharp=sharp), out=context.folder, settings=settings)
+    job = _moved(job, context.locate)
+    return replace(job, out=context.folder, settings=replace(job.settings, resume=False))
 
 
 def _settle(job: Job, context: Context) -> Iterator[dict[str, Any]]:

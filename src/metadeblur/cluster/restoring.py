@@ -14,9 +14,8 @@ import torch
 from torch import nn
 
 from metadeblur.cluster.connection import ClusterSettings, joined
-from metadeblur.cluster.files import Reads
+from metadeblur.cluster.files import Reads, with_weights
 from metadeblur.cluster.worker_pool import Context, Course, Pool, Task
-from metadeblur.models.weights import reblurrer_path
 from metadeblur.pipeline.console import Bar, Talk, stopwatch
 from metadeblur.pipeline.cuts import Scan, find_shots
 from metadeblur.pipeline.outputs import Job
@@ -58,12 +57,8 @@ def restore_files(
     Raises:
         MetadeblurError: no cluster answers, has no room, or its workers cannot work.
     """
-    settings, talk = settings or RunSettings(), talk or Talk(quiet=True)
-    cluster = cluster or ClusterSettings()
-    talk = talk or Talk(quiet=True)
-    together = _Together(net, settings or RunSettings(), model, talk, len(jobs), failed)
-    device = together.settings.restoration.device
-    cluster = cluster or ClusterSettings()
+    settings, cluster, talk = settings or RunSettings(), cluster or ClusterSettings(), talk or Talk(quiet=True)
+    together, device = _Together(net, settings, model, talk, len(jobs), failed), settings.restoration.device
     with joined(cluster), talk.bar("restoring") as bar, Pool(net, cluster, device, talk) as pool:
         try:
             pool.run(together.course(pool, bar, number, job) for number, job in enumerate(jobs))
@@ -115,10 +110,9 @@ class _Together:
 
     def _steps(self, pool: Pool, number: int, run: Run, show: Callable[..., None]) -> Course:
         """Take the steps of a run, and have the scan and the shots done by the workers."""
-        reader, adaptation = VideoReader(run.job.source.absolute()), run.settings.adaptation
-        weights = [reblurrer_path(adaptation.reblurrer)] if adaptation.reblurrer else []
+        reader = VideoReader(run.job.source.absolute())
         name, info = run.job.source.name, reader.info
-        reads = Reads([*(info.files if info.kind == "frames" else [info.path]), *weights])
+        reads = Reads(info.files if info.kind == "frames" else [info.path], run.settings.adaptation)
         self.frames[number] = info.frames
 
         def task(work: Any, *given: Any, title: str = name, **calls: Any) -> Task:
@@ -131,9 +125,9 @@ class _Together:
 
         def made(index: int, title: str, value: tuple[dict[str, Any], str] | None) -> None:
             if value is None:
-                unseen.discard(index)
-                if not unseen:
+                if unseen == {index}:
                     run.join_preview()
+                unseen.discard(index)
                 return
             run.finish(index, value[0])
             if len(shots) <= TOLD_SHOTS:
@@ -148,18 +142,14 @@ class _Together:
             yield [task(_settle, film(), done=run.settle)]
         shots, unseen = run.film.shots, set(run.preview)
         titles = [f"{name}, {run.film.title(index)}" for index in range(len(shots))]
-        for index in filter(run.is_finished, range(len(shots))):
-            show(index, len(shots[index]))
-        yield [
-            task(
-                *(_restore, film(), index, run.preview.get(index, 0)),
-                title=titles[index],
-                done=partial(made, index, titles[index]),
-                on_step=partial(show, index),
-            )
-            for index in range(len(shots))
-            if not run.is_finished(index)
-        ]
+        tasks = []
+        for index, title in enumerate(titles):
+            if run.is_finished(index):
+                show(index, len(shots[index]))
+                continue
+            given, done = (film(), index, run.preview.get(index, 0)), partial(made, index, title)
+            tasks.append(task(_restore, *given, title=title, done=done, on_step=partial(show, index)))
+        yield tasks
         yield [task(_pass, film(), index, run.kinds, title=titles[index]) for index in run.passing()]
 
 
@@ -172,7 +162,7 @@ def _input(info: VideoInfo, context: Context) -> Path:
 
 def _here(film: Film, context: Context) -> Film:
     reader = VideoReader(_input(film.info, context), times=film.reader.times)
-    return replace(film, reader=reader, adaptation=context.weights(film.adaptation), folder=context.folder)
+    return replace(film, reader=reader, adaptation=with_weights(film.adaptation, context.locate), folder=context.folder)
 
 
 def _scan(info: VideoInfo, context: Context) -> Iterator[Scan]:

@@ -25,9 +25,8 @@ from torch import nn
 from metadeblur.adaptation.stages import AdaptSettings
 from metadeblur.cluster import connection
 from metadeblur.cluster.connection import ClusterSettings, Places, folder_of
-from metadeblur.cluster.files import Reads, Sent, inside, receive, send
+from metadeblur.cluster.files import Reads, Sent, inside, receive, send, with_weights
 from metadeblur.errors import MetadeblurError
-from metadeblur.models.weights import reblurrer_path
 from metadeblur.pipeline.console import Talk
 from metadeblur.restoration.restorer import RestoreSettings
 from metadeblur.system.device import has_native_bf16
@@ -59,11 +58,6 @@ class Context:
     def locate(self, path: Path) -> Path:
         """Where a file of the driver's is on this machine."""
         return self.copies / inside(path) if self.copies else path
-
-    def weights(self, settings: AdaptSettings) -> AdaptSettings:
-        """Settings with the reblurring network, where one is named, that is on this machine."""
-        named = settings.reblurrer
-        return replace(settings, reblurrer=str(self.locate(reblurrer_path(named)))) if named else settings
 
     def step(self, done: int, stage: str = "") -> None:
         """Tell the driver now and then how many frames are done, and what is going on."""
@@ -166,14 +160,14 @@ class Pool:
     """
 
     def __init__(self, net: nn.Module, settings: ClusterSettings, device: Device, talk: Talk) -> None:
-        self.places = connection.places(
-            connection.machines(), settings, device
-        )  # of the workers that there are at first
+        # Of the workers that there are at first.
+        self.places = connection.places(connection.machines(), settings, device)
         self._settings, self._talk, self._key = settings, talk, uuid4().hex
         as_actor = ray.remote(num_cpus=self.places.threads, num_gpus=self.places.gpus, max_restarts=ATTEMPTS - 1)
         self._actor: Any = as_actor(Worker)
         lasting = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
-        self._queue: Any = Queue(actor_options=lasting).actor  # what workers say while they are at a task
+        queue: Any = Queue(actor_options=lasting).actor
+        self._queue = queue  # what workers say while they are at a task
         self._word = self._queue.get.remote()
         self._given = (ray.put(net), self.places, self._key, self._queue)
         self._bf16: bool | None = None  # whether the first worker computes natively in bf16
@@ -194,10 +188,8 @@ class Pool:
         for _, _, left in self._busy.values():
             shutil.rmtree(left, ignore_errors=True)
         ray.kill(self._queue)
-        if (
-            self._settings.address != connection.LOCAL
-        ):  # what the workers have left on machines that do not see the driver's files
-            with suppress(RayError, OSError):
+        if self._settings.address != connection.LOCAL:
+            with suppress(RayError, OSError):  # workers that do not see the driver's files have left copies of them
                 remove = ray.remote(num_cpus=0, max_retries=0)(connection.remove_folder_of)
                 ids = [node["NodeID"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
                 where = [NodeAffinitySchedulingStrategy(node_id=name, soft=False) for name in ids]
@@ -224,11 +216,11 @@ class Pool:
                     elif call in self._busy:
                         self._hear(call, *self._busy[call])
                     else:
-                        name, *step = ray.get(call)
+                        name, done, stage = ray.get(call)
                         self._word = self._queue.get.remote()
-                        for _, task, folder in list(self._busy.values()):
+                        for _, task, folder in self._busy.values():
                             if folder.name == name and self._course(task):
-                                task.on_step(*step)
+                                task.on_step(done, stage)
         finally:
             if self._open:  # nobody may write any more where the courses clear up
                 self._kill()
@@ -239,8 +231,7 @@ class Pool:
         """Settings that say the same on every machine; a precision "auto" becomes what suits the first worker."""
         device: Any = self.places.device
         precision: Any = adapt.precision if adapt.precision != "auto" else "bf16" if self._bf16 else "fp32"
-        reblurrer = str(reblurrer_path(adapt.reblurrer).absolute()) if adapt.reblurrer else ""
-        adapt = replace(adapt, precision=precision, device=device, reblurrer=reblurrer)
+        adapt = with_weights(adapt, Path.absolute, precision=precision, device=device)
         return adapt, replace(restore, device=device)
 
     def _grow(self) -> None:
@@ -301,10 +292,11 @@ class Pool:
 
     def _hand_out(self) -> None:
         """Give every free worker the first task that waits."""
-        while self._free:
-            task = next((task for tasks in self._open.values() for task in tasks if not task.running), None)
-            if task is None:
-                return
+
+        def waiting() -> Task | None:
+            return next((task for tasks in self._open.values() for task in tasks if not task.running), None)
+
+        while self._free and (task := waiting()):
             folder = task.into.absolute() / f"{DELIVERY}{uuid4().hex}"
             try:
                 folder.mkdir()
