@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from metadeblur.cluster.worker_pool import Worker
 
 
@@ -13,6 +15,14 @@ class FarWorker(Worker):
 
     def can_write(self, _folder):
         return False
+
+
+class DyingWorker(Worker):
+    """Dies of every task."""
+
+    def do(self, *_):
+        os._exit(1)
+        yield
 
 
 class OtherWorker:

@@ -185,8 +185,8 @@ class Pool:
 
     def __exit__(self, *_: object) -> None:
         self._kill()
-        for _, _, left in self._busy.values():
-            shutil.rmtree(left, ignore_errors=True)
+        for call in self._busy.values():
+            shutil.rmtree(call[2], ignore_errors=True)
         ray.kill(self._queue)
         if self._settings.address != connection.LOCAL:
             with suppress(RayError, OSError):  # workers that do not see the driver's files have left copies of them
