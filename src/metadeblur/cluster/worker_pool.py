@@ -67,12 +67,12 @@ class Context:
 
 
 class Worker:
-    """A process of the cluster; ``key`` is of the run, nobody else knows it, ``queue`` takes word of the progress."""
+    """A process of the cluster; ``key`` is of the run, and nobody else knows it."""
 
-    def __init__(self, size: Places, key: str, queue: Any) -> None:
+    def __init__(self, size: Places, key: str) -> None:
         torch.set_num_threads(size.threads)
         cv2.setNumThreads(size.threads)
-        self._device, self._queue, self._folder = size.device, queue, folder_of(key)
+        self._device, self._folder = size.device, folder_of(key)
         self._use: AbstractContextManager[Path] | None = None
 
     def introduce(self) -> dict[str, Any]:
@@ -81,12 +81,13 @@ class Worker:
         return {"host": platform.node(), "versions": versions(), "bf16": bf16}
 
     def do(
-        self, net: nn.Module, work: Work, reads: Reads, folder: Path
+        self, net: nn.Module, queue: Any, work: Work, reads: Reads, folder: Path
     ) -> Iterator[tuple[Any, list[str], Sent] | None]:
         """Do a task; tell each of its values with the files that are whole by then; None: those to read are missing.
 
         Args:
             net: the base deblurrer.
+            queue: where word of the progress goes.
             work: what to do.
             reads: the files that it reads.
             folder: the driver's folder for results. The files are sent where it cannot be seen.
@@ -104,7 +105,7 @@ class Worker:
         shared = self.can_write(folder)
         results = folder if shared else self._scratch()
         try:
-            for value in work(Context(net, copies, results, folder.name, self._queue)):
+            for value in work(Context(net, copies, results, folder.name, queue)):
                 found = {path.relative_to(results).as_posix(): path for path in results.rglob("*") if path.is_file()}
                 yield value, list(found), {} if shared else send(found)
                 for path in () if shared else found.values():
@@ -172,7 +173,7 @@ class Pool:
         queue: Any = Queue(actor_options=lasting).actor
         self._queue = queue  # what workers say while they are at a task
         self._word = self._queue.get.remote()
-        self._net = ray.put(net)  # no argument of the workers': Ray could not restart them without it
+        self._given = (ray.put(net), queue)  # with each task: Ray restarts workers whose start needs no objects
         self._bf16: bool | None = None  # whether the first worker computes natively in bf16
         self._workers: dict[Any, bool] = {}  # and whether they have introduced themselves
         self._starting: dict[Any, Any] = {}  # workers, by the answer that is awaited
@@ -246,7 +247,7 @@ class Pool:
         size = self.places
         wanted = self._settings.workers or connection.room(connection.machines(), size.threads, size.gpus)
         while len(self._workers) < max(1, wanted):
-            worker = self._actor.remote(self.places, self._key, self._queue)
+            worker = self._actor.remote(self.places, self._key)
             self._workers[worker] = False
             self._introduce(worker)
         if self._bf16 is None and now > self._patient_until:
@@ -307,7 +308,7 @@ class Pool:
                 self._end(task, error)
                 continue
             worker, task.running = self._free.pop(), True
-            call = worker.do.options(num_returns="streaming").remote(self._net, task.work, task.reads, folder)
+            call = worker.do.options(num_returns="streaming").remote(*self._given, task.work, task.reads, folder)
             self._busy[call] = (worker, task, folder)
 
     def _hear(self, call: Any, worker: Any, task: Task, folder: Path) -> None:
