@@ -56,10 +56,10 @@ def hired(monkeypatch):
     """Has workers of another kind hired: ``hired(far_away.FarWorker)``."""
     import ray.cloudpickle as pickling
 
-    from metadeblur.cluster import worker_pool as crew
+    from metadeblur.cluster import worker_pool
 
     pickling.register_pickle_by_value(far_away)
-    yield lambda kind: monkeypatch.setattr(crew, "Worker", kind)
+    yield lambda kind: monkeypatch.setattr(worker_pool, "Worker", kind)
     pickling.unregister_pickle_by_value(far_away)
 
 
@@ -69,7 +69,7 @@ def model(tmp_path_factory):
 
 
 def busy_workers() -> dict[int, str]:
-    """Processes that are doing an errand: by number, what Ray calls them."""
+    """Processes that are doing a task: by number, what Ray calls them."""
     found = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -361,4 +361,18 @@ def test_workers_that_cannot_work_end_the_run_at_once(kind, said, hired, tmp_pat
     hired(kind)
     assert run("restore", shaky_video(tmp_path / "a.mp4", (5,)), "--model", model, *ONE_WORKER) == 1
     assert capsys.readouterr().err.splitlines()[-1].startswith(f"metadeblur: error: {said}")
+    assert names(tmp_path) == ["a.mp4"]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cluster")
+def test_an_input_that_every_worker_dies_of_is_given_up(hired, tmp_path, model, capsys):
+    hired(far_away.DyingWorker)
+    video = shaky_video(tmp_path / "a.mp4", (5,))
+    assert run("restore", video, "--model", model, *ONE_WORKER) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert said.count("a.mp4: its worker died; it is done again") == 3
+    assert said[-1].startswith(
+        "metadeblur: error: a.mp4: 4 workers died over it, perhaps for want of memory; try fewer"
+    )
     assert names(tmp_path) == ["a.mp4"]

@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+import os
 
-from metadeblur.cluster.files import Cargo, Depot, Move
-from metadeblur.cluster.worker import Worker
-
-
-class FarDepot(Depot):
-    """Knows nothing but what was shipped to it."""
-
-    def find(self, cargo: Cargo) -> Move | None:
-        return self._copied(cargo) if (self.folder / cargo.mark).is_dir() else None
-
-    @contextmanager
-    def bench(self, folder: Path) -> Iterator[tuple[Path, bool]]:
-        with super().bench(folder / "not here") as found:
-            yield found
+from metadeblur.cluster.worker_pool import Worker
 
 
 class FarWorker(Worker):
-    """Works out of such a depot."""
+    """Has nothing but what was sent to it."""
 
-    def __init__(self, net, threads, device, key):
-        super().__init__(net, threads, device, key)
-        self._depot = FarDepot(key)
+    def sees(self, _reads):
+        return False
+
+    def can_write(self, _folder):
+        return False
+
+
+class DyingWorker(Worker):
+    """Dies of every task."""
+
+    def do(self, *_):
+        os._exit(1)
+        yield
 
 
 class OtherWorker:

@@ -12,13 +12,14 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from metadeblur.errors import MetadeblurError
 from metadeblur.limits import Gpus, Threads, Workers, check
+from metadeblur.system.machine import usable_cpus
 from metadeblur.system.names import counted
 from metadeblur.system.scratch import remove_unused, scratch
 from metadeblur.types import Device
@@ -71,21 +72,13 @@ class Places:
     def describe(self) -> str:
         """In words."""
         gpu = {0.0: "", 1.0: " and a GPU"}.get(self.gpus, f" and {self.gpus:g} of a GPU")
-        crew = "1 worker" if self.workers == 1 else f"{self.workers} workers"
-        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
-        return f"{crew} with {threads}{' each' if self.workers > 1 else ''}{gpu}"
+        each = " each" if self.workers > 1 else ""
+        return f"{counted(self.workers, 'worker')} with {counted(self.threads, 'thread')}{each}{gpu}"
 
 
 def places(machines: Sequence[Machine], settings: ClusterSettings, device: Device) -> Places:
-    """How many workers of which size work at once.
+    """How many workers of which size work at once; with the device "auto" on GPUs where there are any.
 
-    Args:
-        machines: of the cluster.
-        settings: what is wished.
-        device: what is to compute; auto: GPUs where there are any.
-
-    >>> places([(8, 0), (8, 0)], ClusterSettings(), "auto")
-    Places(workers=16, threads=1, gpus=0.0)
     >>> places([(8, 0), (8, 0)], ClusterSettings(workers=4), "auto")
     Places(workers=4, threads=4, gpus=0.0)
     >>> places([(16, 2), (4, 0)], ClusterSettings(), "auto")
@@ -99,10 +92,10 @@ def places(machines: Sequence[Machine], settings: ClusterSettings, device: Devic
         raise MetadeblurError("--device cuda: the cluster has no GPU; start Ray with --num-gpus on a machine that has")
     gpus = settings.gpus if has_gpus and device != "cpu" else 0.0
     most = room(machines, settings.threads or 1, gpus)
-    workers = settings.workers or most
-    if most < max(1, workers):
+    workers = max(1, settings.workers or most)
+    if most < workers:
         each = Places(1, settings.threads or 1, gpus).describe().removeprefix("1 worker ")
-        raise MetadeblurError(f"the cluster has room for {counted(most, 'worker')} {each}, not for {max(1, workers)}")
+        raise MetadeblurError(f"the cluster has room for {counted(most, 'worker')} {each}, not for {workers}")
     cores = max(int(cpus) for cpus, _ in machines)
     fitting = (count for count in range(cores, 0, -1) if room(machines, count, gpus) >= workers)
     return Places(workers, settings.threads or next(fitting), gpus)
@@ -126,28 +119,22 @@ def machines() -> list[Machine]:
 
 
 def load_ray(address: str) -> None:
-    """Import Ray for the use of a cluster; whether there is a token it must know when it is imported first.
-
-    Args:
-        address: as that of :class:`ClusterSettings`.
+    """Import Ray for an address of a cluster; whether there is a token it must know when it is imported first.
 
     Raises:
         MetadeblurError: the extra is not installed.
     """
-    said = {"RAY_USAGE_STATS_ENABLED": "0"}
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if address == LOCAL:
-        said["RAY_worker_niceness"] = "0"  # what is started here is what the user waits for
+        os.environ.setdefault("RAY_worker_niceness", "0")  # what is started here is what the user waits for
     elif "ray" not in sys.modules and ((Path.home() / TOKEN).is_file() or "RAY_AUTH_TOKEN" in os.environ):
-        said["RAY_AUTH_MODE"] = "token"  # by the same rule as "ray start --head"
-    for name, value in said.items():
-        os.environ.setdefault(name, value)
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # by the same rule as "ray start --head"
     try:
-        import ray
+        import ray  # noqa: F401
     except ImportError as error:
         raise MetadeblurError(
             "--cluster needs Ray, which is not installed: pip install 'metadeblur[cluster]'"
         ) from error
-    assert ray.__version__
 
 
 @contextmanager
@@ -163,43 +150,38 @@ def joined(settings: ClusterSettings) -> Iterator[None]:
     load_ray(settings.address)
     import ray
 
-    with redirect_stdout(_Nowhere()):
-        if ray.is_initialized():
-            yield
-            return
-        with _scratch(settings.address) as folder:
-            try:
-                _init(settings, folder)
-                yield
-            finally:
-                ray.shutdown()
+    with ExitStack() as stack:
+        stack.enter_context(redirect_stdout(stack.enter_context(Path(os.devnull).open("w", errors="replace"))))
+        if not ray.is_initialized():
+            options: dict[str, Any] = {"address": settings.address}
+            if settings.address == LOCAL:
+                usual = tempfile.gettempdir()
+                place = Path(usual if len(usual) <= _SHORT or os.name != "posix" else "/tmp")
+                cores = usable_cpus()
+                options |= {"num_cpus": max(cores, (settings.workers or 1) * (settings.threads or 1))}
+                options |= {"object_store_memory": STORE_BYTES, "include_dashboard": False}
+                options |= {"_temp_dir": str(stack.enter_context(scratch(place)))}
+            stack.callback(ray.shutdown)
+            _init(settings.address, options)
+        yield
 
 
-def _init(settings: ClusterSettings, folder: str) -> None:
+def _init(address: str, options: dict[str, Any]) -> None:
+    """Join the cluster at an address, or start one."""
     import ray
 
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     mine = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        if settings.address == LOCAL:
-            least = (settings.workers or 1) * (settings.threads or 1)
-            ray.init(
-                address=LOCAL,
-                num_cpus=max(cores(), least),
-                object_store_memory=STORE_BYTES,
-                include_dashboard=False,
-                _temp_dir=folder,
-                **quiet,
-            )
-        else:
-            _knock(settings.address)
-            ray.init(address=settings.address, **quiet)
+        host, _, port = address.rpartition(":")
+        if host and port.isdigit():  # Ray would wait some minutes where nothing answers
+            socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWERS_WITHIN).close()
+        ray.init(**options, log_to_driver=False, logging_level=logging.CRITICAL)
     except (OSError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split()).split(". ")[0].rstrip(".")
-        if settings.address == LOCAL:
+        if address == LOCAL:
             raise MetadeblurError(f"Ray cannot be started on this machine: {reason}") from error
         raise MetadeblurError(
-            f"no Ray cluster answers at {settings.address} ({reason}); start one with 'ray start --head', and run "
+            f"no Ray cluster answers at {address} ({reason}); start one with 'ray start --head', and run "
             "metadeblur on one of its machines, with the cluster's token in ~/.ray/auth_token"
         ) from error
     finally:  # Ray ends the program on SIGTERM in its own way
@@ -208,24 +190,8 @@ def _init(settings: ClusterSettings, folder: str) -> None:
                 signal.signal(number, handler)
 
 
-def _knock(address: str) -> None:
-    """Refuse an address where nothing answers, for which Ray would wait some minutes.
-
-    Raises:
-        OSError: nothing answers.
-    """
-    host, _, port = address.rpartition(":")
-    if host and port.isdigit():
-        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWERS_WITHIN).close()
-
-
-def cores() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def folder_of(key: str) -> Path:
-    """Where the workers of a run keep on their machine what the driver's folders cannot."""
+    """Where the workers of a run keep on their machine what the driver's folders cannot hold."""
     return Path(tempfile.gettempdir()) / f"metadeblur-{key}"
 
 
@@ -236,29 +202,3 @@ def remove_folder_of(key: str) -> None:
         time.sleep(0.2)
         if not folder_of(key).exists():
             return
-
-
-@contextmanager
-def _scratch(address: str) -> Iterator[str]:
-    """A folder for what a cluster that is started here writes while it runs."""
-    if address != LOCAL:
-        yield ""
-        return
-    usual = tempfile.gettempdir()
-    with scratch(Path(usual if len(usual) <= _SHORT or os.name != "posix" else "/tmp")) as folder:
-        yield str(folder)
-
-
-class _Nowhere:
-    """A stream that swallows what is written to it."""
-
-    def write(self, text: str) -> int:
-        """Drop the text."""
-        return len(text)
-
-    def flush(self) -> None:
-        """Nothing is kept."""
-
-    def isatty(self) -> bool:
-        """It is no terminal."""
-        return False

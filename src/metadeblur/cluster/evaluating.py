@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from metadeblur.cluster.connection import ClusterSettings, joined
-from metadeblur.cluster.worker import MeasureClip, SettleClip, for_any_machine
-from metadeblur.cluster.worker_pool import Crew
-from metadeblur.data.folders import ClipFolder
+from metadeblur.cluster.files import Reads, with_weights
+from metadeblur.cluster.worker_pool import Context, Course, Pool, Task
+from metadeblur.data.paired import read_trial
 from metadeblur.errors import MetadeblurError
-from metadeblur.evaluation.protocol import Job, Progress, is_measured, ledger_path
+from metadeblur.evaluation.protocol import Job, Progress, is_measured, ledger_path, measure_job
+from metadeblur.evaluation.settings import meta_files
 from metadeblur.pipeline.console import Talk
+from metadeblur.restoration.restorer import Restorer
 
 
 def measure_on_cluster(
@@ -28,13 +31,6 @@ def measure_on_cluster(
 ) -> None:
     """Measure clips on a cluster, as :func:`metadeblur.evaluation.protocol.measure_job` does each of them here.
 
-    Args:
-        jobs: the clips, all of one evaluation.
-        net: the deblurrer; not changed.
-        progress: called with (clips done, clips in all, what is going on).
-        cluster: where the processes come from; by default as many are started here as there are processors.
-        talk: where lines go; by default nowhere.
-
     Raises:
         MetadeblurError: no cluster answers, or clips could not be measured; the others are.
     """
@@ -42,60 +38,74 @@ def measure_on_cluster(
     left = [job for job in jobs if not is_measured(job)]
     if not left:
         return
-    with joined(cluster):
-        crew = Crew(net, cluster, left[0].settings.restoration.device, talk)
-        talk.say(f"working on {crew.places.describe()}")
-        failures = crew.run(lambda: _measure(left, len(jobs), crew, progress, talk))
+    done = len(jobs) - len(left)
+    failures: dict[str, Exception] = {}
+    settled: dict[str, Any] = {}  # tile and precision
+
+    def tell(stage: str) -> None:
+        if progress:
+            progress(done, len(jobs), stage)
+
+    def settle(job: Job) -> Course:
+        yield [Task(partial(_settle, job), _reads(job), job.out, job.folder.name, settled.update)]
+
+    def measure(job: Job, pool: Pool) -> Course:
+        nonlocal done
+        name, settings = job.folder.name, job.settings
+        try:
+            same = pool.for_any_machine(settings.adaptation, replace(settings.restoration, **settled))
+            job = replace(job, settings=replace(settings, adaptation=same[0], restoration=same[1]))
+            yield [Task(partial(_measure, job), _reads(job), job.out, name, on_step=lambda _, stage: tell(stage))]
+            ledger_path(job.path).unlink(missing_ok=True)
+        except Exception as error:
+            failures[name] = error
+            talk.say(f"{name} failed: {error}")
+        done += 1
+        tell(name)
+
+    with joined(cluster), Pool(net, cluster, left[0].settings.restoration.device, talk) as pool:
+        pool.run([settle(_moved(left[0], Path.absolute))])
+        pool.run(measure(_moved(job, Path.absolute), pool) for job in left)
     if failures:
         reasons = " | ".join(f"{name}: {error}" for name, error in failures.items())
         raise MetadeblurError(f"{len(failures)} of {len(jobs)} clips failed (--resume measures them alone): {reasons}")
 
 
-async def _measure(
-    jobs: Sequence[Job], count: int, crew: Crew, progress: Progress | None, talk: Talk
-) -> dict[str, Exception]:
-    """Measure the clips; returns what went wrong, by clip."""
-    done = count - len(jobs)
-    failures: dict[str, Exception] = {}
-    settled = await crew.do(SettleClip(_absolute(jobs[0])), jobs[0].out, title=jobs[0].folder.name)
-
-    def tell(stage: str) -> None:
-        if progress:
-            progress(done, count, stage)
-
-    async def measure(rank: int, job: Job) -> None:
-        nonlocal done
-        name, here = job.folder.name, _absolute(job)
-        adaptation, restoration = for_any_machine(
-            here.settings.adaptation,
-            replace(here.settings.restoration, **settled),
-            crew.places.device,
-            bf16=crew.bf16,
-        )
-        errand = MeasureClip(
-            replace(here, settings=replace(here.settings, adaptation=adaptation, restoration=restoration))
-        )
-        try:
-            await crew.do(errand, job.out, rank=rank, title=name, on_step=lambda step: tell(step.stage))
-            ledger_path(job.path).unlink(missing_ok=True)
-        except Exception as error:
-            failures[name] = error
-            talk.say(f"{name} failed: {error}")
-        crew.forget(errand)
-        done += 1
-        tell(name)
-
-    await asyncio.gather(*(measure(rank, job) for rank, job in enumerate(jobs)))
-    return failures
+def _reads(job: Job) -> Reads:
+    """A clip's frames, and the networks that its methods name."""
+    settings = job.settings
+    meta = meta_files(settings.meta) if settings.meta and "meta" in settings.methods else ()
+    return Reads([*job.folder.blurred, *job.folder.sharp, *meta], settings.adaptation)
 
 
-def _absolute(job: Job) -> Job:
-    """A job whose files are found from any folder."""
-    folder = job.folder
+def _moved(job: Job, locate: Callable[[Path], Path]) -> Job:
+    """A job whose files are found elsewhere."""
+    settings, meta = job.settings, job.settings.meta
+    blurred, sharp = (tuple(map(locate, files)) for files in (job.folder.blurred, job.folder.sharp))
+    if meta and "meta" in settings.methods:
+        meta = str(locate(meta_files(meta)[0]).parent)
+    settings = replace(settings, meta=meta, adaptation=with_weights(settings.adaptation, locate))
+    return replace(job, folder=replace(job.folder, blurred=blurred, sharp=sharp), settings=settings)
 
-    def absolute(files: Sequence[Path]) -> tuple[Path, ...]:
-        return tuple(path.absolute() for path in files)
 
-    moved: ClipFolder = replace(folder, blurred=absolute(folder.blurred), sharp=absolute(folder.sharp))
-    meta = str(Path(job.settings.meta).absolute()) if job.settings.meta else ""
-    return replace(job, folder=moved, settings=replace(job.settings, meta=meta))
+# What workers do, with the files that are on their machines.
+
+
+def _here(job: Job, context: Context) -> Job:
+    job = _moved(job, context.locate)
+    return replace(job, out=context.folder, settings=replace(job.settings, resume=False))
+
+
+def _settle(job: Job, context: Context) -> Iterator[dict[str, Any]]:
+    """Choose tile and precision for a benchmark, on its first clip."""
+    job = _here(job, context)
+    clip = read_trial(job.folder, crop=job.settings.crop, frames=job.settings.frames).whole
+    restorer = Restorer(context.net, clip.height, clip.width, job.settings.restoration)
+    restorer.prepare(clip.window(0, restorer.frames))
+    yield {"tile": restorer.tile, "precision": restorer.precision}
+
+
+def _measure(job: Job, context: Context) -> Iterator[None]:
+    """Measure a clip: its record and pictures."""
+    measure_job(_here(job, context), context.net, lambda stage: context.step(0, f"{job.folder.name}: {stage}"))
+    yield

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+import os
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from metadeblur.cluster.connection import ClusterSettings, joined
-from metadeblur.cluster.worker import PassShot, RestoreShot, ScanInput, Settle, Step, for_any_machine
-from metadeblur.cluster.worker_pool import Crew
+from metadeblur.cluster.files import Reads, with_weights
+from metadeblur.cluster.worker_pool import Context, Course, Pool, Task
 from metadeblur.pipeline.console import Bar, Talk, stopwatch
+from metadeblur.pipeline.cuts import Scan, find_shots
 from metadeblur.pipeline.outputs import Job
 from metadeblur.pipeline.resume import kept
 from metadeblur.pipeline.run import TOLD_SHOTS, Run, RunSettings
-from metadeblur.pipeline.shot import Film
+from metadeblur.pipeline.shot import Film, decide_shot, restore_shot, settled, write_shot
+from metadeblur.system.machine import peak_memory_mb
 from metadeblur.video import VideoReader
-
-OPEN_INPUTS = 4  # beyond one for each worker: so that there is always work while some are joined
+from metadeblur.video.info import VideoInfo
 
 
 def restore_files(
@@ -52,157 +57,138 @@ def restore_files(
     Raises:
         MetadeblurError: no cluster answers, has no room, or its workers cannot work.
     """
-    settings, talk = settings or RunSettings(), talk or Talk(quiet=True)
-    cluster = cluster or ClusterSettings()
-    with joined(cluster):
-        crew = Crew(net, cluster, settings.restoration.device, talk)
-        talk.say(f"working on {crew.places.describe()}")
-        with talk.bar("restoring") as bar:
-            together = _Together(jobs, net, settings, crew, model, talk, bar, failed)
-            try:
-                return crew.run(together.all)
-            except BaseException as error:
-                if together.kept:
-                    error.add_note(f"{kept(together.kept)}: run it again with --resume to go on")
-                raise
+    settings, cluster, talk = settings or RunSettings(), cluster or ClusterSettings(), talk or Talk(quiet=True)
+    together, device = _Together(net, settings, model, talk, len(jobs), failed), settings.restoration.device
+    with joined(cluster), talk.bar("restoring") as bar, Pool(net, cluster, device, talk) as pool:
+        try:
+            pool.run(together.course(pool, bar, number, job) for number, job in enumerate(jobs))
+        except BaseException as error:
+            if together.kept:
+                error.add_note(f"{kept(together.kept)}: run it again with --resume to go on")
+            raise
+    return [together.results[number] for number in range(len(jobs))]
 
 
+@dataclass
 class _Together:
-    """Inputs that are restored at the same time."""
+    """Inputs that are restored at the same time, what became of them, and how many of their frames are done."""
 
-    def __init__(
-        self,
-        jobs: Sequence[Job],
-        net: nn.Module,
-        settings: RunSettings,
-        crew: Crew,
-        model: str,
-        talk: Talk,
-        bar: Bar,
-        failed: Callable[[Exception], None],
-    ) -> None:
-        self.jobs, self.net, self.settings, self.crew, self.model = jobs, net, settings, crew, model
-        self.talk, self.failed = talk, failed
-        self.counted = _Counted(bar, len(jobs))
-        self.kept = 0  # finished shots of inputs that were stopped or failed
+    net: nn.Module
+    settings: RunSettings
+    model: str
+    talk: Talk
+    inputs: int
+    failed: Callable[[Exception], None]
+    results: dict[int, dict[str, Any] | Exception] = field(default_factory=dict)  # by number of the input
+    kept: int = 0  # finished shots of inputs that were stopped or failed
+    frames: dict[int, int] = field(default_factory=dict)  # of each input that has been opened
+    done: dict[tuple[int, int], int] = field(default_factory=dict)  # frames of each shot (input, number)
 
-    async def all(self) -> list[dict[str, Any] | Exception]:
-        """Restore every input."""
-        gate = asyncio.Semaphore(self.crew.places.workers + OPEN_INPUTS)
-        return await asyncio.gather(*(self._one(number, job, gate) for number, job in enumerate(self.jobs)))
+    def course(self, pool: Pool, bar: Bar, number: int, job: Job) -> Course:
+        """Restore an input; what goes wrong is its result."""
 
-    async def _one(self, number: int, job: Job, gate: asyncio.Semaphore) -> dict[str, Any] | Exception:
-        """Restore an input; what goes wrong is returned."""
-        async with gate:
-            try:
-                return await self._restored(number, job)
-            except Exception as error:
-                self.failed(error)
-                return error
-            finally:
-                self.counted.over(number)
+        def show(index: int, done: int, stage: str = "") -> None:
+            self.done[number, index] = max(done, self.done.get((number, index), 0))
+            several = f"{len(self.results)} of {self.inputs} inputs done" if self.inputs > 1 else stage
+            # Inputs that have not been opened are taken to be like the others.
+            frames = sum(self.frames.values()) * self.inputs // len(self.frames)
+            bar(sum(self.done.values()), frames, several)
 
-    async def _restored(self, number: int, job: Job) -> dict[str, Any]:
-        device = self.crew.places.device
-        with Run(job, self.net, self.settings, self.model, self.talk, device=device) as run:
-            try:
-                return await self._shots_of(number, run)
-            except BaseException:
-                self.kept += run.parts.finished
-                raise
+        try:
+            with Run(job, self.net, self.settings, self.model, self.talk, device=pool.places.device) as run:
+                try:
+                    yield from self._steps(pool, number, run, show)
+                    self.results[number] = run.conclude()
+                except BaseException:
+                    self.kept += run.parts.finished
+                    raise
+        except Exception as error:
+            self.results[number] = error
+            self.failed(error)
+        self.frames[number] = sum(done for (other, _), done in self.done.items() if other == number)
+        show(0, 0)
 
-    async def _shots_of(self, number: int, run: Run) -> dict[str, Any]:
-        """Take the steps of a run, and have the scan and the shots done by the crew."""
-        name, folder = run.job.source.name, run.parts.folder
+    def _steps(self, pool: Pool, number: int, run: Run, show: Callable[..., None]) -> Course:
+        """Take the steps of a run, and have the scan and the shots done by the workers."""
         reader = VideoReader(run.job.source.absolute())
-        scan = ScanInput(reader.info)
-        self.counted.expect(number, reader.info.frames)
+        name, info = run.job.source.name, reader.info
+        reads = Reads(info.files if info.kind == "frames" else [info.path], run.settings.adaptation)
+        self.frames[number] = info.frames
+
+        def task(work: Any, *given: Any, title: str = name, **calls: Any) -> Task:
+            return Task(partial(work, *given), reads, run.parts.folder, title, **calls)
+
+        def film() -> Film:
+            """The film as any worker can take it: nothing is left to its own machine to choose."""
+            adapt, restore = pool.for_any_machine(run.film.adaptation, run.film.restoration)
+            return replace(run.film, reader=reader, adaptation=adapt, restoration=restore)
+
+        def made(index: int, title: str, value: tuple[dict[str, Any], str] | None) -> None:
+            if value is None:
+                if unseen == {index}:
+                    run.join_preview()
+                unseen.discard(index)
+                return
+            run.finish(index, value[0])
+            if len(shots) <= TOLD_SHOTS:
+                self.talk.say(f"{title}: {value[1]}")
+            show(index, len(shots[index]))
+
         with stopwatch(run.seconds, "scan"):
-            run.know(await self.crew.do(scan, folder, rank=number, title=name))
-        self.counted.expect(number, run.info.frames)
+            yield [task(_scan, info, done=run.know)]
+        self.frames[number] = run.info.frames
         reader.learn(run.reader.times)
         if run.parts.noted("settled") is None:
-            settle = Settle(self._for_workers(run.film, reader))
-            run.settle(await self.crew.do(settle, folder, rank=number, title=name))
-        unseen = set(run.preview)
-        await _all(self._shot(number, run, index, reader, unseen) for index in range(len(run.film.shots)))
-        film = self._for_workers(run.film, reader)
-        await _all(
-            self.crew.do(PassShot(film, index, run.kinds), folder, rank=number, title=f"{name}, {film.title(index)}")
-            for index in run.passing()
-        )
-        self.crew.forget(scan)
-        return run.conclude()
-
-    async def _shot(self, number: int, run: Run, index: int, reader: VideoReader, unseen: set[int]) -> None:
-        """Have a shot restored, unless an earlier run has done so; ``unseen``: shots that the preview waits for."""
-        title = f"{run.job.source.name}, {run.film.title(index)}"
-        if not run.is_finished(index):
-            errand = RestoreShot(self._for_workers(run.film, reader), index, run.preview.get(index, 0))
-
-            def on_step(step: Step) -> None:
-                self.counted.so_far(number, index, step.done, step.stage)
-
-            def on_part() -> None:
-                if index in unseen:
-                    unseen.remove(index)
-                    if not unseen:
-                        run.join_preview()
-
-            folder = run.parts.folder
-            record, said = await self.crew.do(
-                errand, folder, rank=number, title=title, on_step=on_step, on_part=on_part
-            )
-            run.finish(index, record)
-            if len(run.film.shots) <= TOLD_SHOTS:
-                self.talk.say(f"{title}: {said}")
-        self.counted.so_far(number, index, len(run.film.shots[index]))
-
-    def _for_workers(self, film: Film, reader: VideoReader) -> Film:
-        """The film as any worker can take it: nothing is left to its own machine to choose."""
-        adaptation, restoration = for_any_machine(
-            film.adaptation, film.restoration, self.crew.places.device, bf16=self.crew.bf16
-        )
-        return replace(film, reader=reader, adaptation=adaptation, restoration=restoration)
+            yield [task(_settle, film(), done=run.settle)]
+        shots, unseen = run.film.shots, set(run.preview)
+        titles = [f"{name}, {run.film.title(index)}" for index in range(len(shots))]
+        tasks = []
+        for index, title in enumerate(titles):
+            if run.is_finished(index):
+                show(index, len(shots[index]))
+                continue
+            given, done = (film(), index, run.preview.get(index, 0)), partial(made, index, title)
+            tasks.append(task(_restore, *given, title=title, done=done, on_step=partial(show, index)))
+        yield tasks
+        yield [task(_pass, film(), index, run.kinds, title=titles[index]) for index in run.passing()]
 
 
-class _Counted:
-    """How many frames of all inputs are done."""
-
-    def __init__(self, bar: Bar, inputs: int) -> None:
-        self.bar, self.inputs = bar, inputs
-        self.frames: dict[int, int] = {}  # of each input that has been opened
-        self.done: dict[tuple[int, int], int] = {}  # of each shot (input, number)
-        self.finished = 0  # inputs
-
-    def expect(self, number: int, frames: int) -> None:
-        """An input has so many frames."""
-        self.frames[number] = frames
-
-    def so_far(self, number: int, index: int, done: int, stage: str = "") -> None:
-        """So many frames of a shot are done."""
-        self.done[number, index] = max(done, self.done.get((number, index), 0))
-        self._show(stage)
-
-    def over(self, number: int) -> None:
-        """An input is finished, or failed: it is not waited for any more."""
-        self.finished += 1
-        self.frames[number] = sum(done for (other, _), done in self.done.items() if other == number)
-        self._show("")
-
-    def _show(self, stage: str) -> None:
-        several = f"{self.finished} of {self.inputs} inputs done" if self.inputs > 1 else stage
-        # Inputs that have not been opened are taken to be like the others.
-        opened = max(1, len(self.frames))
-        self.bar(sum(self.done.values()), sum(self.frames.values()) * self.inputs // opened, several)
+# What workers do, with the files that are on their machines.
 
 
-async def _all(work: Any) -> None:
-    """Wait for all of some coroutines; where one fails the others are dropped."""
-    tasks = [asyncio.ensure_future(one) for one in work]
-    try:
-        await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+def _input(info: VideoInfo, context: Context) -> Path:
+    return context.locate(info.files[0]).parent if info.kind == "frames" else context.locate(info.path)
+
+
+def _here(film: Film, context: Context) -> Film:
+    reader = VideoReader(_input(film.info, context), times=film.reader.times)
+    return replace(film, reader=reader, adaptation=with_weights(film.adaptation, context.locate), folder=context.folder)
+
+
+def _scan(info: VideoInfo, context: Context) -> Iterator[Scan]:
+    yield find_shots(VideoReader(_input(info, context)), progress=lambda done, _: context.step(done))
+
+
+def _settle(film: Film, context: Context) -> Iterator[dict[str, Any]]:
+    yield settled(_here(film, context), context.net)
+
+
+def _restore(film: Film, index: int, previewed: int, context: Context) -> Iterator[tuple[dict[str, Any], str] | None]:
+    """Restore a shot: its record and what was decided; before that None, once ``previewed`` frames are there."""
+    film, net, title = _here(film, context), context.net, film.title(index)
+    decision = decide_shot(
+        film, net, index, lambda done, total, stage: context.step(0, f"{title}: {stage} {done} of {total}")
+    )
+    if previewed:
+        restorer = None if decision.model is None else film.restorer(decision.model)
+        write_shot(film, index, ["preview"], restorer, count=previewed)
+        yield None
+    record = restore_shot(film, net, index, decision, lambda done, *_: context.step(done, title))
+    worker = {"host": platform.node(), "process": os.getpid(), "threads": torch.get_num_threads()}
+    yield record | {"worker": worker | {"peak_memory_mb": peak_memory_mb()}}, decision.in_short()
+
+
+def _pass(film: Film, index: int, kinds: Sequence[str], context: Context) -> Iterator[None]:
+    """Write segments of a shot whose frames pass as they are."""
+    write_shot(_here(film, context), index, kinds, None)
+    yield
