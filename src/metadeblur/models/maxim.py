@@ -5,15 +5,13 @@ blocks hold a multi-axis gated MLP (figure 3) and a residual channel attention b
 condition the skip connections on the bottleneck, and a supervised attention module (as in MPRNet) hands features and
 a picture of its own to the next stage. MAXIM-3S has three stages of 32 features.
 
-Where the text leaves a choice, this follows the published weights: GELU by its tanh formula, layer normalisation with
-epsilon 1e-6, reduced pictures by their nearest pixels, features brought to another level by bilinear resizing and a 1x1
-convolution.
+Where the text leaves a choice, this follows the published weights: GELU by its tanh formula, normalisation with epsilon
+1e-6, reduced pictures by nearest pixels, features brought to another level by bilinear resizing and a 1x1 convolution.
 
 The published weights carry Flax paths. Ours are ``stages.S.`` and then, in Flax's words: input (input_conv), fuse
-(input_fuse_sam), encoder, down and history (encoder_block with its Conv_1 and its cross_gating_block), bottleneck
-(global_block), to_gating and to_decoder (UpSampleRatio, numbered through), gating (cross_gating_block), up and decoder
-(decoder_block with its ConvTranspose_0), attention (supervised_attention_module); after them ``output`` (output_conv).
-:mod:`metadeblur.models.formats.maxim_package` has the whole list.
+(input_fuse_sam), encoder, down, history (encoder_block, its Conv_1, its cross_gating_block), bottleneck (global_block),
+to_gating, to_decoder (UpSampleRatio, numbered through), gating (cross_gating_block), up, decoder (decoder_block, its
+ConvTranspose_0), attention (supervised_attention_module); then ``output``. :mod:`..formats.maxim_package` has them all.
 """
 
 from __future__ import annotations
