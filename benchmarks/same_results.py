@@ -26,6 +26,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from metadeblur.cli.entry import main as command
+
 SIZE = 96, 128  # height, width
 SAME = ["--seed", "3", "--tile", "0", "--precision", "fp32", "--device", "cpu", "--codec", "ffv1"]
 JOBS = {
@@ -100,11 +102,6 @@ def lasting(value: Any) -> Any:
 
 def results() -> dict[str, Any]:
     """What the jobs give."""
-    from metadeblur import cli
-
-    main = getattr(cli, "main", None)
-    if main is None:
-        from metadeblur.cli.entry import main
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     found: dict[str, Any] = {}
@@ -116,7 +113,7 @@ def results() -> dict[str, Any]:
             if job == "folder":
                 words = [*words, "--quality", "lossless"]
             same = [word for word in SAME if job != "folder" or word not in ("--codec", "ffv1")]
-            if main(["restore", str(folder / job), "-o", str(output), "--json", str(record), *same, *words]):
+            if command(["restore", str(folder / job), "-o", str(output), "--json", str(record), *same, *words]):
                 raise SystemExit(f"{job} failed")
             text = record.read_text(encoding="utf-8").replace(name, "")
             found[job] = {"frames": checksum(output), "record": lasting(json.loads(text))}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -60,7 +60,7 @@ def mapped(path: Path) -> Iterator[bytes]:
 
 def parse(data: bytes) -> list[Header] | None:
     """The same for the bytes of a file."""
-    try:
+    with suppress(struct.error, IndexError, KeyError):  # damaged: decoding will say so
         if data[:8] == PNG:
             return _png(data)
         if data[:2] == JPEG:
@@ -69,8 +69,6 @@ def parse(data: bytes) -> list[Header] | None:
             return _tiff(data)
         if data[:4] == b"RIFF" and data[8:12] == WEBP:
             return _webp(data)
-    except (struct.error, IndexError, KeyError):
-        pass  # damaged: decoding will say so
     return None
 
 
