@@ -23,5 +23,7 @@ Network = Literal[
     "lite", "mimo-unet", "mimo-unet-plus", "mprnet", "restormer", "cdvd-tsp", "nafnet-32", "nafnet-64", "maxim"
 ]
 """Networks that can be built by name (:mod:`metadeblur.models.registry`)."""
+AdaptStage = Literal["fit the reblurrer", "adapt"]
+"""What the steps of an adaptation are spent on."""
 ShotOutcome = Literal["untouched", "base", "partly", "adapted"]
 """What became of a shot: left as it is, or restored by the base model, a part of the adaptation, or all of it."""

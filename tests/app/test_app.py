@@ -35,6 +35,7 @@ from metadeblur.app.uploads import Clip, Visit, clean_name
 from metadeblur.cli.app import App, warnings
 from metadeblur.cli.entry import parse
 from metadeblur.errors import MetadeblurError
+from metadeblur.pipeline.events import FrameRestored, FrameScanned, Position, ShotStarted, StepDone, TimeLeft
 from metadeblur.pipeline.run import RunSettings
 from metadeblur.video import VideoReader
 
@@ -210,7 +211,7 @@ def test_cancelling_ends_the_process_at_once_and_leaves_the_upload_alone(service
     visit = service.visits.open()
     service.example(visit, "small")
     job = service.begin(visit, "lite", "best", 0)
-    until(lambda: job.stage[0] == "restoring")  # in the middle of choosing patches, where nothing asks whether to stop
+    until(lambda: job.phase == "restore")  # in the middle of choosing patches, where nothing asks whether to stop
     began = time.monotonic()
     service.cancel(visit)
     assert time.monotonic() - began < 2.0
@@ -341,29 +342,36 @@ def test_every_clip_gets_a_copy_that_browsers_play(tmp_path):
 
 def test_what_is_said_at_each_stage():
     job = Job(Path("/"), work.check, (), state="running")
-    said = []
-    for stage in (
-        ("preparing", 0, 0, ""),
-        ("looking through clip.mp4", 3, 9, ""),
-        ("restoring", 0, 0, ""),
-        ("restoring", 0, 9, "shot 2 of 3: adapt 5 of 40"),
-        ("restoring", 0, 9, "shot 2 of 3: adapt 40 of 40"),
-        ("restoring", 4, 9, "shot 2 of 3"),
-        ("finishing", 0, 0, ""),
+    at = Position(1, 3, 3, 9)
+    lines = []
+    for phase, event in (
+        (None, None),
+        ("scan", FrameScanned(3, 9)),
+        ("measure", FrameRestored(Position(0, 1, 1, 9), 0.1, None)),
+        ("restore", None),
+        ("restore", ShotStarted(at, 40)),
+        ("restore", StepDone(at, "adapt", 5, 40)),
+        ("restore", StepDone(at, "adapt", 40, 40)),
+        ("restore", FrameRestored(at, 0.1, None)),
+        ("restore", work.Finishing()),
     ):
-        job.stage = stage
-        said.append(headline(job, 0))
-    assert said == [
+        job.phase, job.event = phase, event
+        lines.append(headline(job, 0))
+    assert lines == [
         "Starting",
         "Looking through the clip",
+        "Measuring how long it will take",
         "Choosing what to learn from",
+        "Shot 2 of 3: choosing what to learn from",
         "Shot 2 of 3: learning from the clip",
         "Shot 2 of 3: checking whether it helped",
         "Shot 2 of 3: restoring the frames",
         "Preparing the result",
     ]
-    job.stage, job.shown = ("restoring", 0, 9, "shot 2 of 3: adapt 5 of 40"), (3, b"x", b"y")
+    job.event, job.shown = StepDone(at, "adapt", 5, 40), (3, b"x", b"y")
+    job.time_left = TimeLeft(3, 5, "slower", "slower than expected: 3 to 5 s are left")
     page = progress(job, "5 s", None, 2.0)
+    assert "Slower than expected: 3 to 5 s are left." in page
     assert "step 5 of 40, 2.0 s so far, expected: 5 s" in page
     assert 'value="5" max="40"' in page
     assert 'alt="Frame 4, restored"' in page

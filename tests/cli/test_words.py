@@ -21,7 +21,7 @@ from metadeblur.data.settings import SynthSettings
 from metadeblur.data.synthesis import synthesize
 from metadeblur.data.windows import Ahead
 from metadeblur.errors import MetadeblurError
-from metadeblur.restoration.prefetching import Behind, prefetch
+from metadeblur.restoration.prefetching import BackgroundWriter, prefetch
 from metadeblur.system.explain import explain
 from metadeblur.system.memory import Costs
 from metadeblur.system.thread_limit import NO_MORE_THREADS
@@ -230,10 +230,10 @@ def no_threads(monkeypatch):
 )
 def test_limits_of_threads_are_said_plainly():
     done = []
-    with Behind() as behind:
+    with BackgroundWriter() as background:
         for number in range(4):
-            behind.do(done.append, number)
-        behind.finish()
+            background.do(done.append, number)
+        background.finish()
     assert done == [0, 1, 2, 3]
     assert list(prefetch(range(3), 2)) == [0, 1, 2]
     with pytest.raises(MetadeblurError, match="allows no further thread or process; end other programs"):

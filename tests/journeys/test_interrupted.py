@@ -20,6 +20,7 @@ import pytest
 import torch
 from cases import case
 from journey import names, run, shaky, shaky_video, small_model
+from listening import Lines
 from media import make_frames
 from torch import nn
 
@@ -29,7 +30,6 @@ from metadeblur.data.synthesis import synthesize
 from metadeblur.errors import MetadeblurError
 from metadeblur.evaluation.protocol import EvaluateSettings, evaluate
 from metadeblur.models.weights import load_deblurrer, parameters_digest
-from metadeblur.pipeline.console import Talk
 from metadeblur.pipeline.outputs import Job
 from metadeblur.pipeline.resume import Parts, parts_folder
 from metadeblur.pipeline.run import RunSettings, restore_file
@@ -64,17 +64,6 @@ class Darker(nn.Module):
     def forward(self, x):
         self.count()
         return x * 0.5
-
-
-class Lines(Talk):
-    """Remembers what was said."""
-
-    def __init__(self):
-        super().__init__(quiet=True)
-        self.lines = []
-
-    def say(self, line):
-        self.lines.append(line)
 
 
 def interrupt():
@@ -122,9 +111,9 @@ def goes_on(half):
     """Resume; returns what was said."""
     job, _, expected = half
     told = Lines()
-    record = restore_file(job, Darker(), replace(BASE, resume=True), talk=told)
+    record = restore_file(job, Darker(), replace(BASE, resume=True), listener=told)
     assert [job.output.read_bytes(), job.side_by_side.read_bytes()] == expected
-    assert len(record["shots"]) == 3
+    assert len(record.shots) == 3
     assert names(job.source.parent) == ["a.mp4", "b.mp4", "r", "s.mp4"]
     return told.lines
 
@@ -136,7 +125,7 @@ def goes_on(half):
     "how many finished shots were damaged is said",
 )
 @pytest.mark.parametrize("damage", DAMAGE)
-@pytest.mark.parametrize("name", ["shot-00000", "side-00001", "story-00000.npz"])
+@pytest.mark.parametrize("name", ["shot-00000", "side-00001", "pictures-00000.npz"])
 def test_a_damaged_part_is_made_again(half, name, damage):
     DAMAGE[damage](half[1] / name)
     lines = goes_on(half)
@@ -167,12 +156,12 @@ def test_a_damaged_record_of_a_shot_is_made_again(half, damage):
     "--resume starts anew",
     "that they are damaged is said",
 )
-@pytest.mark.parametrize("damage", ["empty", "cut short", "other settled"])
+@pytest.mark.parametrize("damage", ["empty", "cut short", "other tile"])
 def test_damaged_notes_start_anew(half, damage):
     path = half[1] / "state.json"
-    if damage == "other settled":
+    if damage == "other tile":
         state = json.loads(path.read_text())
-        state["notes"]["settled"]["tile"] = 64
+        state["notes"]["tile"]["tile"] = 64
         path.write_text(json.dumps(state))
     else:
         DAMAGE[damage](path)
@@ -195,7 +184,7 @@ def test_a_damaged_picture_of_a_finished_shot_is_made_again(tmp_path):
     assert bytes_of(job.output) == expected  # of the first run, untouched by the second
     cut(sorted((parts_folder(job.output) / "shot-00000").iterdir())[2])
     told = Lines()
-    restore_file(job, Darker(), replace(BASE, resume=True), talk=told)
+    restore_file(job, Darker(), replace(BASE, resume=True), listener=told)
     assert told.lines[0] == "1 finished shot of out is damaged: made again"
     assert bytes_of(job.output) == expected
     assert names(tmp_path) == ["f", "out"]
@@ -241,7 +230,7 @@ def test_a_changed_input_is_not_gone_on_with(tmp_path):
     flip(changed)
     os.utime(changed, ns=times)
     told = Lines()
-    restore_file(job, Darker(), replace(BASE, resume=True), talk=told)
+    restore_file(job, Darker(), replace(BASE, resume=True), listener=told)
     assert told.lines[0].startswith("cannot resume out: input was ")
 
 
@@ -302,7 +291,7 @@ def test_another_model_is_not_gone_on_with(half, monkeypatch, change):
     else:
         monkeypatch.setattr("metadeblur.pipeline.run.fusion_of", lambda _: "otherwise")
     told = Lines()
-    restore_file(job, net, replace(BASE, resume=True), talk=told)
+    restore_file(job, net, replace(BASE, resume=True), listener=told)
     assert told.lines[0].startswith(f"cannot resume b.mp4: {change} was ")
 
 

@@ -19,6 +19,7 @@ from cases import case
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from journey import PLAIN, decoded, names, run, shaky, shaky_video, small_model
+from listening import Lines
 from media import ROTATED_90, make_frames, make_video, moving_picture, video_packets
 from rich.console import Console
 from torch import nn
@@ -30,14 +31,15 @@ import metadeblur.pipeline.time_left
 from metadeblur.adaptation.stages import AdaptSettings
 from metadeblur.errors import MetadeblurError
 from metadeblur.guard.judge import Reason
-from metadeblur.pipeline.console import Talk, in_words
+from metadeblur.pipeline.console import Terminal, in_words
 from metadeblur.pipeline.outputs import Job, default_name, plan, preview_path
 from metadeblur.pipeline.policy import informative_stretch, shared_budget
 from metadeblur.pipeline.resume import Parts, differences, parts_folder
 from metadeblur.pipeline.run import RunSettings, restore_file
+from metadeblur.report.record import RunRecord
 from metadeblur.report.shot_pictures import frames_to_show
 from metadeblur.restoration import restorer as restoring
-from metadeblur.restoration.prefetching import Behind
+from metadeblur.restoration.prefetching import BackgroundWriter
 from metadeblur.restoration.restorer import RestoreSettings
 from metadeblur.system import record
 from metadeblur.system.identity import identify
@@ -53,18 +55,6 @@ class Darker(nn.Module):
 
     def forward(self, x):
         return x * 0.5
-
-
-class Lines(Talk):
-    """Remembers what was said."""
-
-    def __init__(self):
-        super().__init__(quiet=True)
-        self.heard = True
-        self.lines = []
-
-    def say(self, line):
-        self.lines.append(line)
 
 
 # --- where results go ----------------------------------------------------------------------------------------------
@@ -292,19 +282,19 @@ def test_the_report_shows_different_frames_in_order(scores, shots):
 def test_every_frame_goes_through_the_network(tmp_path):
     source = make_video(tmp_path / "a.mp4", shaky((6,)), audio_tracks=1)
     progress = Lines()
-    record = restore_file(Job(source, tmp_path / "b.mp4"), Darker(), BASE, model="darker", talk=progress)
+    record = restore_file(Job(source, tmp_path / "b.mp4"), Darker(), BASE, model="darker", listener=progress)
     before, after = decoded(source).astype(float), decoded(tmp_path / "b.mp4")
     assert np.abs(after - before / 2).mean() < 2
     assert names(tmp_path) == ["a.mp4", "b.mp4"]
     assert video_packets(source)[1] == video_packets(tmp_path / "b.mp4")[1]
-    assert json.loads(to_json(record)) == record
-    shot = record["shots"][0]
-    assert (shot["start"], shot["stop"], shot["adapted"], shot["share"]) == (0, 6, False, 0.0)
-    assert len(shot["scores"]) == 6
-    assert record["settings"]["model"] == "darker"
-    assert record["video"]["frames"] == 6
-    assert {"scan", "restore", "assemble", "total"} <= record["seconds"].keys()
-    assert record["peak_memory_mb"] > 100
+    assert plain(RunRecord.from_json(json.loads(to_json(record)))) == plain(record)
+    shot = record.shots[0]
+    assert (shot.start, shot.stop, shot.adapted, shot.share) == (0, 6, False, 0.0)
+    assert len(shot.scores) == 6
+    assert record.settings["model"] == "darker"
+    assert record.video["frames"] == 6
+    assert {"scan", "restore", "assemble", "total"} <= record.seconds.keys()
+    assert record.peak_memory_mb > 100
     assert "b.mp4" in progress.lines[-1]
 
 
@@ -313,13 +303,13 @@ def test_short_shots_and_pictures_get_the_base_model_and_the_record_says_so(tmp_
     wanted = replace(BASE, adapt=True, adaptation=AdaptSettings(pairs=2, steps=1, patch=48, guard=False))
     net = nn.Conv2d(3, 3, 1)
     record = restore_file(Job(video, tmp_path / "b.mp4"), net, wanted)
-    assert [(shot["stop"] - shot["start"], shot["adapted"]) for shot in record["shots"]] == [(3, False), (8, True)]
-    assert "3 frames are too few" in record["shots"][0]["note"]
-    assert record["share"] == pytest.approx(8 / 11)
-    assert {pair["frame"] for pair in record["shots"][1]["pairs"]} <= set(range(3, 11))
+    assert [(shot.stop - shot.start, shot.adapted) for shot in record.shots] == [(3, False), (8, True)]
+    assert "3 frames are too few" in record.shots[0].note
+    assert record.share == pytest.approx(8 / 11)
+    assert {pair.frame for pair in record.shots[1].pairs} <= set(range(3, 11))
     picture = make_frames(tmp_path / "f", 1) / "frame1.png"
     record = restore_file(Job(picture, tmp_path / "b.png"), Darker(), wanted)
-    assert "single picture" in record["shots"][0]["note"]
+    assert "single picture" in record.shots[0].note
 
 
 def sharp_where(test):
@@ -337,10 +327,10 @@ def test_a_sharp_file_is_copied_byte_for_byte(tmp_path, monkeypatch):
     video = shaky_video(tmp_path / "a.mp4", (6, 6))
     progress = Lines()
     side = tmp_path / "side.mp4"
-    record = restore_file(Job(video, tmp_path / "b.mp4", side), Darker(), guarded, talk=progress)
+    record = restore_file(Job(video, tmp_path / "b.mp4", side), Darker(), guarded, listener=progress)
     assert (tmp_path / "b.mp4").read_bytes() == video.read_bytes()
-    assert record["untouched"]
-    assert record["shots"][0]["reasons"][0]["text"] == "this is sharp already"
+    assert record.untouched
+    assert record.shots[0].reasons[0].text == "this is sharp already"
     assert any("untouched" in line for line in progress.lines)
     assert decoded(side).shape == (12, 64, 192, 3)
     folder = make_frames(tmp_path / "f", 6)
@@ -355,7 +345,7 @@ def test_sharp_shots_pass_while_others_are_restored(tmp_path, monkeypatch):
     guarded = replace(BASE, adaptation=AdaptSettings(guard=True))
     record = restore_file(Job(video, tmp_path / "b.mkv"), Darker(), guarded)
     before, after = decoded(video).astype(float), decoded(tmp_path / "b.mkv").astype(float)
-    assert [shot["untouched"] for shot in record["shots"]] == [True, False]
+    assert [shot.untouched for shot in record.shots] == [True, False]
     assert np.abs(after[:6] - before[:6]).mean() < 2
     assert np.abs(after[6:] - before[6:] / 2).mean() < 2
 
@@ -384,12 +374,12 @@ def test_side_by_side_of_a_turned_video_lies_side_by_side_when_shown(tmp_path):
 def test_preview_holds_the_first_seconds_and_the_whole_follows(tmp_path):
     video = shaky_video(tmp_path / "a.mp4", (6, 9), audio_tracks=1)
     progress = Lines()
-    restore_file(Job(video, tmp_path / "b.mp4"), Darker(), replace(BASE, preview_seconds=0.4), talk=progress)
+    restore_file(Job(video, tmp_path / "b.mp4"), Darker(), replace(BASE, preview_seconds=0.4), listener=progress)
     preview, whole = decoded(tmp_path / "b_preview.mp4"), decoded(tmp_path / "b.mp4")
     assert (len(preview), len(whole)) == (10, 15)
     assert np.abs(preview.astype(float) - whole[:10]).mean() < 2
     assert any("b_preview.mp4; going on" in line for line in progress.lines)
-    restore_file(Job(video, tmp_path / "c.mp4"), Darker(), replace(BASE, preview_seconds=60), talk=progress)
+    restore_file(Job(video, tmp_path / "c.mp4"), Darker(), replace(BASE, preview_seconds=60), listener=progress)
     assert not (tmp_path / "c_preview.mp4").exists()
     assert any("no preview" in line for line in progress.lines)
 
@@ -426,11 +416,11 @@ def test_an_interrupted_run_keeps_finished_shots_and_goes_on_to_the_same_file(tm
     forward = Darker.forward
     monkeypatch.setattr(Darker, "forward", lambda self, x: calls.append(len(x)) or forward(self, x))
     progress = Lines()
-    record = restore_file(job, Darker(), replace(BASE, resume=True), talk=progress)
+    record = restore_file(job, Darker(), replace(BASE, resume=True), listener=progress)
     assert "2 shots are finished already" in progress.lines[0]
     assert len(calls) <= 9 + 4  # the last shot, and what is measured and settled on a first frame
     assert [path.read_bytes() for path in (job.output, job.side_by_side)] == whole
-    assert len(record["shots"]) == 3
+    assert len(record.shots) == 3
     assert names(tmp_path) == ["a.mp4", "b.mp4", "r", "s.mp4"]
 
 
@@ -447,7 +437,7 @@ def test_other_settings_are_not_resumed(tmp_path, monkeypatch):
     stopped(job, BASE, monkeypatch, frames=11)
     progress = Lines()
     changed = replace(BASE, encoding=replace(BASE.encoding, quality=30), resume=True)
-    restore_file(job, Darker(), changed, talk=progress)
+    restore_file(job, Darker(), changed, listener=progress)
     assert "cannot resume b.mp4: encoding.quality was None, is 30; starting anew" in progress.lines[0]
 
 
@@ -458,7 +448,7 @@ def test_a_missing_segment_is_made_again(tmp_path, monkeypatch):
     (parts_folder(job.output) / "shot-00000").unlink()
     record = restore_file(job, Darker(), replace(BASE, resume=True))
     assert len(decoded(job.output)) == 15
-    assert len(record["shots"]) == 2
+    assert len(record.shots) == 2
 
 
 class Settled:
@@ -498,8 +488,8 @@ def test_all_shots_use_tile_and_precision_of_the_first(tmp_path, monkeypatch):
     monkeypatch.setattr(Darker, "forward", grow)
     machine.used.clear()
     record = restore_file(Job(video, tmp_path / "b.mkv"), Darker(), chosen_freely())
-    assert set(machine.used) == {(record["tile"], record["precision"])}
-    assert {(shot["tile"], shot["precision"]) for shot in record["shots"]} == {(record["tile"], "fp32")}
+    assert set(machine.used) == {(record.tile, record.precision)}
+    assert {(shot.tile, shot.precision) for shot in record.shots} == {(record.tile, "fp32")}
 
 
 @pytest.mark.parametrize("frames", [4, 16])  # stopped in the first shot, and in the second
@@ -516,7 +506,7 @@ def test_a_killed_run_goes_on_with_the_tile_and_precision_that_it_began_with(tmp
     machine.free, machine.bf16 = 1 << 19, False
     record = restore_file(job, Darker(), replace(chosen_freely(), resume=True))
     assert set(machine.used) == began_with == {(0, "bf16")}
-    assert (record["tile"], record["precision"]) == (0, "bf16")
+    assert (record.tile, record.precision) == (0, "bf16")
 
 
 def test_a_tile_that_had_to_be_lowered_stays_so_for_a_resumed_run(tmp_path, monkeypatch):
@@ -554,7 +544,7 @@ def test_a_long_run_is_announced_as_a_range(tmp_path, monkeypatch):
     monkeypatch.setattr(metadeblur.pipeline.time_left, "LONG_RUN_SECONDS", 0.0)
     video = shaky_video(tmp_path / "a.mp4", (6, 12))
     progress = Lines()
-    restore_file(Job(video, tmp_path / "b.mp4"), Slow(), BASE, talk=progress)
+    restore_file(Job(video, tmp_path / "b.mp4"), Slow(), BASE, listener=progress)
     found = re.fullmatch(r"expected time: .* to .* \(([\d.]+) to ([\d.]+) s a frame for 18 frames\)", progress.lines[0])
     assert found
     assert float(found[1]) >= 0.02
@@ -574,7 +564,7 @@ def test_the_time_to_adapt_is_announced_and_every_piece_is_counted(tmp_path, mon
     wanted = replace(BASE, adapt=True, adaptation=AdaptSettings(pairs=2, steps=3, patch=48, guard=True))
     for output, how in (("b.mp4", wanted), ("c.mp4", replace(wanted, preview_seconds=0.3))):
         progress = Lines()
-        restore_file(Job(video, tmp_path / output), nn.Conv2d(3, 3, 1), how, talk=progress)
+        restore_file(Job(video, tmp_path / output), nn.Conv2d(3, 3, 1), how, listener=progress)
         assert re.search(r" s a frame for 2\d frames, .* to adapt\)$", progress.lines[0])
         assert made[-1].work == metadeblur.pipeline.time_left.Work()
 
@@ -584,8 +574,8 @@ def test_interlaced_input_is_said(tmp_path):
         tmp_path / "a.mp4", moving_picture(6, 64, 96), options={"flags": "+ildct+ilme", "x264-params": "tff=1"}
     )
     progress = Lines()
-    record = restore_file(Job(video, tmp_path / "b.mp4"), Darker(), BASE, talk=progress)
-    if record["video"]["interlaced"]:
+    record = restore_file(Job(video, tmp_path / "b.mp4"), Darker(), BASE, listener=progress)
+    if record.video["interlaced"]:
         assert any("deinterlaced" in line for line in progress.lines)
 
 
@@ -602,26 +592,26 @@ def test_the_network_is_not_changed(tmp_path):
 # --- lines, bars, threads ------------------------------------------------------------------------------------------
 
 
-def shown_on(terminal: bool) -> tuple[Talk, io.StringIO]:
+def shown_on(live: bool) -> tuple[Terminal, io.StringIO]:
     screen = io.StringIO()
-    talk = Talk()
-    talk.console = Console(file=screen, force_terminal=terminal, width=100)
-    return talk, screen
+    terminal = Terminal()
+    terminal.console = Console(file=screen, force_terminal=live, width=100)
+    return terminal, screen
 
 
 def test_a_bar_shows_late_and_only_on_a_terminal(monkeypatch):
-    for terminal, delay, shown in ((True, 0.0, True), (True, 60.0, False), (False, 0.0, False)):
+    for live, delay, shown in ((True, 0.0, True), (True, 60.0, False), (False, 0.0, False)):
         monkeypatch.setattr(metadeblur.pipeline.console, "DELAY_SECONDS", delay)
-        talk, screen = shown_on(terminal)
-        with talk.bar("restoring") as bar:
+        terminal, screen = shown_on(live)
+        with terminal.bar("restoring") as bar:
             for done in range(3):
                 bar(done, 3, "shot 1 of 1")
         assert ("restoring, shot 1 of 1" in screen.getvalue()) == shown
 
 
 def test_lines_are_printed_as_they_are():
-    talk, screen = shown_on(False)
-    talk.say("[bold] :smile: " + "long " * 60)
+    terminal, screen = shown_on(False)
+    terminal.say("[bold] :smile: " + "long " * 60)
     assert screen.getvalue() == "[bold] :smile: " + "long " * 60 + "\n"
 
 
@@ -634,7 +624,7 @@ def test_what_fails_behind_fails_in_front():
     def fail():
         raise OSError("disk full")
 
-    with Behind() as behind:
-        behind.do(fail)
+    with BackgroundWriter() as background:
+        background.do(fail)
         with pytest.raises(OSError, match="disk full"):
-            behind.finish()
+            background.finish()

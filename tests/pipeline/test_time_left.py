@@ -6,25 +6,15 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from listening import Lines
 from torch import nn
 
 import metadeblur.pipeline.time_left as forecast
 from metadeblur.adaptation.stages import AdaptSettings
-from metadeblur.pipeline.console import Talk
+from metadeblur.pipeline.events import FrameRestored, Position, ShotDecided, ShotStarted, StepDone
 from metadeblur.pipeline.time_left import Costs, Forecast, Work, expected, range_in_words, rough_costs, step_seconds
 
 NOTHING = (0.0, 0.0)
-
-
-class Lines(Talk):
-    """Remembers what was said."""
-
-    def __init__(self):
-        super().__init__(quiet=True)
-        self.lines = []
-
-    def say(self, line):
-        self.lines.append(line)
 
 
 @pytest.fixture
@@ -72,7 +62,7 @@ def test_a_run_at_the_pace_that_was_announced_is_not_announced_again(clock):
     for _ in range(1000):
         clock(0.15)
         run.done("frame", 0.15)
-    assert run._talk.lines == ["expected time: 1 min 40 s to 3 min 20 s (0.1 to 0.2 s a frame for 1000 frames)"]
+    assert run._listener.lines == ["expected time: 1 min 40 s to 3 min 20 s (0.1 to 0.2 s a frame for 1000 frames)"]
     assert run.work == Work()
 
 
@@ -83,9 +73,9 @@ def test_another_pace_is_said_once(clock, pace, said):
     for _ in range(1000):
         clock(pace)
         run.done("frame", pace)
-    assert len(run._talk.lines) == 2
-    assert run._talk.lines[1].startswith(f"{said} than expected: ")
-    assert run._talk.lines[1].endswith(" are left")
+    assert len(run._listener.lines) == 2
+    assert run._listener.lines[1].startswith(f"{said} than expected: ")
+    assert run._listener.lines[1].endswith(" are left")
 
 
 def test_a_machine_that_is_busy_for_a_while_is_not_told_of_again_and_again(clock):
@@ -95,7 +85,7 @@ def test_a_machine_that_is_busy_for_a_while_is_not_told_of_again_and_again(clock
         pace = 30.0 if number < 4 else 0.15
         clock(pace)
         run.done("frame", pace)
-    assert len(run._talk.lines) <= 5
+    assert len(run._listener.lines) <= 5
     assert run.left()[1] == 0
 
 
@@ -106,7 +96,7 @@ def test_a_corrected_range_holds_what_is_left(clock):
     for number in range(500):
         clock(0.8)
         run.done("frame", 0.8)
-        if len(run._talk.lines) == 2 and said_after is None:
+        if len(run._listener.lines) == 2 and said_after is None:
             said_after, (low, high) = number + 1, run.left()
     assert low < (500 - said_after) * 0.8 < high
     assert said_after * 0.8 <= 15
@@ -115,34 +105,42 @@ def test_a_corrected_range_holds_what_is_left(clock):
 def test_a_short_run_is_announced_only_once_it_turns_out_to_be_long(clock):
     run = frames(20, (0.1, 0.2))
     run.announce()
-    assert run._talk.lines == []
+    assert run._listener.lines == []
     for _ in range(19):
         clock(4)
         run.done("frame", 4)
-    assert len(run._talk.lines) == 1
-    assert run._talk.lines[0].startswith("slower than expected: ")
+    assert len(run._listener.lines) == 1
+    assert run._listener.lines[0].startswith("slower than expected: ")
 
 
 def test_an_adaptation_tells_what_its_pieces_took(clock):
     run = Forecast(Lines(), Work(fit=2, step=80, guard=2, frame=10), Costs((1, 9), (1, 9), (1, 9), (1, 2)))
-    one = run.adapting(40)
+    at = Position(0, 2, 0, 10)
+    run(ShotStarted(at, 40))
     clock(50)
+    run(StepDone(at, "fit the reblurrer", 1, 5))
     for step in range(40):
-        one.stepped(step + 1, 40)
+        run(StepDone(at, "adapt", step + 1, 40))
         clock(2)
-    one.finished()
+    run(ShotDecided(at, untouched=False, length=5))
     assert run.work == Work(fit=1, step=40, guard=1, frame=10)
     assert run.costs.step[0] < 2 < run.costs.step[1] < 3
     assert run.costs.fit[0] < 50 < run.costs.fit[1]
     assert run.costs.guard[0] <= 2 <= run.costs.guard[1]
-    two = run.adapting(40)
-    two.stepped(1, 30)  # another number of steps than was thought
+    run(ShotStarted(at, 40))
+    run(StepDone(at, "adapt", 1, 30))  # another number of steps than was thought
     assert run.work.step == 29
-    two.finished()  # and it ended early
+    run(ShotDecided(at, untouched=False, length=5))  # and it ended early
     assert run.work == Work(frame=10)
     three = Forecast(Lines(), Work(fit=1, step=40, guard=1, frame=9), run.costs)
-    three.adapting(40).finished()  # a shot that was sharp already
-    three.without(frame=9)
+    three(ShotStarted(at, 40))
+    three(ShotDecided(at, untouched=True, length=6))  # a shot that was sharp already
+    assert three.work == Work(frame=3)
+    three(ShotStarted(at, 0))  # one that is too short to adapt to
+    three(ShotDecided(at, untouched=False, length=3))
+    for _ in range(3):
+        three(FrameRestored(at, 0.1, None))
+        three(FrameRestored(at, None, None))  # a frame that passes as it is
     assert three.work == Work()
 
 

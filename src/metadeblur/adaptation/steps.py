@@ -17,8 +17,9 @@ from metadeblur.adaptation.settings import AdaptSettings
 from metadeblur.guard.judge import Reason
 from metadeblur.models.forward import own_loss, uses_bf16
 from metadeblur.models.registry import Loss, final, traits
+from metadeblur.types import AdaptStage
 
-Progress = Callable[[int, int, str], None]  # (done, total, stage)
+Progress = Callable[[int, int, AdaptStage], None]  # (done, total, stage)
 
 
 @dataclass(frozen=True)

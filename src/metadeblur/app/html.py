@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.resources import files
-from typing import Any
 
 import gradio as gr
 
+from metadeblur.app import tasks
 from metadeblur.app.queue import Job
 from metadeblur.app.tasks import Done, Facts
 from metadeblur.app.uploads import Clip
 from metadeblur.imaging.pictures import data_uri
 from metadeblur.pipeline.console import in_words
+from metadeblur.pipeline.events import FrameRestored, FrameScanned, ShotDecided, StepDone
 from metadeblur.report.html import sentence, text
+from metadeblur.report.record import ShotRecord
 from metadeblur.system.names import counted
 
 _FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif")
 _MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
-
-_COUNTED = re.compile(r": (.+) (\d+) of (\d+)$")  # steps, in what the pipeline says of a shot
-_SHOT = re.compile(r"shot (\d+) of (\d+)")
 
 INTRODUCTION = (
     '<header class="md-head"><h1>Restore a motion-blurred video</h1><p>A network adapts itself to your clip, without a '
@@ -116,26 +115,29 @@ def headline(job: Job, before: int) -> str:
     if job.state == "waiting":
         count = "1 restoration is" if before == 1 else f"{before} restorations are"
         return f"In line: {count} before yours" if before else "It is your turn"
-    title, _, _, stage = job.stage
-    where = _SHOT.search(stage)
-    shot = f"Shot {where[1]} of {where[2]}: " if where and where[2] != "1" else ""
-    words = _stage_words(title, stage)
-    return f"{shot}{words[0].lower() if shot else words[0]}{words[1:]}"
+    at = getattr(job.event, "at", None)
+    words = _stage_words(job)
+    if at is None or at.shots == 1:
+        return words
+    return f"Shot {at.shot + 1} of {at.shots}: {words[0].lower()}{words[1:]}"
 
 
-def _stage_words(title: str, stage: str) -> str:
-    counted = _COUNTED.search(stage)
-    if title.startswith("looking through"):
-        return "Looking through the clip"
-    if title == "measuring":
-        return "Measuring how long it will take"
-    if title == "finishing":
-        return "Preparing the result"
-    if title != "restoring":
-        return "Starting"
-    if counted is not None:
-        return "Checking whether it helped" if counted[2] == counted[3] else "Learning from the clip"
-    return "Restoring the frames" if stage else "Choosing what to learn from"
+def _stage_words(job: Job) -> str:
+    match job.event:
+        case tasks.Finishing():
+            return "Preparing the result"
+        case StepDone(done=done, total=total):
+            return "Checking whether it helped" if done == total else "Learning from the clip"
+    match job.phase:
+        case None:
+            return "Starting"
+        case "scan":
+            return "Looking through the clip"
+        case "measure":
+            return "Measuring how long it will take"
+    return (
+        "Restoring the frames" if isinstance(job.event, FrameRestored | ShotDecided) else "Choosing what to learn from"
+    )
 
 
 def progress(job: Job, expectation: str, facts: Facts | None, since: float) -> str:
@@ -143,24 +145,26 @@ def progress(job: Job, expectation: str, facts: Facts | None, since: float) -> s
 
     Args:
         job: which.
-        expectation: how long it was said to take, in words.
+        expectation: how long it takes, in words.
         facts: of the clip: its first frame is shown until there is a restored one.
         since: seconds since it began.
     """
-    _, done, total, stage = job.stage
-    counted = _COUNTED.search(stage)
-    said = ""
-    if counted is not None:
-        done, total = int(counted[2]), int(counted[3])
-        said = f"step {done} of {total}"
-    elif done:
-        said = f"frame {done} of {total}"
+    done = total = 0
+    where = ""
+    match job.event:
+        case StepDone(done=done, total=total):
+            where = f"step {done} of {total}"
+        case FrameScanned(done=done, total=total):
+            where = f"frame {done} of {total}"
+        case FrameRestored(at=at):
+            done, total = at.frames_done, at.frames
+            where = f"frame {done} of {total}"
     under_way = job.state == "running"
     value = f' value="{done}" max="{total}"' if total and done and under_way else ""
     bar = f'<progress aria-label="Progress of this stage"{value}></progress>'
-    parts = [said, f"{in_words(since)} so far" if under_way else "", f"expected: {expectation}" if expectation else ""]
+    parts = [where, f"{in_words(since)} so far" if under_way else "", f"expected: {expectation}" if expectation else ""]
     lines = [f'<p class="md-quiet">{text(", ".join(part for part in parts if part))}</p>']
-    lines += [f'<p class="md-quiet">{text(sentence(line))}</p>' for line in list(job.lines)[-2:] if "expected" in line]
+    lines += [f'<p class="md-quiet">{text(sentence(job.time_left.text))}</p>'] if job.time_left else []
     return f'<div class="md-work">{bar}{"".join(lines)}{_preview(job, facts)}</div>'
 
 
@@ -189,8 +193,8 @@ def result(token: str, done: Done, clip: Clip, flags: str) -> str:
     """The restored clip, what was decided, and everything to take away."""
     base = f"visit/{token}"
     record = done.record
-    took = f"It took {in_words(record['seconds']['total'])}."
-    lost = "".join(f'<p class="md-quiet">Not kept: {text(sentence(what))}</p>' for what in record["not_kept"])
+    took = f"It took {in_words(record.seconds['total'])}."
+    lost = "".join(f'<p class="md-quiet">Not kept: {text(sentence(what))}</p>' for what in record.not_kept)
     video = (
         f'<video controls playsinline preload="metadata" poster="{base}/after/0" src="{base}/video" '
         f'aria-label="The restored clip {text(clip.name)}"></video>'
@@ -203,22 +207,22 @@ def result(token: str, done: Done, clip: Clip, flags: str) -> str:
     command = " ".join(f"metadeblur restore {_quoted(given)} {flags}".split())
     return (
         f'<section class="md-result" aria-label="Result"><h2>{text(done.verdict)}</h2>'
-        f'<p class="md-quiet">{text(" ".join([_why(record["shots"]), took]).strip())}</p>{lost}{video}'
+        f'<p class="md-quiet">{text(" ".join([_why(record.shots), took]).strip())}</p>{lost}{video}'
         f'<p class="md-links"><a class="first" href="{base}/file" download>Download</a>'
         f'<a href="{base}/report" target="_blank" rel="noopener">What it did: the report</a></p>{hint}'
         f'<p class="md-quiet">The same on the command line: <code>{text(command)}</code></p></section>'
     )
 
 
-def _why(shots: Sequence[Mapping[str, Any]]) -> str:
-    """The guard's reason for what became of a clip of one shot."""
+def _why(shots: Sequence[ShotRecord]) -> str:
+    """The guard's reason for how a clip of one shot was restored."""
     if len(shots) != 1:
         return ""
     shot = shots[0]
-    if not shot["adapted"]:
-        return sentence(shot["note"] or "") if shot["note"] else ""
-    against = [reason["text"] for reason in shot["reasons"] if not reason["passed"]]
-    why = (against or [reason["text"] for reason in shot["reasons"][:1]])[:1]
+    if not shot.adapted:
+        return sentence(shot.note) if shot.note else ""
+    against = [reason.text for reason in shot.reasons if not reason.passed]
+    why = (against or [reason.text for reason in shot.reasons[:1]])[:1]
     return sentence(why[0]) if why else ""
 
 

@@ -13,9 +13,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -23,13 +22,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from metadeblur.errors import MetadeblurError
+from metadeblur.pipeline.events import Note, Phase, PhaseEnded, PhaseStarted, TimeLeft
 from metadeblur.system.explain import explain
 from metadeblur.system.thread_limit import starting
 from metadeblur.video.info import limit_pixels
 
 State = Literal["waiting", "running", "done", "failed", "cancelled"]
-
-KEPT_LINES = 20  # of what a job has said
 
 
 class Workers:
@@ -148,8 +146,9 @@ class Job:
     function: Callable[..., Any]
     values: tuple[Any, ...]
     state: State = "waiting"
-    stage: tuple[str, int, int, str] = ("", 0, 0, "")  # title, done, in all, part of it
-    lines: deque[str] = field(default_factory=lambda: deque(maxlen=KEPT_LINES))  # said so far
+    phase: Phase | None = None  # part of the work that is under way
+    event: object = None  # the latest that tells how far it is
+    time_left: TimeLeft | None = None  # the latest estimate
     shown: tuple[int, bytes, bytes] | None = None  # number and pictures of the frame being worked on
     result: Any = None
     error: str = ""
@@ -225,7 +224,7 @@ class Line:
             try:
                 job.process, messages = self._workers.start(job.folder, job.function, *job.values)
             except OSError as error:  # no more processes, or no memory for one
-                self._settle(job, "failed", error=explain(error).removeprefix("error: "))
+                self._finish(job, "failed", error=explain(error).removeprefix("error: "))
                 return
             job.state, job.began = "running", time.monotonic()
         try:
@@ -233,7 +232,7 @@ class Line:
                 self._take(job, messages.recv())
         except (EOFError, OSError):
             job.process.join()
-            self._settle(job, "failed", error=_ended(job.process.exitcode))
+            self._finish(job, "failed", error=_ended(job.process.exitcode))
         finally:
             messages.close()
             job.process.join()
@@ -242,17 +241,19 @@ class Line:
         """One message of a job's process."""
         match message:
             case ("done", result):
-                self._settle(job, "done", result=result)
+                self._finish(job, "done", result=result)
             case ("failed", line):
-                self._settle(job, "failed", error=line)
-            case ("bar", title, done, total, stage):
-                job.stage = (title, done, total, stage)
-            case ("show", number, before, after):
+                self._finish(job, "failed", error=line)
+            case ("shown", number, before, after):
                 job.shown = (number, before, after)
-            case ("say", line):
-                job.lines.append(line)
+            case ("event", PhaseStarted(phase=phase)):
+                job.phase, job.event = phase, None
+            case ("event", TimeLeft() as estimate):
+                job.time_left = estimate
+            case ("event", event) if not isinstance(event, PhaseEnded | Note):
+                job.event = event
 
-    def _settle(self, job: Job, state: State, *, result: Any = None, error: str = "") -> None:
+    def _finish(self, job: Job, state: State, *, result: Any = None, error: str = "") -> None:
         """A job is over, unless it was cancelled meanwhile."""
         with self._change:
             if job.over:

@@ -6,12 +6,10 @@ gives back plain values. A process can be ended at any moment, and a damaged vid
 
 from __future__ import annotations
 
-import re
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -27,12 +25,13 @@ from metadeblur.app.playable import plays_everywhere, write_playable
 from metadeblur.errors import MetadeblurError
 from metadeblur.imaging.pictures import encode_jpeg, shrink, to_uint8
 from metadeblur.pipeline.catalogue import MEASURED_SIDE, seconds_a_frame
-from metadeblur.pipeline.console import Bar, Talk
 from metadeblur.pipeline.demo import DemoSettings, shaky_clip
+from metadeblur.pipeline.events import Event, FrameRestored, StepDone
 from metadeblur.pipeline.outputs import default_name, plan
 from metadeblur.pipeline.run import RunSettings, restore_file
 from metadeblur.pipeline.time_left import LONG_RUN_SECONDS, TRIAL_FRAMES, Range, Work, expected, rough_costs
-from metadeblur.report.page import overall_verdict
+from metadeblur.report.record import RunRecord
+from metadeblur.report.verdict import overall_verdict
 from metadeblur.video import TimeTable, VideoReader, write_clip
 
 Effort = Literal["quick", "balanced", "best", "budget"]
@@ -72,13 +71,18 @@ class Example:
 class Done:
     """A finished restoration; paths are inside the visitor's folder."""
 
-    record: dict[str, Any]
-    verdict: str  # what became of the adaptation, in one sentence
+    record: RunRecord
+    verdict: str  # the result in one sentence
     video: Path | None  # what a browser plays; None: a single picture
     file: Path  # what is downloaded: as the command line writes it, a folder of frames as one archive
     frames: int
     before: tuple[Path, TimeTable]  # where frames are read from
     after: tuple[Path, TimeTable]
+
+
+@dataclass(frozen=True)
+class Finishing:
+    """All frames are restored; what the page shows of them is being made."""
 
 
 EXAMPLES: dict[str, Example] = {
@@ -95,7 +99,7 @@ def run_settings(effort: Effort, seconds: float = 0.0) -> RunSettings:
         seconds: for "budget": about how long adapting may take.
 
     Raises:
-        MetadeblurError: an effort that there is not, or a budget of no time.
+        MetadeblurError: an unknown effort, or a budget of no time.
 
     >>> run_settings("balanced") == RunSettings()
     True
@@ -197,7 +201,7 @@ def restore(source: Path, names: Sequence[str], into: Path, model: str, settings
         into: an empty folder.
         model: name of the network.
         settings: how.
-        tell: gets ("say", line), ("bar", title, done, in all, stage) and ("show", number, JPEG before, JPEG after).
+        tell: gets ("event", event) and ("shown", number, JPEG before, JPEG after).
 
     Raises:
         MetadeblurError: as :func:`metadeblur.pipeline.run.restore_file`.
@@ -205,13 +209,14 @@ def restore(source: Path, names: Sequence[str], into: Path, model: str, settings
     from metadeblur.models.weights import load_deblurrer
 
     tempfile.tempdir = str(into.resolve())  # what is left there when this process is ended goes with the folder
-    tell(("bar", "preparing", 0, 0, ""))
     before = VideoReader(source)
     suffix = Path(default_name(source)).suffix
     output = into / f"restored{suffix}"
     (job,) = plan([source], output, report=into / "report")
-    record = restore_file(job, load_deblurrer(model), settings, model=model, talk=Telling(tell, before.info.rotation))
-    tell(("bar", "finishing", 0, 0, ""))
+    record = restore_file(
+        job, load_deblurrer(model), settings, model=model, listener=Telling(tell, before.info.rotation)
+    )
+    tell(("event", Finishing()))
     after = VideoReader(output)
     video, file = None, output
     if before.info.kind != "image":
@@ -224,7 +229,7 @@ def restore(source: Path, names: Sequence[str], into: Path, model: str, settings
         _archive(output, names, file)
     return Done(
         record=record,
-        verdict=overall_verdict(record["shots"]),
+        verdict=overall_verdict(record.shots),
         video=video,
         file=file,
         frames=len(before.times),
@@ -247,45 +252,30 @@ def picture(source: Path, times: TimeTable, number: int, tell: Tell) -> bytes:
     return encode_jpeg(to_uint8(_turned(frame, reader.info.rotation)), _JPEG_QUALITY)
 
 
-class Telling(Talk):
-    """Sends what a long job has to say to the process that shows it, not more often than a person can follow."""
+class Telling:
+    """A listener that sends events to the process that shows them, not more often than a person can follow."""
 
     def __init__(self, tell: Tell, rotation: int = 0) -> None:
-        super().__init__(quiet=True)
-        self.heard = True
         self._tell, self._rotation = tell, rotation
-        self._shown = 0.0
+        self._shown = self._told = 0.0
 
-    def say(self, line: str) -> None:
-        """Send a line."""
-        self._tell(("say", line))
-
-    def show(self, number: int, blurred: Tensor, restored: Tensor) -> None:
-        """Send small pictures of a frame, if the last ones have been looked at."""
-        if time.monotonic() - self._shown < PREVIEW_SECONDS:
-            return
-        self._shown = time.monotonic()
-        before, after = (_small(frame, self._rotation) for frame in (blurred, restored))
-        self._tell(("show", number, before, after))
-
-    @contextmanager
-    def bar(self, title: str, unit: str = "frames") -> Iterator[Bar]:
-        """Progress of the work inside the ``with``."""
-        self._tell(("bar", title, 0, 0, ""))
-        yield _TellingBar(title, None, unit, tell=self._tell)
-
-
-@dataclass
-class _TellingBar(Bar):
-    tell: Tell = print
-    _told: float = 0.0
-
-    def __call__(self, done: int, total: int, stage: str = "") -> None:
-        counted = re.search(r": (.+) (\d+) of (\d+)$", stage)  # steps of the adaptation to a shot
-        last = done == total or (counted is not None and counted[2] == counted[3])
-        if last or time.monotonic() - self._told >= _TOLD_SECONDS:
-            self._told = time.monotonic()
-            self.tell(("bar", self.title, done, total, stage))
+    def __call__(self, event: Event) -> None:
+        """Send an event; a restored frame as small pictures, if the last ones have been looked at."""
+        now = time.monotonic()
+        match event:
+            case FrameRestored(at=at, pictures=(blurred, restored)):
+                if now - self._shown >= PREVIEW_SECONDS:
+                    self._shown = now
+                    before, after = (_small(frame, self._rotation) for frame in (blurred, restored))
+                    self._tell(("shown", at.frames_done - 1, before, after))
+                event, last = replace(event, pictures=None), at.frames_done == at.frames
+            case StepDone(done=done, total=total):
+                last = done == total
+            case _:
+                last = True
+        if last or now - self._told >= _TOLD_SECONDS:
+            self._told = now
+            self._tell(("event", event))
 
 
 def _turned(frame: Tensor, rotation: int) -> Tensor:

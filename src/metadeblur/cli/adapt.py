@@ -11,7 +11,7 @@ import tyro
 from metadeblur.cli.flags import AdaptationFlags, writing_record
 from metadeblur.cli.inputs import needed, refuse_missing
 from metadeblur.errors import MetadeblurError
-from metadeblur.pipeline.console import Talk, in_words
+from metadeblur.pipeline.console import Terminal, in_words
 from metadeblur.types import Device, Precision
 
 
@@ -74,16 +74,16 @@ class Adapt:
         from metadeblur.video import VideoReader, reader_clip
 
         settings = self.adaptation.settings(guard=self.guard, device=self.device, precision=self.precision)
-        talk, reader, net = Talk(), VideoReader(self.input), load_deblurrer(self.model)
+        terminal, reader, net = Terminal(), VideoReader(self.input), load_deblurrer(self.model)
         files = reader.info.files or (self.input,)
         mark = identify_files(files)
-        with talk.bar("looking for shots") as bar:
+        with terminal.bar("looking for shots") as bar:
             scan = find_shots(reader, progress=bar)
         shot = max(scan.shots, key=lambda part: part.stop - part.start)
         if len(scan.shots) > 1:
-            talk.say(f"{len(scan.shots)} shots: adapting to the longest, frames {shot.start} to {shot.stop - 1}")
+            terminal.say(f"{len(scan.shots)} shots: adapting to the longest, frames {shot.start} to {shot.stop - 1}")
         clip = reader_clip(reader, shot.start, shot.stop)
-        with talk.bar("adapting", "steps") as bar:
+        with terminal.bar("adapting", "steps") as bar:
             # Asked to adapt, it adapts: a sharp clip is left to the guard of the adaptation.
             decision = decide(net, clip, scan.sharpness[shot.start : shot.stop], settings, guard=False, progress=bar)
         outcome = decision.outcome
@@ -111,6 +111,6 @@ class Adapt:
         spent = in_words(sum(outcome.seconds.values()))
         if outcome.share == 0:
             why = "; ".join(reason.text for reason in outcome.reasons if not reason.passed)
-            talk.say(f"{output}: the guard dropped the adaptation, so these are the base weights ({why})")
+            terminal.say(f"{output}: the guard dropped the adaptation, so these are the base weights ({why})")
         else:
-            talk.say(f"{output}: weights adapted to {self.input.name}, share {outcome.share:.2f}, {spent}")
+            terminal.say(f"{output}: weights adapted to {self.input.name}, share {outcome.share:.2f}, {spent}")

@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 
 from metadeblur.limits import Within, check
-from metadeblur.pipeline.console import Talk
+from metadeblur.pipeline.console import Terminal
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,15 @@ class Demo:
 
     def run(self) -> None:
         """Run it and print the figures."""
-        from metadeblur.pipeline.demo import SHAKY, DemoSettings, film, run_demo
+        from metadeblur.pipeline.demo import SHAKY, DemoSettings, make_clip, run_demo
 
-        settings, talk = DemoSettings(frames=self.frames, width=self.width, height=self.height), Talk()
+        settings = DemoSettings(frames=self.frames, width=self.width, height=self.height)
+        terminal = Terminal()
         if self.film:
-            film(self.directory, settings, talk)
+            make_clip(self.directory, settings, terminal)
             print(self.directory / SHAKY)
             return
-        result = run_demo(self.directory, settings, talk=talk)
+        result = run_demo(self.directory, settings, listener=terminal)
         print(f"{'':<10}{'PSNR in dB':>12}{'SSIM':>8}")
         for row, value in result["psnr"].items():
             print(f"{row:<10}{value:>12.2f}{result['ssim'][row]:>8.3f}")

@@ -35,11 +35,11 @@ class Doctor:
         from rich.console import Console
 
         from metadeblur.errors import MetadeblurError
-        from metadeblur.pipeline.console import Talk
+        from metadeblur.pipeline.console import Terminal
         from metadeblur.pipeline.doctor import examine
         from metadeblur.system.record import write_json
 
-        with Talk().bar("measuring speed", "models") as bar:
+        with Terminal().bar("measuring speed", "models") as bar:
             found = examine(speed=self.speed, progress=bar)
         if self.json is not None:
             write_json(found, self.json)

@@ -14,7 +14,7 @@ from metadeblur.cli.flags import ClusterFlags
 from metadeblur.cli.inputs import needed, refuse_missing
 from metadeblur.errors import UsageError
 from metadeblur.limits import CountOrNone, Crop, LearningRate, Pairs, Patch, Seed, Steps, Tile, check
-from metadeblur.pipeline.console import Talk
+from metadeblur.pipeline.console import Terminal
 from metadeblur.types import Device, Precision
 
 ROWS = ("blurred", "base", "adapted", "oracle")
@@ -145,21 +145,21 @@ class Evaluate:
             refuse_unfit(settings)
         else:
             refuse_within([self.root], output)
-        net, talk = load_deblurrer(self.model), Talk()
+        net, terminal = load_deblurrer(self.model), Terminal()
         settings.refuse(net, self.model)
         measure_all = None
         if cluster is not None:
             from metadeblur.cluster.evaluating import measure_on_cluster
 
-            measure_all = partial(measure_on_cluster, cluster=cluster, talk=talk)
-        with filling(output, "evaluate"), talk.bar("evaluating", "clips") as bar:
+            measure_all = partial(measure_on_cluster, cluster=cluster, say=terminal.say)
+        with filling(output, "evaluate"), terminal.bar("evaluating", "clips") as bar:
             clips = make_builtin(output / "clips", bar) if built_in else self.root
             summary = evaluate(
-                clips, net, output, settings, model=self.model, progress=bar, measure_all=measure_all, say=talk.say
+                clips, net, output, settings, model=self.model, progress=bar, measure_all=measure_all, say=terminal.say
             )
             tables = write_tables(read_records(output, summary), summary, output)
         for note in summary["notes"]:
-            talk.say(f"note: {note}")
+            terminal.say(f"note: {note}")
         print(tables)
 
 

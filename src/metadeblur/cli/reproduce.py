@@ -11,7 +11,7 @@ import tyro
 from metadeblur.cli.inputs import refuse_missing
 from metadeblur.errors import UsageError
 from metadeblur.limits import CountOrNone, Crop, Patch, Processes, Steps, Within, check
-from metadeblur.pipeline.console import Talk
+from metadeblur.pipeline.console import Terminal
 from metadeblur.types import Device
 
 
@@ -85,8 +85,8 @@ class Reproduce:
             workers=self.workers,
         )
         refuse_missing([path for path in self.root if str(path) != "builtin"], self.output)
-        talk = Talk()
-        print(render(reproduce(self.experiment, self.root, self.output, settings, say=talk.say)), end="")
+        terminal = Terminal()
+        print(render(reproduce(self.experiment, self.root, self.output, settings, say=terminal.say)), end="")
 
 
 def _listed(text: str) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -13,7 +13,7 @@ from metadeblur.cli.flags import AdaptationFlags, ClusterFlags, Target, writing_
 from metadeblur.cli.inputs import refuse_missing
 from metadeblur.errors import MetadeblurError, UsageError
 from metadeblur.limits import Quality, Seconds, Tile, check
-from metadeblur.pipeline.console import Talk
+from metadeblur.pipeline.console import Terminal
 from metadeblur.system.explain import explain
 from metadeblur.types import Device, Precision
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from metadeblur.pipeline.outputs import Job
     from metadeblur.pipeline.run import RunSettings
+    from metadeblur.report.record import RunRecord
 
 
 @dataclass(frozen=True)
@@ -84,9 +85,9 @@ class Restore:
             self.inputs, self.output, side_by_side=self.side_by_side, report=self.report, json=self._json_file()
         )
         with writing_record(self.json):
-            self._restore(jobs, load_deblurrer(self.model), self.run_settings(), Talk())
+            self._restore(jobs, load_deblurrer(self.model), self.run_settings(), Terminal())
 
-    def _restore(self, jobs: Sequence[Job], net: nn.Module, settings: RunSettings, talk: Talk) -> None:
+    def _restore(self, jobs: Sequence[Job], net: nn.Module, settings: RunSettings, terminal: Terminal) -> None:
         """Do it, with a file for the record that is this run's alone."""
         from metadeblur.pipeline.outputs import unreadable
         from metadeblur.system.record import write_json
@@ -95,24 +96,24 @@ class Restore:
 
         def failed(error: Exception) -> None:
             if len(jobs) > 1:
-                talk.say(f"metadeblur: {explain(error)}")
+                terminal.say(f"metadeblur: {explain(error)}")
 
         faults = unreadable(jobs) if len(jobs) > 1 else {}
         for fault in faults.values():  # said before the first of them is worked on
             failed(fault)
         good = [job for number, job in enumerate(jobs) if number not in faults]
         if cluster is None:
-            made = _one_after_other(good, net, settings, self.model, talk, failed)
+            restored = _one_after_other(good, net, settings, self.model, terminal, failed)
         else:
             from metadeblur.cluster.restoring import restore_files
 
-            made = restore_files(good, net, settings, cluster, model=self.model, talk=talk, failed=failed)
-        done = iter(made)
+            restored = restore_files(good, net, settings, cluster, model=self.model, listener=terminal, failed=failed)
+        done = iter(restored)
         results = [faults[number] if number in faults else next(done) for number in range(len(jobs))]
         if cluster is not None and len(jobs) > 1:
-            from metadeblur.cluster.summary import tell_results
+            from metadeblur.cluster.summary import show_results
 
-            tell_results(jobs, results, talk)
+            show_results(jobs, results, terminal)
         if len(jobs) == 1 and isinstance(results[0], Exception):
             raise results[0]
         records = [result for result in results if not isinstance(result, Exception)]
@@ -147,16 +148,16 @@ def _one_after_other(
     net: nn.Module,
     settings: RunSettings,
     model: str,
-    talk: Talk,
+    terminal: Terminal,
     failed: Callable[[Exception], None],
-) -> list[dict[str, Any] | Exception]:
+) -> list[RunRecord | Exception]:
     """The records of inputs that are restored in this process, or what went wrong with them."""
     from metadeblur.pipeline.run import restore_file
 
-    results: list[dict[str, Any] | Exception] = []
+    results: list[RunRecord | Exception] = []
     for job in jobs:
         try:
-            results.append(restore_file(job, net, settings, model=model, talk=talk))
+            results.append(restore_file(job, net, settings, model=model, listener=terminal))
         except Exception as error:
             failed(error)
             results.append(error)

@@ -11,7 +11,7 @@ import tyro
 from metadeblur.cli.inputs import needed, refuse_missing
 from metadeblur.data.settings import SynthSettings
 from metadeblur.errors import UsageError
-from metadeblur.pipeline.console import Talk
+from metadeblur.pipeline.console import Terminal
 from metadeblur.system.names import counted
 
 
@@ -39,9 +39,9 @@ class Synth:
         output = needed(self.output, "metadeblur synth IN -o DIR")
         from metadeblur.data.synthesis import synthesize
 
-        talk, before = Talk(), set(output.iterdir()) if output.is_dir() else set()
-        with talk.bar("making clips", "clips") as bar:
-            folders = synthesize(self.inputs, output, self.settings, progress=bar, say=talk.say)
+        terminal, before = Terminal(), set(output.iterdir()) if output.is_dir() else set()
+        with terminal.bar("making clips", "clips") as bar:
+            folders = synthesize(self.inputs, output, self.settings, progress=bar, say=terminal.say)
         made = sum(folder not in before for folder in folders)
         kept = f", {len(folders) - made} kept that were there" if made < len(folders) else ""
-        talk.say(f"{counted(made, 'clip')} written to {output}{kept}")
+        terminal.say(f"{counted(made, 'clip')} written to {output}{kept}")

@@ -33,9 +33,9 @@ class _Training:
     @staticmethod
     def say(line: str) -> None:
         """Tell the person who waits; of several processes the first one does."""
-        from metadeblur.pipeline.console import Talk
+        from metadeblur.pipeline.console import Terminal
 
-        Talk(quiet=os.environ.get("RANK", "0") != "0").say(line)
+        Terminal(quiet=os.environ.get("RANK", "0") != "0").say(line)
 
     def chosen_device(self, name: str, clips: tuple[str, ...]) -> str:
         """The device's kind, once there is something to train on."""

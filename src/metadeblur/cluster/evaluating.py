@@ -17,7 +17,6 @@ from metadeblur.data.paired import read_trial
 from metadeblur.errors import MetadeblurError
 from metadeblur.evaluation.protocol import Job, Progress, is_measured, ledger_path, measure_job
 from metadeblur.evaluation.settings import meta_files
-from metadeblur.pipeline.console import Talk
 from metadeblur.restoration.restorer import Restorer
 
 
@@ -27,44 +26,44 @@ def measure_on_cluster(
     progress: Progress | None = None,
     *,
     cluster: ClusterSettings | None = None,
-    talk: Talk | None = None,
+    say: Callable[[str], object] = lambda _: None,
 ) -> None:
     """Measure clips on a cluster, as :func:`metadeblur.evaluation.protocol.measure_job` does each of them here.
 
     Raises:
         MetadeblurError: no cluster answers, or clips could not be measured; the others are.
     """
-    cluster, talk = cluster or ClusterSettings(), talk or Talk(quiet=True)
+    cluster = cluster or ClusterSettings()
     left = [job for job in jobs if not is_measured(job)]
     if not left:
         return
     done = len(jobs) - len(left)
     failures: dict[str, Exception] = {}
-    settled: dict[str, Any] = {}  # tile and precision
+    chosen: dict[str, Any] = {}  # tile and precision
 
     def tell(stage: str) -> None:
         if progress:
             progress(done, len(jobs), stage)
 
-    def settle(job: Job) -> Course:
-        yield [Task(partial(_settle, job), _reads(job), job.out, job.folder.name, settled.update)]
+    def choose(job: Job) -> Course:
+        yield [Task(partial(_choose_tile, job), _reads(job), job.out, job.folder.name, chosen.update)]
 
     def measure(job: Job, pool: Pool) -> Course:
         nonlocal done
         name, settings = job.folder.name, job.settings
         try:
-            same = pool.for_any_machine(settings.adaptation, replace(settings.restoration, **settled))
+            same = pool.for_any_machine(settings.adaptation, replace(settings.restoration, **chosen))
             job = replace(job, settings=replace(settings, adaptation=same[0], restoration=same[1]))
-            yield [Task(partial(_measure, job), _reads(job), job.out, name, on_step=lambda _, stage: tell(stage))]
+            yield [Task(partial(_measure, job), _reads(job), job.out, name, on_event=tell)]
             ledger_path(job.path).unlink(missing_ok=True)
         except Exception as error:
             failures[name] = error
-            talk.say(f"{name} failed: {error}")
+            say(f"{name} failed: {error}")
         done += 1
         tell(name)
 
-    with joined(cluster), Pool(net, cluster, left[0].settings.restoration.device, talk) as pool:
-        pool.run([settle(_moved(left[0], Path.absolute))])
+    with joined(cluster), Pool(net, cluster, left[0].settings.restoration.device, say) as pool:
+        pool.run([choose(_moved(left[0], Path.absolute))])
         pool.run(measure(_moved(job, Path.absolute), pool) for job in left)
     if failures:
         reasons = " | ".join(f"{name}: {error}" for name, error in failures.items())
@@ -96,7 +95,7 @@ def _here(job: Job, context: Context) -> Job:
     return replace(job, out=context.folder, settings=replace(job.settings, resume=False))
 
 
-def _settle(job: Job, context: Context) -> Iterator[dict[str, Any]]:
+def _choose_tile(job: Job, context: Context) -> Iterator[dict[str, Any]]:
     """Choose tile and precision for a benchmark, on its first clip."""
     job = _here(job, context)
     clip = read_trial(job.folder, crop=job.settings.crop, frames=job.settings.frames).whole
@@ -107,5 +106,5 @@ def _settle(job: Job, context: Context) -> Iterator[dict[str, Any]]:
 
 def _measure(job: Job, context: Context) -> Iterator[None]:
     """Measure a clip: its record and pictures."""
-    measure_job(_here(job, context), context.net, lambda stage: context.step(0, f"{job.folder.name}: {stage}"))
+    measure_job(_here(job, context), context.net, lambda stage: context.tell(f"{job.folder.name}: {stage}"))
     yield

@@ -16,12 +16,26 @@ from torch import nn
 from metadeblur.cluster.connection import ClusterSettings, joined
 from metadeblur.cluster.files import Reads, with_weights
 from metadeblur.cluster.worker_pool import Context, Course, Pool, Task
-from metadeblur.pipeline.console import Bar, Talk, stopwatch
+from metadeblur.pipeline.console import stopwatch
 from metadeblur.pipeline.cuts import Scan, find_shots
+from metadeblur.pipeline.events import (
+    Event,
+    FilesAdvanced,
+    FrameRestored,
+    FrameScanned,
+    Listener,
+    Note,
+    PhaseEnded,
+    PhaseStarted,
+    Position,
+    StepDone,
+    ignore,
+)
 from metadeblur.pipeline.outputs import Job
 from metadeblur.pipeline.resume import kept
 from metadeblur.pipeline.run import TOLD_SHOTS, Run, RunSettings
-from metadeblur.pipeline.shot import Film, decide_shot, restore_shot, settled, write_shot
+from metadeblur.pipeline.shot import ShotContext, choose_tile, decide_shot, restore_shot, write_shot
+from metadeblur.report.record import RunRecord, ShotRecord
 from metadeblur.system.machine import peak_memory_mb
 from metadeblur.video import VideoReader
 from metadeblur.video.info import VideoInfo
@@ -34,9 +48,9 @@ def restore_files(
     cluster: ClusterSettings | None = None,
     *,
     model: str = "",
-    talk: Talk | None = None,
+    listener: Listener | None = None,
     failed: Callable[[Exception], None] = lambda _: None,
-) -> list[dict[str, Any] | Exception]:
+) -> list[RunRecord | Exception]:
     """Restore inputs on a cluster, as :func:`metadeblur.pipeline.run.restore_file` does each of them here.
 
     The frames are the same, byte for byte, as those of a run without a cluster on a machine like the workers', with as
@@ -48,56 +62,52 @@ def restore_files(
         settings: how.
         cluster: where the processes come from; by default as many are started here as there are processors.
         model: what the records call the network.
-        talk: where lines and progress go; by default nowhere.
+        listener: called with each event (:mod:`metadeblur.pipeline.events`).
         failed: called at once when an input fails.
 
     Returns:
-        For each input its record, plain JSON values, or what went wrong with it; the others are still done.
+        For each input its record, or what went wrong with it; the others are still done.
 
     Raises:
         MetadeblurError: no cluster answers, has no room, or its workers cannot work.
     """
-    settings, cluster, talk = settings or RunSettings(), cluster or ClusterSettings(), talk or Talk(quiet=True)
-    together, device = _Together(net, settings, model, talk, len(jobs), failed), settings.restoration.device
-    with joined(cluster), talk.bar("restoring") as bar, Pool(net, cluster, device, talk) as pool:
-        try:
-            pool.run(together.course(pool, bar, number, job) for number, job in enumerate(jobs))
-        except BaseException as error:
-            if together.kept:
-                error.add_note(f"{kept(together.kept)}: run it again with --resume to go on")
-            raise
+    settings, cluster, tell = settings or RunSettings(), cluster or ClusterSettings(), listener or ignore
+    together, device = _Together(net, settings, model, tell, len(jobs), failed), settings.restoration.device
+    tell(PhaseStarted("restore", jobs[0].source.name if jobs else ""))
+    try:
+        with joined(cluster), Pool(net, cluster, device, lambda line: tell(Note(line))) as pool:
+            try:
+                pool.run(together.course(pool, number, job) for number, job in enumerate(jobs))
+            except BaseException as error:
+                if together.kept:
+                    error.add_note(f"{kept(together.kept)}: run it again with --resume to go on")
+                raise
+    finally:
+        tell(PhaseEnded("restore"))
     return [together.results[number] for number in range(len(jobs))]
 
 
 @dataclass
 class _Together:
-    """Inputs that are restored at the same time, what became of them, and how many of their frames are done."""
+    """Inputs that are restored at the same time, their results, and how many of their frames are done."""
 
     net: nn.Module
     settings: RunSettings
     model: str
-    talk: Talk
+    tell: Listener
     inputs: int
     failed: Callable[[Exception], None]
-    results: dict[int, dict[str, Any] | Exception] = field(default_factory=dict)  # by number of the input
+    results: dict[int, RunRecord | Exception] = field(default_factory=dict)  # by number of the input
     kept: int = 0  # finished shots of inputs that were stopped or failed
     frames: dict[int, int] = field(default_factory=dict)  # of each input that has been opened
     done: dict[tuple[int, int], int] = field(default_factory=dict)  # frames of each shot (input, number)
 
-    def course(self, pool: Pool, bar: Bar, number: int, job: Job) -> Course:
+    def course(self, pool: Pool, number: int, job: Job) -> Course:
         """Restore an input; what goes wrong is its result."""
-
-        def show(index: int, done: int, stage: str = "") -> None:
-            self.done[number, index] = max(done, self.done.get((number, index), 0))
-            several = f"{len(self.results)} of {self.inputs} inputs done" if self.inputs > 1 else stage
-            # Inputs that have not been opened are taken to be like the others.
-            frames = sum(self.frames.values()) * self.inputs // len(self.frames)
-            bar(sum(self.done.values()), frames, several)
-
         try:
-            with Run(job, self.net, self.settings, self.model, self.talk, device=pool.places.device) as run:
+            with Run(job, self.net, self.settings, self.model, self.tell, device=pool.places.device) as run:
                 try:
-                    yield from self._steps(pool, number, run, show)
+                    yield from self._steps(pool, number, run)
                     self.results[number] = run.conclude()
                 except BaseException:
                     self.kept += run.parts.finished
@@ -106,9 +116,23 @@ class _Together:
             self.results[number] = error
             self.failed(error)
         self.frames[number] = sum(done for (other, _), done in self.done.items() if other == number)
-        show(0, 0)
+        self._advance(number, 0, 0)
 
-    def _steps(self, pool: Pool, number: int, run: Run, show: Callable[..., None]) -> Course:
+    def _advance(self, number: int, index: int, done: int) -> None:
+        """Tell that so many frames of a shot of an input are done."""
+        self.done[number, index] = max(done, self.done.get((number, index), 0))
+        frames = sum(self.frames.values()) * self.inputs // len(self.frames)
+        self.tell(FilesAdvanced(sum(self.done.values()), frames, len(self.results), self.inputs))
+
+    def _hear(self, number: int, index: int, start: int, event: Event) -> None:
+        """Take an event of a worker that is at a shot."""
+        match event:
+            case FrameRestored(at=at):
+                self._advance(number, index, at.frames_done - start)
+            case StepDone() if self.inputs == 1:
+                self.tell(event)
+
+    def _steps(self, pool: Pool, number: int, run: Run) -> Course:
         """Take the steps of a run, and have the scan and the shots done by the workers."""
         reader = VideoReader(run.job.source.absolute())
         name, info = run.job.source.name, reader.info
@@ -118,39 +142,41 @@ class _Together:
         def task(work: Any, *given: Any, title: str = name, **calls: Any) -> Task:
             return Task(partial(work, *given), reads, run.parts.folder, title, **calls)
 
-        def film() -> Film:
-            """The film as any worker can take it: nothing is left to its own machine to choose."""
-            adapt, restore = pool.for_any_machine(run.film.adaptation, run.film.restoration)
-            return replace(run.film, reader=reader, adaptation=adapt, restoration=restore)
+        def for_any_machine() -> ShotContext:
+            """What a worker needs to know: nothing is left to its own machine to choose."""
+            adapt, restore = pool.for_any_machine(run.context.adaptation, run.context.restoration)
+            return replace(run.context, reader=reader, adaptation=adapt, restoration=restore)
 
-        def made(index: int, title: str, value: tuple[dict[str, Any], str] | None) -> None:
-            if value is None:
+        def take(index: int, title: str, result: tuple[ShotRecord, str] | None) -> None:
+            if result is None:
                 if unseen == {index}:
                     run.join_preview()
                 unseen.discard(index)
                 return
-            run.finish(index, value[0])
+            record, summary = result
+            run.finish(record)
             if len(shots) <= TOLD_SHOTS:
-                self.talk.say(f"{title}: {value[1]}")
-            show(index, len(shots[index]))
+                self.tell(Note(f"{title}: {summary}"))
+            self._advance(number, index, len(shots[index]))
 
         with stopwatch(run.seconds, "scan"):
-            yield [task(_scan, info, done=run.know)]
+            yield [task(_scan, info, done=run.take_scan)]
         self.frames[number] = run.info.frames
         reader.learn(run.reader.times)
-        if run.parts.noted("settled") is None:
-            yield [task(_settle, film(), done=run.settle)]
-        shots, unseen = run.film.shots, set(run.preview)
-        titles = [f"{name}, {run.film.title(index)}" for index in range(len(shots))]
+        if run.parts.noted("tile") is None:
+            yield [task(_choose_tile, for_any_machine(), done=run.use_tile)]
+        shots, unseen = run.context.shots, set(run.preview)
+        titles = [f"{name}, {run.context.title(index)}" for index in range(len(shots))]
         tasks = []
         for index, title in enumerate(titles):
             if run.is_finished(index):
-                show(index, len(shots[index]))
+                self._advance(number, index, len(shots[index]))
                 continue
-            given, done = (film(), index, run.preview.get(index, 0)), partial(made, index, title)
-            tasks.append(task(_restore, *given, title=title, done=done, on_step=partial(show, index)))
+            hear = partial(self._hear, number, index, shots[index].start)
+            given = (for_any_machine(), index, run.preview.get(index, 0))
+            tasks.append(task(_restore, *given, title=title, done=partial(take, index, title), on_event=hear))
         yield tasks
-        yield [task(_pass, film(), index, run.kinds, title=titles[index]) for index in run.passing()]
+        yield [task(_pass, for_any_machine(), index, run.kinds, title=titles[index]) for index in run.passing()]
 
 
 # What workers do, with the files that are on their machines.
@@ -160,35 +186,44 @@ def _input(info: VideoInfo, context: Context) -> Path:
     return context.locate(info.files[0]).parent if info.kind == "frames" else context.locate(info.path)
 
 
-def _here(film: Film, context: Context) -> Film:
-    reader = VideoReader(_input(film.info, context), times=film.reader.times)
-    return replace(film, reader=reader, adaptation=with_weights(film.adaptation, context.locate), folder=context.folder)
+def _here(given: ShotContext, context: Context) -> ShotContext:
+    reader = VideoReader(_input(given.info, context), times=given.reader.times)
+    adaptation = with_weights(given.adaptation, context.locate)
+    return replace(given, reader=reader, adaptation=adaptation, folder=context.folder)
 
 
 def _scan(info: VideoInfo, context: Context) -> Iterator[Scan]:
-    yield find_shots(VideoReader(_input(info, context)), progress=lambda done, _: context.step(done))
+    yield find_shots(VideoReader(_input(info, context)), progress=lambda *done: context.tell(FrameScanned(*done)))
 
 
-def _settle(film: Film, context: Context) -> Iterator[dict[str, Any]]:
-    yield settled(_here(film, context), context.net)
+def _choose_tile(shots: ShotContext, context: Context) -> Iterator[dict[str, Any]]:
+    yield choose_tile(_here(shots, context), context.net)
 
 
-def _restore(film: Film, index: int, previewed: int, context: Context) -> Iterator[tuple[dict[str, Any], str] | None]:
+def _restore(
+    shots: ShotContext, index: int, previewed: int, context: Context
+) -> Iterator[tuple[ShotRecord, str] | None]:
     """Restore a shot: its record and what was decided; before that None, once ``previewed`` frames are there."""
-    film, net, title = _here(film, context), context.net, film.title(index)
+    shots, net, start = _here(shots, context), context.net, shots.shots[index].start
+
+    def at(done: int) -> Position:
+        return Position(index, len(shots.shots), start + done, shots.info.frames)
+
     decision = decide_shot(
-        film, net, index, lambda done, total, stage: context.step(0, f"{title}: {stage} {done} of {total}")
+        shots, net, index, lambda done, total, stage: context.tell(StepDone(at(0), stage, done, total))
     )
     if previewed:
-        restorer = None if decision.model is None else film.restorer(decision.model)
-        write_shot(film, index, ["preview"], restorer, count=previewed)
+        restorer = None if decision.model is None else shots.restorer(decision.model)
+        write_shot(shots, index, ["preview"], restorer, count=previewed)
         yield None
-    record = restore_shot(film, net, index, decision, lambda done, *_: context.step(done, title))
+    record = restore_shot(
+        shots, net, index, decision, lambda done, *_: context.tell(FrameRestored(at(done), None, None))
+    )
     worker = {"host": platform.node(), "process": os.getpid(), "threads": torch.get_num_threads()}
-    yield record | {"worker": worker | {"peak_memory_mb": peak_memory_mb()}}, decision.in_short()
+    yield replace(record, worker=worker | {"peak_memory_mb": peak_memory_mb()}), decision.in_short()
 
 
-def _pass(film: Film, index: int, kinds: Sequence[str], context: Context) -> Iterator[None]:
+def _pass(shots: ShotContext, index: int, kinds: Sequence[str], context: Context) -> Iterator[None]:
     """Write segments of a shot whose frames pass as they are."""
-    write_shot(_here(film, context), index, kinds, None)
+    write_shot(_here(shots, context), index, kinds, None)
     yield

@@ -27,7 +27,6 @@ from metadeblur.cluster import connection
 from metadeblur.cluster.connection import ClusterSettings, Places, folder_of
 from metadeblur.cluster.files import Reads, Sent, inside, receive, send, with_weights
 from metadeblur.errors import MetadeblurError
-from metadeblur.pipeline.console import Talk
 from metadeblur.restoration.restorer import RestoreSettings
 from metadeblur.system.device import has_native_bf16
 from metadeblur.system.record import versions
@@ -35,7 +34,7 @@ from metadeblur.system.scratch import DELIVERY, sweep, using
 from metadeblur.types import Device
 
 ATTEMPTS = 4  # at a task whose worker dies each time, and at starting a worker
-STEP_SECONDS = 0.5  # between two words on a task's progress, at least
+EVENT_SECONDS = 0.5  # between two events of a task, at least
 LOOKS_EVERY = 5.0  # seconds between two looks at how many machines there are
 PATIENCE = 20.0  # seconds without any worker, after which it is said that they are waited for
 VISIBLE_WITHIN = 60.0  # seconds that a network's file system may take to show what another machine wrote
@@ -52,18 +51,18 @@ class Context:
     copies: Path | None  # where the driver's files were copied to; none: they are seen
     folder: Path  # for results
     name: str  # of the task, for the queue
-    queue: Any  # where word of the progress goes
+    queue: Any  # where events go
     told_at: float = 0.0
 
     def locate(self, path: Path) -> Path:
         """Where a file of the driver's is on this machine."""
         return self.copies / inside(path) if self.copies else path
 
-    def step(self, done: int, stage: str = "") -> None:
-        """Tell the driver now and then how many frames are done, and what is going on."""
-        if time.monotonic() - self.told_at >= STEP_SECONDS:
+    def tell(self, event: Any) -> None:
+        """Pass an event on to the driver, unless it has just had one."""
+        if time.monotonic() - self.told_at >= EVENT_SECONDS:
             self.told_at = time.monotonic()
-            self.queue.put_nowait.remote((self.name, done, stage))
+            self.queue.put_nowait.remote((self.name, event))
 
 
 class Worker:
@@ -87,7 +86,7 @@ class Worker:
 
         Args:
             net: the base deblurrer.
-            queue: where word of the progress goes.
+            queue: where events go.
             work: what to do.
             reads: the files that it reads.
             folder: the driver's folder for results. The files are sent where it cannot be seen.
@@ -144,7 +143,7 @@ class Task:
     into: Path  # folder of the results
     title: str  # what a person calls it
     done: Callable[[Any], object] = lambda _: None  # called with each value when its results are where they belong
-    on_step: Callable[[int, str], object] = lambda *_: None
+    on_event: Callable[[Any], object] = lambda _: None  # called with some of the events of the work
     deaths: int = 0
     running: bool = False
 
@@ -160,19 +159,19 @@ class Pool:
         net: the base deblurrer; it is put into Ray's object store once.
         settings: how many workers there are to be.
         device: what is to compute.
-        talk: where lines go.
+        say: gets lines for a person.
     """
 
-    def __init__(self, net: nn.Module, settings: ClusterSettings, device: Device, talk: Talk) -> None:
+    def __init__(self, net: nn.Module, settings: ClusterSettings, device: Device, say: Callable[[str], object]) -> None:
         # Of the workers that there are at first.
         self.places = connection.places(connection.machines(), settings, device)
-        self._settings, self._talk, self._key = settings, talk, uuid4().hex
+        self._settings, self._say, self._key = settings, say, uuid4().hex
         as_actor = ray.remote(num_cpus=self.places.threads, num_gpus=self.places.gpus, max_restarts=ATTEMPTS - 1)
         self._actor: Any = as_actor(Worker)
         lasting = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
         queue: Any = Queue(actor_options=lasting).actor
-        self._queue = queue  # what workers say while they are at a task
-        self._word = self._queue.get.remote()
+        self._queue = queue  # events of the tasks that workers are at
+        self._event = self._queue.get.remote()
         self._given = (ray.put(net), queue)  # with each task: Ray restarts workers whose start needs no objects
         self._bf16: bool | None = None  # whether the first worker computes natively in bf16
         self._workers: dict[Any, bool] = {}  # and whether they have introduced themselves
@@ -181,7 +180,7 @@ class Pool:
         self._busy: dict[Any, tuple[Any, Task, Path]] = {}  # workers, their tasks and folders, by what they tell
         self._open: dict[Course, list[Task]] = {}  # courses, and what is left of their batches
         self._patient_until, self._looked_at = time.monotonic() + PATIENCE, -LOOKS_EVERY
-        talk.say(f"working on {self.places.describe()}")
+        say(f"working on {self.places.describe()}")
 
     def __enter__(self) -> Pool:
         self._grow()
@@ -214,17 +213,17 @@ class Pool:
                     return
                 self._grow()
                 self._hand_out()
-                for call in ray.wait([*self._starting, *self._busy, self._word], timeout=LOOKS_EVERY)[0]:
+                for call in ray.wait([*self._starting, *self._busy, self._event], timeout=LOOKS_EVERY)[0]:
                     if call in self._starting:
                         self._welcome(call, self._starting.pop(call))
                     elif call in self._busy:
                         self._hear(call, *self._busy[call])
                     else:
-                        name, done, stage = ray.get(call)
-                        self._word = self._queue.get.remote()
+                        name, event = ray.get(call)
+                        self._event = self._queue.get.remote()
                         for _, task, folder in self._busy.values():
                             if folder.name == name and self._course(task):
-                                task.on_step(done, stage)
+                                task.on_event(event)
         finally:
             if self._open:  # nobody may write any more where the courses clear up
                 self._kill()
@@ -252,7 +251,7 @@ class Pool:
             self._introduce(worker)
         if self._bf16 is None and now > self._patient_until:
             self._patient_until = float("inf")
-            self._talk.say("waiting for a free worker; 'ray status' shows what the cluster is busy with")
+            self._say("waiting for a free worker; 'ray status' shows what the cluster is busy with")
 
     def _introduce(self, worker: Any) -> None:
         """Ask a worker who it is; one that has died answers when Ray has restarted it."""
@@ -356,7 +355,7 @@ class Pool:
         """A worker has died over a task: it is done again, unless that has happened too often."""
         task.deaths += 1
         if task.deaths < ATTEMPTS:
-            self._talk.say(f"{task.title}: its worker died; it is done again")
+            self._say(f"{task.title}: its worker died; it is done again")
             return None
         return MetadeblurError(
             f"{task.title}: {task.deaths} workers died over it, perhaps for want of memory; try fewer --workers or "

@@ -1,4 +1,4 @@
-"""What a long job tells the person who waits for it: lines, and progress bars on a terminal; all on stderr."""
+"""The terminal as a listener: lines, and progress bars where it can show them; all on stderr."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from metadeblur.system.names import shown
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
-    from torch import Tensor
+
+    from metadeblur.pipeline.events import Event, PhaseStarted, Position
 
 DELAY_SECONDS = 2.0  # work that is over sooner shows no bar
 
@@ -30,7 +31,7 @@ class Bar:
     _task: TaskID | None = None
 
     def __call__(self, done: int, total: int, stage: str = "") -> None:
-        """Show that ``done`` of ``total`` are ready; ``stage`` is said beside the title."""
+        """Show that ``done`` of ``total`` are ready, and ``stage`` beside the title."""
         if self.console is None or not self.console.is_terminal:
             return
         if self._live is None:
@@ -64,25 +65,20 @@ class Bar:
             self._live = None
 
 
-class Talk:
-    """Lines and bars for a person; ``Talk(quiet=True)`` says nothing (what Python callers get by default).
+class Terminal:
+    """Lines and bars for a person; as a listener it shows the events of a restoration.
 
-    >>> Talk(quiet=True).say("nobody hears this")
+    >>> Terminal(quiet=True).say("nobody reads this")
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
-        self.heard = not quiet  # whether it is worth finding out what to say
-        self.console: Console | None = None
-        if not quiet:
-            self.console = people()
+        self.console: Console | None = None if quiet else stderr_console()
+        self._bars: list[Bar] = []  # of the phases that are under way
 
     def say(self, line: str) -> None:
         """Print one line on stderr, above a bar that is showing."""
         if self.console is not None:
             self.console.print(shown(line), markup=False, emoji=False, highlight=False, soft_wrap=True)
-
-    def show(self, number: int, blurred: Tensor, restored: Tensor) -> None:
-        """A frame is restored, both (3, H, W) in [0, 1]; nothing is done with it here, a page may show it."""
 
     @contextmanager
     def bar(self, title: str, unit: str = "frames") -> Iterator[Bar]:
@@ -93,9 +89,49 @@ class Talk:
         finally:
             bar.close()
 
+    def __call__(self, event: Event) -> None:
+        """Show an event."""
+        from metadeblur.pipeline import events
 
-def people() -> Console:
-    """Standard error, where people read; who reads no more is told to the caller as a BrokenPipeError."""
+        match event:
+            case events.Note(text) | events.TimeLeft(text=text):
+                self.say(text)
+            case events.PhaseStarted():
+                self._bars.append(Bar(_phase_title(event), self.console))
+            case events.PhaseEnded():
+                self._bars.pop().close()
+            case _ if self._bars:
+                self._advance(self._bars[-1], event)
+
+    def _advance(self, bar: Bar, event: Event) -> None:
+        from metadeblur.pipeline import events
+
+        match event:
+            case events.FrameScanned(done, total):
+                bar(done, total)
+            case events.StepDone(at, stage, done, total):
+                bar(at.frames_done, at.frames, f"{_shot_title(at)}: {stage} {done} of {total}")
+            case events.FrameRestored(at=at):
+                bar(at.frames_done, at.frames, _shot_title(at))
+            case events.FilesAdvanced():
+                bar(event.frames_done, event.frames, f"{event.files_done} of {event.files} inputs done")
+
+
+def _phase_title(event: PhaseStarted) -> str:
+    return {
+        "scan": f"looking through {event.name}",
+        "measure": "measuring the speed",
+        "preview": "making the preview",
+        "restore": "restoring",
+    }[event.phase]
+
+
+def _shot_title(at: Position) -> str:
+    return f"shot {at.shot + 1} of {at.shots}"
+
+
+def stderr_console() -> Console:
+    """Standard error, where people read; a reader that has gone away raises BrokenPipeError."""
     from rich.console import Console
 
     class Stderr(Console):

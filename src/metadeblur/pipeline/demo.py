@@ -25,7 +25,7 @@ from metadeblur.imaging.pictures import encode_png, side_by_side, to_uint8
 from metadeblur.imaging.quality import psnr, ssim
 from metadeblur.limits import Seed, Within, check
 from metadeblur.models.weights import load_deblurrer
-from metadeblur.pipeline.console import Talk
+from metadeblur.pipeline.events import Listener, Note, ignore
 from metadeblur.pipeline.outputs import Job
 from metadeblur.pipeline.run import RunSettings, restore_file
 from metadeblur.restoration.restorer import restore
@@ -88,28 +88,30 @@ def _hand(frames: int, rng: np.random.Generator) -> Trajectory:
     return Trajectory(envelope[:, None] * tremor)
 
 
-def film(directory: Path, settings: DemoSettings, talk: Talk) -> PairedClip:
+def make_clip(directory: Path, settings: DemoSettings, listener: Listener = ignore) -> PairedClip:
     """Make the shaky clip and keep it as ``shaky.mp4``, its sharp frames in ``sharp/``.
 
     Raises:
         MetadeblurError: the folder is a file, or cannot be written to.
     """
     with filling(directory, "the demonstration", "DIR"):
-        talk.say("filming: a simulated hand-held camera over a photograph")
+        listener(Note("filming: a simulated hand-held camera over a photograph"))
         truth = shaky_clip(settings)
         write_clip(truth.blurred, directory / SHAKY)
         write_clip(truth.sharp, directory / "sharp")
     return truth
 
 
-def run_demo(directory: Path, settings: DemoSettings | None = None, *, talk: Talk | None = None) -> dict[str, Any]:
+def run_demo(
+    directory: Path, settings: DemoSettings | None = None, *, listener: Listener | None = None
+) -> dict[str, Any]:
     """Make, restore and measure the demonstration clip.
 
     Args:
         directory: made where missing; gets ``shaky.mp4``, ``shaky_deblurred.mp4``, ``side_by_side.mp4``, ``sharp/``,
             ``comparison.png``, ``report/index.html`` and ``demo.json``.
         settings: see :class:`DemoSettings`.
-        talk: where progress goes.
+        listener: called with each event (:mod:`metadeblur.pipeline.events`).
 
     Returns:
         ``{"psnr": {"blurred", "base", "adapted"}, "ssim": {...}, "record": the restoration's record, "files": [...]}``.
@@ -117,20 +119,21 @@ def run_demo(directory: Path, settings: DemoSettings | None = None, *, talk: Tal
     Raises:
         MetadeblurError: a file cannot be written.
     """
-    settings, talk = settings or DemoSettings(), talk or Talk(quiet=True)
+    settings = settings or DemoSettings()
     with filling(directory, "the demonstration", "DIR"):
-        return _demonstrate(directory, settings, talk)
+        return _demonstrate(directory, settings, listener)
 
 
-def _demonstrate(directory: Path, settings: DemoSettings, talk: Talk) -> dict[str, Any]:
+def _demonstrate(directory: Path, settings: DemoSettings, listener: Listener | None) -> dict[str, Any]:
     """All of the demonstration, in a folder that nobody else writes into."""
-    truth = film(directory, settings, talk)
+    tell = listener or ignore
+    truth = make_clip(directory, settings, tell)
     source, output = directory / SHAKY, directory / "shaky_deblurred.mp4"
     net = load_deblurrer(settings.model)
     job = Job(source, output, directory / "side_by_side.mp4", directory / "report")
     run = RunSettings()
-    record = restore_file(job, net, run, model=settings.model, talk=talk)
-    talk.say("measuring against the sharp frames")
+    record = restore_file(job, net, run, model=settings.model, listener=listener)
+    tell(Note("measuring against the sharp frames"))
     blurred = read_clip(source).in_memory()
     rows = {
         "blurred": blurred,

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from torch import nn
 
 from metadeblur.adaptation.places import MINIMUM_FRAMES, MINIMUM_PATCH, too_few
 from metadeblur.adaptation.stages import AdaptSettings, Outcome, adapt
+from metadeblur.adaptation.steps import Progress
 from metadeblur.clip import Clip
 from metadeblur.guard.judge import Reason, sharp_already
 from metadeblur.guard.learnable import nothing_to_learn
-from metadeblur.system.record import plain
+from metadeblur.report.record import ShotRecord
 from metadeblur.types import ShotOutcome
 
 STRETCH_BYTES = 400_000_000  # frames that are held in memory to adapt to
@@ -22,7 +22,7 @@ STRETCH_FRAMES = 120
 _TEXTURELESS_DB = 60.0  # self-shift scores above come from frames without texture, such as fades
 
 
-@dataclass
+@dataclass(frozen=True)
 class Decision:
     """How one shot is to be restored, and why."""
 
@@ -40,7 +40,7 @@ class Decision:
 
     @property
     def kind(self) -> ShotOutcome:
-        """What becomes of the shot."""
+        """How the shot is restored."""
         if self.untouched:
             return "untouched"
         if self.outcome is None or self.share <= 0:
@@ -56,37 +56,47 @@ class Decision:
         against = [reason.text for reason in self.reasons if not reason.passed]
         why = "; ".join(against or [reason.text for reason in self.reasons[:1]])
         kept = {0.0: "the adaptation is dropped", 1.0: "the adaptation is kept whole"}
-        said = kept.get(self.share, f"the adaptation is kept to {100 * self.share:.0f} %")
-        said += ", frames are fused with their neighbours" if self.outcome.fused else ""
-        said += " and corrected by what they leave unexplained" if self.outcome.back_projected else ""
-        return f"{said}: {why}" if why else said
+        text = kept.get(self.share, f"the adaptation is kept to {100 * self.share:.0f} %")
+        text += ", frames are fused with their neighbours" if self.outcome.fused else ""
+        text += " and corrected by what they leave unexplained" if self.outcome.back_projected else ""
+        return f"{text}: {why}" if why else text
 
-    def to_record(self, first: int) -> dict[str, Any]:
-        """The plain values that the record keeps of the shot; frames are counted from the beginning of the file.
+    def to_record(self, index: int, start: int, stop: int) -> ShotRecord:
+        """What the record keeps of the decision, before anything is restored.
 
         Args:
-            first: number of the shot's first frame in the file.
+            index: number of the shot.
+            start: its first frame, counted from the beginning of the file.
+            stop: one past its last.
         """
-        found = self.outcome.to_record() if self.outcome else {}
-        offset = first + self.offset
-        moved = ("frame", "blurred_frame")  # places count the frames that were adapted to
-        pairs = [{key: v + offset if key in moved else v for key, v in pair.items()} for pair in found.get("pairs", [])]
-        return {
-            "outcome": self.kind,
-            "untouched": self.untouched,
-            "adapted": self.outcome is not None and self.outcome.adapted is not None,
-            "share": self.share,
-            "fused": found.get("fused", False),
-            "back_projected": found.get("back_projected", False),
-            "fusion": found.get("fusion"),
-            "reasons": plain(self.reasons),
-            "note": self.note,
-            "pairs": pairs,
-            "losses": found.get("losses", []),
-            "reblur_losses": found.get("reblur_losses", []),
-            "reblurrer": found.get("reblurrer"),
-            "stage_memory_mb": found.get("stage_memory_mb", {}),
-        }
+        decided = ShotRecord(
+            index=index,
+            start=start,
+            stop=stop,
+            outcome=self.kind,
+            untouched=self.untouched,
+            share=self.share,
+            reasons=self.reasons,
+            note=self.note,
+        )
+        outcome = self.outcome
+        if outcome is None:
+            return decided
+        offset = start + self.offset  # places count the frames that were adapted to
+        places = outcome.support.train if outcome.support else ()
+        return replace(
+            decided,
+            adapted=outcome.adapted is not None,
+            fused=outcome.fused,
+            back_projected=outcome.back_projected,
+            fusion=outcome.fusion,
+            pairs=tuple(replace(p, frame=p.frame + offset, blurred_frame=p.blurred_frame + offset) for p in places),
+            losses=tuple(outcome.history),
+            reblur_losses=tuple(outcome.reblur_history),
+            reblurrer=outcome.reblurrer.describe() if outcome.reblurrer else None,
+            stage_memory_mb=outcome.memory_mb,
+            seconds=outcome.seconds,
+        )
 
 
 def decide(
@@ -96,7 +106,7 @@ def decide(
     settings: AdaptSettings | None,
     *,
     guard: bool = True,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress | None = None,
 ) -> Decision:
     """Look at a shot, and adapt to it where that makes sense.
 
@@ -154,9 +164,9 @@ def informative_stretch(scores: Sequence[float], limit: int) -> tuple[int, int]:
     """
     if len(scores) <= limit:
         return 0, len(scores)
-    known = np.asarray(scores)
-    known = np.where(known < _TEXTURELESS_DB, known, np.median(known))
-    windows = np.lib.stride_tricks.sliding_window_view(known, limit)
+    textured = np.asarray(scores)
+    textured = np.where(textured < _TEXTURELESS_DB, textured, np.median(textured))
+    windows = np.lib.stride_tricks.sliding_window_view(textured, limit)
     starts = np.arange(0, len(windows), max(1, limit // 8))
     low, high = np.quantile(windows[starts], (0.1, 0.9), axis=1)
     best = np.flatnonzero(high - low >= (high - low).max() - 1e-9)

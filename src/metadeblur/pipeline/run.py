@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any
@@ -17,16 +17,32 @@ from metadeblur.limits import Seconds, check
 from metadeblur.models.adapted import fusion_of
 from metadeblur.models.weights import parameters_digest
 from metadeblur.pipeline.claims import Reads, hold_outputs
-from metadeblur.pipeline.console import Bar, Talk, stopwatch
+from metadeblur.pipeline.console import stopwatch
 from metadeblur.pipeline.cuts import Scan, Shot, find_shots
-from metadeblur.pipeline.messages import tell_about_input, tell_about_output
+from metadeblur.pipeline.events import (
+    Event,
+    FrameRestored,
+    FrameScanned,
+    Listener,
+    Note,
+    Phase,
+    PhaseEnded,
+    PhaseStarted,
+    Position,
+    ShotDecided,
+    ShotStarted,
+    StepDone,
+)
+from metadeblur.pipeline.messages import input_lines, output_lines
 from metadeblur.pipeline.outputs import Job, can_copy, check_targets, copy_untouched, preview_path
 from metadeblur.pipeline.policy import Decision
 from metadeblur.pipeline.resume import Parts, kept
-from metadeblur.pipeline.shot import EachFrame, Film, decide_shot, restore_shot, settled, write_shot
+from metadeblur.pipeline.shot import EachFrame, ShotContext, choose_tile, decide_shot, restore_shot, write_shot
 from metadeblur.pipeline.time_left import Forecast, Work, measured_costs
-from metadeblur.report.page import ShotStory, write_report
-from metadeblur.report.shot_pictures import PICTURES, read_story
+from metadeblur.report.page import write_report
+from metadeblur.report.record import RunRecord, ShotRecord
+from metadeblur.report.shot import ShotPictures
+from metadeblur.report.shot_pictures import PICTURES, read_pictures
 from metadeblur.restoration.restorer import RestoreSettings
 from metadeblur.system.device import choose_device
 from metadeblur.system.identity import InputChanged
@@ -63,8 +79,8 @@ def restore_file(
     settings: RunSettings | None = None,
     *,
     model: str = "",
-    talk: Talk | None = None,
-) -> dict[str, Any]:
+    listener: Listener | None = None,
+) -> RunRecord:
     """Restore a video file, a folder of frames or a picture, each shot with a network adapted to it.
 
     A shot of fewer than five frames, or a picture, gets the base model; one that is sharp already passes untouched, and
@@ -76,15 +92,12 @@ def restore_file(
         net: the base deblurrer; it is not changed.
         settings: how.
         model: what the record calls the network.
-        talk: where lines and progress go; by default nowhere.
-
-    Returns:
-        The run's record, plain JSON values.
+        listener: called with each event (:mod:`metadeblur.pipeline.events`).
 
     Raises:
         MetadeblurError: the input cannot be read, an output not be written, or a setting is out of range.
     """
-    with Run(job, net, settings or RunSettings(), model, talk or Talk(quiet=True)) as run:
+    with Run(job, net, settings or RunSettings(), model, listener) as run:
         return run.restore()
 
 
@@ -95,17 +108,23 @@ class Run:
     and the shots done elsewhere.
 
     Attributes:
-        film: the input as its scan left it, once :meth:`know` was called.
+        context: what the work on a shot needs to know, once :meth:`take_scan` was called.
         parts: the finished shots.
         preview: the shots that the preview shows, and how many frames of each.
-        talk: where lines and progress go.
     """
 
-    film: Film
+    context: ShotContext
     preview: Mapping[int, int]
 
     def __init__(
-        self, job: Job, net: nn.Module, settings: RunSettings, model: str, talk: Talk, *, device: str | None = None
+        self,
+        job: Job,
+        net: nn.Module,
+        settings: RunSettings,
+        model: str,
+        listener: Listener | None = None,
+        *,
+        device: str | None = None,
     ) -> None:
         """Open a run.
 
@@ -114,13 +133,13 @@ class Run:
             net: the base deblurrer; it is not changed.
             settings: how.
             model: what the record calls the network.
-            talk: where lines and progress go.
+            listener: called with each event; how long a run takes is measured where there is one.
             device: type of the device that does the work; by default what the settings choose here.
 
         Raises:
             MetadeblurError: the input cannot be read, an output not be written, or somebody else is writing it.
         """
-        self.job, self.net, self.settings, self.model, self.talk = job, net, settings, model, talk
+        self.job, self.net, self.settings, self.model, self.listener = job, net, settings, model, listener
         self.device = device or choose_device(settings.restoration.device).type
         self.began = time.monotonic()
         self.seconds: dict[str, float] = {}
@@ -135,7 +154,7 @@ class Run:
             self.parts, lines = Parts.open(job.output, self._fingerprint(), resume=settings.resume)
             locks.callback(self._leave_nothing)
             for line in lines:
-                talk.say(line)
+                self.tell(Note(line))
             self._locks = locks.pop_all()
 
     def __enter__(self) -> Run:
@@ -162,32 +181,48 @@ class Run:
         if not self.parts.finished:
             self.parts.discard()
 
-    def restore(self) -> dict[str, Any]:
+    def tell(self, event: Event) -> None:
+        """Pass an event on to the estimate of the time left and to who listens."""
+        if self.forecast is not None:
+            self.forecast(event)
+        if self.listener is not None:
+            self.listener(event)
+
+    @contextmanager
+    def phase(self, phase: Phase) -> Iterator[None]:
+        """A part of the work, as its events tell it."""
+        self.tell(PhaseStarted(phase, self.job.source.name))
+        try:
+            yield
+        finally:
+            self.tell(PhaseEnded(phase))
+
+    def restore(self) -> RunRecord:
         """Do all of it and return the record."""
-        with stopwatch(self.seconds, "scan"), self.talk.bar(f"looking through {self.job.source.name}") as bar:
-            self.know(find_shots(self.reader, progress=bar))
-        if self.parts.noted("settled") is None:
-            self.settle(settled(self.film, self.net))
+        with stopwatch(self.seconds, "scan"), self.phase("scan"):
+            self.take_scan(find_shots(self.reader, progress=lambda done, total: self.tell(FrameScanned(done, total))))
+        if self.parts.noted("tile") is None:
+            self.use_tile(choose_tile(self.context, self.net))
         self._announce()
         if self.preview:
             self._preview()
-        with self.talk.bar("restoring") as bar:
-            for index in range(len(self.film.shots)):
-                self._shot(index, bar)
+        with self.phase("restore"):
+            for index in range(len(self.context.shots)):
+                self._shot(index)
             for index in self.passing():
-                self._write(index, self.kinds, None, bar)
+                self._write(index, self.kinds, None)
         return self.conclude()
 
     # --- steps -----------------------------------------------------------------------------------------------------
 
-    def know(self, scan: Scan) -> None:
+    def take_scan(self, scan: Scan) -> None:
         """Take over what a scan of the input found, and the tile and precision that an earlier run chose."""
         self.reader.learn(scan.times)
         job, settings = self.job, self.settings
         targets = {"shot": job.output, "trial": job.output, "preview": preview_path(job.output)}
         if job.side_by_side is not None:
             targets["side"] = job.side_by_side
-        self.film = Film(
+        self.context = ShotContext(
             reader=self.reader,
             shots=tuple(scan.shots),
             scores=tuple(float(score) for score in scan.sharpness),
@@ -200,17 +235,18 @@ class Run:
             restoration=settings.restoration,
             encoding=settings.encoding,
         )
-        tell_about_input(self.talk, self.reader)
-        noted = self.parts.noted("settled")
+        for line in input_lines(self.reader):
+            self.tell(Note(line))
+        noted = self.parts.noted("tile")
         if noted is not None:
-            self.settle(noted)
+            self.use_tile(noted)
         self.preview = self._preview_shots()
 
-    def settle(self, values: Mapping[str, Any]) -> None:
+    def use_tile(self, values: Mapping[str, Any]) -> None:
         """Take tile and precision for all shots, and note them: a run that was stopped must end with the same file."""
-        self.film = replace(self.film, restoration=replace(self.film.restoration, **values))
-        if self.parts.noted("settled") != values:
-            self.parts.note("settled", values)
+        self.context = replace(self.context, restoration=replace(self.context.restoration, **values))
+        if self.parts.noted("tile") != values:
+            self.parts.note("tile", values)
 
     def _preview_shots(self) -> dict[int, int]:
         """The shots that the preview shows, and how many frames of each; none where it would be the whole."""
@@ -220,9 +256,9 @@ class Run:
         end = times.stamps[0] + seconds / float(times.time_base)
         count = max(1, sum(stamp < end for stamp in times.stamps))
         if count >= len(times):
-            self.talk.say(f"no preview: {self.job.source.name} lasts no longer than {seconds:g} s")
+            self.tell(Note(f"no preview: {self.job.source.name} lasts no longer than {seconds:g} s"))
             return {}
-        shots = self.film.shots
+        shots = self.context.shots
         return {index: min(len(shot), count - shot.start) for index, shot in enumerate(shots) if shot.start < count}
 
     def join_preview(self) -> None:
@@ -230,22 +266,22 @@ class Run:
         with ExitStack() as drafts:
             self._join("preview", list(self.preview), self.reader.times.first(sum(self.preview.values())), drafts)
             self.reads.refuse_changes()
-        seconds, target = self.settings.preview_seconds, self.film.targets["preview"]
-        self.talk.say(f"preview of {seconds:g} s: {target}; going on with the whole")
+        seconds, target = self.settings.preview_seconds, self.context.targets["preview"]
+        self.tell(Note(f"preview of {seconds:g} s: {target}; going on with the whole"))
 
     def is_finished(self, index: int) -> bool:
         """Whether a shot has been restored, by this run or an earlier one."""
-        record = self.parts.shot(index)
-        return record is not None and (record["untouched"] or self.parts.has(index, self.film.kinds))
+        shot = self.parts.shot(index)
+        return shot is not None and (shot["untouched"] or self.parts.has(index, self.context.kinds))
 
-    def finish(self, index: int, record: dict[str, Any]) -> None:
+    def finish(self, shot: ShotRecord) -> None:
         """Take a shot's record, see :func:`restore_shot`; its segments must be in the parts' folder."""
-        restoration = self.film.restoration
-        if record["precision"] and (record["tile"], record["precision"]) != (restoration.tile, restoration.precision):
-            self.settle({"tile": record["tile"], "precision": record["precision"]})  # memory ran out
-        files = [] if record["untouched"] else [self.parts.path(kind, index) for kind in self.film.kinds]
-        story = self.film.path("story", index, ".npz")
-        self.parts.finish(index, record, [*files, story] if story.exists() else files)
+        restoration = self.context.restoration
+        if shot.precision and (shot.tile, shot.precision) != (restoration.tile, restoration.precision):
+            self.use_tile({"tile": shot.tile, "precision": shot.precision})  # memory ran out
+        files = [] if shot.untouched else [self.parts.path(kind, shot.index) for kind in self.context.kinds]
+        pictures = self.context.pictures_path(shot.index)
+        self.parts.finish(shot.index, plain(shot), [*files, pictures] if pictures.exists() else files)
 
     def passing(self) -> list[int]:
         """The shots that still need segments, of frames that pass as they are, once all shots are finished.
@@ -253,15 +289,15 @@ class Run:
         Where all frames pass, the input is copied if it can be, and only other outputs need segments.
         """
         records = self.shot_records()
-        self.copied = all(shot["untouched"] for shot in records) and can_copy(self.info, self.job.output)
-        return [index for index, shot in enumerate(records) if shot["untouched"]] if self.kinds else []
+        self.copied = all(shot.untouched for shot in records) and can_copy(self.info, self.job.output)
+        return [shot.index for shot in records if shot.untouched] if self.kinds else []
 
     @property
     def kinds(self) -> tuple[str, ...]:
         """The kinds of segments that are joined in the end."""
-        return tuple(kind for kind in self.film.kinds if not (self.copied and kind == "shot"))
+        return tuple(kind for kind in self.context.kinds if not (self.copied and kind == "shot"))
 
-    def conclude(self) -> dict[str, Any]:
+    def conclude(self) -> RunRecord:
         """Make the outputs of all segments, and return the record; they appear together, or none does."""
         records = self.shot_records()
         lost: list[str] = []
@@ -274,95 +310,88 @@ class Run:
             record = self._record(records, list(dict.fromkeys(lost)))
             self.reads.refuse_changes()
             if self.job.report is not None:
-                write_report(self.job.report, record, self._stories(records))
+                write_report(self.job.report, record, self._pictures(records))
             with undisturbed():
                 drafts.close()
-        tell_about_output(self.talk, self.job, record)
+        for line in output_lines(self.job, record):
+            self.tell(Note(line))
         return record
 
-    def _stories(self, records: Sequence[dict[str, Any]]) -> list[ShotStory]:
-        """What the report tells of each shot."""
-        paths = [self.parts.path("story", shot["index"], ".npz") for shot in records]
+    def _pictures(self, records: Sequence[ShotRecord]) -> list[ShotPictures]:
+        """What the report shows of each shot."""
+        paths = [self.context.pictures_path(shot.index) for shot in records]
         bare = sum(not path.is_file() for path in paths[:PICTURES])
         if bare:
-            self.talk.say(f"the report has no pictures of {bare} shots, which were finished without --report")
-        return [read_story(path, shot) for path, shot in zip(paths, records, strict=True)]
+            self.tell(Note(f"the report has no pictures of {bare} shots, which were finished without --report"))
+        return [read_pictures(path, shot) for path, shot in zip(paths, records, strict=True)]
 
     @property
     def info(self) -> VideoInfo:
         """What the input is."""
         return self.reader.info
 
-    def shot_records(self) -> list[dict[str, Any]]:
+    def shot_records(self) -> list[ShotRecord]:
         """The records of all shots."""
-        return [self.parts.shot(index) or {} for index in range(len(self.film.shots))]
+        return [ShotRecord.from_json(self.parts.shot(index) or {}) for index in range(len(self.context.shots))]
 
     # --- shots, here -----------------------------------------------------------------------------------------------
 
-    def _shot(self, index: int, bar: Bar) -> None:
+    def _shot(self, index: int) -> None:
         """Decide on a shot and restore it, unless an earlier run has done so."""
         if self.is_finished(index):
             return
-        decision = self.decisions.pop(index, None) or self._decide(index, bar)
-        self.finish(index, restore_shot(self.film, self.net, index, decision, self._watch(index, bar, decision.model)))
-        if len(self.film.shots) <= TOLD_SHOTS:
-            title = f"{self.film.title(index)}: " if len(self.film.shots) > 1 else ""
-            self.talk.say(f"{title}{decision.in_short()}")
+        decision = self.decisions.pop(index, None) or self._decide(index)
+        self.finish(restore_shot(self.context, self.net, index, decision, self._watch(index, decision.model)))
+        if len(self.context.shots) <= TOLD_SHOTS:
+            title = f"{self.context.title(index)}: " if len(self.context.shots) > 1 else ""
+            self.tell(Note(f"{title}{decision.in_short()}"))
 
-    def _decide(self, index: int, bar: Bar) -> Decision:
-        shot, wanted = self.film.shots[index], self.settings.adaptation
-        adapting = self.forecast.adapting(_steps(wanted)) if self.forecast and self._adapts(shot) else None
-
-        def show(done: int, total: int, stage: str) -> None:
-            bar(shot.start, self.info.frames, f"{self.film.title(index)}: {stage} {done} of {total}")
-            if adapting is not None and stage == "adapt":
-                adapting.stepped(done, total)
-
-        decision = decide_shot(self.film, self.net, index, show)
-        if adapting is not None:
-            adapting.finished()
-        if self.forecast is not None and decision.untouched:
-            self.forecast.without(frame=len(shot))
+    def _decide(self, index: int) -> Decision:
+        shot, at = self.context.shots[index], self._position(index)
+        self.tell(ShotStarted(at, _steps(self.settings.adaptation) if self._adapts(shot) else 0))
+        decision = decide_shot(
+            self.context, self.net, index, lambda done, total, stage: self.tell(StepDone(at, stage, done, total))
+        )
+        self.tell(ShotDecided(at, decision.untouched, len(shot)))
         return decision
+
+    def _position(self, index: int, frames: int = 0) -> Position:
+        """Where the work is when so many frames of a shot are done."""
+        shots = self.context.shots
+        return Position(index, len(shots), shots[index].start + frames, self.info.frames)
 
     def _adapts(self, shot: Shot) -> bool:
         """Whether a shot is to be adapted to, unless it turns out to be sharp."""
         large = min(self.info.height, self.info.width) >= MINIMUM_PATCH
         return self.settings.adapt and large and len(shot) >= MINIMUM_FRAMES
 
-    def _watch(self, index: int, bar: Bar, net: nn.Module | None) -> EachFrame:
-        """What is shown and counted after each frame of a shot."""
-        shot = self.film.shots[index]
+    def _watch(self, index: int, net: nn.Module | None) -> EachFrame:
+        """What is told after each frame of a shot."""
 
         def each_frame(done: int, seconds: float, blurred: Tensor, restored: Tensor) -> None:
-            self.talk.show(shot.start + done - 1, blurred, restored)
-            bar(shot.start + done, self.info.frames, self.film.title(index))
-            if self.forecast is not None and net is not None:
-                self.forecast.done("frame", seconds)
+            spent = None if net is None else seconds
+            self.tell(FrameRestored(self._position(index, done), spent, (blurred, restored)))
 
         return each_frame
 
-    def _write(
-        self, index: int, kinds: Sequence[str], net: nn.Module | None, bar: Bar, count: int | None = None
-    ) -> None:
+    def _write(self, index: int, kinds: Sequence[str], net: nn.Module | None, count: int | None = None) -> None:
         """The first ``count`` frames of a shot, restored by a network or as they are, into segments."""
-        restorer = None if net is None else self.film.restorer(net)
-        watch = self._watch(index, bar, net)
-        write_shot(self.film, index, kinds, restorer, count=count, each_frame=watch)
-        if restorer is not None and restorer.tile != self.film.restoration.tile:  # memory ran out, it was made smaller
-            self.settle({"tile": restorer.tile, "precision": restorer.precision})
+        restorer = None if net is None else self.context.restorer(net)
+        write_shot(self.context, index, kinds, restorer, count=count, each_frame=self._watch(index, net))
+        if restorer is not None and restorer.tile != self.context.restoration.tile:  # memory ran out
+            self.use_tile({"tile": restorer.tile, "precision": restorer.precision})
 
     def _preview(self) -> None:
         """Restore the first seconds to a file of their own; what was decided is used again for the whole."""
-        with self.talk.bar("making the preview") as bar:
+        with self.phase("preview"):
             for index, count in self.preview.items():
-                decision = self.decisions[index] = self._decide(index, bar)
-                self._write(index, ["preview"], decision.model, bar, count)
+                decision = self.decisions[index] = self._decide(index)
+                self._write(index, ["preview"], decision.model, count)
         self.join_preview()
 
     def _join(self, kind: str, indices: Sequence[int], times: TimeTable, drafts: ExitStack) -> Sequence[str]:
         """Join segments of one kind to a file that gets its name with the others; returns what could not be kept."""
-        segments, target = [self.parts.path(kind, index) for index in indices], self.film.targets[kind]
+        segments, target = [self.parts.path(kind, index) for index in indices], self.context.targets[kind]
         return assemble(segments, self.info, target, times=times, draft=drafts.enter_context(whole(target)))
 
     # --- records and lines -----------------------------------------------------------------------------------------
@@ -384,40 +413,38 @@ class Run:
             "libraries": {name: version for name, version in versions().items() if name in _DECIDING},
         }
 
-    def _record(self, shots: Sequence[dict[str, Any]], lost: Sequence[str]) -> dict[str, Any]:
-        """The record of the whole run, plain JSON values."""
+    def _record(self, shots: Sequence[ShotRecord], lost: Sequence[str]) -> RunRecord:
+        """The record of the whole run."""
         seconds = dict(self.seconds)
         for shot in shots:
-            for stage, spent in shot["seconds"].items():
+            for stage, spent in shot.seconds.items():
                 seconds[stage] = seconds.get(stage, 0.0) + spent
-        frames = [shot["stop"] - shot["start"] for shot in shots]
-        settings = plain(self.settings)
-        record = {
-            "input": str(self.job.source),
-            "output": str(self.job.output),
-            "side_by_side": self.job.side_by_side,
-            "version": __version__,
-            "settings": {"model": self.model, "weights": parameters_digest(self.net)[:16], **settings},
-            "video": self.info.to_record(),
-            "shots": shots,
-            "untouched": all(shot["untouched"] for shot in shots),
-            "share": sum(shot["share"] * count for shot, count in zip(shots, frames, strict=True)) / sum(frames),
-            "not_kept": lost,
-            "seconds": {**seconds, "total": time.monotonic() - self.began},
-            "peak_memory_mb": peak_memory_mb(),
-            "tile": next((shot["tile"] for shot in shots if shot["tile"] is not None), None),
-            "precision": next((shot["precision"] for shot in shots if shot["precision"]), None),
-            "versions": versions(),
-            "machine": machine(),
-        }
-        plain_record: dict[str, Any] = plain(record)
-        return plain_record
+        seconds["total"] = time.monotonic() - self.began
+        side_by_side = self.job.side_by_side
+        return RunRecord(
+            input=str(self.job.source),
+            output=str(self.job.output),
+            side_by_side=None if side_by_side is None else str(side_by_side),
+            version=__version__,
+            settings={"model": self.model, "weights": parameters_digest(self.net)[:16], **plain(self.settings)},
+            video=plain(self.info.to_record()),
+            shots=tuple(shots),
+            untouched=all(shot.untouched for shot in shots),
+            share=sum(shot.share * shot.length for shot in shots) / sum(shot.length for shot in shots),
+            not_kept=tuple(lost),
+            seconds=plain(seconds),
+            peak_memory_mb=peak_memory_mb(),
+            tile=next((shot.tile for shot in shots if shot.tile is not None), None),
+            precision=next((shot.precision for shot in shots if shot.precision), None),
+            versions=versions(),
+            machine=machine(),
+        )
 
     def _announce(self) -> None:
         """Before a long run, say how long it will take, from a short piece of it that is done for that."""
-        shots = self.film.shots
+        shots = self.context.shots
         left = [index for index in range(len(shots)) if self.parts.shot(index) is None]
-        if not left or self.info.kind == "image" or not self.talk.heard:
+        if not left or self.info.kind == "image" or self.listener is None:
             return
         settings = self.settings.adaptation
         adapting = sum(self._adapts(shots[index]) for index in left)
@@ -428,18 +455,18 @@ class Run:
             frame=sum(len(shots[index]) for index in left),
         )
         work = work.less(frame=-sum(self.preview.values()))
-        restorer = self.film.restorer(self.net)
-        window = self.film.clip(left[0]).window(0, restorer.frames)
+        restorer = self.context.restorer(self.net)
+        window = self.context.clip(left[0]).window(0, restorer.frames)
 
         def trial(count: int) -> int:
             """The first frames of a shot, to a segment that is thrown away."""
             count = min(count, len(shots[left[0]]))
-            with self.talk.bar("measuring") as bar:
-                self._write(left[0], ["trial"], self.net, bar, count)
+            with self.phase("measure"):
+                self._write(left[0], ["trial"], self.net, count)
             return count
 
         costs = measured_costs(restorer, window, self.net, settings, work, trial)
-        self.forecast = Forecast(self.talk, work, costs, settings.budget_seconds)
+        self.forecast = Forecast(self.listener, work, costs, settings.budget_seconds)
         self.forecast.announce()
 
 

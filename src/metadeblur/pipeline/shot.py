@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from metadeblur.adaptation.stages import AdaptSettings
+from metadeblur.adaptation.steps import Progress
 from metadeblur.clip import Clip
 from metadeblur.pipeline.console import stopwatch
 from metadeblur.pipeline.cuts import Shot
 from metadeblur.pipeline.policy import Decision, decide, shared_budget
 from metadeblur.pipeline.resume import part_path
-from metadeblur.report.shot_pictures import PICTURES, Sketch, frames_to_show
-from metadeblur.restoration.prefetching import Behind, pays, prefetch
+from metadeblur.report.record import ShotRecord
+from metadeblur.report.shot_pictures import PICTURES, PictureCollector, frames_to_show
+from metadeblur.restoration.prefetching import BackgroundWriter, pays, prefetch
 from metadeblur.restoration.restorer import Restorer, RestoreSettings, restore_pairs
 from metadeblur.video import EncodeSettings, SegmentWriter, VideoReader
 from metadeblur.video.info import VideoInfo
@@ -30,7 +32,7 @@ EachFrame = Callable[[int, float, Tensor, Tensor], None]
 
 
 @dataclass(frozen=True)
-class Film:
+class ShotContext:
     """One input as its scan left it, and how its shots are restored: what the work on any of them needs to know.
 
     It can be sent to another process.
@@ -57,6 +59,10 @@ class Film:
         """The file of one kind for one shot."""
         return part_path(self.folder, kind, index, suffix)
 
+    def pictures_path(self, index: int) -> Path:
+        """The file of a shot's pictures for the report."""
+        return self.path("pictures", index, ".npz")
+
     def clip(self, index: int) -> Clip:
         """A shot's frames, read when asked for; every caller gets a reader of its own."""
         shot = self.shots[index]
@@ -68,7 +74,7 @@ class Film:
         return self.scores[shot.start : shot.stop]
 
     def restorer(self, net: nn.Module) -> Restorer:
-        """What sends this film's frames through a network."""
+        """What sends this file's frames through a network."""
         return Restorer(net, self.info.height, self.info.width, self.restoration)
 
     def title(self, index: int) -> str:
@@ -76,109 +82,103 @@ class Film:
         return f"shot {index + 1} of {len(self.shots)}"
 
 
-def settled(film: Film, net: nn.Module) -> dict[str, Any]:
-    """Tile and precision for all shots of a film, as the first one's first window and free memory suggest.
+def choose_tile(context: ShotContext, net: nn.Module) -> dict[str, Any]:
+    """Tile and precision for all shots of a file, as the first one's first window and free memory suggest.
 
     They are chosen once: another tile or precision changes the last digits.
     """
-    restorer = film.restorer(net)
-    restorer.prepare(film.clip(0).window(0, restorer.frames))
+    restorer = context.restorer(net)
+    restorer.prepare(context.clip(0).window(0, restorer.frames))
     return {"tile": restorer.tile, "precision": restorer.precision}
 
 
-def decide_shot(
-    film: Film, net: nn.Module, index: int, progress: Callable[[int, int, str], None] | None = None
-) -> Decision:
+def decide_shot(context: ShotContext, net: nn.Module, index: int, progress: Progress | None = None) -> Decision:
     """Look at a shot and adapt to it where that makes sense, in its part of the time budget.
 
     Args:
-        film: the input.
+        context: what the work on it needs to know.
         net: the base deblurrer; it is not changed.
         index: number of the shot.
         progress: called with (done, in all, stage).
     """
-    lengths = [len(shot) for shot in film.shots]
-    settings = shared_budget(film.adaptation, lengths[index], lengths) if film.adapt else None
-    scores, guard = film.shot_scores(index), film.adaptation.guard
-    return decide(net, film.clip(index), scores, settings, guard=guard, progress=progress)
+    lengths = [len(shot) for shot in context.shots]
+    settings = shared_budget(context.adaptation, lengths[index], lengths) if context.adapt else None
+    scores, guard = context.shot_scores(index), context.adaptation.guard
+    return decide(net, context.clip(index), scores, settings, guard=guard, progress=progress)
 
 
 def restore_shot(
-    film: Film, net: nn.Module, index: int, decision: Decision, each_frame: EachFrame | None = None
-) -> dict[str, Any]:
+    context: ShotContext, net: nn.Module, index: int, decision: Decision, each_frame: EachFrame | None = None
+) -> ShotRecord:
     """Restore a shot into its segments as was decided, and keep the pictures that the report shows of it.
 
     A shot that is to pass untouched gets no segments yet: where all do, the file is copied instead.
 
     Args:
-        film: the input.
+        context: what the work on it needs to know.
         net: the base deblurrer, for pictures beside the adapted one's.
         index: number of the shot.
         decision: made by :func:`decide_shot`.
         each_frame: called after each frame.
 
-    Returns:
-        The shot's record.
     """
-    shot, restorer = film.shots[index], None
-    seconds = dict(decision.outcome.seconds) if decision.outcome else {}
-    sketch = _sketch(film, index)
+    shot, restorer = context.shots[index], None
+    decided = decision.to_record(index, shot.start, shot.stop)
+    seconds = dict(decided.seconds)
+    pictures = _collector(context, index)
     with stopwatch(seconds, "restore"):
         if decision.model is not None:
-            restorer = film.restorer(decision.model)
-            write_shot(film, index, film.kinds, restorer, sketch=sketch, each_frame=each_frame)
-        if sketch is not None:
-            _complete(sketch, film, net, index, decision)
-            sketch.save(film.path("story", index, ".npz"))
-    return {
-        "index": index,
-        "start": shot.start,
-        "stop": shot.stop,
-        **decision.to_record(shot.start),
-        "scores": list(film.shot_scores(index)),
-        "tile": restorer.tile if restorer else None,
-        "precision": restorer.precision if restorer else None,
-        "seconds": seconds,
-    }
+            restorer = context.restorer(decision.model)
+            write_shot(context, index, context.kinds, restorer, pictures=pictures, each_frame=each_frame)
+        if pictures is not None:
+            _complete(pictures, context, net, index, decision)
+            pictures.save(context.pictures_path(index))
+    return replace(
+        decided,
+        scores=context.shot_scores(index),
+        tile=restorer.tile if restorer else None,
+        precision=restorer.precision if restorer else None,
+        seconds=seconds,
+    )
 
 
 def write_shot(
-    film: Film,
+    context: ShotContext,
     index: int,
     kinds: Sequence[str],
     restorer: Restorer | None,
     *,
     count: int | None = None,
-    sketch: Sketch | None = None,
+    pictures: PictureCollector | None = None,
     each_frame: EachFrame | None = None,
 ) -> None:
     """Restore the first ``count`` frames of a shot into segments; without a restorer they pass as they are."""
-    clip = film.clip(index)
+    clip = context.clip(index)
     if count is not None:
         clip = clip.part(0, count)
     with ExitStack() as stack:
-        writers = {kind: stack.enter_context(_writer(film, kind, index)) for kind in kinds}
-        behind = stack.enter_context(Behind(beside=restorer is None or pays(restorer.device)))
+        writers = {kind: stack.enter_context(_writer(context, kind, index)) for kind in kinds}
+        background = stack.enter_context(BackgroundWriter(beside=restorer is None or pays(restorer.device)))
         began = time.monotonic()
         for number, (blurred, restored) in enumerate(stack.enter_context(closing(_pairs(clip, restorer)))):
             for kind, writer in writers.items():
-                behind.do(writer.write, _beside(film.info, blurred, restored) if kind == "side" else restored)
-            if sketch is not None and number in sketch.wanted:
-                sketch.add(number, blurred, restored)
+                background.do(writer.write, _beside(context.info, blurred, restored) if kind == "side" else restored)
+            if pictures is not None and number in pictures.wanted:
+                pictures.add(number, blurred, restored)
             if each_frame is not None:
                 each_frame(number + 1, time.monotonic() - began, blurred, restored)
             began = time.monotonic()
-        behind.finish()
+        background.finish()
 
 
-def _writer(film: Film, kind: str, index: int) -> SegmentWriter:
+def _writer(context: ShotContext, kind: str, index: int) -> SegmentWriter:
     return SegmentWriter(
-        film.path(kind, index),
-        film.info,
-        film.encoding,
-        output=film.targets[kind],
-        source=film.reader,
-        start=film.shots[index].start,
+        context.path(kind, index),
+        context.info,
+        context.encoding,
+        output=context.targets[kind],
+        source=context.reader,
+        start=context.shots[index].start,
     )
 
 
@@ -196,22 +196,22 @@ def _beside(info: VideoInfo, blurred: Tensor, restored: Tensor) -> Tensor:
     return torch.cat(both, dim=-2 if turned in (90, 270) else -1)
 
 
-def _sketch(film: Film, index: int) -> Sketch | None:
+def _collector(context: ShotContext, index: int) -> PictureCollector | None:
     """A collection of pictures for the report, where one is wanted and the shot is among those that it shows."""
-    if not film.pictured or index >= PICTURES:
+    if not context.pictured or index >= PICTURES:
         return None
-    return Sketch(frames_to_show(film.shot_scores(index), len(film.shots)))
+    return PictureCollector(frames_to_show(context.shot_scores(index), len(context.shots)))
 
 
-def _complete(sketch: Sketch, film: Film, net: nn.Module, index: int, decision: Decision) -> None:
+def _complete(pictures: PictureCollector, context: ShotContext, net: nn.Module, index: int, decision: Decision) -> None:
     """Add the pictures that did not come by while restoring."""
-    clip = film.clip(index)
+    clip = context.clip(index)
     if decision.untouched:
-        for number in sketch.wanted:
-            sketch.add(number, clip[number], clip[number])
+        for number in pictures.wanted:
+            pictures.add(number, clip[number], clip[number])
     if decision.outcome is not None:
-        sketch.learn(decision.outcome, max(2, PICTURES // len(film.shots)))
+        pictures.learn(decision.outcome, max(2, PICTURES // len(context.shots)))
     if decision.share > 0:
-        restorer = film.restorer(net)
-        for number in sketch.wanted:
-            sketch.add_base(restorer(clip.window(number, restorer.frames)))
+        restorer = context.restorer(net)
+        for number in pictures.wanted:
+            pictures.add_base(restorer(clip.window(number, restorer.frames)))

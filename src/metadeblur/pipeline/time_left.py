@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from metadeblur.adaptation.stages import AdaptSettings
 from metadeblur.models.adapted import FusionSettings
 from metadeblur.models.registry import final, traits
-from metadeblur.pipeline.console import Talk, in_words
+from metadeblur.pipeline.console import in_words
+from metadeblur.pipeline.events import Event, FrameRestored, Listener, ShotDecided, ShotStarted, StepDone, TimeLeft
 from metadeblur.pipeline.speed import quickest
 from metadeblur.restoration.restorer import Restorer
 from metadeblur.system.device import choose_device, has_native_bf16
@@ -193,27 +194,43 @@ def measured_costs(
 class Forecast:
     """Announces how long the rest of a run takes, and again when the work shows that this was wrong.
 
+    It listens to the events of the run, and counts the pieces that are done by them.
+
     Args:
-        talk: where the lines go.
+        listener: gets :class:`~metadeblur.pipeline.events.TimeLeft`.
         work: everything that is to do.
         costs: of each piece, as far as known.
         budget: seconds that adapting may take; 0: no limit.
     """
 
-    def __init__(self, talk: Talk, work: Work, costs: Costs, budget: float = 0.0) -> None:
+    def __init__(self, listener: Listener, work: Work, costs: Costs, budget: float = 0.0) -> None:
         self.work, self.costs = work, costs
-        self._talk, self._budget = talk, budget
+        self._listener, self._budget = listener, budget
         self._measured: dict[str, tuple[float, int]] = {}  # seconds and pieces of each kind so far
         self._latest: dict[str, deque[float]] = {}  # seconds that each of the latest pieces took
-        self._said_at = time.monotonic()
-        self._ends: Range = (self._said_at, self._said_at + LONG_RUN_SECONDS)  # when the run was said to end
+        self._announced_at = time.monotonic()
+        self._ends: Range = (self._announced_at, self._announced_at + LONG_RUN_SECONDS)  # when it was to end
+        self._planned, self._taken = 0, 0  # gradient steps on the shot at hand
+        self._lap_began = self._announced_at
+
+    def __call__(self, event: Event) -> None:
+        """Count what is done."""
+        match event:
+            case ShotStarted(steps=steps):
+                self._planned, self._taken, self._lap_began = steps, 0, time.monotonic()
+            case StepDone(stage="adapt", done=done, total=total) if self._planned:
+                self._stepped(done, total)
+            case ShotDecided():
+                self._decided(event)
+            case FrameRestored(seconds=seconds) if seconds is not None:
+                self.done("frame", seconds)
 
     def left(self) -> Range:
         """Seconds that are left, at least and at most."""
         return expected(self.work, self.costs, self._budget)
 
     def announce(self) -> None:
-        """Say how long it takes, if that is long."""
+        """Tell how long it takes, if that is long."""
         low, high = self.left()
         if high <= LONG_RUN_SECONDS:
             return
@@ -223,10 +240,10 @@ class Forecast:
         if self.work.fit:
             adapting = expected(self.work.less(frame=frames), self.costs, self._budget)
             parts.append(f"{range_in_words(*adapting)} to adapt")
-        self._say(f"expected time: {range_in_words(low, high)} ({', '.join(parts)})")
+        self._announce("", f"expected time: {range_in_words(low, high)} ({', '.join(parts)})")
 
     def done(self, kind: Piece, seconds: float, count: int = 1) -> None:
-        """Note that pieces are done; says so where the end is not to be expected when it was announced."""
+        """Note that pieces are done; announces where the end is not to be expected when it was announced."""
         spent, pieces = self._measured.get(kind, (0.0, 0))
         spent, pieces = self._measured[kind] = spent + seconds, pieces + count
         latest = self._latest.setdefault(kind, deque(maxlen=_LATEST))
@@ -242,59 +259,45 @@ class Forecast:
         self.work = self.work.less(**pieces)
         now = time.monotonic()
         low, high = self.left()
-        if now - self._said_at < CORRECTED_AFTER or high <= LONG_RUN_SECONDS:
+        if now - self._announced_at < CORRECTED_AFTER or high <= LONG_RUN_SECONDS:
             return
         late, early = now + low > self._ends[1], now + high < self._ends[0]
         if late or early:
-            self._say(f"{'slower' if late else 'faster'} than expected: {range_in_words(low, high)} are left")
+            changed: Literal["slower", "faster"] = "slower" if late else "faster"
+            self._announce(changed, f"{changed} than expected: {range_in_words(low, high)} are left")
 
-    def adapting(self, steps: int) -> Adapting:
-        """Follows the adaptation to one shot, for which so many steps are part of the work."""
-        return Adapting(self, steps)
-
-    def _say(self, line: str) -> None:
-        self._said_at = time.monotonic()
-        low, high = self.left()
-        self._ends = (self._said_at + low, self._said_at + high)
-        self._talk.say(line)
-
-
-class Adapting:
-    """Notes the pieces of one adaptation as its progress is reported.
-
-    Args:
-        forecast: where they are noted.
-        steps: gradient steps that the forecast counts for it.
-    """
-
-    def __init__(self, forecast: Forecast, steps: int) -> None:
-        self._forecast, self._steps = forecast, steps
-        self._latest = time.monotonic()
-        self._taken = 0
-
-    def stepped(self, done: int, total: int) -> None:
+    def _stepped(self, done: int, total: int) -> None:
         """A gradient step is taken; the first one tells that the pairs are made."""
         seconds = self._lap()
         if self._taken == 0:
-            self._forecast.without(step=self._steps - total)
-            self._steps = total
-            self._forecast.done("fit", seconds)
-            self._forecast.without(step=done)
+            self.without(step=self._planned - total)
+            self._planned = total
+            self.done("fit", seconds)
+            self.without(step=done)
         else:
-            self._forecast.done("step", seconds, done - self._taken)
+            self.done("step", seconds, done - self._taken)
         self._taken = done
 
-    def finished(self) -> None:
-        """It is over; what was not done need not be done."""
-        self._forecast.without(step=self._steps - self._taken)
-        if self._taken:
-            self._forecast.done("guard", self._lap())
-        else:
-            self._forecast.without(fit=1, guard=1)
+    def _decided(self, event: ShotDecided) -> None:
+        """A shot's adaptation is over; what was not done need not be done."""
+        if self._planned:
+            self.without(step=self._planned - self._taken)
+            if self._taken:
+                self.done("guard", self._lap())
+            else:
+                self.without(fit=1, guard=1)
+        if event.untouched:
+            self.without(frame=event.length)
+
+    def _announce(self, changed: Literal["", "slower", "faster"], text: str) -> None:
+        self._announced_at = time.monotonic()
+        low, high = self.left()
+        self._ends = (self._announced_at + low, self._announced_at + high)
+        self._listener(TimeLeft(low, high, changed, text))
 
     def _lap(self) -> float:
         now = time.monotonic()
-        seconds, self._latest = now - self._latest, now
+        seconds, self._lap_began = now - self._lap_began, now
         return seconds
 
 

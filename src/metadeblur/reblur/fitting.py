@@ -28,7 +28,7 @@ from metadeblur.models.registry import Loss, traits
 from metadeblur.reblur.place import Place, place_window, real_blurred
 from metadeblur.reblur.reblurrer import Reblurrer
 from metadeblur.reblur.settings import CriticSettings, ReblurUpdates
-from metadeblur.types import RealSample
+from metadeblur.types import AdaptStage, RealSample
 
 Terms = dict[str, float]
 
@@ -237,7 +237,7 @@ def fit_stage(
     items: Sequence[Item],
     *,
     seconds: float = 0.0,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Callable[[int, int, AdaptStage], None] | None = None,
 ) -> tuple[list[Terms], str | None]:
     """All steps of the stage over the items, in their order, ``passes`` times.
 

@@ -1,6 +1,6 @@
-"""What report pages are written with: values put into words, values read from a record, and the pages' templates.
+"""What report pages are written with: values put into words, and the pages' templates.
 
-A record is plain JSON and may lack any part, so reading from it never raises. All markup stands in ``templates``, which
+All markup stands in ``templates``, which
 escape whatever they are given, so that a file name that holds HTML stays a file name.
 """
 
@@ -80,8 +80,8 @@ def title_of(name: object) -> str:
 
 def sentence(words: object) -> str:
     """Words with a capital first letter and a full stop."""
-    said = str(words).strip()
-    return said[:1].upper() + said[1:] + ("" if said.endswith((".", "!", "?")) else ".")
+    line = str(words).strip()
+    return line[:1].upper() + line[1:] + ("" if line.endswith((".", "!", "?")) else ".")
 
 
 def percent(share: float) -> str:
@@ -95,16 +95,6 @@ def as_number(value: object) -> float:
         return float(Fraction(value) if isinstance(value, str) else value)  # type: ignore[arg-type]
     except (TypeError, ValueError, ZeroDivisionError, OverflowError):
         return math.nan
-
-
-def as_table(value: object) -> dict[str, Any]:
-    """The value if it is a table, else an empty one: a record may lack any part."""
-    return dict(value) if isinstance(value, Mapping) else {}
-
-
-def as_tables(value: object) -> list[dict[str, Any]]:
-    """The tables of a list; empty where there is none."""
-    return [dict(item) for item in value if isinstance(item, Mapping)] if isinstance(value, (list, tuple)) else []
 
 
 def flat(table: Mapping[str, Any], skip: Sequence[str] = (), prefix: str = "") -> list[tuple[str, str]]:

@@ -6,12 +6,13 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from metadeblur.guard.judge import Reason
 from metadeblur.imaging.pictures import (
     Picture,
     data_uri,
@@ -23,9 +24,11 @@ from metadeblur.imaging.pictures import (
     to_uint8,
 )
 from metadeblur.limits import CountOrNone, Within, check
-from metadeblur.report.html import as_number, as_table, as_tables, figure_text, flat
+from metadeblur.reblur.place import Place
+from metadeblur.report.html import as_number, figure_text, flat
 from metadeblur.report.plot import Mark, line_plot
-from metadeblur.report.verdict import helped, share_of, shot_outcome
+from metadeblur.report.record import RunRecord, ShotRecord
+from metadeblur.report.verdict import helped, shot_result
 from metadeblur.system.names import counted
 
 _LEAST_WIDTH = 320  # px; frames of a page with very many shots are shrunk down to this, not further
@@ -49,22 +52,19 @@ class PageSettings:
         check(self)
 
 
-@dataclass
-class ShotStory:
+@dataclass(frozen=True)
+class ShotPictures:
     """The pictures of one shot; pictures are arrays (H, W, 3), uint8 (floats in [0, 1] and tensors work too).
 
-    Frame numbers in ``frames``, in the record's pairs, ``map_frame`` and ``first_frame`` share one numbering.
+    Frame numbers are those of the shot's record: they count from the beginning of the file.
     """
 
     index: int  # the shot's "index" in the record
-    frames: list[tuple[int, Any, Any]] = field(default_factory=list)  # (frame number, before, after)
-    base: list[Any] | None = None  # the base model's picture of each of these frames, where it differs from "after"
-    pairs: list[tuple[Any, Any]] = field(default_factory=list)  # (pseudo-blurred, pseudo-sharp), as in the record
+    frames: Sequence[tuple[int, Any, Any]] = ()  # (frame number, before, after)
+    base: Sequence[Any] | None = None  # the base model's picture of each of these, where it differs from "after"
+    pairs: Sequence[tuple[Any, Any]] = ()  # (pseudo-blurred, pseudo-sharp), as in the record
     sharpness_map: NDArray[Any] | None = None  # (rows, cols) self-shift scores of one frame in dB
-    history: list[dict[str, Any]] = field(default_factory=list)  # one a step: {"step", "loss", ...}
-    frame_scores: list[float] = field(default_factory=list)  # mean self-shift score of each frame in dB
     map_frame: int | None = None  # number of the frame that the map belongs to
-    first_frame: int = 0  # number of the frame that the first of frame_scores belongs to
 
 
 @dataclass(frozen=True)
@@ -79,25 +79,25 @@ class Look:
     blurs: int = 1  # pairs made from each place, next to each other in the list
 
     @staticmethod
-    def of(record: Mapping[str, Any], stories: Sequence[ShotStory], settings: PageSettings) -> Look:
-        """Upright, in the video's proportions, and small enough for a page of all these stories."""
-        video, asked = as_table(record.get("video")), as_table(record.get("settings"))
+    def of(record: RunRecord, shots: Sequence[ShotPictures], settings: PageSettings) -> Look:
+        """Upright, in the video's proportions, and small enough for a page of all these shots."""
+        video = record.video
         rotation, pixel = as_number(video.get("rotation")), as_number(video.get("sample_aspect_ratio"))
         turns = int(rotation // 90) % 4 if rotation % 90 == 0 else 0
         pixel = pixel if 0 < pixel < math.inf else 1.0
-        blurs = as_number((asked | as_table(asked.get("adaptation"))).get("blurs"))
+        blurs = as_number(record.settings.get("adaptation", {}).get("blurs"))
         area, widest = 0.0, 0
-        for story in stories:
-            for _, before, _ in story.frames:
+        for shot in shots:
+            for _, before, _ in shot.frames:
                 height, width = to_uint8(before).shape[:2]
                 shown = min(width, settings.frame_width)
                 widest = max(widest, shown)
-                area += (2 if story.base is None else 3) * shown * shown * height / width
+                area += (2 if shot.base is None else 3) * shown * shown * height / width
         factor = min(1.0, math.sqrt(settings.megapixels * 1e6 / area)) if area else 1.0
         return Look(
             width=max(min(_LEAST_WIDTH, settings.frame_width), int(widest * factor)),
             quality=settings.quality,
-            pairs=max(2, settings.pairs // max(len(stories), 1)),
+            pairs=max(2, settings.pairs // max(len(shots), 1)),
             turns=turns,
             pixel=1 / pixel if turns % 2 else pixel,
             blurs=int(blurs) if blurs >= 1 else 1,
@@ -117,68 +117,68 @@ class Look:
         return f"{picture.shape[1] * self.pixel:.6g}/{picture.shape[0]}"
 
 
-def shot_parts(shot: Mapping[str, Any], story: ShotStory, video: Mapping[str, Any], look: Look, number: int) -> Values:
+def shot_parts(shot: ShotRecord, pictures: ShotPictures, video: Mapping[str, Any], look: Look, number: int) -> Values:
     """Everything that there is to show of one shot; a part without material is None or empty.
 
     Args:
         shot: its record.
-        story: its pictures.
+        pictures: of it.
         video: the record's facts about the file.
         look: how pictures are shown.
         number: sets it apart from the page's other shots.
     """
-    viewer = _viewer(shot, story, look)
+    viewer = _viewer(shot, pictures, look)
     return {
         "number": number,
-        "outcome": shot_outcome(shot),
-        "share": share_of(shot),
+        "outcome": shot_result(shot),
+        "share": shot.share,
         "viewer": viewer,
         "blind": _blind(shot) if viewer and "base" in viewer["names"] else None,
-        "reasons": [_reason(reason) for reason in as_tables(shot.get("reasons"))],
-        "pairs": _pairs(shot, story, look),
-        "map": _map(shot, story, video, look),
-        "scores": _scores(shot, story),
-        "losses": _losses(shot, story),
-        "reblurrer": flat(as_table(shot.get("reblurrer"))),
+        "reasons": [_reason(reason) for reason in shot.reasons],
+        "pairs": _pairs(shot, pictures, look),
+        "map": _map(shot, pictures, video, look),
+        "scores": _scores(shot),
+        "losses": _losses(shot),
+        "reblurrer": flat(shot.reblurrer or {}),
     }
 
 
 # --- before and after ----------------------------------------------------------------------------------------------
 
 
-def _viewer(shot: Mapping[str, Any], story: ShotStory, look: Look) -> Values | None:
+def _viewer(shot: ShotRecord, pictures: ShotPictures, look: Look) -> Values | None:
     """The frames before and after, and those of the base model where they differ from what was delivered."""
-    if not story.frames:
+    if not pictures.frames:
         return None
-    unadapted = {"unchanged": "Unchanged", "dropped": "Base model", "base": "Base model"}
-    outcome = shot_outcome(shot)
+    unadapted = {"untouched": "Unchanged", "dropped": "Base model", "base": "Base model"}
+    outcome = shot_result(shot)
     names = {"before": "Before", "after": unadapted.get(outcome, "Restored")}
     base: Sequence[Any] = ()
-    if outcome not in unadapted and story.base is not None and len(story.base) == len(story.frames):
-        base = story.base
+    if outcome not in unadapted and pictures.base is not None and len(pictures.base) == len(pictures.frames):
+        base = pictures.base
         names |= {"base": "Base model", "after": "Adapted"}
     frames: list[Values] = []
-    for position, (number, before, after) in enumerate(story.frames):
+    for position, (number, before, after) in enumerate(pictures.frames):
         kinds = {"before": before, "after": after} | ({"base": base[position]} if base else {})
-        pictures = {kind: look.picture(picture) for kind, picture in kinds.items()}
+        upright = {kind: look.picture(picture) for kind, picture in kinds.items()}
         frames.append(
             {
                 "number": number,
-                "width": pictures["before"].shape[1],
-                "height": pictures["before"].shape[0],
-                "pictures": {kind: look.photo(picture) for kind, picture in pictures.items()},
-                "small": {kind: look.photo(shrink(pictures[kind], _THUMBNAIL)) for kind in ("before", "after")},
-                "aspects": {kind: look.aspect(picture) for kind, picture in pictures.items()},
+                "width": upright["before"].shape[1],
+                "height": upright["before"].shape[0],
+                "pictures": {kind: look.photo(picture) for kind, picture in upright.items()},
+                "small": {kind: look.photo(shrink(upright[kind], _THUMBNAIL)) for kind in ("before", "after")},
+                "aspects": {kind: look.aspect(picture) for kind, picture in upright.items()},
             }
         )
     return {"names": names, "names_json": json.dumps(names), "frames": frames, "chosen": frames[len(frames) // 2]}
 
 
-def _blind(shot: Mapping[str, Any]) -> Values:
+def _blind(shot: ShotRecord) -> Values:
     """What the two sides of the blinded comparison are; where frames were fused, one is "what you got"."""
     rival, other = "the adapted model", "the other by the model as it was adapted to your clip"
-    if shot.get("fused"):
-        made_by = "adapted" if share_of(shot) > 0 else "base"
+    if shot.fused:
+        made_by = "adapted" if shot.share > 0 else "base"
         rival, other = "what you got", f"the other is what you got: restored by the {made_by} model{helped(shot, ',')}"
     return {"names_json": json.dumps({"base": "the base model", "after": rival}), "other": other}
 
@@ -186,126 +186,110 @@ def _blind(shot: Mapping[str, Any]) -> Values:
 # --- the guard -----------------------------------------------------------------------------------------------------
 
 
-def _reason(reason: Mapping[str, Any]) -> Values:
+def _reason(reason: Reason) -> Values:
     """One reason of the guard, its limit with the side on which the figure had to lie."""
-    passed, excused = bool(reason.get("passed")), bool(reason.get("excused"))
-    figure, limit = as_number(reason.get("figure")), as_number(reason.get("limit"))
+    figure, limit = as_number(reason.figure), as_number(reason.limit)  # JSON has null for what is no number
     side = ""
     if math.isfinite(figure) and math.isfinite(limit) and figure != limit:
-        side = "at least " if (figure > limit) == (passed and not excused) else "at most "
-    return {
-        "name": reason.get("name") or "Reason",
-        "text": reason.get("text"),
-        "figure": figure,
-        "limit": limit,
-        "side": side,
-        "passed": passed,
-        "result": "Let pass" if excused else "Passed" if passed else "Failed",
-    }
+        side = "at least " if (figure > limit) == (reason.passed and not reason.excused) else "at most "
+    result = "Let pass" if reason.excused else "Passed" if reason.passed else "Failed"
+    return vars(reason) | {"figure": figure, "limit": limit, "side": side, "result": result}
 
 
 # --- where the pairs come from -------------------------------------------------------------------------------------
 
 
-def _pairs(shot: Mapping[str, Any], story: ShotStory, look: Look) -> Values | None:
+def _pairs(shot: ShotRecord, pictures: ShotPictures, look: Look) -> Values | None:
     """The pseudo pairs with their places and scores."""
-    if not story.pairs:
+    if not pictures.pairs:
         return None
-    places = as_tables(shot.get("pairs"))
     shown = []
-    for number, (blurred, sharp) in enumerate(story.pairs[: look.pairs]):
-        place = places[number // look.blurs] if number // look.blurs < len(places) else {}
-        pictures = {"blurred": look.photo(look.picture(blurred, 256)), "sharp": look.photo(look.picture(sharp, 256))}
-        shown.append(pictures | _place(place))
-    return {"count": max(len(story.pairs), len(places) * look.blurs), "shown": shown}
+    for number, (blurred, sharp) in enumerate(pictures.pairs[: look.pairs]):
+        place = shot.pairs[number // look.blurs] if number // look.blurs < len(shot.pairs) else None
+        pair = {"blurred": look.photo(look.picture(blurred, 256)), "sharp": look.photo(look.picture(sharp, 256))}
+        shown.append(pair | (_place(place) if place else {"frame": None, "where": "", "scores": ""}))
+    return {"count": max(len(pictures.pairs), len(shot.pairs) * look.blurs), "shown": shown}
 
 
-def _place(place: Mapping[str, Any]) -> Values:
+def _place(place: Place) -> Values:
     """Where a pair comes from and how sharp it is."""
-    where = f" at {place['left']}, {place['top']}" if "left" in place and "top" in place else ""
-    where += (f", {place['size']} px" if "size" in place else "") + (", shrunk" if place.get("shrunk") else "")
-    score, blurred, frame = as_number(place.get("score")), as_number(place.get("blurred_score")), "blurred_frame"
-    scores = [f"{score:.1f} dB here"] if math.isfinite(score) else []
-    if math.isfinite(blurred):
-        most = place.get(frame) is None
-        scores.append(f"{blurred:.1f} dB {'at its most blurred' if most else f'in frame {place[frame]}'}")
-    return {"frame": place.get("frame"), "where": where, "scores": ", ".join(scores)}
+    where = f" at {place.left}, {place.top}, {place.size} px{', shrunk' if place.shrunk else ''}"
+    scores = f"{place.score:.1f} dB here, {place.blurred_score:.1f} dB in frame {place.blurred_frame}"
+    return {"frame": place.frame, "where": where, "scores": scores}
 
 
-def _map(shot: Mapping[str, Any], story: ShotStory, video: Mapping[str, Any], look: Look) -> Values | None:
+def _map(shot: ShotRecord, pictures: ShotPictures, video: Mapping[str, Any], look: Look) -> Values | None:
     """The self-shift map with its colours, and the places of the pairs on the frame that it belongs to."""
-    if story.sharpness_map is None:
+    if pictures.sharpness_map is None:
         return None
-    scores = np.atleast_2d(np.asarray(story.sharpness_map, dtype=np.float64))
-    known = scores[np.isfinite(scores)]
-    if not known.size:
+    scores = np.atleast_2d(np.asarray(pictures.sharpness_map, dtype=np.float64))
+    finite = scores[np.isfinite(scores)]
+    if not finite.size:
         return None
     # Patches without any detail score up to 100 dB and would leave no colours for the rest.
-    low, high = (float(v) for v in np.percentile(known, (1, 97)))
+    low, high = (float(v) for v in np.percentile(finite, (1, 97)))
     high = max(high, low + 1)
-    frame = next((before for number, before, _ in story.frames if number == story.map_frame), None)
-    height, width = _frame_size(video, story, scores.shape)
+    frame = next((before for number, before, _ in pictures.frames if number == pictures.map_frame), None)
+    height, width = _frame_size(video, pictures, scores.shape)
     across, down = (height, width) if look.turns % 2 else (width, height)
     # The places are turned counterclockwise with the frame.
     moved = ("1 0 0 1 0 0", f"0 -1 1 0 0 {width}", f"-1 0 0 -1 {width} {height}", f"0 1 -1 0 {height} 0")
-    places = [[as_number(place.get(key)) for key in ("left", "top", "size")] for place in as_tables(shot.get("pairs"))]
     return {
-        "frame": story.map_frame,
+        "frame": pictures.map_frame,
         "aspect": f"{across * look.pixel:.6g}/{down}",
         "cells": data_uri(encode_png(np.rot90(heat_map(scores, low, high), look.turns))),
-        "least": f"{known.min():.1f}",
-        "most": f"{known.max():.1f}",
+        "least": f"{finite.min():.1f}",
+        "most": f"{finite.max():.1f}",
         "ramp": data_uri(encode_png(heat_map(np.linspace(low, high, 128)[None], low, high))),
         "low": f"{low:.1f}",
         "high": f"{high:.1f}",
         "ticks": [(f"{tick:g}", f"{100 * (tick - low) / (high - low):.1f}") for tick in nice_ticks(low, high)],
         "picture": None if frame is None else look.photo(look.picture(frame, 640)),
-        "boxes": [[f"{value:g}" for value in place] for place in places if math.isfinite(sum(place))],
+        "boxes": [(place.left, place.top, place.size) for place in shot.pairs],
         "across": across,
         "down": down,
         "turned": moved[look.turns],
     }
 
 
-def _frame_size(video: Mapping[str, Any], story: ShotStory, fallback: tuple[int, ...]) -> tuple[int, int]:
+def _frame_size(video: Mapping[str, Any], pictures: ShotPictures, fallback: tuple[int, ...]) -> tuple[int, int]:
     """Height and width of a full frame: the record's, else those of the pictures at hand."""
     height, width = as_number(video.get("height")), as_number(video.get("width"))
     if height > 0 and width > 0:
         return int(height), int(width)
-    shape = to_uint8(story.frames[0][1]).shape if story.frames else fallback
+    shape = to_uint8(pictures.frames[0][1]).shape if pictures.frames else fallback
     return shape[0], shape[1]
 
 
 # --- plots ---------------------------------------------------------------------------------------------------------
 
 
-def _scores(shot: Mapping[str, Any], story: ShotStory) -> Values | None:
+def _scores(shot: ShotRecord) -> Values | None:
     """Sharpness over time, with the frames that gave pseudo-sharp patches marked."""
-    scores = list(story.frame_scores or shot.get("scores") or [])
-    known = [(value, n) for n, value in enumerate(map(as_number, scores)) if math.isfinite(value)]
-    if len(scores) < 2 or not known:
+    scores = list(map(as_number, shot.scores))
+    finite = [(value, n) for n, value in enumerate(scores) if math.isfinite(value)]
+    if len(scores) < 2 or not finite:
         return None
-    places = as_tables(shot.get("pairs"))
     marks: list[Mark] = []
-    for key, what, ring in (("blurred_frame", "real blurred", True), ("frame", "pseudo-sharp", False)):
-        taken = Counter(int(p[key]) for p in places if math.isfinite(as_number(p.get(key))))
-        for frame, count in sorted(taken.items()):
-            position = frame - story.first_frame
+    blurred, sharp = [place.blurred_frame for place in shot.pairs], [place.frame for place in shot.pairs]
+    for numbers, what, ring in ((blurred, "real blurred", True), (sharp, "pseudo-sharp", False)):
+        for frame, count in sorted(Counter(numbers).items()):
+            position = frame - shot.start
             if 0 <= position < len(scores):
                 noun = "patch" if count == 1 else "patches"
-                marks.append(Mark(frame, as_number(scores[position]), f"Frame {frame}: {count} {what} {noun}", ring))
-    (best, best_at), (worst, worst_at) = min(known), max(known)
+                marks.append(Mark(frame, scores[position], f"Frame {frame}: {count} {what} {noun}", ring))
+    (best, best_at), (worst, worst_at) = min(finite), max(finite)
     summary = (
         f"Self-shift score of {counted(len(scores), 'frame')}: "
-        f"sharpest {best:.1f} dB at frame {best_at + story.first_frame}, "
-        f"most blurred {worst:.1f} dB at frame {worst_at + story.first_frame}."
+        f"sharpest {best:.1f} dB at frame {best_at + shot.start}, "
+        f"most blurred {worst:.1f} dB at frame {worst_at + shot.start}."
     )
     plot = line_plot(
         scores,
         summary=summary,
         x_title="Frame",
         y_title="Self-shift score in dB, sharper is higher",
-        start=story.first_frame,
+        start=shot.start,
         marks=marks,
         low_is_up=True,
         least_span=2.0,
@@ -313,29 +297,27 @@ def _scores(shot: Mapping[str, Any], story: ShotStory) -> Values | None:
     return {"plot": plot, "marked": bool(marks)}
 
 
-def _losses(shot: Mapping[str, Any], story: ShotStory) -> Values | None:
+def _losses(shot: ShotRecord) -> Values | None:
     """The loss by step of the adaptation, with a running mean."""
-    history: Sequence[Any] = story.history or shot.get("losses") or []
-    losses = [as_number(entry.get("loss") if isinstance(entry, Mapping) else entry) for entry in history]
+    losses = [as_number(entry["loss"]) for entry in shot.losses]
     if sum(map(math.isfinite, losses)) < 2:
         return None
-    first = as_number(history[0].get("step", 0)) if isinstance(history[0], Mapping) else 0
     reach = max(2, len(losses) // 8)
     trend = [_mean_of_finite(losses[max(0, n - reach) : n + reach + 1]) for n in range(len(losses))]
-    known = [loss for loss in trend if math.isfinite(loss)]
-    ends = f"from {figure_text(known[0])} to {figure_text(known[-1])}"
+    finite = [loss for loss in trend if math.isfinite(loss)]
+    ends = f"from {figure_text(finite[0])} to {figure_text(finite[-1])}"
     averaged = len(losses) >= 8
     plot = line_plot(
         losses,
         summary=f"Training loss over {counted(len(losses), 'step')}: running mean {ends}.",
         x_title="Step",
         y_title="Loss",
-        start=int(first) if math.isfinite(first) else 0,
+        start=int(shot.losses[0]["step"]),
         trend=trend if averaged else (),
     )
     return {"plot": plot, "averaged": averaged}
 
 
 def _mean_of_finite(values: Sequence[float]) -> float:
-    known = [value for value in values if math.isfinite(value)]
-    return sum(known) / len(known) if known else math.nan
+    finite = [value for value in values if math.isfinite(value)]
+    return sum(finite) / len(finite) if finite else math.nan

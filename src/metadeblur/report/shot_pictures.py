@@ -12,7 +12,8 @@ from torch import Tensor
 
 from metadeblur.imaging.pictures import Picture, shrink, to_uint8
 from metadeblur.imaging.sharpness import self_shift_map
-from metadeblur.report.page import ShotStory
+from metadeblur.report.record import ShotRecord
+from metadeblur.report.shot import ShotPictures
 
 if TYPE_CHECKING:
     from metadeblur.adaptation.stages import Outcome
@@ -23,7 +24,7 @@ WIDTH = 1280  # px, wider pictures are shrunk
 
 
 @dataclass
-class Sketch:
+class PictureCollector:
     """The pictures of one shot, collected while it is being restored."""
 
     wanted: tuple[int, ...]  # numbers of the frames to keep, within the shot
@@ -78,23 +79,22 @@ def frames_to_show(scores: Sequence[float], shots: int) -> tuple[int, ...]:
     return tuple(int(max(stretch, key=lambda number: scores[number])) for stretch in stretches)
 
 
-def read_story(path: Path, record: dict[str, Any]) -> ShotStory:
-    """The story of one shot from its pictures (none where the file is missing) and its record."""
-    first = int(record["start"])
-    story = ShotStory(index=record["index"], frame_scores=record["scores"], first_frame=first)
-    story.history = record["losses"]
+def read_pictures(path: Path, shot: ShotRecord) -> ShotPictures:
+    """The pictures of one shot; none where the file is missing."""
     if not path.is_file():
-        return story
+        return ShotPictures(shot.index)
     with np.load(path, allow_pickle=False) as arrays:
         numbers = arrays["numbers"].tolist()
-        story.frames = [(first + n, arrays[f"before{i}"], arrays[f"after{i}"]) for i, n in enumerate(numbers)]
         base = [arrays[f"base{i}"] for i in range(len(numbers)) if f"base{i}" in arrays]
-        story.base = base or None
         count = sum(name.startswith("blurred") for name in arrays)
-        story.pairs = [(arrays[f"blurred{i}"], arrays[f"sharp{i}"]) for i in range(count)]
-        if "map" in arrays:
-            story.sharpness_map, story.map_frame = arrays["map"], first + int(arrays["mapped"])
-    return story
+        return ShotPictures(
+            shot.index,
+            frames=[(shot.start + n, arrays[f"before{i}"], arrays[f"after{i}"]) for i, n in enumerate(numbers)],
+            base=base or None,
+            pairs=[(arrays[f"blurred{i}"], arrays[f"sharp{i}"]) for i in range(count)],
+            sharpness_map=arrays.get("map"),
+            map_frame=shot.start + int(arrays["mapped"]) if "map" in arrays else None,
+        )
 
 
 def _small(frame: Tensor) -> Picture:

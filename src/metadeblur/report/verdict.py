@@ -1,98 +1,89 @@
-"""What became of a shot, and of a whole file, in plain sentences."""
+"""What the result is, of a shot and of a whole file, in plain sentences."""
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Literal
 
-from metadeblur.report.html import as_number, as_tables, percent
+from metadeblur.report.html import percent
+from metadeblur.report.record import ShotRecord
 
-
-def share_of(shot: Mapping[str, Any]) -> float:
-    """The share of a shot's adaptation that is used, 0 to 1."""
-    share = as_number(shot.get("share"))
-    return min(max(share, 0.0), 1.0) if math.isfinite(share) else 0.0
+Result = Literal["untouched", "whole", "part", "unchecked", "dropped", "base"]
+"""As the record's outcome, and whether the guard was off or dropped an adaptation that was made."""
 
 
-def shot_outcome(shot: Mapping[str, Any]) -> str:
-    """What became of a shot: "unchanged", "whole", "part", "unchecked", "dropped" or "base" (nothing was adapted).
+def shot_result(shot: ShotRecord) -> Result:
+    """How a shot was restored, and whether an adaptation was checked or dropped.
 
-    >>> shot_outcome({"adapted": True, "share": 0.5, "reasons": [{"name": "gain", "passed": True}]})
+    >>> shot_result(ShotRecord(outcome="partly", adapted=True, share=0.5))
     'part'
     """
-    share, reasons = share_of(shot), as_tables(shot.get("reasons"))
-    if shot.get("untouched"):
-        return "unchanged"
-    if not shot.get("adapted") and not shot.get("losses"):
-        return "base"
-    if share < 0.005:
-        return "dropped"
-    if share > 0.995 and {reason.get("name") for reason in reasons} <= {"guard"}:
-        return "unchecked"
-    return "whole" if share > 0.995 else "part"
+    if shot.outcome == "untouched":
+        return "untouched"
+    if shot.outcome == "base":
+        return "dropped" if shot.adapted or shot.losses else "base"
+    if shot.outcome == "partly":
+        return "part"
+    return "unchecked" if {reason.name for reason in shot.reasons} <= {"guard"} else "whole"
 
 
-def why_untouched(shots: Sequence[Mapping[str, Any]]) -> str:
-    """Why shots that are returned unchanged are, in a few words.
+def why_untouched(shots: Sequence[ShotRecord]) -> str:
+    """Why shots were returned unchanged, in a few words.
 
-    >>> why_untouched([{"reasons": [{"name": "motion"}]}])
-    'nothing moves in it'
+    >>> why_untouched([ShotRecord(outcome="untouched")])
+    'already sharp'
     """
     words = {"motion": "nothing moves in it", "texture": "nothing to restore in it"}
-    names = [reason.get("name") for shot in shots for reason in as_tables(shot.get("reasons"))[:1]]
-    found = {words.get(str(name), "already sharp") for name in names} or {"already sharp"}
-    return found.pop() if len(found) == 1 else "nothing to do"
+    whys = {words.get(shot.reasons[0].name, "already sharp") if shot.reasons else "already sharp" for shot in shots}
+    return whys.pop() if len(whys) == 1 else "nothing to do"
 
 
-def helped(shot: Mapping[str, Any], mark: str = ";") -> str:
-    """What else became of a shot's restored frames, to be added to a sentence after a mark; may be empty.
+def helped(shot: ShotRecord, mark: str = ";") -> str:
+    """What else was done to a shot's restored frames, to be added to a sentence after a mark; may be empty.
 
-    >>> helped({"fused": True, "back_projected": True})
+    >>> helped(ShotRecord(fused=True, back_projected=True))
     '; neighbouring frames fused; corrected by the blurred frames'
     """
-    said = f"{mark} neighbouring frames fused" if shot.get("fused") else ""
-    return said + (f"{mark} corrected by the blurred frames" if shot.get("back_projected") else "")
+    fused = f"{mark} neighbouring frames fused" if shot.fused else ""
+    return fused + (f"{mark} corrected by the blurred frames" if shot.back_projected else "")
 
 
-def shot_verdict(shot: Mapping[str, Any]) -> str:
-    """One plain sentence on what became of a shot.
+def shot_verdict(shot: ShotRecord) -> str:
+    """One plain sentence on a shot.
 
-    >>> shot_verdict({"adapted": True, "share": 1.0, "reasons": [{"name": "gain", "passed": True}]})
-    'Adapted to your clip: kept whole (100 %)'
-    >>> shot_verdict({"adapted": True, "share": 0.5, "fused": True, "reasons": [{"name": "gain", "passed": True}]})
+    >>> shot_verdict(ShotRecord(outcome="partly", adapted=True, share=0.5, fused=True))
     'Adapted to your clip: kept in part (50 %); neighbouring frames fused'
     """
     return {
-        "unchanged": f"Returned unchanged: {why_untouched([shot])}",
+        "untouched": f"Returned unchanged: {why_untouched([shot])}",
         "whole": "Adapted to your clip: kept whole (100 %)",
-        "part": f"Adapted to your clip: kept in part ({percent(share_of(shot))})",
+        "part": f"Adapted to your clip: kept in part ({percent(shot.share)})",
         "unchecked": "Adapted to your clip: used whole, not checked by the guard",
         "dropped": "Base model used: the adaptation did not help",
         "base": "Base model used: no adaptation was made",
-    }[shot_outcome(shot)] + helped(shot)
+    }[shot_result(shot)] + helped(shot)
 
 
-def overall_verdict(shots: Sequence[Mapping[str, Any]]) -> str:
+def overall_verdict(shots: Sequence[ShotRecord]) -> str:
     """One plain sentence on all shots of a file.
 
-    >>> overall_verdict([{"adapted": True, "share": 1, "reasons": [{}]}, {"adapted": False}])
-    'Adapted to your clip: 1 of 2 shots kept whole, 1 with the base model'
+    >>> overall_verdict([ShotRecord(outcome="partly", share=0.5), ShotRecord()])
+    'Adapted to your clip: 1 of 2 shots kept in part, 1 with the base model'
     """
     if not shots:
         return "Nothing was restored"
     sentences = {shot_verdict(shot) for shot in shots}
     if len(sentences) == 1:
         return sentences.pop()
-    counts = Counter(shot_outcome(shot) for shot in shots)
+    counts = Counter(shot_result(shot) for shot in shots)
     counts["base"] += counts.pop("dropped", 0)
-    words = {
+    words: dict[Result, str] = {
         "whole": "kept whole",
         "part": "kept in part",
         "unchecked": "used without the guard",
         "base": "with the base model",
-        "unchanged": "returned unchanged",
+        "untouched": "returned unchanged",
     }
     parts = [f"{counts[kind]} {what}" for kind, what in words.items() if counts[kind]]
     first, _, rest = parts[0].partition(" ")

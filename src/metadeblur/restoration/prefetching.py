@@ -1,4 +1,4 @@
-"""Work that goes on behind the main thread: frames decoded ahead of the network, and encoded behind it."""
+"""Work that goes on behind the main thread: frames decoded ahead of the network, and encoded after it."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ def pays(device: torch.device) -> bool:
     return device.type != "cpu" or processors > torch.get_num_threads()
 
 
-class Behind:
+class BackgroundWriter:
     """Makes calls one after the other in a thread of its own, a few behind; what they raise is raised here.
 
     Args:
         beside: in a thread of its own; otherwise each call is made at once.
 
     >>> done = []
-    >>> with Behind() as behind:
+    >>> with BackgroundWriter() as background:
     ...     for number in range(5):
-    ...         behind.do(done.append, number)
-    ...     behind.finish()
+    ...         background.do(done.append, number)
+    ...     background.finish()
     >>> done
     [0, 1, 2, 3, 4]
     """
 
     def __init__(self, *, beside: bool = True) -> None:
         self._beside = beside
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="behind")
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="background")
         self._calls: deque[Future[Any]] = deque()
 
     def do(self, call: Callable[..., object], *values: object) -> None:
@@ -70,7 +70,7 @@ class Behind:
         while self._calls:
             self._calls.popleft().result()
 
-    def __enter__(self) -> Behind:
+    def __enter__(self) -> BackgroundWriter:
         return self
 
     def __exit__(

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from metadeblur.errors import MetadeblurError
 from metadeblur.imaging.pictures import Picture, encode_png
-from metadeblur.pipeline.console import Talk, people
+from metadeblur.pipeline.console import Terminal, stderr_console
 from metadeblur.system.files import filling, whole
 from metadeblur.training.checkpoint import saved_state, write_checkpoint
 from metadeblur.training.curves import write_curves
@@ -204,7 +204,7 @@ def _begin(out: Path, locks: ExitStack, *, resume: bool, quiet: bool) -> Any:
     """
     try:
         locks.enter_context(filling(out, "training"))
-        return saved_state(out, resume=resume, say=Talk(quiet=quiet).say)
+        return saved_state(out, resume=resume, say=Terminal(quiet=quiet).say)
     except MetadeblurError as error:
         return error
 
@@ -234,7 +234,7 @@ def _bar(quiet: bool) -> Progress:
         TextColumn("{task.fields[speed]}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        console=people(),
+        console=stderr_console(),
         disable=quiet,
     )
 
