@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from math import comb
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install '.[dev]'")
 
 from browser import CHROMIUM, PATIENCE_MS, running
-from reported import record, shot, story
+from reported import pictures, record, shot
 
 from metadeblur.report.page import write_report
 
@@ -34,11 +35,11 @@ def chromium() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     shots = [shot(), shot(1, fused=True, start=20, stop=30)]
-    stories = [story(frames=FRAMES), story(1, first=20)]
+    seen = [pictures(frames=FRAMES), pictures(1, first=20)]
     # No two pictures of the page may be equal, or it could not be told which is shown.
-    stories[1].frames = [(number, before, 255 - after) for number, before, after in stories[1].frames]
-    stories[1].base = [255 - picture for picture in stories[1].base]
-    return write_report(tmp_path_factory.mktemp("page"), record(*shots), stories).as_uri()
+    frames = [(number, before, 255 - after) for number, before, after in seen[1].frames]
+    seen[1] = replace(seen[1], frames=frames, base=[255 - picture for picture in seen[1].base])
+    return write_report(tmp_path_factory.mktemp("page"), record(*shots), seen).as_uri()
 
 
 @pytest.fixture(scope="module")

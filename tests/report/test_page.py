@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,9 +14,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reported import frame, record, shot, story
+from reported import frame, pictures, record, shot
 
 from metadeblur.errors import MetadeblurError
+from metadeblur.guard.judge import Reason
 from metadeblur.imaging.pictures import (
     encode_jpeg,
     encode_png,
@@ -25,17 +27,17 @@ from metadeblur.imaging.pictures import (
     side_by_side,
     to_uint8,
 )
+from metadeblur.reblur.place import Place
 from metadeblur.report.html import as_number, figure_text, title_of
 from metadeblur.report.page import (
     PageSettings,
-    ShotStory,
-    overall_verdict,
     render_report,
-    shot_outcome,
-    shot_verdict,
     write_report,
 )
 from metadeblur.report.plot import line_plot
+from metadeblur.report.record import RunRecord, ShotRecord
+from metadeblur.report.shot import ShotPictures
+from metadeblur.report.verdict import overall_verdict, shot_result, shot_verdict
 
 VOID = {"meta", "link", "img", "input", "br", "path", "circle", "rect"}
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'&.mp4"
@@ -82,29 +84,30 @@ class Page(HTMLParser):
 
 
 def sharp_already(index=0):
-    reason = {"name": "sharp", "figure": 27.0, "limit": 29.0, "passed": True, "text": "sharp already"}
-    return shot(index, adapted=False, share=0.0, untouched=True, reasons=[reason], note="sharp already")
+    reasons = (Reason("sharp", 27.0, 29.0, True, "sharp already"),)
+    given = {"outcome": "untouched", "untouched": True, "reasons": reasons, "note": "sharp already"}
+    return shot(index, adapted=False, share=0.0, **given)
 
 
 CASES = {
-    "adapted": ([shot()], [story()]),
-    "kept in part": ([shot(share=0.5)], [story()]),
-    "dropped": ([shot(share=0.0)], [story()]),
-    "too short": ([shot(adapted=False, share=0.0, note="3 frames are too few")], [story(adapted=False, frames=1)]),
-    "sharp already": ([sharp_already()], [story(adapted=False)]),
+    "adapted": ([shot()], [pictures()]),
+    "kept in part": ([shot(share=0.5)], [pictures()]),
+    "dropped": ([shot(share=0.0)], [pictures()]),
+    "too short": ([shot(adapted=False, share=0.0, note="3 frames are too few")], [pictures(adapted=False, frames=1)]),
+    "sharp already": ([sharp_already()], [pictures(adapted=False)]),
     "several": (
         [shot(0), shot(1, share=0.0, start=5, stop=10), sharp_already(2), shot(3, adapted=False, share=0.0)],
-        [story(0), story(1, first=5), story(2, adapted=False), story(3, adapted=False, frames=2)],
+        [pictures(0), pictures(1, first=5), pictures(2, adapted=False), pictures(3, adapted=False, frames=2)],
     ),
-    "no stories": ([shot()], []),
+    "no pictures": ([shot()], []),
     "no shots": ([], []),
 }
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_page_is_whole_self_contained_and_its_pictures_can_be_decoded(case, tmp_path):
-    shots, stories = CASES[case]
-    path = write_report(tmp_path / "made" / "here", record(*shots), stories)
+    shots, seen = CASES[case]
+    path = write_report(tmp_path / "made" / "here", record(*shots), seen)
     assert path == tmp_path / "made" / "here" / "index.html"
     assert [entry.name for entry in path.parent.iterdir()] == ["index.html"]
     page = Page(path.read_text(encoding="utf-8"))
@@ -135,14 +138,14 @@ def test_a_page_is_whole_self_contained_and_its_pictures_can_be_decoded(case, tm
     ],
 )
 def test_the_verdict_is_the_title(case, verdict):
-    shots, stories = CASES[case]
-    page = Page(render_report(record(*shots), stories))
+    shots, seen = CASES[case]
+    page = Page(render_report(record(*shots), seen))
     assert re.search(r"<h1>(.*?)</h1>", page.raw).group(1) == verdict
     assert f"<title>{verdict}" in page.raw
 
 
 def test_an_adapted_shot_has_every_part():
-    page = Page(render_report(record(shot()), [story()]))
+    page = Page(render_report(record(shot()), [pictures()]))
     for words in (
         *("The guard\u2019s decision", "10 pseudo pairs", "Self-shift map", "Sharpness over time", "Loss by step"),
         *("How the blur was modelled", "Times by stage", "Settings", "Versions and machine"),
@@ -159,23 +162,23 @@ def test_an_adapted_shot_has_every_part():
 
 
 def test_a_reason_that_is_let_pass_keeps_its_limit():
-    softer = {"name": "sharpness", "figure": 0.5, "limit": 0.1, "passed": True, "excused": True, "text": "let pass"}
-    page = Page(render_report(record({**shot(), "reasons": [softer]}), [story()]))
+    softer = Reason("sharpness", 0.5, 0.1, True, "let pass", excused=True)
+    page = Page(render_report(record(shot(reasons=(softer,))), [pictures()]))
     assert "Let pass" in page.text
     assert "at most 0.1" in page.text
     assert "Passed" not in page.text
 
 
 def test_failed_reasons_say_so_in_words():
-    page = Page(render_report(record(shot(share=0.0)), [story()]))
+    page = Page(render_report(record(shot(share=0.0)), [pictures()]))
     assert page.text.count("Failed") == 1
     assert page.text.count("Passed") == 1
     assert "Adapted" not in page.text.replace("Fully adapted", "").replace("The adaptation", "")
 
 
 def test_a_shot_that_was_not_adapted_shows_no_empty_parts():
-    shots, stories = CASES["too short"]
-    page = Page(render_report(record(*shots), stories))
+    shots, seen = CASES["too short"]
+    page = Page(render_report(record(*shots), seen))
     for words in ("pseudo pair", "Loss by step", "guard\u2019s decision", "How the blur"):
         assert words not in page.text
     assert page.all("input", type="radio") == []
@@ -183,8 +186,8 @@ def test_a_shot_that_was_not_adapted_shows_no_empty_parts():
 
 
 def test_each_of_several_shots_has_its_own_section():
-    shots, stories = CASES["several"]
-    page = Page(render_report(record(*shots), stories))
+    shots, seen = CASES["several"]
+    page = Page(render_report(record(*shots), seen))
     assert [a["id"] for a in page.of_class("shot")] == ["shot-1", "shot-2", "shot-3", "shot-4"]
     assert {a["href"] for a in page.all("a")} >= {"#shot-1", "#shot-4"}
     assert "frames 5 to 9, 0:00.2 to 0:00.3" in page.text
@@ -193,17 +196,16 @@ def test_each_of_several_shots_has_its_own_section():
 
 
 def test_nothing_from_the_record_becomes_markup():
-    reason = {"name": EVIL, "figure": EVIL, "limit": None, "passed": False, "text": EVIL}
-    place = dict.fromkeys(("frame", "top", "left", "size", "blurred_frame"), EVIL)
-    wild = shot(reasons=[reason], note=EVIL, pairs=[place], reblurrer={EVIL: EVIL}, seconds={EVIL: 1.0})
+    reason = Reason(EVIL, 1.0, 2.0, False, EVIL)
+    wild = shot(reasons=(reason,), note=EVIL, reblurrer={EVIL: EVIL}, seconds={EVIL: 1.0})
     whole = record(
-        *(wild, wild | {"index": 1}),
+        *(wild, replace(wild, index=1)),
         **{"input": EVIL, "output": EVIL, "version": EVIL, "settings": {EVIL: EVIL, "a": {EVIL: [EVIL]}}},
         **{"video": {"codec": EVIL, "fps": EVIL, "width": EVIL, "height": EVIL, "rotation": EVIL}, "not_kept": [EVIL]},
-        **{"seconds": {EVIL: 1.0}, "versions": {EVIL: EVIL}, "machine": {EVIL: EVIL}, "tile": EVIL},
+        **{"seconds": {EVIL: 1.0}, "versions": {EVIL: EVIL}, "machine": {EVIL: EVIL}, "precision": EVIL},
     )
-    for evil in (whole, whole | {"shots": [wild]}):
-        page = Page(render_report(evil, [story(0), story(1)]))
+    for evil in (whole, replace(whole, shots=(wild,))):
+        page = Page(render_report(evil, [pictures(0), pictures(1)]))
         assert len(page.all("script")) == 1
         assert not [a for _, a in page.elements if any(name.startswith("on") for name in a)]
         assert not page.all("img", src="x")
@@ -211,13 +213,13 @@ def test_nothing_from_the_record_becomes_markup():
 
 
 def test_characters_that_no_page_can_hold_are_shown_by_their_number():
-    page = Page(render_report(record(shot(), input="/a/caf\udce9\x07.mp4", not_kept=["one\ntwo"]), [story()]))
+    page = Page(render_report(record(shot(), input="/a/caf\udce9\x07.mp4", not_kept=["one\ntwo"]), [pictures()]))
     assert "<b>caf\\xe9\\x07.mp4</b>" in page.raw
     assert "Not kept: One\ntwo." in page.raw
 
 
 def test_only_the_pages_own_script_may_run_and_nothing_may_be_fetched():
-    page = Page(render_report(record(shot()), [story()]))
+    page = Page(render_report(record(shot()), [pictures()]))
     policy = page.all("meta", **{"http-equiv": "Content-Security-Policy"})[0]["content"]
     script = re.search(r"<script>(.*)</script>", page.raw, re.S).group(1)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -229,30 +231,28 @@ def test_only_the_pages_own_script_may_run_and_nothing_may_be_fetched():
     "thin",
     [
         {},
-        {"shots": None, "seconds": None, "settings": None, "video": None, "versions": None, "peak_memory_mb": None},
         {"shots": [{}]},
-        {"shots": [{"index": 0, "adapted": True}], "share": None, "video": {"frames": None}},
-        {"shots": [{"adapted": True, "share": None, "pairs": [{}], "losses": [None, None], "scores": [None, None]}]},
-        {"shots": [{"reasons": [{}], "pairs": None, "losses": None, "reblurrer": None, "seconds": {"x": None}}]},
-        {"shots": [{"losses": [0.5, 0.25], "scores": [30.0, math.nan, 31.0]}]},
+        {"shots": [{"adapted": True, "outcome": "adapted"}], "video": {"frames": None, "fps": "0/0"}},
+        {"shots": [{"losses": [{"step": 0, "loss": None}] * 3, "scores": [None, 30.0, None, 31.0]}]},
+        {"shots": [{"reasons": [{"name": "x", "figure": None, "limit": None, "passed": True, "text": ""}]}]},
     ],
 )
-@pytest.mark.parametrize("with_story", [False, True])
-def test_absent_fields_do_not_matter(thin, with_story):
-    page = Page(render_report(thin, [story()] if with_story else []))
+@pytest.mark.parametrize("with_pictures", [False, True])
+def test_absent_fields_do_not_matter(thin, with_pictures):
+    page = Page(render_report(RunRecord.from_json(thin), [pictures()] if with_pictures else []))
     assert ">nan" not in page.raw
     assert "None" not in page.text
 
 
-def test_an_empty_story_does_not_matter():
-    empty = ShotStory(0, sharpness_map=np.full((2, 2), np.nan), frame_scores=[math.nan, math.nan])
-    page = Page(render_report(record(shot(scores=[], losses=[], pairs=[])), [empty]))
+def test_empty_pictures_of_a_shot_does_not_matter():
+    empty = ShotPictures(0, sharpness_map=np.full((2, 2), np.nan))
+    page = Page(render_report(record(shot(scores=(math.nan, math.nan), losses=(), pairs=())), [empty]))
     assert page.all("img") == []
 
 
 def test_pictures_may_be_tensors_and_floats():
     tensors = [(0, torch.rand(3, 24, 32), np.random.default_rng(0).random((24, 32, 3)))]
-    page = Page(render_report(record(shot()), [ShotStory(0, frames=tensors)]))
+    page = Page(render_report(record(shot()), [ShotPictures(0, frames=tensors)]))
     assert len(page.of_class("stage")) == 1
 
 
@@ -267,8 +267,7 @@ def _sizes(page, name):
 
 def test_a_turned_video_is_shown_upright_with_its_places():
     first = frame(0)
-    quarter = story(frames=2)
-    quarter.frames = [(0, first, first), (1, first, first)]
+    quarter = replace(pictures(), base=None, frames=[(0, first, first), (1, first, first)])
     whole = record(shot(), video={"width": 64, "height": 48, "rotation": -90})
     page = Page(render_report(whole, [quarter]))
     assert set(_sizes(page, "data-before")) == {(64, 48)}
@@ -282,21 +281,21 @@ def test_a_turned_video_is_shown_upright_with_its_places():
 
 def test_pixels_that_are_not_square_are_shown_in_proportion():
     whole = record(shot(), video={"width": 64, "height": 48, "sample_aspect_ratio": "4/3"})
-    assert "aspect-ratio:85.3333/48" in Page(render_report(whole, [story()])).raw
+    assert "aspect-ratio:85.3333/48" in Page(render_report(whole, [pictures()])).raw
 
 
 def test_pairs_made_from_one_place_share_its_caption():
-    places = [{"frame": n, "score": 20.0 + n} for n in range(5)]
+    places = [Place(n, 0, 0, 32, 20.0 + n, 0, 40.0) for n in range(5)]
     whole = record(shot(pairs=places), settings={"adaptation": {"blurs": 2}})
-    page = Page(render_report(whole, [story()]))
+    page = Page(render_report(whole, [pictures()]))
     assert page.text.count("20.0 dB here") == 2
     assert page.text.count("24.0 dB here") == 2
 
 
 def test_many_shots_keep_the_page_of_a_sensible_size():
-    stories = [ShotStory(n, frames=[(n, frame(n, 480, 640), frame(n + 1, 480, 640))]) for n in range(6)]
+    seen = [ShotPictures(n, frames=[(n, frame(n, 480, 640), frame(n + 1, 480, 640))]) for n in range(6)]
     small = PageSettings(megapixels=1.0)
-    page = Page(render_report(record(*({"index": n} for n in range(6))), stories, small))
+    page = Page(render_report(record(*(ShotRecord(n) for n in range(6))), seen, small))
     area = 0
     for image in page.all("img"):
         area += int(image.get("width", 0)) * int(image.get("height", 0))
@@ -325,16 +324,18 @@ def test_an_earlier_report_is_replaced(tmp_path):
 
 
 def test_outcomes():
-    off = [{"name": "guard", "passed": True}]
-    assert shot_outcome({"adapted": True, "share": 1, "reasons": off}) == "unchecked"
-    assert shot_outcome({"adapted": False, "share": 0, "losses": [1.0], "reasons": [{"name": "diverged"}]}) == "dropped"
-    assert shot_outcome({"adapted": False, "note": "The clip is sharp already"}) == "base"
-    assert shot_outcome({"untouched": True, "note": "The clip is sharp already"}) == "unchanged"
-    still = {"untouched": True, "reasons": [{"name": "motion", "text": "nothing to learn here: nothing moves"}]}
+    unchecked = shot(reasons=(Reason("guard", 0, 0, True, "the guard was off"),))
+    assert shot_result(unchecked) == "unchecked"
+    assert "guard" in shot_verdict(unchecked)
+    assert shot_result(shot()) == "whole"
+    assert shot_result(shot(adapted=False, share=0.0, losses=({"step": 0, "loss": 1.0},))) == "dropped"
+    assert shot_result(ShotRecord(note="The clip is sharp already")) == "base"
+    untouched = ShotRecord(outcome="untouched", note="The clip is sharp already")
+    assert shot_result(untouched) == "untouched"
+    still = replace(untouched, reasons=(Reason("motion", 0, 0, True, "nothing to learn here: nothing moves"),))
     assert shot_verdict(still) == "Returned unchanged: nothing moves in it"
-    assert "guard" in shot_verdict({"adapted": True, "share": 1, "reasons": off})
-    assert overall_verdict([{"untouched": True}] * 3) == "Returned unchanged: already sharp"
-    assert overall_verdict([{"untouched": True}, {}]).startswith("Not adapted: 1 of 2 shots with the base model")
+    assert overall_verdict([untouched] * 3) == "Returned unchanged: already sharp"
+    assert overall_verdict([untouched, ShotRecord()]).startswith("Not adapted: 1 of 2 shots with the base model")
 
 
 # The blinded comparison
@@ -347,19 +348,19 @@ def blind(page):
 
 @pytest.mark.parametrize("case", CASES)
 def test_only_shots_with_frames_of_the_base_model_can_be_judged(case):
-    shots, stories = CASES[case]
-    page = Page(render_report(record(*shots), stories))
+    shots, seen = CASES[case]
+    page = Page(render_report(record(*shots), seen))
     offered = [a for a in page.all("input", type="radio") if a["value"] == "base after"]
     assert len(blind(page)) == len(offered)
     assert bool(offered) == (case in ("adapted", "kept in part", "several"))
 
 
 def test_the_judged_pictures_are_those_of_the_strip_and_the_markup_tells_nothing_of_them():
-    page = Page(render_report(record(shot()), [story()]))
+    page = Page(render_report(record(shot()), [pictures()]))
     viewer = page.raw[page.raw.index('class="viewer"') : page.raw.index('class="part wide blind"')]
-    pictures = re.findall(r'"(data:image[^"]+)"', viewer)
-    assert len(pictures) == len(set(pictures)) + 3 * 2  # thumbnails: frames this small are not shrunk
-    assert len(set(pictures)) == 3 * 3
+    inlined = re.findall(r'"(data:image[^"]+)"', viewer)
+    assert len(inlined) == len(set(inlined)) + 3 * 2  # thumbnails: frames this small are not shrunk
+    assert len(set(inlined)) == 3 * 3
     (section,) = blind(page)
     assert "data:" not in section
     assert "<img" not in section
@@ -371,7 +372,7 @@ def test_the_judged_pictures_are_those_of_the_strip_and_the_markup_tells_nothing
 
 @pytest.mark.parametrize(("fused", "rival"), [(False, "the adapted model"), (True, "what you got")])
 def test_the_rival_of_the_base_model_is_called_what_it_is(fused, rival):
-    page = Page(render_report(record(shot(fused=fused)), [story()]))
+    page = Page(render_report(record(shot(fused=fused)), [pictures()]))
     assert json.loads(page.of_class("blind")[0]["data-names"]) == {"base": "the base model", "after": rival}
     assert ("neighbouring frames fused" in Page(blind(page)[0]).text) == fused
 
@@ -455,7 +456,7 @@ def test_names_become_words():
 
 
 def test_the_picture_names_reach_the_script_as_json():
-    page = Page(render_report(record(shot()), [story()]))
+    page = Page(render_report(record(shot()), [pictures()]))
     assert json.loads(page.of_class("viewer")[0]["data-names"]) == {
         "before": "Before",
         "after": "Adapted",
