@@ -76,7 +76,7 @@ def busy_workers() -> dict[int, str]:
             title = (folder / "cmdline").read_text().split("\0")[0]
         except OSError:
             continue
-        if title.startswith("ray::Worker.do"):
+        if title.startswith("ray::work_on"):
             found[int(folder.name)] = title
     return found
 

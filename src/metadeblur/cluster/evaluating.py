@@ -12,7 +12,7 @@ from torch import nn
 
 from metadeblur.cluster.connection import ClusterSettings, joined
 from metadeblur.cluster.files import Reads, with_weights
-from metadeblur.cluster.worker_pool import Context, Course, Pool, Task
+from metadeblur.cluster.worker_pool import Course, Pool, Task, TaskContext
 from metadeblur.data.paired import read_trial
 from metadeblur.errors import MetadeblurError
 from metadeblur.evaluation.protocol import Job, Progress, is_measured, ledger_path, measure_job
@@ -90,12 +90,12 @@ def _moved(job: Job, locate: Callable[[Path], Path]) -> Job:
 # What workers do, with the files that are on their machines.
 
 
-def _here(job: Job, context: Context) -> Job:
+def _here(job: Job, context: TaskContext) -> Job:
     job = _moved(job, context.locate)
     return replace(job, out=context.folder, settings=replace(job.settings, resume=False))
 
 
-def _choose_tile(job: Job, context: Context) -> Iterator[dict[str, Any]]:
+def _choose_tile(job: Job, context: TaskContext) -> Iterator[dict[str, Any]]:
     """Choose tile and precision for a benchmark, on its first clip."""
     job = _here(job, context)
     clip = read_trial(job.folder, crop=job.settings.crop, frames=job.settings.frames).whole
@@ -104,7 +104,7 @@ def _choose_tile(job: Job, context: Context) -> Iterator[dict[str, Any]]:
     yield {"tile": restorer.tile, "precision": restorer.precision}
 
 
-def _measure(job: Job, context: Context) -> Iterator[None]:
+def _measure(job: Job, context: TaskContext) -> Iterator[None]:
     """Measure a clip: its record and pictures."""
     measure_job(_here(job, context), context.net, lambda stage: context.tell(f"{job.folder.name}: {stage}"))
     yield

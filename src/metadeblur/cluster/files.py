@@ -47,7 +47,7 @@ def inside(path: Path) -> str:
 
 def send(files: Mapping[str, Path]) -> Sent:
     """Put files into Ray's object store, from where every machine takes them."""
-    return {name: [ray.put(piece) for piece in _pieces(path)] for name, path in files.items()}
+    return {name: [ray.put(piece) for piece in pieces(path)] for name, path in files.items()}
 
 
 def receive(sent: Sent, folder: Path) -> None:
@@ -59,7 +59,8 @@ def receive(sent: Sent, folder: Path) -> None:
             file.writelines(ray.get(piece) for piece in pieces)
 
 
-def _pieces(path: Path) -> Iterator[bytes]:
+def pieces(path: Path) -> Iterator[bytes]:
+    """A file in parts that travel at once."""
     with path.open("rb") as file:
         while data := file.read(CHUNK_BYTES):
             yield data

@@ -15,7 +15,7 @@ from torch import nn
 
 from metadeblur.cluster.connection import ClusterSettings, joined
 from metadeblur.cluster.files import Reads, with_weights
-from metadeblur.cluster.worker_pool import Context, Course, Pool, Task
+from metadeblur.cluster.worker_pool import Course, Pool, Task, TaskContext
 from metadeblur.pipeline.console import stopwatch
 from metadeblur.pipeline.cuts import Scan, find_shots
 from metadeblur.pipeline.events import (
@@ -182,26 +182,26 @@ class _Together:
 # What workers do, with the files that are on their machines.
 
 
-def _input(info: VideoInfo, context: Context) -> Path:
+def _input(info: VideoInfo, context: TaskContext) -> Path:
     return context.locate(info.files[0]).parent if info.kind == "frames" else context.locate(info.path)
 
 
-def _here(given: ShotContext, context: Context) -> ShotContext:
+def _here(given: ShotContext, context: TaskContext) -> ShotContext:
     reader = VideoReader(_input(given.info, context), times=given.reader.times)
     adaptation = with_weights(given.adaptation, context.locate)
     return replace(given, reader=reader, adaptation=adaptation, folder=context.folder)
 
 
-def _scan(info: VideoInfo, context: Context) -> Iterator[Scan]:
+def _scan(info: VideoInfo, context: TaskContext) -> Iterator[Scan]:
     yield find_shots(VideoReader(_input(info, context)), progress=lambda *done: context.tell(FrameScanned(*done)))
 
 
-def _choose_tile(shots: ShotContext, context: Context) -> Iterator[dict[str, Any]]:
+def _choose_tile(shots: ShotContext, context: TaskContext) -> Iterator[dict[str, Any]]:
     yield choose_tile(_here(shots, context), context.net)
 
 
 def _restore(
-    shots: ShotContext, index: int, previewed: int, context: Context
+    shots: ShotContext, index: int, previewed: int, context: TaskContext
 ) -> Iterator[tuple[ShotRecord, str] | None]:
     """Restore a shot: its record and what was decided; before that None, once ``previewed`` frames are there."""
     shots, net, start = _here(shots, context), context.net, shots.shots[index].start
@@ -223,7 +223,7 @@ def _restore(
     yield replace(record, worker=worker | {"peak_memory_mb": peak_memory_mb()}), decision.in_short()
 
 
-def _pass(shots: ShotContext, index: int, kinds: Sequence[str], context: Context) -> Iterator[None]:
+def _pass(shots: ShotContext, index: int, kinds: Sequence[str], context: TaskContext) -> Iterator[None]:
     """Write segments of a shot whose frames pass as they are."""
     write_shot(_here(shots, context), index, kinds, None)
     yield

@@ -1,4 +1,4 @@
-"""Workers, which are Ray actors, and the driver's side of them: tasks are handed to whoever is free."""
+"""Work on a Ray cluster: the driver hands out tasks, Ray finds machines for them; courses of tasks, one an input."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import AbstractContextManager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -17,7 +17,7 @@ from uuid import uuid4
 import cv2
 import ray
 import torch
-from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, RayActorError, RayError, RayTaskError
+from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, RayError, RayTaskError, WorkerCrashedError
 from ray.util.queue import Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from torch import nn
@@ -25,7 +25,7 @@ from torch import nn
 from metadeblur.adaptation.stages import AdaptSettings
 from metadeblur.cluster import connection
 from metadeblur.cluster.connection import ClusterSettings, Places, folder_of
-from metadeblur.cluster.files import Reads, Sent, inside, receive, send, with_weights
+from metadeblur.cluster.files import Reads, inside, pieces, receive, send, with_weights
 from metadeblur.errors import MetadeblurError
 from metadeblur.restoration.restorer import RestoreSettings
 from metadeblur.system.device import has_native_bf16
@@ -33,22 +33,22 @@ from metadeblur.system.record import versions
 from metadeblur.system.scratch import DELIVERY, sweep, using
 from metadeblur.types import Device
 
-ATTEMPTS = 4  # at a task whose worker dies each time, and at starting a worker
+ATTEMPTS = 4  # at a task whose worker dies each time
 EVENT_SECONDS = 0.5  # between two events of a task, at least
 LOOKS_EVERY = 5.0  # seconds between two looks at how many machines there are
-PATIENCE = 20.0  # seconds without any worker, after which it is said that they are waited for
+PATIENCE = 20.0  # seconds without any worker, after which a line says that they are waited for
 VISIBLE_WITHIN = 60.0  # seconds that a network's file system may take to show what another machine wrote
 SPARE = 4  # open courses beyond one for each worker: so that there is always work while some are concluded
-_DEATHS = (RayActorError, NodeDiedError, OutOfMemoryError, ObjectLostError)
+_DEATHS = (WorkerCrashedError, NodeDiedError, OutOfMemoryError, ObjectLostError)
 _SAME = ("metadeblur", "torch")  # versions that decide what comes out
 
 
 @dataclass
-class Context:
-    """What a task finds in the worker that does it."""
+class TaskContext:
+    """What a task finds on the machine that does it."""
 
     net: nn.Module
-    copies: Path | None  # where the driver's files were copied to; none: they are seen
+    copies: Path | None  # where the driver's files were copied to; None: the machine sees them
     folder: Path  # for results
     name: str  # of the task, for the queue
     queue: Any  # where events go
@@ -65,53 +65,62 @@ class Context:
             self.queue.put_nowait.remote((self.name, event))
 
 
+Work: TypeAlias = Callable[[TaskContext], Iterator[Any]]
+
+
 class Worker:
-    """A process of the cluster; ``key`` is of the run, and nobody else knows it."""
+    """A machine of the cluster at work on a task; ``key`` is of the run, and nobody else knows it."""
 
     def __init__(self, size: Places, key: str) -> None:
         torch.set_num_threads(size.threads)
         cv2.setNumThreads(size.threads)
         self._device, self._folder = size.device, folder_of(key)
-        self._use: AbstractContextManager[Path] | None = None
 
     def introduce(self) -> dict[str, Any]:
-        """What the driver must know before it hands out tasks."""
+        """What the driver must know before it uses what comes from here."""
         bf16 = has_native_bf16(torch.device(self._device))
         return {"host": platform.node(), "versions": versions(), "bf16": bf16}
 
-    def do(
-        self, net: nn.Module, queue: Any, work: Work, reads: Reads, folder: Path
-    ) -> Iterator[tuple[Any, list[str], Sent] | None]:
-        """Do a task; tell each of its values with the files that are whole by then; None: those to read are missing.
+    def do(self, net: nn.Module, queue: Any, work: Work, reads: Reads, folder: Path) -> Iterator[Any]:
+        """Do a task; tell each of its values with the files that are whole by then.
 
         Args:
             net: the base deblurrer.
             queue: where events go.
             work: what to do.
             reads: the files that it reads.
-            folder: the driver's folder for results. The files are sent where it cannot be seen.
+            folder: the driver's folder for results.
+
+        Yields:
+            None where the files to read are missing; (name, bytes) for each piece of a file for a folder that is not
+            seen here; and (value, names of its files, None).
         """
-        copies = None if self.sees(reads) else self._folder / reads.mark
-        if copies and not copies.is_dir():
-            if reads.sent is None:
-                yield None
-                return
-            draft = self._scratch()
-            receive(reads.sent, draft)
-            with suppress(OSError):  # another worker was quicker
-                draft.rename(copies)
-            shutil.rmtree(draft, ignore_errors=True)
-        shared = self.can_write(folder)
-        results = folder if shared else self._scratch()
-        try:
-            for value in work(Context(net, copies, results, folder.name, queue)):
-                found = {path.relative_to(results).as_posix(): path for path in results.rglob("*") if path.is_file()}
-                yield value, list(found), {} if shared else send(found)
-                for path in () if shared else found.values():
-                    path.unlink()
-        finally:
+        with ExitStack() as stack:
+            copies = None if self.sees(reads) else self._folder / reads.mark
+            shared = self.can_write(folder)
+            if copies or not shared:
+                sweep(self._folder.parent)
+                stack.enter_context(using(self._folder))
+                self._folder.mkdir(mode=0o700, exist_ok=True)
+            if copies and not copies.is_dir():
+                if reads.sent is None:
+                    yield None
+                    return
+                draft = Path(tempfile.mkdtemp(dir=self._folder))
+                receive(reads.sent, draft)
+                with suppress(OSError):  # another worker was quicker
+                    draft.rename(copies)
+                shutil.rmtree(draft, ignore_errors=True)
+            results = folder if shared else Path(tempfile.mkdtemp(dir=self._folder))
             if not shared:
-                shutil.rmtree(results, ignore_errors=True)
+                stack.callback(shutil.rmtree, results, ignore_errors=True)
+            for value in work(TaskContext(net, copies, results, folder.name, queue)):
+                files = {path.relative_to(results).as_posix(): path for path in results.rglob("*") if path.is_file()}
+                for name, path in () if shared else files.items():
+                    for piece in pieces(path):
+                        yield name, piece
+                    path.unlink()
+                yield value, list(files), None
 
     def sees(self, reads: Reads) -> bool:
         """Whether the driver's files are on this machine."""
@@ -121,22 +130,17 @@ class Worker:
         """Whether the driver's folder for results is on this machine: nobody else makes one of its name."""
         return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
 
-    def _scratch(self) -> Path:
-        """A new folder for unfinished things, in one that the workers of this run share on their machine."""
-        if self._use is None:
-            sweep(self._folder.parent)
-            self._use = using(self._folder)
-            self._use.__enter__()  # until this process ends, however it does
-        self._folder.mkdir(mode=0o700, exist_ok=True)
-        return Path(tempfile.mkdtemp(dir=self._folder))
 
-
-Work: TypeAlias = Callable[[Context], Iterator[Any]]
+def work_on(kind: type[Worker], size: Places, key: str, *given: Any) -> Iterator[Any]:
+    """A task of Ray's: who does it, and then what :meth:`Worker.do` yields."""
+    worker = kind(size, key)
+    yield worker.introduce()
+    yield from worker.do(*given)
 
 
 @dataclass(eq=False)
 class Task:
-    """A piece of work that any worker can do, as often as need be."""
+    """A piece of work that any machine can do, as often as need be."""
 
     work: Work
     reads: Reads
@@ -152,8 +156,17 @@ Course: TypeAlias = Generator[list[Task], None, None]
 """Batches of tasks for one input, each once the one before is done; what goes wrong is thrown into it."""
 
 
+@dataclass
+class _Call:
+    """A task that Ray is at."""
+
+    task: Task
+    folder: Path  # where its results arrive
+    introduced: bool = False
+
+
 class Pool:
-    """The workers of one run on a cluster that has been joined, in a ``with`` block that ends them.
+    """The tasks of one run on a cluster that has been joined, in a ``with`` block that ends them.
 
     Args:
         net: the base deblurrer; it is put into Ray's object store once.
@@ -166,33 +179,27 @@ class Pool:
         # Of the workers that there are at first.
         self.places = connection.places(connection.machines(), settings, device)
         self._settings, self._say, self._key = settings, say, uuid4().hex
-        as_actor = ray.remote(num_cpus=self.places.threads, num_gpus=self.places.gpus, max_restarts=ATTEMPTS - 1)
-        self._actor: Any = as_actor(Worker)
+        size = {"num_cpus": self.places.threads, "num_gpus": self.places.gpus}
+        self._task: Any = ray.remote(num_returns="streaming", max_retries=0, **size)(work_on)
         lasting = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
-        queue: Any = Queue(actor_options=lasting).actor
-        self._queue = queue  # events of the tasks that workers are at
+        self._queue: Any = Queue(actor_options=lasting).actor
         self._event = self._queue.get.remote()
-        self._given = (ray.put(net), queue)  # with each task: Ray restarts workers whose start needs no objects
+        self._net = ray.put(net)
         self._bf16: bool | None = None  # whether the first worker computes natively in bf16
-        self._workers: dict[Any, bool] = {}  # and whether they have introduced themselves
-        self._starting: dict[Any, Any] = {}  # workers, by the answer that is awaited
-        self._free: list[Any] = []
-        self._busy: dict[Any, tuple[Any, Task, Path]] = {}  # workers, their tasks and folders, by what they tell
+        self._calls: dict[Any, _Call] = {}
         self._open: dict[Course, list[Task]] = {}  # courses, and what is left of their batches
-        self._patient_until, self._looked_at = time.monotonic() + PATIENCE, -LOOKS_EVERY
+        self._most, self._looked_at = 0, -LOOKS_EVERY
+        self._patient_until = time.monotonic() + PATIENCE
         say(f"working on {self.places.describe()}")
 
     def __enter__(self) -> Pool:
-        self._grow()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._kill()
-        for call in self._busy.values():
-            shutil.rmtree(call[2], ignore_errors=True)
+        self._stop()
         ray.kill(self._queue)
         if self._settings.address != connection.LOCAL:
-            with suppress(RayError, OSError):  # workers that do not see the driver's files have left copies of them
+            with suppress(RayError, OSError):  # machines that do not see the driver's files have copies of them
                 remove = ray.remote(num_cpus=0, max_retries=0)(connection.remove_folder_of)
                 ids = [node["NodeID"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
                 where = [NodeAffinitySchedulingStrategy(node_id=name, soft=False) for name in ids]
@@ -202,7 +209,7 @@ class Pool:
         """Have the tasks of all courses done, those of the first ones first.
 
         Raises:
-            MetadeblurError: the workers cannot work: another version of the program, or none, on their machine.
+            MetadeblurError: machines cannot work: another version of the program, or none, is there.
         """
         waiting = iter(courses)
         try:
@@ -211,22 +218,19 @@ class Pool:
                     self._go_on(course)
                 if not self._open:
                     return
-                self._grow()
-                self._hand_out()
-                for call in ray.wait([*self._starting, *self._busy, self._event], timeout=LOOKS_EVERY)[0]:
-                    if call in self._starting:
-                        self._welcome(call, self._starting.pop(call))
-                    elif call in self._busy:
-                        self._hear(call, *self._busy[call])
+                self._submit()
+                for call in ray.wait([*self._calls, self._event], timeout=LOOKS_EVERY)[0]:
+                    if call in self._calls:
+                        self._hear(call)
                     else:
                         name, event = ray.get(call)
                         self._event = self._queue.get.remote()
-                        for _, task, folder in self._busy.values():
-                            if folder.name == name and self._course(task):
-                                task.on_event(event)
+                        for busy in self._calls.values():
+                            if busy.folder.name == name and self._course(busy.task):
+                                busy.task.on_event(event)
         finally:
             if self._open:  # nobody may write any more where the courses clear up
-                self._kill()
+                self._stop()
             for course in list(self._open):
                 course.close()
 
@@ -237,42 +241,72 @@ class Pool:
         adapt = with_weights(adapt, Path.absolute, precision=precision, device=device)
         return adapt, replace(restore, device=device)
 
-    def _grow(self) -> None:
-        """Have as many workers as there is room for now; machines may have come or gone."""
+    def _stop(self) -> None:
+        """End all tasks and take away what arrived of them."""
+        for call in self._calls:
+            ray.cancel(call, force=True)
+        for call in self._calls.values():
+            shutil.rmtree(call.folder, ignore_errors=True)
+        self._calls = {}
+
+    def _submit(self) -> None:
+        """Give Ray as many of the waiting tasks as there is room for now; machines may have come or gone."""
         now = time.monotonic()
-        if now - self._looked_at < LOOKS_EVERY:
-            return
-        self._looked_at = now
-        size = self.places
-        wanted = self._settings.workers or connection.room(connection.machines(), size.threads, size.gpus)
-        while len(self._workers) < max(1, wanted):
-            worker = self._actor.remote(self.places, self._key)
-            self._workers[worker] = False
-            self._introduce(worker)
+        if now - self._looked_at >= LOOKS_EVERY:
+            self._looked_at, size = now, self.places
+            self._most = self._settings.workers or connection.room(connection.machines(), size.threads, size.gpus)
         if self._bf16 is None and now > self._patient_until:
             self._patient_until = float("inf")
             self._say("waiting for a free worker; 'ray status' shows what the cluster is busy with")
-
-    def _introduce(self, worker: Any) -> None:
-        """Ask a worker who it is; one that has died answers when Ray has restarted it."""
-        self._starting[worker.introduce.options(max_task_retries=-1).remote()] = worker
-
-    def _kill(self) -> None:
-        for worker in self._workers:
-            ray.kill(worker)
-
-    def _welcome(self, call: Any, worker: Any) -> None:
-        """Take a worker that has introduced itself among the free ones."""
-        try:
-            about = ray.get(call)
-        except (RayActorError, RayTaskError) as error:
-            if self._workers.pop(worker):  # it did work, and Ray has restarted it as often as it may: have a new one
-                self._looked_at = -LOOKS_EVERY
+        for task in [task for tasks in self._open.values() for task in tasks if not task.running]:
+            if len(self._calls) >= max(1, self._most):
                 return
-            raise MetadeblurError(
-                f"a worker cannot start: {str(error).strip().splitlines()[-1].strip()}; every machine of the cluster "
-                "needs the same metadeblur[cluster] and Python"
-            ) from error
+            folder = task.into.absolute() / f"{DELIVERY}{uuid4().hex}"
+            try:
+                folder.mkdir()
+            except OSError as error:
+                self._end(task, error)
+                continue
+            given = (self._net, self._queue, task.work, task.reads, folder)
+            task.running = True
+            self._calls[self._task.remote(Worker, self.places, self._key, *given)] = _Call(task, folder)
+
+    def _hear(self, name: Any) -> None:
+        """Take what a worker tells of a task, or see that it is over."""
+        call, fault = self._calls[name], None
+        task = call.task
+        try:
+            event = ray.get(next(name))
+            if not call.introduced:
+                self._welcome(event)
+                call.introduced = True
+                return
+            if event is not None:
+                if self._course(task):  # otherwise it has failed, and nobody waits for the task any more
+                    self._take(call, *event)
+                return
+            task.running = False
+            task.reads.sent = task.reads.sent or send(task.reads.files)  # it does not see what it is to read
+        except StopIteration:
+            self._end(task)
+        except _DEATHS:
+            fault = self._died(task)
+        except RayTaskError as error:
+            if not call.introduced:
+                raise MetadeblurError(
+                    f"a worker cannot start: {str(error).strip().splitlines()[-1].strip()}; every machine of the "
+                    "cluster needs the same metadeblur[cluster] and Python"
+                ) from error
+            fault = error.cause
+        except OSError as error:
+            fault = error
+        del self._calls[name]
+        shutil.rmtree(call.folder, ignore_errors=True)
+        if fault:
+            self._end(task, fault)
+
+    def _welcome(self, about: dict[str, Any]) -> None:
+        """Refuse a machine that would make something else of a task."""
         for name in _SAME:
             theirs, ours = about["versions"][name], versions()[name]
             if theirs.partition("+")[0] != ours.partition("+")[0]:
@@ -280,80 +314,29 @@ class Pool:
                     f"{about['host']} has {name} {theirs}, this machine {ours}; install the same on every machine"
                 )
         self._bf16 = about["bf16"] if self._bf16 is None else self._bf16
-        self._workers[worker] = True
-        self._free.append(worker)
 
-    def _go_on(self, course: Course, error: Exception | None = None) -> None:
-        """Have a course say what is to be done next, or what becomes of an error."""
-        try:
-            tasks = course.throw(error) if error else next(course)
-            while not tasks:
-                tasks = next(course)
-            self._open[course] = tasks
-        except StopIteration:
-            self._open.pop(course, None)
-
-    def _hand_out(self) -> None:
-        """Give every free worker the first task that waits."""
-
-        def waiting() -> Task | None:
-            return next((task for tasks in self._open.values() for task in tasks if not task.running), None)
-
-        while self._free and (task := waiting()):
-            folder = task.into.absolute() / f"{DELIVERY}{uuid4().hex}"
-            try:
-                folder.mkdir()
-            except OSError as error:
-                self._end(task, error)
-                continue
-            worker, task.running = self._free.pop(), True
-            call = worker.do.options(num_returns="streaming").remote(*self._given, task.work, task.reads, folder)
-            self._busy[call] = (worker, task, folder)
-
-    def _hear(self, call: Any, worker: Any, task: Task, folder: Path) -> None:
-        """Take what a worker has made of a task, or see that it is over."""
-        fault: Exception | None = None
-        task.running = False
-        try:
-            event = ray.get(next(call))
-            if event is None:  # it does not see what it is to read
-                task.reads.sent = task.reads.sent or send(task.reads.files)
-            else:
-                task.running = True
-                if self._course(task):  # otherwise it has failed, and nobody waits for the task any more
-                    self._take(task, folder, *event)
-                return
-        except StopIteration:
-            self._end(task)
-        except _DEATHS:
-            self._introduce(worker)
-            fault = self._died(task)
-        except Exception as error:
-            fault = error.cause if isinstance(error, RayTaskError) else error
-        del self._busy[call]
-        shutil.rmtree(folder, ignore_errors=True)
-        if worker not in self._starting.values():
-            self._free.append(worker)
-        if fault:
-            self._end(task, fault)
-
-    def _take(self, task: Task, folder: Path, value: Any, names: list[str], sent: Sent) -> None:
+    def _take(self, call: _Call, value: Any, data: Any, *last: None) -> None:
         """Put what a task has made where it belongs, as soon as the file system shows it here."""
-        receive(sent, folder)
+        folder, task = call.folder, call.task
+        if not last:  # a piece of a file
+            (folder / value).parent.mkdir(parents=True, exist_ok=True)
+            with (folder / value).open("ab") as file:
+                file.write(data)
+            return
         until = time.monotonic() + VISIBLE_WITHIN
-        for name in sorted(names, key=lambda name: ("/" not in name, name)):  # a record after its pictures
-            made, target = folder / name, task.into / name
-            while not made.exists() and time.monotonic() < until:
+        for name in sorted(data, key=lambda name: ("/" not in name, name)):  # a record after its pictures
+            arrived, target = folder / name, task.into / name
+            while not arrived.exists() and time.monotonic() < until:
                 time.sleep(0.2)
                 with suppress(OSError):
-                    list(made.parent.iterdir())  # has a network's file system look again
+                    list(arrived.parent.iterdir())  # has a network's file system look again
             target.parent.mkdir(parents=True, exist_ok=True)
-            made.replace(target)
+            arrived.replace(target)
         task.done(value)
 
     def _died(self, task: Task) -> Exception | None:
         """A worker has died over a task: it is done again, unless that has happened too often."""
-        task.deaths += 1
+        task.deaths, task.running = task.deaths + 1, False
         if task.deaths < ATTEMPTS:
             self._say(f"{task.title}: its worker died; it is done again")
             return None
@@ -364,6 +347,16 @@ class Pool:
 
     def _course(self, task: Task) -> Course | None:
         return next((course for course, tasks in self._open.items() if task in tasks), None)
+
+    def _go_on(self, course: Course, error: Exception | None = None) -> None:
+        """Have a course tell what is to be done next, or take up an error."""
+        try:
+            tasks = course.throw(error) if error else next(course)
+            while not tasks:
+                tasks = next(course)
+            self._open[course] = tasks
+        except StopIteration:
+            self._open.pop(course, None)
 
     def _end(self, task: Task, error: Exception | None = None) -> None:
         """Take a task off the list, and have its course go on where it was the last or has failed."""
