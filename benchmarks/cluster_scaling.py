@@ -26,12 +26,13 @@ from speed import spread
 
 from metadeblur.adaptation.stages import AdaptSettings
 from metadeblur.cluster.connection import ClusterSettings, joined
-from metadeblur.cluster.restoring import restore_files
+from metadeblur.cluster.worker_pool import ClusterPool
 from metadeblur.evaluation.tables import markdown
 from metadeblur.models.weights import load_deblurrer
 from metadeblur.pipeline.demo import DemoSettings, shaky_clip
 from metadeblur.pipeline.outputs import Job
 from metadeblur.pipeline.run import RunSettings, restore_file
+from metadeblur.pipeline.side_by_side import restore_files
 from metadeblur.system.machine import machine
 from metadeblur.system.record import commit, versions, write_json, write_whole
 from metadeblur.video import write_clip
@@ -54,7 +55,9 @@ def measure(
             restore_file(job, net, how)
 
     def together(count: int, jobs: Sequence[Job], how: RunSettings) -> None:
-        for result in restore_files(jobs, net, how, ClusterSettings(workers=count, threads=1)):
+        with ClusterPool(net, ClusterSettings(workers=count, threads=1), "cpu", lambda _: None) as pool:
+            results = restore_files(jobs, net, how, pool)
+        for result in results:
             if isinstance(result, Exception):
                 raise result
 

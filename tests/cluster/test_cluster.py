@@ -151,7 +151,7 @@ def test_a_cluster_that_is_too_small_is_refused(settings, device, said):
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (("--workers", "2"), 2, "--workers needs --cluster"),
+        (("--worker-threads", "2"), 2, "--worker-threads needs --cluster"),
         (("--cluster", "local", "--workers", "0"), 2, "--workers is 0"),
         (("--cluster", "local", "--worker-gpus", "0"), 2, "--worker-gpus is 0"),
         (("--cluster", "ray://there:10001"), 1, "run metadeblur on a machine of the cluster"),

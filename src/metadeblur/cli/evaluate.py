@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import tyro
 
 from metadeblur.adaptation.settings import AdaptSettings
-from metadeblur.cli.flags import ClusterFlags
+from metadeblur.cli.flags import WorkerFlags
 from metadeblur.cli.inputs import needed, refuse_missing
 from metadeblur.errors import UsageError
 from metadeblur.limits import CountOrNone, Crop, LearningRate, Pairs, Patch, Seed, Steps, Tile, check
@@ -86,7 +86,7 @@ class Evaluate:
     """Side of the tiles that frames are cut into; 0: whole frames; default: what fits into memory."""
     precision: Precision = "auto"
     """Arithmetic; auto: bf16 where the machine does it natively and the result stays the same."""
-    cluster: Annotated[ClusterFlags, tyro.conf.OmitArgPrefixes] = field(default_factory=ClusterFlags)
+    workers: Annotated[WorkerFlags, tyro.conf.OmitArgPrefixes] = field(default_factory=WorkerFlags)
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Keep what has been measured already and do the rest."""
 
@@ -103,7 +103,7 @@ class Evaluate:
         if not built_in:
             refuse_missing([self.root], self.output)
         output = needed(self.output, "metadeblur evaluate ROOT -o DIR")
-        cluster = self.cluster.settings(without=("workers",))
+        cluster = self.workers.settings()
         from metadeblur.data.sources import refuse_within
         from metadeblur.evaluation.builtin import make_builtin, refuse_unfit
         from metadeblur.evaluation.protocol import EvaluateSettings, evaluate, read_records
@@ -139,7 +139,7 @@ class Evaluate:
             restoration=RestoreSettings(tile=self.tile, precision=self.precision, device=self.device),
             apart=_listed(self.apart),
             resume=self.resume,
-            workers=self.cluster.workers or 1 if cluster is None else 1,
+            workers=self.workers.workers or 1 if cluster is None else 1,
         )
         if built_in:
             refuse_unfit(settings)

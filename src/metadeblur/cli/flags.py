@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +17,10 @@ from metadeblur.system.paths import SLASHES, Folder
 from metadeblur.types import Device, Precision
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from metadeblur.cluster.connection import ClusterSettings
+    from metadeblur.pipeline.task_pool import TaskPool
 
 
 Target: TypeAlias = Annotated[
@@ -114,14 +117,14 @@ class AdaptationFlags:
 
 
 @dataclass(frozen=True)
-class ClusterFlags:
-    """Many processes or machines, through Ray."""
+class WorkerFlags:
+    """Several processes or machines that work side by side."""
 
     cluster: Annotated[str | None, tyro.conf.arg(metavar="ADDRESS|local", help_behavior_hint="")] = None
     """Have the work done by the processes of a Ray cluster: its address, auto to find it, or local to start processes
     on this machine (needs pip install 'metadeblur[cluster]')."""
     workers: Annotated[Workers | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
-    """Processes that work side by side. With --cluster the default is as many as there is room for: one for each GPU
+    """Processes that work side by side; default: 1. With --cluster as many as there is room for: one for each GPU
     where there are any, otherwise one for each processor."""
     worker_threads: Annotated[Threads | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
     """With --cluster: processor threads of each worker; default: all of them shared out."""
@@ -131,19 +134,16 @@ class ClusterFlags:
     def __post_init__(self) -> None:
         check(self)
 
-    def settings(self, *, without: Sequence[str] = ()) -> ClusterSettings | None:
+    def settings(self) -> ClusterSettings | None:
         """The settings of the cluster; None where there is to be none.
-
-        Args:
-            without: flags that make sense without a cluster too.
 
         Raises:
             UsageError: a flag that needs --cluster stands alone.
             MetadeblurError: a value out of range, or Ray is not installed.
         """
         if self.cluster is None:
-            for name in ("workers", "worker_threads", "worker_gpus"):
-                if name not in without and getattr(self, name) is not None:
+            for name in ("worker_threads", "worker_gpus"):
+                if getattr(self, name) is not None:
                     raise UsageError(f"--{name.replace('_', '-')} needs --cluster, such as --cluster local")
             return None
         from metadeblur.cluster.connection import ClusterSettings, load_ray
@@ -151,6 +151,33 @@ class ClusterFlags:
         load_ray(self.cluster)
         gpus = 1.0 if self.worker_gpus is None else self.worker_gpus
         return ClusterSettings(self.cluster, self.workers, self.worker_threads, gpus)
+
+    @contextmanager
+    def pool(self, net: nn.Module, device: Device, say: Callable[[str], object]) -> Iterator[TaskPool | None]:
+        """Who works side by side; None: this process does all of it.
+
+        Args:
+            net: the base deblurrer.
+            device: what is to compute.
+            say: gets lines for a person.
+
+        Raises:
+            MetadeblurError: no cluster answers, or it has no room.
+        """
+        settings = self.settings()
+        if settings is not None:
+            from metadeblur.cluster.connection import joined
+            from metadeblur.cluster.worker_pool import ClusterPool
+
+            with joined(settings), ClusterPool(net, settings, device, say) as pool:
+                yield pool
+        elif self.workers is not None and self.workers > 1:
+            from metadeblur.pipeline.process_pool import ProcessPool
+
+            with ProcessPool(net, self.workers, say) as pool:
+                yield pool
+        else:
+            yield None
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from metadeblur.cli.flags import AdaptationFlags, ClusterFlags, Target, writing_record
+from metadeblur.cli.flags import AdaptationFlags, Target, WorkerFlags, writing_record
 from metadeblur.cli.inputs import refuse_missing
 from metadeblur.errors import MetadeblurError, UsageError
 from metadeblur.limits import Quality, Seconds, Tile, check
@@ -67,7 +67,7 @@ class Restore:
     """Write the record as JSON (several inputs: a list of records); - is standard output."""
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Go on where an earlier run of the same command was stopped; its finished shots are not done again."""
-    cluster: Annotated[ClusterFlags, tyro.conf.OmitArgPrefixes] = field(default_factory=ClusterFlags)
+    workers: Annotated[WorkerFlags, tyro.conf.OmitArgPrefixes] = field(default_factory=WorkerFlags)
 
     def __post_init__(self) -> None:
         check(self)
@@ -76,7 +76,7 @@ class Restore:
         """Restore every input; one that cannot be read is named first, and the others are still done."""
         if not self.inputs:
             raise UsageError("restore needs at least one video file or folder of frames: metadeblur restore IN")
-        self.cluster.settings()  # refuses what makes no sense before anything is loaded
+        self.workers.settings()  # refuses what makes no sense before anything is loaded
         refuse_missing(self.inputs, self.output)
         from metadeblur.models.weights import load_deblurrer
         from metadeblur.pipeline.outputs import plan
@@ -90,9 +90,9 @@ class Restore:
     def _restore(self, jobs: Sequence[Job], net: nn.Module, settings: RunSettings, terminal: Terminal) -> None:
         """Do it, with a file for the record that is this run's alone."""
         from metadeblur.pipeline.outputs import unreadable
+        from metadeblur.pipeline.result_table import show_results
+        from metadeblur.pipeline.side_by_side import restore_files
         from metadeblur.system.record import write_json
-
-        cluster = self.cluster.settings()
 
         def failed(error: Exception) -> None:
             if len(jobs) > 1:
@@ -102,17 +102,14 @@ class Restore:
         for fault in faults.values():  # said before the first of them is worked on
             failed(fault)
         good = [job for number, job in enumerate(jobs) if number not in faults]
-        if cluster is None:
-            restored = _one_after_other(good, net, settings, self.model, terminal, failed)
-        else:
-            from metadeblur.cluster.restoring import restore_files
-
-            restored = restore_files(good, net, settings, cluster, model=self.model, listener=terminal, failed=failed)
+        with self.workers.pool(net, self.device, terminal.say) as pool:
+            if pool is None:
+                restored = _one_after_other(good, net, settings, self.model, terminal, failed)
+            else:
+                restored = restore_files(good, net, settings, pool, model=self.model, listener=terminal, failed=failed)
         done = iter(restored)
         results = [faults[number] if number in faults else next(done) for number in range(len(jobs))]
-        if cluster is not None and len(jobs) > 1:
-            from metadeblur.cluster.summary import show_results
-
+        if pool is not None and len(jobs) > 1:
             show_results(jobs, results, terminal)
         if len(jobs) == 1 and isinstance(results[0], Exception):
             raise results[0]

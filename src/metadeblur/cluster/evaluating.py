@@ -11,12 +11,12 @@ from typing import Any
 from torch import nn
 
 from metadeblur.cluster.connection import ClusterSettings, joined
-from metadeblur.cluster.files import Reads, with_weights
-from metadeblur.cluster.worker_pool import Course, Pool, Task, TaskContext
+from metadeblur.cluster.worker_pool import ClusterPool
 from metadeblur.data.paired import read_trial
 from metadeblur.errors import MetadeblurError
 from metadeblur.evaluation.protocol import Job, Progress, is_measured, ledger_path, measure_job
 from metadeblur.evaluation.settings import meta_files
+from metadeblur.pipeline.task_pool import Course, Task, TaskContext, TaskPool, weights_read, with_weights
 from metadeblur.restoration.restorer import Restorer
 
 
@@ -48,7 +48,7 @@ def measure_on_cluster(
     def choose(job: Job) -> Course:
         yield [Task(partial(_choose_tile, job), _reads(job), job.out, job.folder.name, chosen.update)]
 
-    def measure(job: Job, pool: Pool) -> Course:
+    def measure(job: Job, pool: TaskPool) -> Course:
         nonlocal done
         name, settings = job.folder.name, job.settings
         try:
@@ -62,7 +62,7 @@ def measure_on_cluster(
         done += 1
         tell(name)
 
-    with joined(cluster), Pool(net, cluster, left[0].settings.restoration.device, say) as pool:
+    with joined(cluster), ClusterPool(net, cluster, left[0].settings.restoration.device, say) as pool:
         pool.run([choose(_moved(left[0], Path.absolute))])
         pool.run(measure(_moved(job, Path.absolute), pool) for job in left)
     if failures:
@@ -70,11 +70,11 @@ def measure_on_cluster(
         raise MetadeblurError(f"{len(failures)} of {len(jobs)} clips failed (--resume measures them alone): {reasons}")
 
 
-def _reads(job: Job) -> Reads:
+def _reads(job: Job) -> list[Path]:
     """A clip's frames, and the networks that its methods name."""
     settings = job.settings
     meta = meta_files(settings.meta) if settings.meta and "meta" in settings.methods else ()
-    return Reads([*job.folder.blurred, *job.folder.sharp, *meta], settings.adaptation)
+    return [*job.folder.blurred, *job.folder.sharp, *meta, *weights_read(settings.adaptation)]
 
 
 def _moved(job: Job, locate: Callable[[Path], Path]) -> Job:

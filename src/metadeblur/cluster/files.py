@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import ray
 
-from metadeblur.adaptation.stages import AdaptSettings
-from metadeblur.models.weights import reblurrer_path
 from metadeblur.system.identity import identify_files
 
 CHUNK_BYTES = 32 << 20  # of a file that travel at once
@@ -25,10 +22,8 @@ class Reads:
     A file is seen where it has the same path, size, time of change and samples, which ``mark`` sums up.
     """
 
-    def __init__(self, files: Sequence[Path], adaptation: AdaptSettings) -> None:
-        named = adaptation.reblurrer
-        weights = [reblurrer_path(named)] if named else []
-        self.files = {inside(path): path.absolute() for path in (*files, *weights)}
+    def __init__(self, files: Sequence[Path]) -> None:
+        self.files = {inside(path): path.absolute() for path in files}
         self.mark = identify_files(self.files.values())
         self.sent: Sent | None = None
 
@@ -64,9 +59,3 @@ def pieces(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         while data := file.read(CHUNK_BYTES):
             yield data
-
-
-def with_weights(adaptation: AdaptSettings, locate: Callable[[Path], Path], **changes: Any) -> AdaptSettings:
-    """Settings whose reblurring network, where one is named, is found elsewhere."""
-    named = adaptation.reblurrer
-    return replace(adaptation, reblurrer=str(locate(reblurrer_path(named))) if named else "", **changes)

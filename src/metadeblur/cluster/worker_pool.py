@@ -1,4 +1,4 @@
-"""Work on a Ray cluster: the driver hands out tasks, Ray finds machines for them; courses of tasks, one an input."""
+"""Work on a Ray cluster: the driver hands out tasks, Ray finds machines for them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import platform
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 from uuid import uuid4
 
 import cv2
@@ -25,27 +25,26 @@ from torch import nn
 from metadeblur.adaptation.stages import AdaptSettings
 from metadeblur.cluster import connection
 from metadeblur.cluster.connection import ClusterSettings, Places, folder_of
-from metadeblur.cluster.files import Reads, inside, pieces, receive, send, with_weights
+from metadeblur.cluster.files import Reads, inside, pieces, receive, send
 from metadeblur.errors import MetadeblurError
+from metadeblur.pipeline.task_pool import Task, TaskPool, Work, with_weights
 from metadeblur.restoration.restorer import RestoreSettings
 from metadeblur.system.device import has_native_bf16
 from metadeblur.system.record import versions
 from metadeblur.system.scratch import DELIVERY, sweep, using
 from metadeblur.types import Device
 
-ATTEMPTS = 4  # at a task whose worker dies each time
 EVENT_SECONDS = 0.5  # between two events of a task, at least
 LOOKS_EVERY = 5.0  # seconds between two looks at how many machines there are
 PATIENCE = 20.0  # seconds without any worker, after which a line says that they are waited for
 VISIBLE_WITHIN = 60.0  # seconds that a network's file system may take to show what another machine wrote
-SPARE = 4  # open courses beyond one for each worker: so that there is always work while some are concluded
 _DEATHS = (WorkerCrashedError, NodeDiedError, OutOfMemoryError, ObjectLostError)
 _SAME = ("metadeblur", "torch")  # versions that decide what comes out
 
 
 @dataclass
-class TaskContext:
-    """What a task finds on the machine that does it."""
+class _Context:
+    """What a task finds on a machine of the cluster."""
 
     net: nn.Module
     copies: Path | None  # where the driver's files were copied to; None: the machine sees them
@@ -63,9 +62,6 @@ class TaskContext:
         if time.monotonic() - self.told_at >= EVENT_SECONDS:
             self.told_at = time.monotonic()
             self.queue.put_nowait.remote((self.name, event))
-
-
-Work: TypeAlias = Callable[[TaskContext], Iterator[Any]]
 
 
 class Worker:
@@ -114,7 +110,7 @@ class Worker:
             results = folder if shared else Path(tempfile.mkdtemp(dir=self._folder))
             if not shared:
                 stack.callback(shutil.rmtree, results, ignore_errors=True)
-            for value in work(TaskContext(net, copies, results, folder.name, queue)):
+            for value in work(_Context(net, copies, results, folder.name, queue)):
                 files = {path.relative_to(results).as_posix(): path for path in results.rglob("*") if path.is_file()}
                 for name, path in () if shared else files.items():
                     for piece in pieces(path):
@@ -138,34 +134,17 @@ def work_on(kind: type[Worker], size: Places, key: str, *given: Any) -> Iterator
     yield from worker.do(*given)
 
 
-@dataclass(eq=False)
-class Task:
-    """A piece of work that any machine can do, as often as need be."""
-
-    work: Work
-    reads: Reads
-    into: Path  # folder of the results
-    title: str  # what a person calls it
-    done: Callable[[Any], object] = lambda _: None  # called with each value when its results are where they belong
-    on_event: Callable[[Any], object] = lambda _: None  # called with some of the events of the work
-    deaths: int = 0
-    running: bool = False
-
-
-Course: TypeAlias = Generator[list[Task], None, None]
-"""Batches of tasks for one input, each once the one before is done; what goes wrong is thrown into it."""
-
-
 @dataclass
 class _Call:
     """A task that Ray is at."""
 
     task: Task
+    reads: Reads
     folder: Path  # where its results arrive
     introduced: bool = False
 
 
-class Pool:
+class ClusterPool(TaskPool):
     """The tasks of one run on a cluster that has been joined, in a ``with`` block that ends them.
 
     Args:
@@ -178,25 +157,25 @@ class Pool:
     def __init__(self, net: nn.Module, settings: ClusterSettings, device: Device, say: Callable[[str], object]) -> None:
         # Of the workers that there are at first.
         self.places = connection.places(connection.machines(), settings, device)
-        self._settings, self._say, self._key = settings, say, uuid4().hex
-        size = {"num_cpus": self.places.threads, "num_gpus": self.places.gpus}
-        self._task: Any = ray.remote(num_returns="streaming", max_retries=0, **size)(work_on)
+        super().__init__(self.places.workers, say, self.places.device)
+        self._settings, self._key = settings, uuid4().hex
+        start: Any = ray.remote
+        self._start = start(
+            num_returns="streaming", max_retries=0, num_cpus=self.places.threads, num_gpus=self.places.gpus
+        )(work_on)
         lasting = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
-        self._queue: Any = Queue(actor_options=lasting).actor
-        self._event = self._queue.get.remote()
+        queue: Any = Queue(actor_options=lasting).actor
+        self._queue, self._event = queue, queue.get.remote()
         self._net = ray.put(net)
         self._bf16: bool | None = None  # whether the first worker computes natively in bf16
         self._calls: dict[Any, _Call] = {}
-        self._open: dict[Course, list[Task]] = {}  # courses, and what is left of their batches
+        self._files: dict[tuple[Path, ...], Reads] = {}  # that tasks read
         self._most, self._looked_at = 0, -LOOKS_EVERY
         self._patient_until = time.monotonic() + PATIENCE
         say(f"working on {self.places.describe()}")
 
-    def __enter__(self) -> Pool:
-        return self
-
     def __exit__(self, *_: object) -> None:
-        self._stop()
+        self.stop()
         ray.kill(self._queue)
         if self._settings.address != connection.LOCAL:
             with suppress(RayError, OSError):  # machines that do not see the driver's files have copies of them
@@ -205,35 +184,6 @@ class Pool:
                 where = [NodeAffinitySchedulingStrategy(node_id=name, soft=False) for name in ids]
                 ray.get([remove.options(scheduling_strategy=node).remote(self._key) for node in where], timeout=20)
 
-    def run(self, courses: Iterable[Course]) -> None:
-        """Have the tasks of all courses done, those of the first ones first.
-
-        Raises:
-            MetadeblurError: machines cannot work: another version of the program, or none, is there.
-        """
-        waiting = iter(courses)
-        try:
-            while True:
-                while len(self._open) < self.places.workers + SPARE and (course := next(waiting, None)):
-                    self._go_on(course)
-                if not self._open:
-                    return
-                self._submit()
-                for call in ray.wait([*self._calls, self._event], timeout=LOOKS_EVERY)[0]:
-                    if call in self._calls:
-                        self._hear(call)
-                    else:
-                        name, event = ray.get(call)
-                        self._event = self._queue.get.remote()
-                        for busy in self._calls.values():
-                            if busy.folder.name == name and self._course(busy.task):
-                                busy.task.on_event(event)
-        finally:
-            if self._open:  # nobody may write any more where the courses clear up
-                self._stop()
-            for course in list(self._open):
-                course.close()
-
     def for_any_machine(self, adapt: AdaptSettings, restore: RestoreSettings) -> tuple[AdaptSettings, RestoreSettings]:
         """Settings that say the same on every machine; a precision "auto" becomes what suits the first worker."""
         device: Any = self.places.device
@@ -241,7 +191,7 @@ class Pool:
         adapt = with_weights(adapt, Path.absolute, precision=precision, device=device)
         return adapt, replace(restore, device=device)
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
         """End all tasks and take away what arrived of them."""
         for call in self._calls:
             ray.cancel(call, force=True)
@@ -249,16 +199,16 @@ class Pool:
             shutil.rmtree(call.folder, ignore_errors=True)
         self._calls = {}
 
-    def _submit(self) -> None:
-        """Give Ray as many of the waiting tasks as there is room for now; machines may have come or gone."""
+    def _submit(self, tasks: Sequence[Task]) -> None:
+        """Give Ray as many tasks as there is room for now; machines may have come or gone."""
         now = time.monotonic()
         if now - self._looked_at >= LOOKS_EVERY:
             self._looked_at, size = now, self.places
             self._most = self._settings.workers or connection.room(connection.machines(), size.threads, size.gpus)
         if self._bf16 is None and now > self._patient_until:
             self._patient_until = float("inf")
-            self._say("waiting for a free worker; 'ray status' shows what the cluster is busy with")
-        for task in [task for tasks in self._open.values() for task in tasks if not task.running]:
+            self.say("waiting for a free worker; 'ray status' shows what the cluster is busy with")
+        for task in tasks:
             if len(self._calls) >= max(1, self._most):
                 return
             folder = task.into.absolute() / f"{DELIVERY}{uuid4().hex}"
@@ -267,9 +217,22 @@ class Pool:
             except OSError as error:
                 self._end(task, error)
                 continue
-            given = (self._net, self._queue, task.work, task.reads, folder)
+            files = tuple(task.reads)
+            reads = self._files[files] = self._files.get(files) or Reads(files)
+            given = (self._net, self._queue, task.work, reads, folder)
             task.running = True
-            self._calls[self._task.remote(Worker, self.places, self._key, *given)] = _Call(task, folder)
+            self._calls[self._start.remote(Worker, self.places, self._key, *given)] = _Call(task, reads, folder)
+
+    def _listen(self) -> None:
+        for call in ray.wait([*self._calls, self._event], timeout=LOOKS_EVERY)[0]:
+            if call in self._calls:
+                self._hear(call)
+                continue
+            name, event = ray.get(call)
+            self._event = self._queue.get.remote()
+            for busy in self._calls.values():
+                if busy.folder.name == name and self.is_wanted(busy.task):
+                    busy.task.on_event(event)
 
     def _hear(self, name: Any) -> None:
         """Take what a worker tells of a task, or see that it is over."""
@@ -282,15 +245,15 @@ class Pool:
                 call.introduced = True
                 return
             if event is not None:
-                if self._course(task):  # otherwise it has failed, and nobody waits for the task any more
+                if self.is_wanted(task):  # otherwise it has failed, and nobody waits for the task any more
                     self._take(call, *event)
                 return
             task.running = False
-            task.reads.sent = task.reads.sent or send(task.reads.files)  # it does not see what it is to read
+            call.reads.sent = call.reads.sent or send(call.reads.files)  # it does not see what it is to read
         except StopIteration:
             self._end(task)
         except _DEATHS:
-            fault = self._died(task)
+            self._died(task)
         except RayTaskError as error:
             if not call.introduced:
                 raise MetadeblurError(
@@ -333,35 +296,3 @@ class Pool:
             target.parent.mkdir(parents=True, exist_ok=True)
             arrived.replace(target)
         task.done(value)
-
-    def _died(self, task: Task) -> Exception | None:
-        """A worker has died over a task: it is done again, unless that has happened too often."""
-        task.deaths, task.running = task.deaths + 1, False
-        if task.deaths < ATTEMPTS:
-            self._say(f"{task.title}: its worker died; it is done again")
-            return None
-        return MetadeblurError(
-            f"{task.title}: {task.deaths} workers died over it, perhaps for want of memory; try fewer --workers or "
-            "smaller tiles (--tile 256)"
-        )
-
-    def _course(self, task: Task) -> Course | None:
-        return next((course for course, tasks in self._open.items() if task in tasks), None)
-
-    def _go_on(self, course: Course, error: Exception | None = None) -> None:
-        """Have a course tell what is to be done next, or take up an error."""
-        try:
-            tasks = course.throw(error) if error else next(course)
-            while not tasks:
-                tasks = next(course)
-            self._open[course] = tasks
-        except StopIteration:
-            self._open.pop(course, None)
-
-    def _end(self, task: Task, error: Exception | None = None) -> None:
-        """Take a task off the list, and have its course go on where it was the last or has failed."""
-        course = self._course(task)
-        if course is not None:
-            self._open[course].remove(task)
-            if error or not self._open[course]:
-                self._go_on(course, error)

@@ -1,4 +1,4 @@
-"""Several inputs restored on a cluster: their shots are done by whichever worker is free."""
+"""Several inputs restored side by side: their shots are done by whichever worker is free."""
 
 from __future__ import annotations
 
@@ -13,9 +13,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from metadeblur.cluster.connection import ClusterSettings, joined
-from metadeblur.cluster.files import Reads, with_weights
-from metadeblur.cluster.worker_pool import Course, Pool, Task, TaskContext
 from metadeblur.pipeline.console import stopwatch
 from metadeblur.pipeline.cuts import Scan, find_shots
 from metadeblur.pipeline.events import (
@@ -35,6 +32,7 @@ from metadeblur.pipeline.outputs import Job
 from metadeblur.pipeline.resume import kept
 from metadeblur.pipeline.run import TOLD_SHOTS, Run, RunSettings
 from metadeblur.pipeline.shot import ShotContext, choose_tile, decide_shot, restore_shot, write_shot
+from metadeblur.pipeline.task_pool import Course, Task, TaskContext, TaskPool, weights_read, with_weights
 from metadeblur.report.record import RunRecord, ShotRecord
 from metadeblur.system.machine import peak_memory_mb
 from metadeblur.video import VideoReader
@@ -44,23 +42,23 @@ from metadeblur.video.info import VideoInfo
 def restore_files(
     jobs: Sequence[Job],
     net: nn.Module,
-    settings: RunSettings | None = None,
-    cluster: ClusterSettings | None = None,
+    settings: RunSettings,
+    pool: TaskPool,
     *,
     model: str = "",
     listener: Listener | None = None,
     failed: Callable[[Exception], None] = lambda _: None,
 ) -> list[RunRecord | Exception]:
-    """Restore inputs on a cluster, as :func:`metadeblur.pipeline.run.restore_file` does each of them here.
+    """Restore inputs side by side, as :func:`metadeblur.pipeline.run.restore_file` does each of them alone.
 
-    The frames are the same, byte for byte, as those of a run without a cluster on a machine like the workers', with as
-    many threads as a worker has (:class:`~metadeblur.cluster.connection.ClusterSettings`).
+    The frames are the same, byte for byte, as those of a run without a pool on a machine like the workers', with as
+    many threads as a worker has.
 
     Args:
         jobs: the inputs and the files to make of each.
         net: the base deblurrer; it is not changed.
         settings: how.
-        cluster: where the processes come from; by default as many are started here as there are processors.
+        pool: who does the work.
         model: what the records call the network.
         listener: called with each event (:mod:`metadeblur.pipeline.events`).
         failed: called at once when an input fails.
@@ -69,19 +67,17 @@ def restore_files(
         For each input its record, or what went wrong with it; the others are still done.
 
     Raises:
-        MetadeblurError: no cluster answers, has no room, or its workers cannot work.
+        MetadeblurError: the workers cannot work.
     """
-    settings, cluster, tell = settings or RunSettings(), cluster or ClusterSettings(), listener or ignore
-    together, device = _Together(net, settings, model, tell, len(jobs), failed), settings.restoration.device
+    tell = listener or ignore
+    together = _Together(net, settings, model, tell, len(jobs), failed)
     tell(PhaseStarted("restore", jobs[0].source.name if jobs else ""))
     try:
-        with joined(cluster), Pool(net, cluster, device, lambda line: tell(Note(line))) as pool:
-            try:
-                pool.run(together.course(pool, number, job) for number, job in enumerate(jobs))
-            except BaseException as error:
-                if together.kept:
-                    error.add_note(f"{kept(together.kept)}: run it again with --resume to go on")
-                raise
+        pool.run(together.course(pool, number, job) for number, job in enumerate(jobs))
+    except BaseException as error:
+        if together.kept:
+            error.add_note(f"{kept(together.kept)}: run it again with --resume to go on")
+        raise
     finally:
         tell(PhaseEnded("restore"))
     return [together.results[number] for number in range(len(jobs))]
@@ -102,10 +98,10 @@ class _Together:
     frames: dict[int, int] = field(default_factory=dict)  # of each input that has been opened
     done: dict[tuple[int, int], int] = field(default_factory=dict)  # frames of each shot (input, number)
 
-    def course(self, pool: Pool, number: int, job: Job) -> Course:
+    def course(self, pool: TaskPool, number: int, job: Job) -> Course:
         """Restore an input; what goes wrong is its result."""
         try:
-            with Run(job, self.net, self.settings, self.model, self.tell, device=pool.places.device) as run:
+            with Run(job, self.net, self.settings, self.model, self.tell, device=pool.device) as run:
                 try:
                     yield from self._steps(pool, number, run)
                     self.results[number] = run.conclude()
@@ -132,11 +128,11 @@ class _Together:
             case StepDone() if self.inputs == 1:
                 self.tell(event)
 
-    def _steps(self, pool: Pool, number: int, run: Run) -> Course:
+    def _steps(self, pool: TaskPool, number: int, run: Run) -> Course:
         """Take the steps of a run, and have the scan and the shots done by the workers."""
         reader = VideoReader(run.job.source.absolute())
         name, info = run.job.source.name, reader.info
-        reads = Reads(info.files if info.kind == "frames" else [info.path], run.settings.adaptation)
+        reads = [*(info.files if info.kind == "frames" else [info.path]), *weights_read(run.settings.adaptation)]
         self.frames[number] = info.frames
 
         def task(work: Any, *given: Any, title: str = name, **calls: Any) -> Task:
