@@ -28,10 +28,10 @@ from metadeblur.app import tasks as work
 from metadeblur.app.hosts import Hosts
 from metadeblur.app.html import chosen, headline, progress, result
 from metadeblur.app.playable import plays_everywhere, write_playable
-from metadeblur.app.queue import Job
+from metadeblur.app.queue import QueuedTask
 from metadeblur.app.server import Site, make_app
 from metadeblur.app.service import Service
-from metadeblur.app.uploads import Clip, Visit, clean_name
+from metadeblur.app.uploads import UploadedClip, Visit, clean_name
 from metadeblur.cli.app import App, warnings
 from metadeblur.cli.entry import parse
 from metadeblur.errors import MetadeblurError
@@ -341,7 +341,7 @@ def test_every_clip_gets_a_copy_that_browsers_play(tmp_path):
 
 
 def test_what_is_said_at_each_stage():
-    job = Job(Path("/"), work.check, (), state="running")
+    job = QueuedTask(Path("/"), work.check, (), state="running")
     at = Position(1, 3, 3, 9)
     lines = []
     for phase, event in (
@@ -378,7 +378,9 @@ def test_what_is_said_at_each_stage():
 
 
 def test_names_are_written_as_text():
-    clip = Clip(Path("x"), clean_name("<img onerror=x>.mp4"), facts=work.Facts("video", 2, 2, 1, 1.0, False, b""))
+    clip = UploadedClip(
+        Path("x"), clean_name("<img onerror=x>.mp4"), facts=work.Facts("video", 2, 2, 1, 1.0, False, b"")
+    )
     assert "<img onerror" not in chosen(clip)
 
 

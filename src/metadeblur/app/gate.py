@@ -122,14 +122,14 @@ class Gate:
         return {**scope, **changed}, asked
 
     def _check_host(self, asked: Asked, arrived_at: str | None) -> None:
-        found = host_of(asked.host)
-        if found is None:
+        host = host_of(asked.host)
+        if host is None:
             raise Refused(400, "the request does not say which host it is for")
-        if not self._rules.hosts.answer(found[0], arrived_at):
+        if not self._rules.hosts.answer(host[0], arrived_at):
             raise Refused(
                 421,
-                f"this page does not answer to the name {found[0][:100]}; whoever runs it can allow the name with "
-                f"--allow-host {found[0][:100]}",
+                f"this page does not answer to the name {host[0][:100]}; whoever runs it can allow the name with "
+                f"--allow-host {host[0][:100]}",
             )
 
     async def _pass(self, scope: Scope, asked: Asked, receive: Receive, answer: _Answer) -> None:
@@ -320,9 +320,9 @@ class _Answer:
         if self.status:
             return
         person = "text/html" in _header(scope, b"accept")
-        said = (refusal.words if person else json.dumps({"error": refusal.words})).encode()
+        body = (refusal.words if person else json.dumps({"error": refusal.words})).encode()
         kind = "text/plain" if person else "application/json"
-        headers = {"Content-Type": f"{kind}; charset=utf-8", "Content-Length": str(len(said)), **refusal.headers}
+        headers = {"Content-Type": f"{kind}; charset=utf-8", "Content-Length": str(len(body)), **refusal.headers}
         raw = [(name.lower().encode(), value.encode("latin-1", "replace")) for name, value in headers.items()]
         await self({"type": "http.response.start", "status": refusal.status, "headers": raw})
-        await self({"type": "http.response.body", "body": said})
+        await self({"type": "http.response.body", "body": body})

@@ -24,11 +24,11 @@ def host_of(header: str) -> tuple[str, int | None] | None:
     >>> host_of("me@localhost"), host_of("localhost/x"), host_of(""), host_of("localhost:99999")
     (None, None, None, None)
     """
-    found = _HOST.fullmatch(header.lower())
-    if found is None or int(found[3] or 0) > 65535:
+    parts = _HOST.fullmatch(header.lower())
+    if parts is None or int(parts[3] or 0) > 65535:
         return None
-    name = plain_address(found[1]) if found[1] else plain_address(found[2].removesuffix("."))
-    return (name, int(found[3]) if found[3] else None) if name else None
+    name = plain_address(parts[1]) if parts[1] else plain_address(parts[2].removesuffix("."))
+    return (name, int(parts[3]) if parts[3] else None) if name else None
 
 
 def plain_address(name: str) -> str:
@@ -102,10 +102,10 @@ class Proxies:
 
     def __contains__(self, address: str) -> bool:
         try:
-            found = ipaddress.ip_address(plain_address(address))
+            parsed = ipaddress.ip_address(plain_address(address))
         except ValueError:
             return False
-        return any(found in network for network in self._networks)
+        return any(parsed in network for network in self._networks)
 
     def asked(self, client: str, scheme: str, host: str, headers: dict[str, str]) -> Asked:
         """Who asks.
@@ -121,12 +121,12 @@ class Proxies:
         """
         if client not in self:
             return Asked(plain_address(client), scheme, host)
-        said = headers.get("x-forwarded-proto", "").partition(",")[0].strip().lower()
-        told = headers.get("x-forwarded-host", "").partition(",")[0].strip()
+        forwarded_scheme = headers.get("x-forwarded-proto", "").partition(",")[0].strip().lower()
+        forwarded_host = headers.get("x-forwarded-host", "").partition(",")[0].strip()
         return Asked(
             self._visitor(client, headers.get("x-forwarded-for", "")),
-            said if said in _USUAL_PORTS else scheme,
-            told or host,
+            forwarded_scheme if forwarded_scheme in _USUAL_PORTS else scheme,
+            forwarded_host or host,
         )
 
     def _visitor(self, client: str, chain: str) -> str:

@@ -9,9 +9,9 @@ from importlib.resources import files
 import gradio as gr
 
 from metadeblur.app import tasks
-from metadeblur.app.queue import Job
+from metadeblur.app.queue import QueuedTask
 from metadeblur.app.tasks import Done, Facts
-from metadeblur.app.uploads import Clip
+from metadeblur.app.uploads import UploadedClip
 from metadeblur.imaging.pictures import data_uri
 from metadeblur.pipeline.console import in_words
 from metadeblur.pipeline.events import FrameRestored, FrameScanned, ShotDecided, StepDone
@@ -65,7 +65,7 @@ def theme() -> gr.themes.Base:
     )
 
 
-def chosen(clip: Clip) -> str:
+def chosen(clip: UploadedClip) -> str:
     """What the visitor has brought."""
     assert clip.facts is not None
     return (
@@ -105,7 +105,7 @@ def at_stage(words: str) -> str:
     return f'<p class="md-stage">{text(words)}</p>'
 
 
-def headline(job: Job, before: int) -> str:
+def headline(job: QueuedTask, before: int) -> str:
     """At which stage a job is; it changes seldom, so that a screen reader can say it.
 
     Args:
@@ -122,7 +122,7 @@ def headline(job: Job, before: int) -> str:
     return f"Shot {at.shot + 1} of {at.shots}: {words[0].lower()}{words[1:]}"
 
 
-def _stage_words(job: Job) -> str:
+def _stage_words(job: QueuedTask) -> str:
     match job.event:
         case tasks.Finishing():
             return "Preparing the result"
@@ -140,7 +140,7 @@ def _stage_words(job: Job) -> str:
     )
 
 
-def progress(job: Job, expectation: str, facts: Facts | None, since: float) -> str:
+def progress(job: QueuedTask, expectation: str, facts: Facts | None, since: float) -> str:
     """How far a job is, with the frame being worked on.
 
     Args:
@@ -168,7 +168,7 @@ def progress(job: Job, expectation: str, facts: Facts | None, since: float) -> s
     return f'<div class="md-work">{bar}{"".join(lines)}{_preview(job, facts)}</div>'
 
 
-def _preview(job: Job, facts: Facts | None) -> str:
+def _preview(job: QueuedTask, facts: Facts | None) -> str:
     if job.shown is not None:
         number, before, after = job.shown
         pictures = ((before, "blurred"), (after, "restored"))
@@ -189,7 +189,7 @@ def _preview(job: Job, facts: Facts | None) -> str:
     )
 
 
-def result(token: str, done: Done, clip: Clip, flags: str) -> str:
+def result(token: str, done: Done, clip: UploadedClip, flags: str) -> str:
     """The restored clip, what was decided, and everything to take away."""
     base = f"visit/{token}"
     record = done.record

@@ -61,10 +61,10 @@ def _inspect_picture(path: Path, bounds: Bounds) -> int:
     except (OSError, SyntaxError, ValueError) as error:
         raise MetadeblurError(f"{path}: not a picture that can be read, or damaged") from error
     _compare(path, width, height, bounds)
-    found = headers(path) or []
-    for header in found:
+    pictures = headers(path) or []
+    for header in pictures:
         _compare(path, header.width, header.height, bounds)
-    return max(1, len(found))
+    return max(1, len(pictures))
 
 
 def _inspect_video(path: Path, bounds: Bounds) -> None:

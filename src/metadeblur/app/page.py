@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from metadeblur.app import html as look
+from metadeblur.app import html
 from metadeblur.app.service import Service, reason
 from metadeblur.app.tasks import EXAMPLES, Effort, as_flags, run_settings
 from metadeblur.app.uploads import Visit
@@ -25,7 +25,7 @@ _EFFORTS = [
 _ENDED = "this visit has ended, and everything of it is deleted; load the page again"
 
 Changes = dict[Any, Any]
-"""Components and what becomes of them; those that are not in it stay as they are."""
+"""Components and their new values; those that are not in it stay as they are."""
 
 
 def make_page(service: Service) -> gr.Blocks:
@@ -34,15 +34,15 @@ def make_page(service: Service) -> gr.Blocks:
     page = gr.Blocks(title="metadeblur", analytics_enabled=False)
     with page:
         token = gr.State("")
-        gr.HTML(look.INTRODUCTION)
+        gr.HTML(html.INTRODUCTION)
         drop = gr.HTML(
             "",
-            html_template=look.DROP,
-            js_on_load=look.DROP_SCRIPT,
+            html_template=html.DROP,
+            js_on_load=html.DROP_SCRIPT,
             limit=service.visits.limit // 1_000_000,
             elem_id="drop",
         )
-        gr.HTML(look.quiet("No video at hand? Try an example:"))
+        gr.HTML(html.quiet("No video at hand? Try an example:"))
         with gr.Row(elem_id="examples"):
             examples = {name: gr.Button(example.title, size="md") for name, example in EXAMPLES.items()}
         clip = gr.HTML("", elem_id="clip")
@@ -50,14 +50,14 @@ def make_page(service: Service) -> gr.Blocks:
         with gr.Row():
             model = gr.Dropdown(models, value=models[0], label="Model", elem_id="model")
             seconds = gr.Number(30, label="Seconds for learning", minimum=1, visible=False, elem_id="seconds")
-        expectation = gr.HTML("", elem_id="expectation", js_on_load=look.LIVE_SCRIPT)
+        expectation = gr.HTML("", elem_id="expectation", js_on_load=html.LIVE_SCRIPT)
         with gr.Row():
             start = gr.Button("Restore", variant="primary", interactive=False, elem_id="start")
             cancel = gr.Button("Cancel", variant="stop", visible=False, elem_id="cancel")
-        stage = gr.HTML("", elem_id="stage", js_on_load=look.LIVE_SCRIPT)
+        stage = gr.HTML("", elem_id="stage", js_on_load=html.LIVE_SCRIPT)
         work = gr.HTML("", elem_id="work")
         result = gr.HTML("", elem_id="result")
-        compare = gr.HTML("", js_on_load=look.COMPARE_SCRIPT, elem_id="compare")
+        compare = gr.HTML("", js_on_load=html.COMPARE_SCRIPT, elem_id="compare")
         forget = gr.Button("Delete my clip and its result now", visible=False, size="md", elem_id="forget")
         timer = gr.Timer(TICK_SECONDS, active=False)
 
@@ -87,18 +87,18 @@ def make_page(service: Service) -> gr.Blocks:
             if visit.clip is None:
                 return {}
             try:
-                said = service.expected(visit.clip, name, how, limit or 0)
+                seconds = service.expected(visit.clip, name, how, limit or 0)
             except MetadeblurError as error:
-                return {expectation: look.wrong(str(error)), start: gr.Button(interactive=False)}
-            visit.expectation = said
+                return {expectation: html.wrong(str(error)), start: gr.Button(interactive=False)}
+            visit.expectation = seconds
             return {
-                expectation: look.quiet(f"Expected time on this machine: {said}"),
+                expectation: html.quiet(f"Expected time on this machine: {seconds}"),
                 start: gr.Button(interactive=not visit.busy),
             }
 
         def refused(error: MetadeblurError) -> Changes:
             nothing = {expectation: "", start: gr.Button(interactive=False), forget: gr.Button(visible=False)}
-            return {**blank(), **nothing, clip: look.wrong(str(error))}
+            return {**blank(), **nothing, clip: html.wrong(str(error))}
 
         def brought(known: str, name: str, how: Effort, limit: float) -> Changes:
             visit = service.visits.get(known)
@@ -108,7 +108,7 @@ def make_page(service: Service) -> gr.Blocks:
                 taken = service.clip_of(visit)
             except MetadeblurError as error:
                 return refused(error)
-            shown = {clip: look.chosen(taken), forget: gr.Button(visible=True)}
+            shown = {clip: html.chosen(taken), forget: gr.Button(visible=True)}
             return {**blank(), **shown, **expected(visit, name, how, limit)}
 
         def example(which: str, known: str, name: str, how: Effort, limit: float) -> Changes:
@@ -119,7 +119,7 @@ def make_page(service: Service) -> gr.Blocks:
                 taken = service.example(visit, which)
             except MetadeblurError as error:
                 return {timer: gr.Timer(active=True)} if visit.busy else refused(error)
-            shown = {clip: look.chosen(taken), forget: gr.Button(visible=True)}
+            shown = {clip: html.chosen(taken), forget: gr.Button(visible=True)}
             return {**blank(), **shown, **expected(visit, name, how, limit)}
 
         def changed(known: str, name: str, how: Effort, limit: float) -> Changes:
@@ -134,7 +134,7 @@ def make_page(service: Service) -> gr.Blocks:
             try:
                 service.begin(visit, name, how, limit or 0)
             except MetadeblurError as error:
-                return {expectation: look.wrong(str(error))}
+                return {expectation: html.wrong(str(error))}
             visit.headline = ""
             visit.flags = as_flags(name, run_settings(how, limit or 0))
             return {
@@ -160,18 +160,18 @@ def make_page(service: Service) -> gr.Blocks:
             if done is not None:
                 return {
                     **over,
-                    stage: look.at_stage("Done"),
-                    result: look.result(visit.token, done, taken, visit.flags),
-                    compare: look.compare(visit.token, done),
+                    stage: html.at_stage("Done"),
+                    result: html.result(visit.token, done, taken, visit.flags),
+                    compare: html.compare(visit.token, done),
                 }
             if job.over:
                 service.cancel(visit)  # what it has written is of no use
-                return {**over, stage: look.wrong(reason(taken, job.error))}
-            head = look.headline(job, service.line.before(job))
-            news: Changes = {} if head == visit.headline else {stage: look.at_stage(head)}
+                return {**over, stage: html.wrong(reason(taken, job.error))}
+            head = html.headline(job, service.line.before(job))
+            news: Changes = {} if head == visit.headline else {stage: html.at_stage(head)}
             visit.headline = head
             since = time.monotonic() - job.began if job.began else 0.0
-            return {**news, work: look.progress(job, visit.expectation, taken.facts, since)}
+            return {**news, work: html.progress(job, visit.expectation, taken.facts, since)}
 
         def tick(known: str) -> Changes:
             visit = service.visits.get(known)
@@ -182,7 +182,7 @@ def make_page(service: Service) -> gr.Blocks:
             if visit is None:
                 return refused(MetadeblurError(_ENDED))
             service.cancel(visit)
-            ended = {stage: look.at_stage("Cancelled; nothing of it is left")}
+            ended = {stage: html.at_stage("Cancelled; nothing of it is left")}
             return {**blank(), **ended, start: gr.Button(interactive=visit.clip is not None)}
 
         def drop_all(known: str) -> Changes:
@@ -191,9 +191,9 @@ def make_page(service: Service) -> gr.Blocks:
                 service.cancel(visit)
                 visit.empty()
             nothing = {expectation: "", start: gr.Button(interactive=False), forget: gr.Button(visible=False)}
-            return {**blank(), **nothing, clip: look.quiet("Your clip and its result are deleted.")}
+            return {**blank(), **nothing, clip: html.quiet("Your clip and its result are deleted.")}
 
-        page.load(arrive, None, [token, drop], js=look.NAMES_SCRIPT, **quick)
+        page.load(arrive, None, [token, drop], js=html.NAMES_SCRIPT, **quick)
         drop.brought(brought, chosen, everything, **quick)
         for which, button in examples.items():
             button.click(_first(example, which), chosen, everything, **quick)

@@ -30,7 +30,7 @@ from metadeblur.video.info import limit_pixels
 State = Literal["waiting", "running", "done", "failed", "cancelled"]
 
 
-class Workers:
+class TaskProcesses:
     """Starts functions in processes that have imported what they need already.
 
     Args:
@@ -139,8 +139,8 @@ def _ended(code: int | None) -> str:
 
 
 @dataclass
-class Job:
-    """One restoration, from the moment it is asked for; read it at any time, change it through its :class:`Line`."""
+class QueuedTask:
+    """One restoration, from the moment it is asked for; read it at any time, change it through its :class:`TaskQueue`."""
 
     folder: Path
     function: Callable[..., Any]
@@ -161,7 +161,7 @@ class Job:
         return self.state in ("done", "failed", "cancelled")
 
 
-class Line:
+class TaskQueue:
     """Jobs wait in line for one of a few places.
 
     Args:
@@ -169,17 +169,17 @@ class Line:
         places: jobs that run at the same time.
     """
 
-    def __init__(self, workers: Workers, places: int = 1) -> None:
+    def __init__(self, workers: TaskProcesses, places: int = 1) -> None:
         self._workers, self._places = workers, places
         self._change = threading.Condition()
-        self._jobs: list[Job] = []  # waiting and running, in the order they came
+        self._jobs: list[QueuedTask] = []  # waiting and running, in the order they came
 
     def __len__(self) -> int:
         return len(self._jobs)
 
-    def add(self, folder: Path, function: Callable[..., Any], *values: Any) -> Job:
+    def add(self, folder: Path, function: Callable[..., Any], *values: Any) -> QueuedTask:
         """Have ``function(*values, tell)`` called in a process of its own when its turn comes."""
-        job = Job(folder, function, values)
+        job = QueuedTask(folder, function, values)
         with self._change:
             self._jobs.append(job)
         try:
@@ -191,14 +191,14 @@ class Line:
             raise
         return job
 
-    def before(self, job: Job) -> int:
+    def before(self, job: QueuedTask) -> int:
         """How many jobs must be over before this one begins; 0: it is its turn."""
         with self._change:
             if job.state != "waiting":
                 return 0
             return max(0, self._jobs.index(job) + 1 - self._places)
 
-    def cancel(self, job: Job) -> None:
+    def cancel(self, job: QueuedTask) -> None:
         """End a job, wherever it stands; returns when its process is gone."""
         with self._change:
             if job.over:
@@ -215,7 +215,7 @@ class Line:
         for job in list(self._jobs):
             self.cancel(job)
 
-    def _run(self, job: Job) -> None:
+    def _run(self, job: QueuedTask) -> None:
         """One job, in a thread that mostly waits."""
         with self._change:
             self._change.wait_for(lambda: job.over or self._jobs.index(job) < self._places)
@@ -237,7 +237,7 @@ class Line:
             messages.close()
             job.process.join()
 
-    def _take(self, job: Job, message: tuple[Any, ...]) -> None:
+    def _take(self, job: QueuedTask, message: tuple[Any, ...]) -> None:
         """One message of a job's process."""
         match message:
             case ("done", result):
@@ -253,7 +253,7 @@ class Line:
             case ("event", event) if not isinstance(event, PhaseEnded | Note):
                 job.event = event
 
-    def _finish(self, job: Job, state: State, *, result: Any = None, error: str = "") -> None:
+    def _finish(self, job: QueuedTask, state: State, *, result: Any = None, error: str = "") -> None:
         """A job is over, unless it was cancelled meanwhile."""
         with self._change:
             if job.over:

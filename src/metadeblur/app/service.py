@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from metadeblur.app import tasks as work
+from metadeblur.app import tasks
 from metadeblur.app.bounds import Bounds
-from metadeblur.app.queue import Job, Line, Workers
-from metadeblur.app.uploads import Clip, Visit, Visits, take
+from metadeblur.app.queue import QueuedTask, TaskProcesses, TaskQueue
+from metadeblur.app.uploads import UploadedClip, Visit, Visits, take
 from metadeblur.errors import MetadeblurError
 from metadeblur.models.weights import installed_path
 from metadeblur.pipeline.catalogue import names as model_names
@@ -38,8 +38,8 @@ class Service:
     def __init__(self, limit: int, jobs: int = 1, bounds: Bounds | None = None) -> None:
         self.bounds = bounds or Bounds()
         self.visits = Visits(limit)
-        self.workers = Workers(jobs, self.bounds.pixels)
-        self.line = Line(self.workers, jobs)
+        self.workers = TaskProcesses(jobs, self.bounds.pixels)
+        self.line = TaskQueue(self.workers, jobs)
         self._speeds: dict[str, float] = {}
         self._measuring, self._filming = threading.Lock(), threading.Lock()  # done once, whoever comes first
         self._looking, self._checking = threading.Semaphore(_AT_ONCE), threading.Semaphore(_AT_ONCE)
@@ -48,7 +48,7 @@ class Service:
         """Names of the models whose weights are here."""
         return [name for name in model_names() if installed_path(name).is_file()]
 
-    def clip_of(self, visit: Visit) -> Clip:
+    def clip_of(self, visit: Visit) -> UploadedClip:
         """Take what has arrived as the visitor's clip and look whether it can be restored.
 
         Raises:
@@ -70,12 +70,12 @@ class Service:
         visit.clip = clip
         return clip
 
-    def _checked(self, visit: Visit, clip: Clip) -> work.Facts:
+    def _checked(self, visit: Visit, clip: UploadedClip) -> tasks.Facts:
         with _turn(self._checking):
-            facts: work.Facts = self.workers.call(visit.folder, work.check, clip.path, self.bounds)
+            facts: tasks.Facts = self.workers.call(visit.folder, tasks.check, clip.path, self.bounds)
         return facts
 
-    def example(self, visit: Visit, name: str) -> Clip:
+    def example(self, visit: Visit, name: str) -> UploadedClip:
         """Give the visitor one of the examples as a clip; it is filmed when it is asked for the first time.
 
         Raises:
@@ -83,42 +83,42 @@ class Service:
         """
         if visit.busy:
             raise MetadeblurError("a restoration is under way; cancel it before you choose another clip")
-        kept = self.visits.folder / f"{work.EXAMPLES[name].settings.width}.mp4"
+        kept = self.visits.folder / f"{tasks.EXAMPLES[name].settings.width}.mp4"
         with self._filming:
             if not kept.is_file():
-                self.workers.call(self.visits.folder, work.make_example, name, Path(kept.name))
+                self.workers.call(self.visits.folder, tasks.make_example, name, Path(kept.name))
         visit.empty()
         visit.fresh(visit.uploads)
         shutil.copyfile(kept, visit.uploads / "part000000")
         visit.arrived[0] = "shaky.mp4"
         return self.clip_of(visit)
 
-    def expected(self, clip: Clip, model: str, effort: work.Effort, seconds: float) -> str:
+    def expected(self, clip: UploadedClip, model: str, effort: tasks.Effort, seconds: float) -> str:
         """How long a restoration of a clip will take, in words.
 
         Raises:
-            MetadeblurError: a model or an effort that there is not.
+            MetadeblurError: an unknown model or effort.
         """
         assert clip.facts is not None
-        low, high = work.expected_seconds(clip.facts, self.speed(model), work.run_settings(effort, seconds))
+        low, high = tasks.expected_seconds(clip.facts, self.speed(model), tasks.run_settings(effort, seconds))
         return range_in_words(low, high)
 
     def speed(self, model: str) -> float:
         """Seconds that a model takes for a pixel here; measured the first time it is asked for."""
-        self._known(model)
+        self._refuse_unknown(model)
         with self._measuring:
             if model not in self._speeds:
-                self._speeds[model] = self.workers.call(self.visits.folder, work.speed, model)
+                self._speeds[model] = self.workers.call(self.visits.folder, tasks.speed, model)
         return self._speeds[model]
 
-    def begin(self, visit: Visit, model: str, effort: work.Effort, seconds: float) -> Job:
+    def begin(self, visit: Visit, model: str, effort: tasks.Effort, seconds: float) -> QueuedTask:
         """Have the visitor's clip restored when its turn comes.
 
         Raises:
             MetadeblurError: there is no clip, a restoration is under way already, or too many wait.
         """
-        self._known(model)
-        settings = work.run_settings(effort, seconds)
+        self._refuse_unknown(model)
+        settings = tasks.run_settings(effort, seconds)
         with visit.lock:
             if self.visits.get(visit.token) is None:
                 raise MetadeblurError("this visit has ended; load the page again")
@@ -130,7 +130,7 @@ class Service:
                 raise MetadeblurError(f"{MOST_WAITING} restorations are waiting already; come back later")
             visit.fresh(visit.run)
             clip, into = visit.clip, Path(visit.run.name)
-            visit.job = self.line.add(visit.folder, work.restore, clip.path, clip.names, into, model, settings)
+            visit.job = self.line.add(visit.folder, tasks.restore, clip.path, clip.names, into, model, settings)
             return visit.job
 
     def cancel(self, visit: Visit) -> None:
@@ -155,10 +155,10 @@ class Service:
         self.line.close()
         self.visits.close()
 
-    def finished(self, visit: Visit) -> work.Done | None:
+    def finished(self, visit: Visit) -> tasks.Done | None:
         """The visitor's result, None as long as there is none."""
         job = visit.job
-        result: work.Done | None = job.result if job is not None and job.state == "done" else None
+        result: tasks.Done | None = job.result if job is not None and job.state == "done" else None
         return result
 
     def picture(self, visit: Visit, side: str, number: int) -> bytes | None:
@@ -174,10 +174,10 @@ class Service:
             return None
         source, times = done.before if side == "before" else done.after
         with _turn(self._looking):
-            made: bytes = self.workers.call(visit.folder, work.picture, source, times, number)
-        return made
+            jpeg: bytes = self.workers.call(visit.folder, tasks.picture, source, times, number)
+        return jpeg
 
-    def _known(self, model: str) -> None:
+    def _refuse_unknown(self, model: str) -> None:
         """Refuse a model that is not here: its name comes from outside."""
         if model not in self.models():
             raise MetadeblurError(f"model {model!r} is not here; choose one of {', '.join(self.models())}")
@@ -198,12 +198,12 @@ def _turn(places: threading.Semaphore) -> Iterator[None]:
         places.release()
 
 
-def reason(clip: Clip, line: str) -> str:
+def reason(clip: UploadedClip, line: str) -> str:
     """An error's line with the visitor's own name of the clip in place of ours."""
     return line.replace(str(clip.path), clip.name)
 
 
-def _named(clip: Clip, call: Callable[[], Result]) -> Result:
+def _named(clip: UploadedClip, call: Callable[[], Result]) -> Result:
     """What a call returns; an error of it speaks of the clip by the visitor's own name."""
     try:
         return call()

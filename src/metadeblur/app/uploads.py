@@ -24,7 +24,7 @@ from metadeblur.video.info import natural_order
 from metadeblur.video.stills import IMAGE_SUFFIXES
 
 if TYPE_CHECKING:
-    from metadeblur.app.queue import Job
+    from metadeblur.app.queue import QueuedTask
     from metadeblur.app.tasks import Facts
 
 VIDEO_SUFFIXES = (*CONTAINERS, ".3gp", ".flv", ".m2ts", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".vob", ".wmv")
@@ -49,7 +49,7 @@ def clean_name(name: str) -> str:
 
 
 @dataclass
-class Clip:
+class UploadedClip:
     """What a visitor has brought to be restored."""
 
     path: Path  # relative to the visitor's folder
@@ -68,8 +68,8 @@ class Visit:
     clips: int = 0  # begun; what still arrives of an earlier one is not of this one
     arrived: dict[int, str] = field(default_factory=dict)  # names of the files that have been uploaded, by number
     size: int = 0  # bytes of them
-    clip: Clip | None = None
-    job: Job | None = None
+    clip: UploadedClip | None = None
+    job: QueuedTask | None = None
     expectation: str = ""  # how long the restoration was said to take
     flags: str = ""  # of the command line that does the same
     headline: str = ""  # what the page says last
@@ -219,7 +219,7 @@ def _in_words(error: OSError) -> MetadeblurError:
     return MetadeblurError(f"it could not be kept ({error.strerror}); try again")
 
 
-def take(visit: Visit) -> Clip:
+def take(visit: Visit) -> UploadedClip:
     """Make one clip of the files that have arrived: a video, a picture, or frames in the order of their names.
 
     Raises:
@@ -233,7 +233,7 @@ def take(visit: Visit) -> Clip:
     if len(names) == 1:
         path = visit.uploads / f"clip{suffixes[0]}"
         (visit.uploads / "part000000").rename(path)
-        return Clip(path.relative_to(visit.folder), names[0])
+        return UploadedClip(path.relative_to(visit.folder), names[0])
     strange = [names[number] for number, suffix in suffixes.items() if suffix not in IMAGE_SUFFIXES]
     if strange:
         raise MetadeblurError(
@@ -245,7 +245,8 @@ def take(visit: Visit) -> Clip:
     order = sorted(names, key=lambda number: natural_order(Path(names[number])))
     for place, number in enumerate(order):
         (visit.uploads / f"part{number:06d}").rename(folder / f"frame{place:06d}{suffixes[number]}")
-    return Clip(folder.relative_to(visit.folder), counted(len(order), "frame"), _different([names[n] for n in order]))
+    different = _different([names[number] for number in order])
+    return UploadedClip(folder.relative_to(visit.folder), counted(len(order), "frame"), different)
 
 
 def _different(names: list[str]) -> tuple[str, ...]:
@@ -256,14 +257,14 @@ def _different(names: list[str]) -> tuple[str, ...]:
     """
     taken = {name.casefold() for name in names}  # as some systems compare them
     seen: set[str] = set()
-    made = []
+    different_names = []
     for number, name in enumerate(names):
         different = f"{number}_{name}" if name.casefold() in seen else name
         while different != name and different.casefold() in taken | seen:
             different = f"_{different}"
-        made.append(different)
+        different_names.append(different)
         seen.add(different.casefold())
-    return tuple(made)
+    return tuple(different_names)
 
 
 def _suffix(name: str) -> str:

@@ -40,40 +40,40 @@ class Doctor:
         from metadeblur.system.record import write_json
 
         with Terminal().bar("measuring speed", "models") as bar:
-            found = examine(speed=self.speed, progress=bar)
+            checkup = examine(speed=self.speed, progress=bar)
         if self.json is not None:
-            write_json(found, self.json)
+            write_json(checkup, self.json)
         if str(self.json) != "-":
             console = Console()
-            (_table if console.is_terminal else _lines)(found, console)
-        grave = [f"{problem.what} ({problem.remedy})" for problem in found.problems if problem.grave]
+            (_table if console.is_terminal else _lines)(checkup, console)
+        grave = [f"{problem.what} ({problem.remedy})" for problem in checkup.problems if problem.grave]
         if grave:
             raise MetadeblurError("; ".join(grave))
 
 
-def _lines(found: Checkup, _: Console) -> None:
+def _lines(checkup: Checkup, _: Console) -> None:
     """One line a fact, for files and pipes."""
     from metadeblur.pipeline.doctor import ABOUT_SPEED, sections
 
-    for heading, rows in sections(found).items():
+    for heading, rows in sections(checkup).items():
         for name, value in rows:
             print(f"{heading}: {name}: {value}")
-    if found.speed:
+    if checkup.speed:
         print(ABOUT_SPEED)
-    for problem in found.problems:
+    for problem in checkup.problems:
         print(f"problem: {problem.what}; {problem.remedy}")
-    if not found.problems:
-        print("no problems found")
+    if not checkup.problems:
+        print("no problems checkup")
 
 
-def _table(found: Checkup, console: Console) -> None:
+def _table(checkup: Checkup, console: Console) -> None:
     """A table under each heading, for people."""
     from rich.table import Table
     from rich.text import Text
 
     from metadeblur.pipeline.doctor import ABOUT_SPEED, sections
 
-    for heading, rows in sections(found).items():
+    for heading, rows in sections(checkup).items():
         if rows:
             table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 2))
             table.add_column(min_width=22, no_wrap=True)
@@ -82,10 +82,10 @@ def _table(found: Checkup, console: Console) -> None:
                 table.add_row(Text(name), Text(value))
             console.print(Text(heading, style="bold"))
             console.print(table)
-    if found.speed:
+    if checkup.speed:
         console.print(Text(ABOUT_SPEED, style="dim"))
-    for problem in found.problems:
+    for problem in checkup.problems:
         console.print(Text(f"problem: {problem.what}", style="bold red" if problem.grave else "yellow"))
         console.print(Text(f"  what to do: {problem.remedy}"))
-    if not found.problems:
-        console.print(Text("no problems found", style="green"))
+    if not checkup.problems:
+        console.print(Text("no problems checkup", style="green"))

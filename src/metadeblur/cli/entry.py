@@ -226,10 +226,10 @@ def _flag(name: str) -> str:
 
 def _refuse_no_numbers(arguments: type[Any], flags: Sequence[str]) -> None:
     """Refuse words in the places of numbers; numbers out of range are found by the settings themselves."""
-    known = dict(_flags(arguments))
+    types = dict(_flags(arguments))
     for place, flag in enumerate(flags):
         name, given, value = flag.partition("=")
-        kind = known.get(_flag(name.removeprefix("--")) if name.startswith("--") else name)
+        kind = types.get(_flag(name.removeprefix("--")) if name.startswith("--") else name)
         if kind is None or not is_numeric(kind):
             continue
         values = [value] if given else flags[place + 1 : place + 1 + length(kind)]

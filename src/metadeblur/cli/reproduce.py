@@ -20,7 +20,7 @@ class Reproduce:
     """Run an experiment of the paper: its Tables 1 and 2, its Figures 5 and 6.
 
     Writes tables (Markdown, LaTeX, CSV), pictures (PNG), the page EXPERIMENT.html and the record EXPERIMENT.json. What
-    data or weights are absent is said row by row, the rest is run. A stopped run goes on with the same command.
+    data or weights are absent is named row by row, the rest is run. A stopped run goes on with the same command.
     """
 
     experiment: Annotated[Literal["table1", "table2", "figure5", "figure6"], tyro.conf.Positional]

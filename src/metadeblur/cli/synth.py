@@ -42,6 +42,6 @@ class Synth:
         terminal, before = Terminal(), set(output.iterdir()) if output.is_dir() else set()
         with terminal.bar("making clips", "clips") as bar:
             folders = synthesize(self.inputs, output, self.settings, progress=bar, say=terminal.say)
-        made = sum(folder not in before for folder in folders)
-        kept = f", {len(folders) - made} kept that were there" if made < len(folders) else ""
-        terminal.say(f"{counted(made, 'clip')} written to {output}{kept}")
+        count = sum(folder not in before for folder in folders)
+        kept = f", {len(folders) - count} kept that were there" if count < len(folders) else ""
+        terminal.say(f"{counted(count, 'clip')} written to {output}{kept}")

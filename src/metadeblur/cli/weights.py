@@ -74,8 +74,8 @@ class WeightsVerify:
 
         wrong = []
         for path, name in expected().items():
-            found = fault(name, path)
-            print(f"{name:<16}{found or 'good'}")
-            wrong += [f"{name}: {found} ({remedy(path)})"] if found else []
+            damage = fault(name, path)
+            print(f"{name:<16}{damage or 'good'}")
+            wrong += [f"{name}: {damage} ({remedy(path)})"] if damage else []
         if wrong:
             raise MetadeblurError("; ".join(wrong))

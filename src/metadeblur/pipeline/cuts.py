@@ -165,9 +165,9 @@ class _CutDetector:
 
     def _feed(self, thumbnail: NDArray[np.uint8]) -> None:
         self._recent.append(thumbnail)
-        found = self._detector.process_frame(FrameTimecode(self._given, 25.0), thumbnail)
+        cuts = self._detector.process_frame(FrameTimecode(self._given, 25.0), thumbnail)
         self._given += 1
-        for cut in found:
+        for cut in cuts:
             # The detector answers _WINDOW frames late, so the cut lies between the two oldest thumbnails.
             if likeness(self._recent[0], self._recent[1]) < self._alike:
                 self._cuts.append(cut.frame_num)

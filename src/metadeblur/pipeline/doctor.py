@@ -178,32 +178,32 @@ def _weight_file(path: Path, name: str) -> WeightFile:
 
 
 def _machine_problems(device: torch.device) -> list[Problem]:
-    found = []
+    problems = []
     threads, processors, usable = torch.get_num_threads(), usable_cpus(), available_bytes(device)
     told = [name for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS") if name in os.environ]
     if device.type == "cpu" and told and threads < processors:
         what = f"the network uses {threads} of {processors} processors, because {told[0]} says so"
-        found.append(Problem(what, f"unset {told[0]}, unless that was meant"))
+        problems.append(Problem(what, f"unset {told[0]}, unless that was meant"))
     if usable < SCARCE_BYTES:
         what = f"only {gigabytes(usable)} of memory are free to work with"
-        found.append(Problem(what, "close other programs; --tile 256 needs less, and frames are cut up as needed"))
+        problems.append(Problem(what, "close other programs; --tile 256 needs less, and frames are cut up as needed"))
     if device.type == "cpu" and _NVIDIA.exists():
         what = "there is an NVIDIA GPU, but this PyTorch cannot use it"
-        found.append(Problem(what, "install PyTorch for CUDA as pytorch.org says, or a newer driver"))
+        problems.append(Problem(what, "install PyTorch for CUDA as pytorch.org says, or a newer driver"))
     if hasattr(os, "getloadavg") and (load := os.getloadavg()[0]) > (os.cpu_count() or 1) + 0.5:
         what = f"the machine is busy: {load:.1f} programs want its {os.cpu_count()} processors"
-        found.append(Problem(what, "wait or end some; the speeds are those beside that work"))
-    return found
+        problems.append(Problem(what, "wait or end some; the speeds are those beside that work"))
+    return problems
 
 
 def _codec_problems() -> list[Problem]:
     again = "install PyAV from its wheel: pip install --force-reinstall --only-binary av av"
-    found = []
-    for kind, known in (("encoder", encoders()), ("decoder", {name: _decodes(name) for name in DECODERS})):
-        missing = [name for name, there in known.items() if not there]
+    problems = []
+    for kind, codecs in (("encoder", encoders()), ("decoder", {name: _decodes(name) for name in DECODERS})):
+        missing = [name for name, there in codecs.items() if not there]
         if missing:
-            found.append(Problem(f"FFmpeg has no {kind} {', '.join(missing)}", again))
-    return found
+            problems.append(Problem(f"FFmpeg has no {kind} {', '.join(missing)}", again))
+    return problems
 
 
 def _damage(file: WeightFile) -> Problem:

@@ -83,23 +83,23 @@ class Parts:
         """The parts of ``output``, those of an earlier run where ``resume`` and its fingerprint is the same.
 
         Returns:
-            the parts, and lines for the user on what became of an earlier run's parts.
+            the parts, and lines for the user about an earlier run's parts.
         """
         folder, lines = parts_folder(output), []
         fingerprint = plain(fingerprint)
-        head, shots, found = _read_state(folder)
+        head, shots, count = _read_state(folder)
         if head is not None and resume:
             changed = differences(head["fingerprint"], fingerprint)
             if not changed:
                 parts = cls(folder, fingerprint, shots, head["notes"])
-                damaged = found - len(shots) + parts.drop_damaged()
+                damaged = count - len(shots) + parts.drop_damaged()
                 if damaged:
                     those = counted(damaged, "finished shot")
                     lines = [f"{those} of {output.name} {'is' if damaged == 1 else 'are'} damaged: made again"]
                 return parts, [*lines, f"resuming {output.name}: {finished(parts.finished)} already"]
             lines = [f"cannot resume {output.name}: {changed}; starting anew"]
-        elif head is not None and found:
-            dropped = counted(found, "finished shot")
+        elif head is not None and count:
+            dropped = counted(count, "finished shot")
             lines = [f"dropping {dropped} of an earlier run (--resume would have used them)"]
         elif resume:
             unread = (folder / "state.json").exists()
@@ -127,13 +127,13 @@ class Parts:
 
     def shot(self, index: int) -> dict[str, Any] | None:
         """The record of a finished shot, None where it is not finished."""
-        found = self.shots.get(index)
-        return None if found is None else found["record"]
+        shot = self.shots.get(index)
+        return None if shot is None else shot["record"]
 
     def has(self, index: int, kinds: Sequence[str]) -> bool:
         """Whether a shot is finished, with files of all these kinds."""
-        found = self.shots.get(index)
-        return found is not None and all(self.path(kind, index).name in found["files"] for kind in kinds)
+        shot = self.shots.get(index)
+        return shot is not None and all(self.path(kind, index).name in shot["files"] for kind in kinds)
 
     def finish(self, index: int, record: dict[str, Any], files: Sequence[Path] = ()) -> None:
         """Note that a shot is finished.
@@ -189,9 +189,9 @@ def _read_state(folder: Path) -> tuple[dict[str, Any] | None, dict[int, dict[str
     try:
         state = json.loads((folder / "state.json").read_bytes().decode())
         shots = state.pop("shots")
-        found = {int(index): shot for index, shot in shots.items()}
+        noted = {int(index): shot for index, shot in shots.items()}
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
         return None, {}, 0
     if not is_whole(state) or state.get("format") != STATE_FORMAT:
         return None, {}, 0
-    return state, {index: shot for index, shot in found.items() if is_whole(shot)}, len(found)
+    return state, {index: shot for index, shot in noted.items() if is_whole(shot)}, len(noted)

@@ -82,8 +82,8 @@ def measure(model: str, coding: float, limit: float = SECONDS) -> Speed:
         side = padded(wanted, multiple)
         restorer = Restorer(net, side, side, settings)
         seconds = quickest(partial(restorer, moving(frames, side, side)), _ROUNDS, limit / 4)
-        settled: Any = restorer.precision  # on the smallest patch, once
-        settings = replace(settings, precision=settled)
+        chosen: Any = restorer.precision  # on the smallest patch, once
+        settings = replace(settings, precision=chosen)
         threads = torch.get_num_threads() if restorer.device.type == "cpu" else 0
         if time.monotonic() - began + 4 * (_ROUNDS + 0.5) * seconds > limit:  # twice as wide, four times the work
             break

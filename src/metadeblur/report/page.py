@@ -70,7 +70,7 @@ def render_report(record: RunRecord, pictures: Sequence[ShotPictures], settings:
         verdict=overall_verdict(shots),
         source=Path(record.input).name,
         size=_size(record.video),
-        made=Path(record.output).name,
+        result=Path(record.output).name,
         note=sentence(shots[0].note) if len(shots) == 1 and shots[0].note else "",
         lost=record.not_kept,
         figures=_key_figures(record),

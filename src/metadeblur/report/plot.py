@@ -55,10 +55,10 @@ def line_plot(
         least_span: the y axis covers at least this much, so that noise does not look like change.
     """
     series = [as_number(value) for value in values]
-    known = [value for value in [*series, *(as_number(v) for v in trend)] if math.isfinite(value)]
-    if not known:
+    finite = [value for value in [*series, *(as_number(v) for v in trend)] if math.isfinite(value)]
+    if not finite:
         return fill("plot.html", line=None)
-    low, high = min(known), max(known)
+    low, high = min(finite), max(finite)
     flat = max(least_span - (high - low), 0.0) / 2
     room = flat or (high - low) * 0.08 or max(abs(high) * 0.05, 0.5)
     low, high = low - room, high + room

@@ -84,7 +84,7 @@ class RunRecord:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> RunRecord:
         """The record of a run as it was written to a JSON file; what this version does not know is left out."""
-        known = {entry.name for entry in fields(cls)}
-        read = {name: value for name, value in values.items() if name in known}
+        names = {entry.name for entry in fields(cls)}
+        read = {name: value for name, value in values.items() if name in names}
         shots = tuple(map(ShotRecord.from_json, read.get("shots", ())))
         return cls(**read | {"shots": shots, "not_kept": tuple(read.get("not_kept", ()))})
