@@ -32,6 +32,7 @@ from PIL import Image
 from metadeblur.app import uploads
 from metadeblur.app.bounds import Bounds
 from metadeblur.app.html import chosen, progress, result
+from metadeblur.app.queue import QueuedTask
 from metadeblur.app.server import Site, closed_terminal_ends, make_server
 from metadeblur.app.service import Service
 from metadeblur.app.uploads import Visit, Visits
@@ -410,7 +411,7 @@ def test_ten_at_once_get_each_their_own(place):
     clips = [cv2.imencode(".png", walk // 2 + number * 12)[1].tobytes() for number in range(10)]
     visits = [place.service.visits.open() for _ in clips]
 
-    def whole_way(number: int) -> Job:
+    def whole_way(number: int) -> QueuedTask:
         assert [answer.status for answer in bring(place, visits[number], (f"{number}.png", clips[number]))] == [204]
         place.service.clip_of(visits[number])
         return place.service.begin(visits[number], "lite", "quick", 0)

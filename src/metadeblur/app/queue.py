@@ -140,7 +140,7 @@ def _ended(code: int | None) -> str:
 
 @dataclass
 class QueuedTask:
-    """One restoration, from the moment it is asked for; read it at any time, change it through its :class:`TaskQueue`."""
+    """One restoration, from the moment it is asked for; only its :class:`TaskQueue` changes it."""
 
     folder: Path
     function: Callable[..., Any]

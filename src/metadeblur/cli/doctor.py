@@ -63,7 +63,7 @@ def _lines(checkup: Checkup, _: Console) -> None:
     for problem in checkup.problems:
         print(f"problem: {problem.what}; {problem.remedy}")
     if not checkup.problems:
-        print("no problems checkup")
+        print("no problems found")
 
 
 def _table(checkup: Checkup, console: Console) -> None:
@@ -88,4 +88,4 @@ def _table(checkup: Checkup, console: Console) -> None:
         console.print(Text(f"problem: {problem.what}", style="bold red" if problem.grave else "yellow"))
         console.print(Text(f"  what to do: {problem.remedy}"))
     if not checkup.problems:
-        console.print(Text("no problems checkup", style="green"))
+        console.print(Text("no problems found", style="green"))
