@@ -158,7 +158,7 @@ class Evaluate:
                 clips, net, output, settings, model=self.model, progress=bar, measure_all=measure_all, say=talk.say
             )
             tables = write_tables(read_records(output, summary), summary, output)
-        for note in summary["notes"]:
+        for note in summary.notes:
             talk.say(f"note: {note}")
         print(tables)
 

@@ -15,14 +15,14 @@ from metadeblur.cluster.files import Reads, with_weights
 from metadeblur.cluster.worker_pool import Context, Course, Pool, Task
 from metadeblur.data.paired import read_trial
 from metadeblur.errors import MetadeblurError
-from metadeblur.evaluation.protocol import Job, Progress, is_measured, ledger_path, measure_job
+from metadeblur.evaluation.protocol import ClipJob, Progress, is_measured, ledger_path, measure_job
 from metadeblur.evaluation.settings import meta_files
 from metadeblur.pipeline.console import Talk
 from metadeblur.restoration.restorer import Restorer
 
 
 def measure_on_cluster(
-    jobs: Sequence[Job],
+    jobs: Sequence[ClipJob],
     net: nn.Module,
     progress: Progress | None = None,
     *,
@@ -46,10 +46,10 @@ def measure_on_cluster(
         if progress:
             progress(done, len(jobs), stage)
 
-    def settle(job: Job) -> Course:
+    def settle(job: ClipJob) -> Course:
         yield [Task(partial(_settle, job), _reads(job), job.out, job.folder.name, settled.update)]
 
-    def measure(job: Job, pool: Pool) -> Course:
+    def measure(job: ClipJob, pool: Pool) -> Course:
         nonlocal done
         name, settings = job.folder.name, job.settings
         try:
@@ -71,14 +71,14 @@ def measure_on_cluster(
         raise MetadeblurError(f"{len(failures)} of {len(jobs)} clips failed (--resume measures them alone): {reasons}")
 
 
-def _reads(job: Job) -> Reads:
+def _reads(job: ClipJob) -> Reads:
     """A clip's frames, and the networks that its methods name."""
     settings = job.settings
     meta = meta_files(settings.meta) if settings.meta and "meta" in settings.methods else ()
     return Reads([*job.folder.blurred, *job.folder.sharp, *meta], settings.adaptation)
 
 
-def _moved(job: Job, locate: Callable[[Path], Path]) -> Job:
+def _moved(job: ClipJob, locate: Callable[[Path], Path]) -> ClipJob:
     """A job whose files are found elsewhere."""
     settings, meta = job.settings, job.settings.meta
     blurred, sharp = (tuple(map(locate, files)) for files in (job.folder.blurred, job.folder.sharp))
@@ -91,12 +91,12 @@ def _moved(job: Job, locate: Callable[[Path], Path]) -> Job:
 # What workers do, with the files that are on their machines.
 
 
-def _here(job: Job, context: Context) -> Job:
+def _here(job: ClipJob, context: Context) -> ClipJob:
     job = _moved(job, context.locate)
     return replace(job, out=context.folder, settings=replace(job.settings, resume=False))
 
 
-def _settle(job: Job, context: Context) -> Iterator[dict[str, Any]]:
+def _settle(job: ClipJob, context: Context) -> Iterator[dict[str, Any]]:
     """Choose tile and precision for a benchmark, on its first clip."""
     job = _here(job, context)
     clip = read_trial(job.folder, crop=job.settings.crop, frames=job.settings.frames).whole
@@ -105,7 +105,7 @@ def _settle(job: Job, context: Context) -> Iterator[dict[str, Any]]:
     yield {"tile": restorer.tile, "precision": restorer.precision}
 
 
-def _measure(job: Job, context: Context) -> Iterator[None]:
+def _measure(job: ClipJob, context: Context) -> Iterator[None]:
     """Measure a clip: its record and pictures."""
     measure_job(_here(job, context), context.net, lambda stage: context.step(0, f"{job.folder.name}: {stage}"))
     yield

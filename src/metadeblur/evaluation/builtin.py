@@ -118,11 +118,11 @@ def make_builtin(out: Path, progress: Callable[[int, int, str], None] | None = N
         if _kept(out / clip.name) is None:
             with whole(out / clip.name) as partial:
                 _write(partial, film(clip))
-    found = open_benchmark(out, "plain")
-    known = json.loads(_asset("builtin.json").read_bytes())
+    benchmark = open_benchmark(out, "plain")
+    reference = json.loads(_asset("builtin.json").read_bytes())
     here = {clip.name: fingerprint(out / clip.name) for clip in CLIPS}
-    note = f"built-in clips, version {VERSION}: {compare(here, known['clips'])}"
-    return replace(found, layout="plain", notes=(note,))
+    note = f"built-in clips, version {VERSION}: {compare(here, reference['clips'])}"
+    return replace(benchmark, layout="plain", notes=(note,))
 
 
 def refuse_unfit(settings: EvaluateSettings) -> None:
@@ -148,12 +148,12 @@ def _kept(folder: Path) -> dict[str, Any] | None:
         return None
 
 
-def compare(here: dict[str, Any], known: dict[str, Any]) -> str:
+def compare(here: dict[str, Any], reference: dict[str, Any]) -> str:
     """How a machine's clips relate to those that figures elsewhere were measured on, in words."""
-    other = [name for name in known if here[name]["sha256"] != known[name]["sha256"]]
+    other = [name for name in reference if here[name]["sha256"] != reference[name]["sha256"]]
     if not other:
         return "the very ones that published figures were measured on"
-    apart = [name for name in other if abs(here[name]["error"] - known[name]["error"]) > LEVELS_TOLERANCE]
+    apart = [name for name in other if abs(here[name]["error"] - reference[name]["error"]) > LEVELS_TOLERANCE]
     if apart:
         return f"{', '.join(apart)} differ from the published ones: figures do not compare"
     return "not the published ones to the last bit, but as blurred: figures compare to about 0.01 dB"

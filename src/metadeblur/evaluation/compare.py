@@ -6,17 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 from torch import nn
 
 from metadeblur.data.layouts import Benchmark
 from metadeblur.errors import MetadeblurError
 from metadeblur.evaluation.protocol import EvaluateSettings, evaluate, read_records
+from metadeblur.evaluation.records import Means, Summary
 from metadeblur.evaluation.report import write_tables
 from metadeblur.evaluation.tables import spread
-
-Summary = Mapping[str, Any]
 
 
 def compare(
@@ -53,8 +51,8 @@ def compare(
     lines: list[list[str]] = []
     for label, benchmark in benchmarks.items():
         summaries = over_seeds(benchmark, net, out / label, settings, seeds=seeds, model=model, say=say)
-        found = across_seeds(label, summaries)
-        lines += found if not lines else found[1:]
+        head, *body = across_seeds(label, summaries)
+        lines += body if lines else [head, *body]
     return lines
 
 
@@ -90,42 +88,44 @@ def across_seeds(label: str, summaries: Sequence[Summary]) -> list[list[str]]:
     """One line a way and group of clips: means over the seeds, the gains with their standard deviation over them."""
     head = ["clips", "way", "blurred", "base", "adapted", "oracle", "gain", "oracle ratio", "harm"]
     lines: list[list[str]] = [[*head, "whole", "its gain", "its harm", "s"]]
-    for group, tables in groups(label, summaries):
-        for way in tables[0]["methods"]:
-            methods = [table["methods"][way] for table in tables]
-            whole = [method["unguarded"] for method in methods]
+    for group, seeds in groups(label, summaries):
+        for way in seeds[0].methods or {}:
+            methods = [means.methods[way] for means in seeds if means.methods]
+            worths = [method.worth for method in methods if method.worth]
+            whole = [method.unguarded for method in methods if method.unguarded]
             lines.append(
                 [
                     group,
                     way,
-                    *(_mean([table["psnr"].get(row) for table in tables], ".2f") for row in ("blurred", "base")),
-                    _mean([method["psnr"]["adapted"] for method in methods], ".2f"),
-                    _mean([table["psnr"].get("oracle") for table in tables], ".2f"),
-                    spread([method["gain"] for method in methods], "+.2f"),
-                    _mean([method.get("oracle_ratio") for method in methods], ".2f"),
-                    _mean([method["harm_rate"] for method in methods], ".0%"),
-                    _mean([method["psnr"]["adapted_unguarded"] for method in methods], ".2f"),
-                    spread([method["gain"] for method in whole], "+.2f"),
-                    _mean([method["harm_rate"] for method in whole], ".0%"),
-                    _mean([method["seconds"] for method in methods], ".0f"),
+                    *(_mean([means.psnr.get(row) for means in seeds], ".2f") for row in ("blurred", "base")),
+                    _mean([method.psnr["adapted"] for method in methods], ".2f"),
+                    _mean([means.psnr.get("oracle") for means in seeds], ".2f"),
+                    spread([worth.gain for worth in worths], "+.2f"),
+                    _mean([worth.oracle_ratio for worth in worths], ".2f"),
+                    _mean([worth.harm_rate for worth in worths], ".0%"),
+                    _mean([method.psnr["adapted_unguarded"] for method in methods], ".2f"),
+                    spread([worth.gain for worth in whole], "+.2f"),
+                    _mean([worth.harm_rate for worth in whole], ".0%"),
+                    _mean([method.seconds for method in methods], ".0f"),
                 ]
             )
     return lines
 
 
-def groups(label: str, summaries: Sequence[Summary]) -> list[tuple[str, list[Summary]]]:
+def groups(label: str, summaries: Sequence[Summary]) -> list[tuple[str, Sequence[Means]]]:
     """The summaries of all clips, or those of the clips reported apart and of the others, each with its name."""
-    if summaries[0].get("apart") and summaries[0].get("others"):
-        apart = [summary["apart"] for summary in summaries]
-        others = [summary["others"] for summary in summaries]
-        names = ", ".join(apart[0]["clips"])
-        return [(f"{label} but {names}", others), (f"{label}: {names}", apart)]
-    return [(label, list(summaries))]
+    apart = [summary.apart for summary in summaries if summary.apart]
+    others = [summary.others for summary in summaries if summary.others]
+    if not apart or not others:
+        return [(label, summaries)]
+    names = ", ".join(apart[0].clips)
+    return [(f"{label} but {names}", others), (f"{label}: {names}", apart)]
 
 
 def _mean(values: Sequence[float | None], form: str) -> str:
-    known = [value for value in values if value is not None]
-    return format(fmean(known), form).replace("%", " %") if len(known) == len(values) else ""
+    """The mean as text; nothing where a value is missing."""
+    numbers = [value for value in values if value is not None]
+    return format(fmean(numbers), form).replace("%", " %") if numbers and len(numbers) == len(values) else ""
 
 
 LEGEND = (

@@ -87,8 +87,8 @@ class BlurredByNetwork:
         middle = len(self.window) // 2
         window = self.window.to(picture.device)
         fed = torch.cat([window[:middle], picture[None].clamp(0, 1), window[middle + 1 :]])
-        made: Tensor = self.reblurrer.network(fed[None])[0]
-        return made
+        blurred: Tensor = self.reblurrer.network(fed[None])[0]
+        return blurred
 
 
 def self_reconstruction(
@@ -135,8 +135,8 @@ def aligned_neighbours(
         near = [place.frame + step for step in (-2, -1, 1, 2) if 0 <= place.frame + step < len(clip)]
         scores = {frame: float(self_shift_score(_cut(clip[frame], place))) for frame in near}
         blurrier = [frame for frame in near if scores[frame] >= place.score + _LEAST_GAP_DB]
-        made = (_aligned(clip, place, frame, frames) for frame in sorted(blurrier, key=lambda frame: -scores[frame]))
-        pairs += [pair for pair in made if pair is not None][:blurs]
+        aligned = (_aligned(clip, place, frame, frames) for frame in sorted(blurrier, key=lambda frame: -scores[frame]))
+        pairs += [pair for pair in aligned if pair is not None][:blurs]
     return pairs
 
 
@@ -146,8 +146,8 @@ def mixed(sources: Sequence[PairSource]) -> PairSource:
     def make(
         clip: Clip, places: Sequence[Place], reblurrer: Reblurrer, blurs: int, frames: int, generator: torch.Generator
     ) -> list[Pair]:
-        made = [source(clip, places, reblurrer, blurs, frames, generator) for source in sources]
-        shares = [pairs[number :: len(sources)] for number, pairs in enumerate(made)]
+        by_source = [source(clip, places, reblurrer, blurs, frames, generator) for source in sources]
+        shares = [pairs[number :: len(sources)] for number, pairs in enumerate(by_source)]
         return [pair for share in shares for pair in share]
 
     return make

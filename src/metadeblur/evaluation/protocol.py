@@ -17,8 +17,9 @@ from metadeblur.data.layouts import Benchmark, ClipFolder, open_benchmark
 from metadeblur.data.paired import read_trial
 from metadeblur.errors import MetadeblurError
 from metadeblur.evaluation.measures import Measure, measure_for
+from metadeblur.evaluation.records import ClipRecord, GroupMeans, Summary, read_record
 from metadeblur.evaluation.rows import Ledger
-from metadeblur.evaluation.sealed import read_sealed, write_sealed
+from metadeblur.evaluation.sealed import write_sealed
 from metadeblur.evaluation.settings import EvaluateSettings
 from metadeblur.evaluation.summary import summarize
 from metadeblur.evaluation.trial import evaluate_clip
@@ -26,27 +27,27 @@ from metadeblur.system.files import filling
 from metadeblur.system.identity import identify_files
 from metadeblur.system.locks import beside
 from metadeblur.system.machine import machine
-from metadeblur.system.record import plain, versions, write_json
+from metadeblur.system.plain_files import RECORD, read_object
+from metadeblur.system.record import from_plain, versions, write_json
 from metadeblur.system.scratch import remove_deliveries
 
 __all__ = [
+    "ClipJob",
     "EvaluateSettings",
-    "Job",
     "evaluate",
     "is_measured",
     "ledger_path",
     "measure_job",
     "read_records",
+    "read_summary",
     "record_path",
 ]
-
-_NEEDED = ("clip", "frames", "psnr", "ssim", "per_frame", "seconds", "share", "conditions")  # of a record
 
 Progress = Callable[[int, int, str], None]  # (clips done, clips in all, what is going on)
 
 
 @dataclass(frozen=True)
-class Job:
+class ClipJob:
     """One clip to be measured, and where to."""
 
     folder: ClipFolder
@@ -67,7 +68,7 @@ def record_path(out: Path, clip: str) -> Path:
     return out / f"{clip.replace('/', '_')}.json"
 
 
-MeasureAll = Callable[[Sequence[Job], nn.Module, Progress | None], None]  # measures clips and writes their records
+MeasureAll = Callable[[Sequence[ClipJob], nn.Module, Progress | None], None]  # measures clips and writes their records
 
 
 def ledger_path(record: Path) -> Path:
@@ -75,9 +76,23 @@ def ledger_path(record: Path) -> Path:
     return beside(record, "rows", ".json")
 
 
-def read_records(out: Path, summary: dict[str, Any]) -> list[dict[str, Any]]:
-    """The records of the clips that a summary names."""
-    return [read_sealed(record_path(out, clip)) for clip in summary["clips"]]
+def read_records(out: Path, summary: Summary) -> list[ClipRecord]:
+    """The records of the clips that a summary names.
+
+    Raises:
+        MetadeblurError: see :func:`metadeblur.evaluation.records.read_record`.
+    """
+    return [read_record(record_path(out, clip), ClipRecord) for clip in summary.clips]
+
+
+def read_summary(out: Path) -> Summary:
+    """What ``summary.json`` of an evaluation holds.
+
+    Raises:
+        MetadeblurError: it is not there, damaged, or of another version of this program.
+    """
+    path = out / "summary.json"
+    return from_plain(Summary, read_object(path, RECORD), str(path))
 
 
 def evaluate(
@@ -90,7 +105,7 @@ def evaluate(
     progress: Progress | None = None,
     measure_all: MeasureAll | None = None,
     say: Callable[[str], None] = lambda _: None,
-) -> dict[str, Any]:
+) -> Summary:
     """Evaluate a deblurrer on paired clips.
 
     Args:
@@ -104,7 +119,7 @@ def evaluate(
         say: told what of an earlier run cannot be used.
 
     Returns:
-        What ``summary.json`` holds: see :func:`metadeblur.evaluation.summary.summarize`, and the same for ``apart``.
+        What ``summary.json`` holds.
 
     Raises:
         MetadeblurError: no clips, unpaired frames, records of other settings to resume, a clip that was changed
@@ -116,7 +131,7 @@ def evaluate(
     folders = _chosen(benchmark, settings)
     conditions = settings.conditions(net, model, benchmark)
     measure = measure_for(benchmark.layout, settings.ssim)
-    jobs = [Job(folder, out, settings, measure, conditions, _mark(folder)) for folder in folders]
+    jobs = [ClipJob(folder, out, settings, measure, conditions, _mark(folder)) for folder in folders]
     with filling(out, "evaluate"):
         remove_deliveries(out)
         left = [job for job in jobs if not is_measured(job, say)]
@@ -131,10 +146,9 @@ def evaluate(
             measure_side_by_side(jobs, net, settings.workers, progress)
         for job in left:
             _refuse_change(job)
-        records = [read_sealed(job.path) for job in jobs]
-        summary = _summary(records, settings, benchmark, conditions)
-        write_json(summary, out / "summary.json")
-    return summary
+        records = [read_record(job.path, ClipRecord) for job in jobs]
+        write_json(_summary(records, settings, benchmark, conditions), out / "summary.json")
+    return read_summary(out)
 
 
 def _mark(folder: ClipFolder) -> str:
@@ -142,7 +156,7 @@ def _mark(folder: ClipFolder) -> str:
     return identify_files([*folder.blurred, *folder.sharp])
 
 
-def _refuse_change(job: Job) -> None:
+def _refuse_change(job: ClipJob) -> None:
     """See that a clip still is what it was when it began to be measured; otherwise its record is taken away."""
     if _mark(job.folder) != job.mark:
         job.path.unlink(missing_ok=True)
@@ -169,7 +183,7 @@ def _counting(progress: Progress | None, number: int, count: int, name: str) -> 
     return (lambda stage: progress(number, count, f"{name}: {stage}")) if progress else None
 
 
-def is_measured(job: Job, say: Callable[[str], None] = lambda _: None) -> bool:
+def is_measured(job: ClipJob, say: Callable[[str], None] = lambda _: None) -> bool:
     """Whether a run under the same conditions wrote the clip's record before and it may be kept.
 
     Args:
@@ -182,51 +196,59 @@ def is_measured(job: Job, say: Callable[[str], None] = lambda _: None) -> bool:
     if not job.settings.resume or not job.path.exists():
         return False
     try:
-        record = read_sealed(job.path)
+        record = read_record(job.path, ClipRecord)
     except MetadeblurError:
         say(f"{job.path}: the record is damaged; {job.folder.name} is measured again")
         return False
-    if record.get("input") != job.mark:
+    if record.input != job.mark:
         say(f"{job.path}: the frames of {job.folder.name} were changed since; it is measured again")
         return False
-    if record.get("conditions") != job.conditions:
+    if record.conditions != job.conditions:
         raise MetadeblurError(
             f"{job.path} was measured under other settings; give another folder with -o, or drop --resume"
         )
     return True
 
 
-def measure_job(job: Job, net: nn.Module, say: Callable[[str], None] | None = None) -> None:
+def measure_job(job: ClipJob, net: nn.Module, say: Callable[[str], None] | None = None) -> None:
     """Write a clip's record, unless it is there already, see :func:`is_measured`."""
     if is_measured(job):
         ledger_path(job.path).unlink(missing_ok=True)  # of a run that was killed before it took its notes away
         return
     clip = read_trial(job.folder, crop=job.settings.crop, frames=job.settings.frames)
-    conditions = {**job.conditions, "input": job.mark}
-    ledger = Ledger(ledger_path(job.path), conditions, keep=job.settings.resume)
-    pictures = job.out / "pictures" / job.path.stem
-    record = evaluate_clip(clip, net, job.settings, measure=job.measure, ledger=ledger, pictures=pictures, say=say)
-    write_sealed(record | {"conditions": job.conditions, "input": job.mark}, job.path)
+    ledger = Ledger(ledger_path(job.path), {**job.conditions, "input": job.mark}, keep=job.settings.resume)
+    record = evaluate_clip(
+        clip,
+        net,
+        job.settings,
+        measure=job.measure,
+        ledger=ledger,
+        pictures=job.out / "pictures" / job.path.stem,
+        say=say,
+        conditions=job.conditions,
+        mark=job.mark,
+    )
+    write_sealed(record, job.path)
     ledger.forget()
 
 
 def _summary(
-    records: Sequence[dict[str, Any]], settings: EvaluateSettings, benchmark: Benchmark, conditions: dict[str, Any]
-) -> dict[str, Any]:
+    records: Sequence[ClipRecord], settings: EvaluateSettings, benchmark: Benchmark, conditions: dict[str, Any]
+) -> Summary:
     """What ``summary.json`` holds."""
-    summary: dict[str, Any] = {
-        "clips": [record["clip"] for record in records],
-        "frames": sum(record["frames"] for record in records),
-        "layout": benchmark.layout,
-        "notes": list(benchmark.notes),
-        "conditions": conditions,
-        **summarize(records),
-        "versions": versions(),
-        "machine": machine(),
-    }
-    if settings.apart:
-        apart = [record for record in records if record["clip"] in settings.apart]
-        others = [record for record in records if record["clip"] not in settings.apart]
-        summary["apart"] = {"clips": list(settings.apart), **summarize(apart)}
-        summary["others"] = {"clips": [record["clip"] for record in others], **summarize(others)} if others else None
-    return dict(plain(summary))
+    apart = [record for record in records if record.clip in settings.apart]
+    others = [record for record in records if record.clip not in settings.apart]
+    return Summary(
+        **vars(summarize(records)),
+        clips=tuple(record.clip for record in records),
+        frames=sum(record.frames for record in records),
+        layout=benchmark.layout,
+        notes=benchmark.notes,
+        conditions=conditions,
+        versions=versions(),
+        machine=machine(),
+        apart=GroupMeans(**vars(summarize(apart)), clips=settings.apart) if apart else None,
+        others=GroupMeans(**vars(summarize(others)), clips=tuple(record.clip for record in others))
+        if apart and others
+        else None,
+    )

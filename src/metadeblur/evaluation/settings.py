@@ -85,7 +85,7 @@ class EvaluateSettings:
             MetadeblurError: as :meth:`refuse`.
         """
         self.refuse(net, model)
-        found: dict[str, Any] = plain(
+        facts: dict[str, Any] = plain(
             {
                 "model": model,
                 "weights": parameters_digest(net)[:16],
@@ -102,7 +102,7 @@ class EvaluateSettings:
                 "restore": asdict(self.restoration),
             }
         )
-        return found
+        return facts
 
 
 def meta_files(folder: str) -> tuple[Path, Path]:

@@ -83,8 +83,8 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     @staticmethod
     def _storages(values: Any) -> dict[StorageWeakRef, int]:
         """Where the tensors among some values are kept, and how many bytes each takes."""
-        found = [leaf.untyped_storage() for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
-        return {StorageWeakRef(storage): storage.nbytes() for storage in found}  # type: ignore[no-untyped-call]
+        storages = [leaf.untyped_storage() for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
+        return {StorageWeakRef(storage): storage.nbytes() for storage in storages}  # type: ignore[no-untyped-call]
 
 
 def peak_bytes(work: Callable[[], object], device: torch.device) -> int:

@@ -56,17 +56,17 @@ def check_plain(path: Path, most: int | None = None) -> int:
         MetadeblurError: it is not there, is no plain file (a folder, pipe, device or socket), or is too large.
     """
     try:
-        found = path.stat()
+        status = path.stat()
     except ValueError as error:  # a zero byte in the name
         raise MetadeblurError(f"{str(path)!r} is no file name; give the name of a file") from error
     except OSError as error:
         raise MetadeblurError(f"{path}: cannot be read ({_refusal(error)}); give a file that is there") from error
     for is_kind, kind in _SPECIAL:
-        if is_kind(found.st_mode):
+        if is_kind(status.st_mode):
             raise MetadeblurError(f"{path}: is {kind}, no plain file; give the name of a file on disk")
-    if most is not None and found.st_size > most:
-        raise MetadeblurError(f"{path}: has {sized(found.st_size)}; such a file has {sized(most)} at most")
-    return found.st_size
+    if most is not None and status.st_size > most:
+        raise MetadeblurError(f"{path}: has {sized(status.st_size)}; such a file has {sized(most)} at most")
+    return status.st_size
 
 
 def read_text(path: Path, most: int = SMALL) -> str:
@@ -94,13 +94,13 @@ def read_object(path: Path, most: int = SMALL) -> dict[str, Any]:
     """
     text = read_text(path, most)
     try:
-        found = json.loads(text)
+        content = json.loads(text)
     except (ValueError, RecursionError) as error:
         reason = "nested too deep" if isinstance(error, RecursionError) else str(error).splitlines()[0]
         raise MetadeblurError(f"{path}: is not readable as JSON ({reason}); it is damaged, or another file") from error
-    if not isinstance(found, dict):
-        raise MetadeblurError(f"{path}: holds a {type(found).__name__}, not an object with names; it is another file")
-    return found
+    if not isinstance(content, dict):
+        raise MetadeblurError(f"{path}: holds a {type(content).__name__}, not an object with names; it is another file")
+    return content
 
 
 def kind(head: bytes) -> str:

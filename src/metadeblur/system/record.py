@@ -12,19 +12,24 @@ from fractions import Fraction
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import torch
 
+from metadeblur.errors import MetadeblurError
 from metadeblur.system.files import whole
 from metadeblur.system.names import utf8
 from metadeblur.version import __version__
+
+Kind = TypeVar("Kind")
 
 
 def plain(value: Any) -> Any:
     """Any value as what JSON knows: dataclasses and mappings become objects, not-a-number and infinity null.
 
-    Floats are rounded to 7 digits; tensors become lists; what has no better form becomes its text.
+    Floats are rounded to 7 digits; tensors become lists; what has no better form becomes its text. A dataclass may say
+    by a method ``to_json`` how it is written.
 
     >>> plain({"share": 0.5, "rate": Fraction(30, 1), "loss": float("nan"), "at": (1, 2)})
     {'share': 0.5, 'rate': 30.0, 'loss': None, 'at': [1, 2]}
@@ -35,6 +40,8 @@ def plain(value: Any) -> Any:
         number = float(value)
         return float(f"{number:.7g}") if math.isfinite(number) else None
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        if hasattr(value, "to_json"):
+            return plain(value.to_json())
         return {entry.name: plain(getattr(value, entry.name)) for entry in dataclasses.fields(value)}
     if isinstance(value, Mapping):
         return {str(key): plain(entry) for key, entry in value.items()}
@@ -43,6 +50,59 @@ def plain(value: Any) -> Any:
     if isinstance(value, Sequence | set | frozenset):
         return [plain(entry) for entry in value]
     return str(value)
+
+
+def from_plain(kind: type[Kind], value: Any, name: str = "it") -> Kind:
+    """A dataclass out of the object that :func:`plain` made of it. A key with a default may be absent.
+
+    Types of fields are dataclasses, ``dict[str, X]``, ``tuple[X, ...]``, ``tuple[X, Y]``, ``X | None``, ``Any`` and
+    JSON's own. A dataclass may say by a class method ``from_json`` how it is read.
+
+    Args:
+        kind: the type.
+        value: JSON's value.
+        name: of the value, in an error's words.
+
+    Raises:
+        MetadeblurError: a key is absent or unknown, or a value is of another type.
+    """
+    record: Kind = _built(kind, value, name)
+    return record
+
+
+def _built(kind: Any, value: Any, name: str) -> Any:
+    origin, inner = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return value
+    if origin in (Union, UnionType):
+        (only,) = (one for one in inner if one is not NoneType)
+        return None if value is None else _built(only, value, name)
+    if origin is dict and isinstance(value, dict):
+        return {key: _built(inner[1], entry, f"{name}: {key}") for key, entry in value.items()}
+    if origin is tuple and isinstance(value, list | tuple):
+        kinds = [inner[0]] * len(value) if inner[-1] is Ellipsis else inner
+        if len(kinds) == len(value):
+            return tuple(_built(one, entry, name) for one, entry in zip(kinds, value, strict=True))
+    elif dataclasses.is_dataclass(kind) and isinstance(value, dict):
+        if hasattr(kind, "from_json"):
+            value = kind.from_json(value)
+        return _dataclass(kind, value, name)
+    elif origin is None and type(value) in ((int, float) if kind is float else (kind,)):
+        return value
+    raise MetadeblurError(f"{name} is {str(value)[:40]!r}, which does not fit")
+
+
+def _dataclass(kind: Any, values: dict[str, Any], name: str) -> Any:
+    """A dataclass of its fields' values as JSON has them."""
+    entries = {entry.name: entry for entry in dataclasses.fields(kind)}
+    for key, entry in entries.items():
+        has_default = entry.default is not dataclasses.MISSING or entry.default_factory is not dataclasses.MISSING
+        if key not in values and not has_default:
+            raise MetadeblurError(f"{name} has no {key!r}")
+    for key in values.keys() - entries.keys():
+        raise MetadeblurError(f"{name} has a strange {key!r}")
+    hints = get_type_hints(kind)
+    return kind(**{key: _built(hints[key], value, f"{name}: {key}") for key, value in values.items()})
 
 
 def to_json(record: Any) -> str:
@@ -73,16 +133,16 @@ def write_whole(path: Path, data: bytes) -> None:
 
 def versions() -> dict[str, str]:
     """Versions of Python, this program (with its commit where it runs from a checkout) and the libraries that count."""
-    found = {"metadeblur": __version__, "python": platform.python_version()}
-    if (known := commit()) is not None:
-        found["commit"] = known
+    numbers = {"metadeblur": __version__, "python": platform.python_version()}
+    if (checkout := commit()) is not None:
+        numbers["commit"] = checkout
     for name in ("torch", "numpy", "av", "opencv-python-headless", "scenedetect-headless", "safetensors"):
         try:
-            found[name] = metadata.version(name)
+            numbers[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            found[name] = "unknown"
-    found["torch"] = str(torch.__version__)
-    return found
+            numbers[name] = "unknown"
+    numbers["torch"] = str(torch.__version__)
+    return numbers
 
 
 @cache
