@@ -84,14 +84,14 @@ def open_benchmark(root: Path, layout: str = "auto", *, part: str = "", inputs: 
         raise MetadeblurError(f"layout {layout!r} is not known; allowed: auto, {', '.join(LAYOUTS)}")
     if not root.is_dir():
         raise MetadeblurError(f"{root} is not a folder; give the folder that holds the clips")
-    found = [("plain", root)] if layout == "plain" else recognise(root)
-    found = [(name, base) for name, base in found if layout in ("auto", name)]
-    if not found and layout != "auto":
+    matches = [("plain", root)] if layout == "plain" else recognise(root)
+    matches = [(name, base) for name, base in matches if layout in ("auto", name)]
+    if not matches and layout != "auto":
         raise MetadeblurError(f"{root}: no clips in the layout {layout}, which is {LAYOUTS[layout].tree}")
-    if len(found) > 1:
-        places = ", ".join(f"{name} in {base}" for name, base in found)
+    if len(matches) > 1:
+        places = ", ".join(f"{name} in {base}" for name, base in matches)
         raise MetadeblurError(f"{root} holds several benchmarks ({places}); give the folder of one")
-    name, base = found[0] if found else ("plain", root)
+    name, base = matches[0] if matches else ("plain", root)
     parts = LAYOUTS[name].parts
     if part and part not in parts:
         allowed = f"its parts are {', '.join(parts)}" if parts else "it has no parts"
@@ -114,9 +114,9 @@ def recognise(root: Path) -> list[tuple[str, Path]]:
     """
     named = {name: entry for name, entry in LAYOUTS.items() if name != "plain"}
     for folders in ([root], folders_in(root)):
-        found = [(name, base) for base in folders for name, entry in named.items() if entry.is_here(base)]
-        if found:
-            return found
+        matches = [(name, base) for base in folders for name, entry in named.items() if entry.is_here(base)]
+        if matches:
+            return matches
     return [("plain", root)] if LAYOUTS["plain"].is_here(root) else []
 
 
@@ -174,8 +174,8 @@ def _find_gopro(search: Search) -> None:
         raise MetadeblurError(f"inputs {search.inputs!r} is not known in the layout gopro; allowed: blur, blur_gamma")
     for sequence in folders_in(part_folder(search, ("test", "train"))):
         search.pair(sequence.name, sequence / search.inputs, sequence / "sharp")
-    known = "linear averages, which most papers use" if search.inputs == "blur" else "averages in linear light"
-    search.notes.append(f"the blurred frames are those of {search.inputs} ({known})")
+    kind = "linear averages, which most papers use" if search.inputs == "blur" else "averages in linear light"
+    search.notes.append(f"the blurred frames are those of {search.inputs} ({kind})")
 
 
 def _is_dvd(base: Path) -> bool:

@@ -116,5 +116,5 @@ def _check_formats(weights: Mapping[str, Tensor], state: Mapping[str, Tensor]) -
 def _reason(error: Exception) -> str:
     """The first line of an error that tells something."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    said = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
-    return said if len(said) <= _LONGEST else f"{said[:_LONGEST]}..."
+    reason = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+    return reason if len(reason) <= _LONGEST else f"{reason[:_LONGEST]}..."

@@ -164,10 +164,10 @@ def remedy(path: Path) -> str:
 
 def _built(name: str, goal: Target, weights: dict[str, Tensor], file: Path) -> nn.Module:
     """The network, filled; what does not fit is told."""
-    known = recognise(weights)
-    if known not in (None, name):
+    recognised = recognise(weights)
+    if recognised not in (None, name):
         raise MetadeblurError(
-            f"{file}: these are weights of {known}, not of {name}: metadeblur weights import {known} {file}"
+            f"{file}: these are weights of {recognised}, not of {name}: metadeblur weights import {recognised} {file}"
         )
     try:
         return built(goal.build, weights).eval()

@@ -331,8 +331,8 @@ def _prepare(
         stream.time_base = times.time_base
         rate = info.fps if info.kind == "video" else times.rate
         # Matroska stores the rate, where it would be wrong for a variable one; MP4 needs it to write a time code.
-        told = not times.variable or format_name in ("mp4", "mov")
-        stream.codec_context.framerate = rate if told else Fraction(0)
+        states_rate = not times.variable or format_name in ("mp4", "mov")
+        stream.codec_context.framerate = rate if states_rate else Fraction(0)
         if template.codec_context.name == "hevc" and format_name in ("mp4", "mov"):
             stream.codec_context.codec_tag = "hvc1"  # what Apple's players ask for
         stream.metadata.update({name: value for name, value in template.metadata.items() if name == "alpha_mode"})

@@ -253,13 +253,13 @@ def opened(path: Path, format_name: str, options: dict[str, str], *, lenient: bo
 
 def _lenient(path: Path, format_name: str, options: dict[str, str]) -> str:
     """What FFmpeg's muxer "tee" writes to: the one file in the one format."""
-    told = ":".join(f"{name}={value}" for name, value in {"f": format_name, **options}.items())
-    return f"[{told}]" + re.sub(r"([\\'|\s])", r"\\\1", str(path.absolute()))
+    arguments = ":".join(f"{name}={value}" for name, value in {"f": format_name, **options}.items())
+    return f"[{arguments}]" + re.sub(r"([\\'|\s])", r"\\\1", str(path.absolute()))
 
 
 def _stream_name(stream: av.stream.Stream) -> str:
-    known = stream.codec_context is not None
-    codec = stream.codec_context.codec.canonical_name if known else getattr(stream, "name", None)
+    decodable = stream.codec_context is not None
+    codec = stream.codec_context.codec.canonical_name if decodable else getattr(stream, "name", None)
     if not codec:
         codec = "" if stream.type == "data" else "of unknown kind"
     return f"stream {stream.index} ({', '.join(filter(None, (stream.type, codec)))})"

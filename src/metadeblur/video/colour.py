@@ -120,11 +120,11 @@ def to_rgb(frame: av.VideoFrame, tags: ColourTags, box: tuple[int, int, int, int
     Returns:
         (3, H, W), float32, RGB in [0, 1].
     """
-    told = frame_tags(frame).or_else(tags)
-    matrix = assumed_matrix(told.matrix, frame.width, frame.height)
+    resolved = frame_tags(frame).or_else(tags)
+    matrix = assumed_matrix(resolved.matrix, frame.width, frame.height)
     kind, bits = subsampling(frame.format.name), bit_depth(frame.format.name)
     # FFmpeg writes and reads grey pictures with the full range whatever the file tells, so that is what they hold.
-    full = told.range == FULL or frame.format.name.startswith("yuvj") or kind == "gray"
+    full = resolved.range == FULL or frame.format.name.startswith("yuvj") or kind == "gray"
     frame = _planar(frame, kind, bits)
     bits = bit_depth(frame.format.name)
     top, left, height, width = box or (0, 0, frame.height, frame.width)

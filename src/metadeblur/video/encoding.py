@@ -165,8 +165,8 @@ def plan_encoding(info: VideoInfo, output: Path, settings: EncodeSettings, width
     if is_rgb:
         tags = replace(info.colour, matrix=0, range=FULL)
     elif from_rgb:
-        told = info.colour if info.kind == "video" else SRGB_AS_VIDEO
-        tags = replace(told.or_else(SRGB_AS_VIDEO), matrix=1, range=LIMITED)
+        source_tags = info.colour if info.kind == "video" else SRGB_AS_VIDEO
+        tags = replace(source_tags.or_else(SRGB_AS_VIDEO), matrix=1, range=LIMITED)
     else:
         grey = kind == "gray" and subsampling(pix_fmt) != "gray"
         full = info.colour.range == FULL or info.pix_fmt.startswith("yuvj") or grey

@@ -65,7 +65,7 @@ class FieldJudge:
 
     def _next(self) -> FrameOrder:
         frame, looked = self._waiting.popleft(), list(self._looks)
-        order = _agreed(looked[: self._behind], looked[self._behind :], told=frame.interlaced_frame)
+        order = _agreed(looked[: self._behind], looked[self._behind :], flagged=frame.interlaced_frame)
         self._behind += 1
         if self._behind > _AROUND:
             self._looks.popleft()
@@ -73,7 +73,7 @@ class FieldJudge:
         return frame, order
 
 
-def _agreed(before: list[str], from_here: list[str], *, told: bool) -> str:
+def _agreed(before: list[str], from_here: list[str], *, flagged: bool) -> str:
     """The order of a frame by its own look, the first of ``from_here``, and those around it.
 
     ``told``: the frame says that it is woven.
@@ -83,13 +83,13 @@ def _agreed(before: list[str], from_here: list[str], *, told: bool) -> str:
     for side in ([*before, own], from_here, [*before, *from_here]):
         for order in _TOP_BOTTOM:
             progressive = side.count("progressive") if own == "" else 0
-            if own in (order, "") and _clear(side, order) and side.count(order) >= (1 if told else 3) * progressive:
+            if own in (order, "") and _clear(side, order) and side.count(order) >= (1 if flagged else 3) * progressive:
                 return order
     around = [*before, *from_here]  # also of one that looks progressive among many that do not
     for order in _TOP_BOTTOM:
         if _clear(around, order) and around.count(order) >= 8 * around.count("progressive"):
             return order
-    return "auto" if told else ""
+    return "auto" if flagged else ""
 
 
 def _clear(some: list[str], order: str) -> bool:

@@ -93,8 +93,8 @@ def lost_in_pictures(info: VideoInfo, suffixes: Iterable[str]) -> tuple[str, ...
         *_words(info.path),
         "the time stamps",
     ]
-    told = [word for word in words if word]
-    joined = f"{', '.join(told[:-1])} and {told[-1]}" if len(told) > 1 else told[0]
+    present = [word for word in words if word]
+    joined = f"{', '.join(present[:-1])} and {present[-1]}" if len(present) > 1 else present[0]
     lost.append(f"{joined} of {name}: pictures cannot hold them")
     if info.sample_aspect_ratio not in (None, 1):
         lost.append(f"the sample aspect ratio {info.sample_aspect_ratio} of {name}: pictures have square pixels")

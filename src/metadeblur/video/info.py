@@ -205,11 +205,11 @@ def main_video(container: av.container.InputContainer, path: Path) -> av.VideoSt
         )
     if not streams or container.format.name in _TEXT_DEMUXERS:
         raise MetadeblurError(f"{path}: no video in it; a video file or a folder of frames is needed")
-    known = [stream for stream in streams if stream.codec_context is not None]
-    if not known:
+    decodable = [stream for stream in streams if stream.codec_context is not None]
+    if not decodable:
         raise MetadeblurError(f"{path}: its video has a codec that this FFmpeg cannot decode")
     default = av.stream.Disposition.default
-    return max(known, key=lambda s: (bool(s.disposition & default), s.codec_context.width * s.codec_context.height))
+    return max(decodable, key=lambda s: (bool(s.disposition & default), s.codec_context.width * s.codec_context.height))
 
 
 def _videos(container: av.container.InputContainer) -> list[av.VideoStream]:
@@ -326,9 +326,9 @@ def decoder(stream: av.VideoStream) -> Callable[[Packet[av.VideoStream]], list[a
 def _frame_rate(stream: av.VideoStream, first: list[av.VideoFrame]) -> Fraction:
     """The rate that the file tells of and that its first frames agree with."""
     time_base = stream.time_base or Fraction(1, 25)
-    told = (stream.average_rate, stream.guessed_rate, stream.base_rate)
+    stated = (stream.average_rate, stream.guessed_rate, stream.base_rate)
     stamps, durations = [frame.pts for frame in first], [frame.duration for frame in first]
-    return likely_rate(told, stamps, durations, time_base) or Fraction(25)
+    return likely_rate(stated, stamps, durations, time_base) or Fraction(25)
 
 
 def _duration(container: av.container.InputContainer, stream: av.VideoStream) -> float:
@@ -364,10 +364,10 @@ def _missing(path: Path) -> float:
         return 0.0
     length = 9 - head[place].bit_length()  # bytes of the number: the place of the first bit that is set
     size = int.from_bytes(head[place : place + length], "big") & ((1 << 7 * length) - 1)
-    told = place + length + size
-    if size == (1 << 7 * length) - 1 or told <= path.stat().st_size:
+    expected = place + length + size
+    if size == (1 << 7 * length) - 1 or expected <= path.stat().st_size:
         return 0.0
-    return 1 - path.stat().st_size / told
+    return 1 - path.stat().st_size / expected
 
 
 def _display_matrix(frame: av.VideoFrame) -> tuple[int, ...] | None:

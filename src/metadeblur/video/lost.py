@@ -36,8 +36,8 @@ def lost_in_video(info: VideoInfo, video: av.VideoStream, format_name: str) -> l
 
 def _lost_aspect(info: VideoInfo, video: av.VideoStream, format_name: str) -> list[str]:
     """VP9 and AV1 do not tell the shape of their pixels, and the Matroska muxer cannot be told either."""
-    told = info.sample_aspect_ratio in (None, 1) or video.codec_context.name not in ("vp9", "av1", "libdav1d")
-    if told or format_name not in ("matroska", "webm"):
+    kept = info.sample_aspect_ratio in (None, 1) or video.codec_context.name not in ("vp9", "av1", "libdav1d")
+    if kept or format_name not in ("matroska", "webm"):
         return []
     return [f"the sample aspect ratio {info.sample_aspect_ratio} was left out: H.264 or H.265 would keep it"]
 

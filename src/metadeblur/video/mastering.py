@@ -36,9 +36,9 @@ def side_data(frame: av.VideoFrame) -> Any:
 
 def mastering(frame: av.VideoFrame) -> Mastering:
     """What is told with a frame, as a rule the first one."""
-    told = side_data(frame)
+    records = side_data(frame)
     display, light = "", ""
-    data = told.get("MASTERING_DISPLAY_METADATA")
+    data = records.get("MASTERING_DISPLAY_METADATA")
     if data is not None:
         numbers = np.frombuffer(memoryview(data), "=i4")
         ratios, (has_primaries, has_luminance) = numbers[:20].reshape(10, 2).astype(float), numbers[20:22]
@@ -48,7 +48,7 @@ def mastering(frame: av.VideoFrame) -> Mastering:
             red, green, blue, white = (",".join(map(str, pair)) for pair in _rounded(values[:8] * 50_000).reshape(4, 2))
             least, most = _rounded(values[8:] * 10_000)
             display = f"G({green})B({blue})R({red})WP({white})L({most},{least})"
-    data = told.get("CONTENT_LIGHT_LEVEL")
+    data = records.get("CONTENT_LIGHT_LEVEL")
     if data is not None:
         brightest, mean = np.frombuffer(memoryview(data), "=u4")[:2]
         light = f"{brightest},{mean}"

@@ -426,8 +426,8 @@ def _judged(frames: Iterator[av.VideoFrame], table: TimeTableBuilder | None) -> 
     """Frames and how they are woven, as far as they tell or show it; the table learns it."""
     judge = FieldJudge()
 
-    def noted(found: Iterable[FrameOrder]) -> Iterator[FrameOrder]:
-        for frame, order in found:
+    def noted(orders: Iterable[FrameOrder]) -> Iterator[FrameOrder]:
+        for frame, order in orders:
             if table is not None:
                 table.orders.append(order)
             yield frame, order

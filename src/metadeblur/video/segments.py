@@ -241,10 +241,10 @@ def upright(frame: Tensor, matrix: tuple[int, ...] | None) -> Tensor:
 
 def _video_labels(info: VideoInfo) -> Labels:
     """What pictures of a video must say of colours that are not those of sRGB, in a chunk that only PNG has."""
-    told = info.colour
-    if info.kind != "video" or not (told.primaries in WIDE or told.transfer in HDR):
+    tags = info.colour
+    if info.kind != "video" or not (tags.primaries in WIDE or tags.transfer in HDR):
         return Labels()
-    return Labels(own=((b"cICP", bytes([told.primaries, told.transfer, 0, 1])),))
+    return Labels(own=((b"cICP", bytes([tags.primaries, tags.transfer, 0, 1])),))
 
 
 def _add_encoder(container: av.container.OutputContainer, plan: Encoding, height: int, width: int) -> av.VideoStream:

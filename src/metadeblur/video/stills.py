@@ -58,13 +58,13 @@ def stills_of(path: Path) -> list[Still]:
     Raises:
         MetadeblurError: it cannot be read, or shows one moment from several sides.
     """
-    found = headers(path) or _decoded_headers(path)
-    if found[0].views > 1:
+    pages = headers(path) or _decoded_headers(path)
+    if pages[0].views > 1:
         raise MetadeblurError(
-            f"{path}: holds {found[0].views} pictures of one moment (stereo or panorama); save them as files of their "
+            f"{path}: holds {pages[0].views} pictures of one moment (stereo or panorama); save them as files of their "
             "own first"
         )
-    return [Still(path, header, page, len(found)) for page, header in enumerate(found)]
+    return [Still(path, header, page, len(pages)) for page, header in enumerate(pages)]
 
 
 def read_picture(path: Path) -> Pixels:
@@ -266,8 +266,8 @@ def _decoded(still: Still, flags: int) -> NDArray[Any] | None:
         if not data.size:
             return None
         if still.pages > 1:
-            found, pages = cv2.imdecodemulti(data, flags, range=(still.page, still.page + 1))
-            return np.asarray(pages[0]) if found and pages else None
+            decodable, pages = cv2.imdecodemulti(data, flags, range=(still.page, still.page + 1))
+            return np.asarray(pages[0]) if decodable and pages else None
         picture = cv2.imdecode(data, flags)
         if picture is not None and content[4:12] in (b"ftypavif", b"ftypavis"):
             return _as_shown(picture, content)
@@ -281,15 +281,15 @@ def _animation(path: Path, _changed: int, group: int) -> list[NDArray[Any]]:
     The time of the file's last change is there so that a new file is read anew.
     """
     data = np.frombuffer(_bytes_of(path), np.uint8)
-    found, animation = cv2.imdecodeanimation(data, start=group * _AT_ONCE, count=_AT_ONCE)
-    return list(animation.frames) if found else []
+    decodable, animation = cv2.imdecodeanimation(data, start=group * _AT_ONCE, count=_AT_ONCE)
+    return list(animation.frames) if decodable else []
 
 
 def _as_shown(picture: NDArray[Any], content: bytes) -> NDArray[Any]:
     """OpenCV neither turns AVIF pictures as they ask for, nor scales those of 10 or 12 bits."""
-    told = re.search(rb"av1C(.{4})", content, re.DOTALL)
-    if picture.dtype == np.uint16 and told:
-        bits = 12 if told[1][2] & 0x20 else 10
+    configuration = re.search(rb"av1C(.{4})", content, re.DOTALL)
+    if picture.dtype == np.uint16 and configuration:
+        bits = 12 if configuration[1][2] & 0x20 else 10
         picture = (picture.astype(np.uint32) * 65535 // ((1 << bits) - 1)).astype(np.uint16)
     turn = re.search(rb"\0\0\0\x09irot(.)", content, re.DOTALL)
     return np.rot90(picture, turn[1][0] & 3) if turn else picture
@@ -313,8 +313,9 @@ def _decoded_headers(path: Path) -> list[Header]:
     bits = 8 if picture.dtype == np.uint8 else 16
     times = [0]
     if path.suffix.lower() == ".avif":
-        found, animation = cv2.imdecodeanimation(np.frombuffer(_bytes_of(path), np.uint8))
-        times = [max(1, int(time)) for time in animation.durations] if found and len(animation.durations) > 1 else [0]
+        decodable, animation = cv2.imdecodeanimation(np.frombuffer(_bytes_of(path), np.uint8))
+        if decodable and len(animation.durations) > 1:
+            times = [max(1, int(time)) for time in animation.durations]
     return [Header(picture.shape[1], picture.shape[0], bits, channels, milliseconds=time) for time in times]
 
 

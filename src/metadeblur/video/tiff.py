@@ -51,7 +51,7 @@ Directory = dict[int, Entry]
 def directories(data: bytes) -> list[Directory]:
     """The directories of a TIFF file or EXIF record, one for each picture; those before the first damage."""
     order: Literal["<", ">"] = "<" if data[:2] == b"II" else ">"
-    found: list[Directory] = []
+    pages: list[Directory] = []
     try:
         big = struct.unpack(f"{order}H", data[2:4])[0] == 43
         place = struct.unpack(f"{order}Q", data[8:16])[0] if big else struct.unpack(f"{order}I", data[4:8])[0]
@@ -59,10 +59,10 @@ def directories(data: bytes) -> list[Directory]:
         while place and place not in seen:
             seen.add(place)
             directory, place = _directory(data, place, order, big)
-            found.append(directory)
+            pages.append(directory)
     except (struct.error, KeyError):
         pass
-    return found
+    return pages
 
 
 def _directory(data: bytes, place: int, order: Literal["<", ">"], big: bool) -> tuple[Directory, int]:
@@ -70,7 +70,7 @@ def _directory(data: bytes, place: int, order: Literal["<", ">"], big: bool) -> 
     counted, entry, wide = ("Q", "HHQ", 8) if big else ("H", "HHI", 4)
     head, step = struct.calcsize(f"<{counted}"), struct.calcsize(f"<{entry}") + wide
     (count,) = struct.unpack(f"{order}{counted}", data[place : place + head])
-    found: Directory = {}
+    entries: Directory = {}
     start = place + head
     for number in range(min(count, 4096)):
         at = start + number * step
@@ -80,9 +80,9 @@ def _directory(data: bytes, place: int, order: Literal["<", ">"], big: bool) -> 
             (at,) = struct.unpack(f"{order}{'Q' if big else 'I'}", data[at : at + wide])
         raw = bytes(data[at : at + size])
         if kind in _SIZES and len(raw) == size:
-            found[tag] = Entry(kind, values, raw, order, at)
+            entries[tag] = Entry(kind, values, raw, order, at)
     end = start + count * step
-    return found, struct.unpack(f"{order}{'Q' if big else 'I'}", data[end : end + wide])[0]
+    return entries, struct.unpack(f"{order}{'Q' if big else 'I'}", data[end : end + wide])[0]
 
 
 def unmultiplied(data: bytes) -> bytes:

@@ -113,14 +113,14 @@ class TimeTableBuilder:
 
     def build(self) -> TimeTable:
         """The finished table."""
-        told: Sequence[int | None] = self.stamps
+        stated: Sequence[int | None] = self.stamps
         if self.packets:
-            told = _as_decoded(self.packets, self.decoded, len(told))
-        step = self._step(told)
+            stated = _as_decoded(self.packets, self.decoded, len(stated))
+        step = self._step(stated)
         stamps: list[int] = []
         shifts = [0]
-        for number, start, stop in _recordings(told):
-            clock = [None if stamp is None else split(stamp)[1] for stamp in told[start:stop]]
+        for number, start, stop in _recordings(stated):
+            clock = [None if stamp is None else split(stamp)[1] for stamp in stated[start:stop]]
             mended = _mended(clock, self.durations[start:stop], step)
             if self.even:
                 mended = _evened(mended)
@@ -142,14 +142,14 @@ class TimeTableBuilder:
         exact = len(own) == len(stamps) and all(before < after for before, after in pairwise(own))
         return replace(table, exact=exact, own=tuple(own) if exact and own != stamps else ())
 
-    def _step(self, told: Sequence[int | None]) -> int:
+    def _step(self, stamps: Sequence[int | None]) -> int:
         """How long a frame lasts as a rule, in ``time_base``."""
-        return usual_step(told, self.durations, self.time_base) or self.usual
+        return usual_step(stamps, self.durations, self.time_base) or self.usual
 
     def _last(self, step: int) -> int:
         """How long the last frame lasts: as told where that can be true."""
-        told = self.durations[-1] if self.durations else 0
-        return told if 0 < told < 1000 * step else step
+        stated = self.durations[-1] if self.durations else 0
+        return stated if 0 < stated < 1000 * step else step
 
 
 def split(stamp: int) -> tuple[int, int]:
@@ -170,15 +170,15 @@ def usual_step(stamps: Sequence[int | None], durations: Sequence[int], time_base
     """
     shown = sorted(stamp for stamp in stamps if stamp is not None)
     steps = [after - before for before, after in pairwise(shown) if 0 < after - before < RECORDING // 2]
-    told = [duration for duration in durations if duration > 0]
-    for values in (steps, told):
-        if values and (found := round(median(values))) * time_base * _FASTEST >= 1:
-            return found
+    lengths = [duration for duration in durations if duration > 0]
+    for values in (steps, lengths):
+        if values and (step := round(median(values))) * time_base * _FASTEST >= 1:
+            return step
     return None
 
 
 def likely_rate(
-    told: Iterable[Fraction | int | None],
+    stated: Iterable[Fraction | int | None],
     stamps: Sequence[int | None],
     durations: Sequence[int],
     time_base: Fraction,
@@ -188,7 +188,7 @@ def likely_rate(
     >>> str(likely_rate([Fraction(60000), Fraction(25)], [0, 2400, 4800], [], Fraction(1, 60000)))
     '25'
     """
-    rates = [Fraction(rate) for rate in told if rate]
+    rates = [Fraction(rate) for rate in stated if rate]
     step = usual_step(stamps, durations, time_base)
     if step is None:
         return next((rate for rate in rates if rate <= _FASTEST), None)
@@ -200,7 +200,7 @@ def likely_rate(
     return next(iter([*agreeing, *near]), _standard(measured, Fraction(1, 2 * step)))
 
 
-def measured_rate(told: Fraction, times: TimeTable) -> Fraction:
+def measured_rate(stated: Fraction, times: TimeTable) -> Fraction:
     """Frames a second: as told, unless the time stamps say something else.
 
     >>> str(measured_rate(Fraction(60000), TimeTable((0, 2002, 4004), Fraction(1, 60000), 2002)))
@@ -213,9 +213,9 @@ def measured_rate(told: Fraction, times: TimeTable) -> Fraction:
     if times.variable:
         usual = usual_step(times.stamps, (), times.time_base)
         rates = (mean, 1 / (usual * times.time_base) if usual else mean)
-        return told if min(rates) / 2 <= told <= 2 * max(rates) else times.rate
-    if abs(steps / told / times.time_base - span) <= 1.5:
-        return told
+        return stated if min(rates) / 2 <= stated <= 2 * max(rates) else times.rate
+    if abs(steps / stated / times.time_base - span) <= 1.5:
+        return stated
     return _standard(mean, Fraction(3, 2 * span))
 
 

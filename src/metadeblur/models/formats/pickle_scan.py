@@ -99,9 +99,9 @@ def scan(stream: io.BytesIO) -> Scan:
         NotPlain: it asks for more than tensors, numbers, words and containers.
         ValueError: it is damaged, too long, or nested without end.
     """
-    found = _Follower(Scan()).follow(stream)
-    _check_structure(found.value)
-    return found
+    result = _Follower(Scan()).follow(stream)
+    _check_structure(result.value)
+    return result
 
 
 class _Follower:
@@ -276,8 +276,8 @@ def _named(name: str) -> Name:
     module, _, leaf = name.partition(" ")
     if leaf in _KINDS and module == "torch._utils":
         raise ValueError(f"holds {_KINDS[leaf]}; save plain tensors of float32 or float16 instead")
-    known = name in (_ORDERED, "torch Size", "torch device", "_codecs encode", *_REBUILD, *_WRAP)
-    if not known and not (module == "torch" and leaf.endswith("Storage")) and not _DTYPE.fullmatch(name):
+    allowed = name in (_ORDERED, "torch Size", "torch device", "_codecs encode", *_REBUILD, *_WRAP)
+    if not allowed and not (module == "torch" and leaf.endswith("Storage")) and not _DTYPE.fullmatch(name):
         raise NotPlain(_spelt(name))
     return Name(name)
 
