@@ -15,7 +15,7 @@ from metadeblur.cluster.files import Reads, with_weights
 from metadeblur.cluster.worker_pool import Context, Course, Pool, Task
 from metadeblur.data.paired import read_trial
 from metadeblur.errors import MetadeblurError
-from metadeblur.evaluation.protocol import ClipJob, Progress, is_measured, ledger_path, measure_job
+from metadeblur.evaluation.protocol import ClipJob, ClipProgress, is_measured, ledger_path, measure_job
 from metadeblur.evaluation.settings import meta_files
 from metadeblur.pipeline.console import Talk
 from metadeblur.restoration.restorer import Restorer
@@ -24,7 +24,7 @@ from metadeblur.restoration.restorer import Restorer
 def measure_on_cluster(
     jobs: Sequence[ClipJob],
     net: nn.Module,
-    progress: Progress | None = None,
+    progress: ClipProgress | None = None,
     *,
     cluster: ClusterSettings | None = None,
     talk: Talk | None = None,

@@ -36,7 +36,7 @@ from metadeblur.types import Response
 if TYPE_CHECKING:
     from metadeblur.data.sources import Source
 
-Picture = NDArray[Any]  # float32 (H, W, 3) RGB; linear light (above 1 where it would clip) or display values 0..1
+LightPicture = NDArray[Any]  # float32 (H, W, 3) RGB; linear light (above 1 where it would clip) or display values 0..1
 Bytes = NDArray[np.uint8]  # (H, W, 3) RGB
 
 
@@ -44,8 +44,8 @@ Bytes = NDArray[np.uint8]  # (H, W, 3) RGB
 class Layer:
     """Something with a shape that moves: colour (linear light) and coverage on a canvas, and where it goes."""
 
-    colour: Picture
-    coverage: Picture  # (H, W, 1), 0..1
+    colour: LightPicture
+    coverage: LightPicture  # (H, W, 1), 0..1
     path: Trajectory
     start: tuple[float, float]  # top left corner on the frame at time 0, px
 
@@ -54,14 +54,14 @@ class Layer:
 class Scene:
     """What the camera sees: a background larger than the frame, layers before it, and the camera's response."""
 
-    background: Picture
+    background: LightPicture
     camera: Trajectory
     layers: tuple[Layer, ...]
     response: Response  # of the camera: how display values depend on light
     width: int
     height: int
 
-    def render(self, time: float, interpolation: int) -> Picture:
+    def render(self, time: float, interpolation: int) -> LightPicture:
         """The frame (H, W, 3) in linear light at ``time`` in frame intervals, lights clipped at 1."""
         rows, columns = self.background.shape[:2]
         view = _placement(self.camera.at(time), ((columns - self.width) / 2, (rows - self.height) / 2), self)
@@ -88,7 +88,7 @@ class Scene:
             fastest = max(fastest, 2 * float(np.hypot(change[0], change[1]) + reach * np.abs(change[2:]).sum()))
         return fastest
 
-    def expose(self, time: float, exposure: float, moments: int = 0) -> tuple[Picture, Picture]:
+    def expose(self, time: float, exposure: float, moments: int = 0) -> tuple[LightPicture, LightPicture]:
         """(blurred, sharp) in display values (H, W, 3), RGB 0..1: mean over the exposure, and its middle.
 
         Args:
@@ -106,12 +106,12 @@ class Scene:
             total += self.render(time + exposure * ((step + 0.5) / samples - 0.5), kernel)
         return self.display(total / np.float32(samples)), self.display(sharp)
 
-    def display(self, linear: Picture) -> Picture:
+    def display(self, linear: LightPicture) -> LightPicture:
         """Linear light to display values by the camera's response."""
         return np.asarray(to_display(torch.from_numpy(linear), self.response))
 
 
-def light(display: Picture, response: Response = "srgb") -> Picture:
+def light(display: LightPicture, response: Response = "srgb") -> LightPicture:
     """Display values 0..1 to linear light."""
     return np.asarray(to_linear(torch.from_numpy(display), response))
 
@@ -133,7 +133,7 @@ def _layer_placement(pose: NDArray[np.float64], layer: Layer) -> NDArray[np.floa
     return np.column_stack([turn, -turn @ size + size + np.array(layer.start) - np.array([x, y])])
 
 
-def _blob(height: int, width: int, rng: np.random.Generator) -> Picture:
+def _blob(height: int, width: int, rng: np.random.Generator) -> LightPicture:
     """A random closed shape (H, W) with soft edges, zero at the border."""
     angles = np.sort(rng.uniform(0, 2 * np.pi, int(rng.integers(5, 14))))
     radii = rng.uniform(0.45, 0.95, len(angles))
@@ -148,7 +148,9 @@ def _blob(height: int, width: int, rng: np.random.Generator) -> Picture:
     return np.asarray(cv2.GaussianBlur(mask, (0, 0), float(rng.uniform(0.5, 1.2))))
 
 
-def _canvas(photographs: Sequence[Bytes], width: int, height: int, rng: np.random.Generator, tries: int = 3) -> Picture:
+def _canvas(
+    photographs: Sequence[Bytes], width: int, height: int, rng: np.random.Generator, tries: int = 3
+) -> LightPicture:
     """The most textured of a few random pieces of the photographs, (height, width, 3), display values.
 
     Pieces are scaled down as far as the photograph allows, within a factor of two: reduced photographs have the dense
@@ -205,7 +207,7 @@ def random_scene(photographs: Sequence[Bytes], settings: SynthSettings, rng: np.
     boost = float(rng.choice([0.0, rng.uniform(0, 12)]))
     soft = float(max(0.0, rng.uniform(-1.2, 0.9)))
 
-    def lit(canvas: Picture) -> Picture:
+    def lit(canvas: LightPicture) -> LightPicture:
         softened = cv2.GaussianBlur(canvas, (0, 0), soft) if soft > 0.2 else canvas
         linear = light(np.asarray(softened), response)
         return np.asarray(linear + boost * np.maximum(linear - 0.8, 0))
@@ -247,7 +249,7 @@ def _steadier(smoothness: float) -> float:
     return 0.92 + 0.08 * smoothness
 
 
-def degrade(blurred: Picture, noise: float, quality: int | None, rng: np.random.Generator) -> Bytes:
+def degrade(blurred: LightPicture, noise: float, quality: int | None, rng: np.random.Generator) -> Bytes:
     """Noise that grows with brightness, then JPEG at ``quality`` (None: none); (H, W, 3) uint8."""
     if noise > 0:
         grain = rng.standard_normal(blurred.shape, dtype=np.float32)
@@ -259,7 +261,7 @@ def degrade(blurred: Picture, noise: float, quality: int | None, rng: np.random.
     return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)[..., ::-1].copy()
 
 
-def to_bytes(picture: Picture) -> Bytes:
+def to_bytes(picture: LightPicture) -> Bytes:
     """Display values 0..1 to uint8, rounded."""
     return np.asarray(np.clip(np.rint(picture * 255), 0, 255), np.uint8)
 

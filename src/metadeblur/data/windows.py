@@ -16,7 +16,7 @@ from metadeblur.data.pairs import Bytes, FrameCache
 from metadeblur.errors import MetadeblurError
 from metadeblur.system.thread_limit import starting
 
-Item = TypeVar("Item")
+_Batch = TypeVar("_Batch")
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class WindowSampler:
         return cut(sharp), cut([self._read(clip.blurred[index])])
 
 
-class Ahead(Generic[Item]):
+class Ahead(Generic[_Batch]):
     """Makes the next batch in the background while the present one is used.
 
     Args:
@@ -115,12 +115,12 @@ class Ahead(Generic[Item]):
     [9, 16]
     """
 
-    def __init__(self, make: Callable[[int], Item]) -> None:
+    def __init__(self, make: Callable[[int], _Batch]) -> None:
         self._make = make
         self._pool = ThreadPoolExecutor(1)
-        self._next: tuple[int, Future[Item]] | None = None
+        self._next: tuple[int, Future[_Batch]] | None = None
 
-    def __call__(self, number: int) -> Item:
+    def __call__(self, number: int) -> _Batch:
         """The batch ``number``; the one after it is begun."""
         if self._next is None or self._next[0] != number:
             self._next = (number, self._begin(number))
@@ -128,7 +128,7 @@ class Ahead(Generic[Item]):
         self._next = (number + 1, self._begin(number + 1))
         return ready.result()
 
-    def _begin(self, number: int) -> Future[Item]:
+    def _begin(self, number: int) -> Future[_Batch]:
         with starting():
             return self._pool.submit(self._make, number)
 

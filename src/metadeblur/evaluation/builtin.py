@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from metadeblur.data.layouts import Benchmark, open_benchmark
 from metadeblur.data.pairs import read_picture, write_png
-from metadeblur.data.synthesis import Bytes, Layer, Picture, Scene, degrade, light, to_bytes
+from metadeblur.data.synthesis import Bytes, Layer, LightPicture, Scene, degrade, light, to_bytes
 from metadeblur.data.trajectory import Trajectory
 from metadeblur.errors import MetadeblurError
 from metadeblur.system.files import make_folder, whole
@@ -209,7 +209,7 @@ def _thing(clip: BuiltInClip) -> Layer:
     return Layer(np.ascontiguousarray(piece), disc, Trajectory(knots), ((WIDTH - side) / 2, (HEIGHT - side) / 2))
 
 
-def _lit(name: str, clip: BuiltInClip) -> Picture:
+def _lit(name: str, clip: BuiltInClip) -> LightPicture:
     """A photograph in linear light, as bright as the clip has it."""
     linear = light(photograph(name).astype(np.float32) / 255)
     return np.asarray(clip.dim * (linear + clip.boost * np.maximum(linear - 0.6, 0)), dtype=np.float32)

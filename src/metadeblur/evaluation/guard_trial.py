@@ -176,7 +176,7 @@ def _earlier(path: Path) -> GuardRecord | None:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class TrialVerdict:
     """What the trial says of the guard. Losing: worse than base by more than 0.05 dB when used whole."""
 
     adaptations: int
@@ -187,12 +187,12 @@ class Verdict:
     harm: float | None  # share of all guarded results that are worse than base by more than 0.05 dB
 
 
-def verdict(records: Sequence[GuardRecord]) -> Verdict:
+def verdict(records: Sequence[GuardRecord]) -> TrialVerdict:
     """Count what the guard did."""
     losing = [record for record in records if record.whole < record.base - HARM_DB]
     winning = [record for record in records if record.whole > record.base]
     won = sum(record.whole - record.base for record in winning)
-    return Verdict(
+    return TrialVerdict(
         adaptations=len(records),
         losing=len(losing),
         rejected=_share_of(losing, lambda record: record.guarded >= record.base - HARM_DB),

@@ -43,7 +43,7 @@ __all__ = [
     "record_path",
 ]
 
-Progress = Callable[[int, int, str], None]  # (clips done, clips in all, what is going on)
+ClipProgress = Callable[[int, int, str], None]  # (clips done, clips in all, what is going on)
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,9 @@ def record_path(out: Path, clip: str) -> Path:
     return out / f"{clip.replace('/', '_')}.json"
 
 
-MeasureAll = Callable[[Sequence[ClipJob], nn.Module, Progress | None], None]  # measures clips and writes their records
+MeasureAll = Callable[
+    [Sequence[ClipJob], nn.Module, ClipProgress | None], None
+]  # measures clips and writes their records
 
 
 def ledger_path(record: Path) -> Path:
@@ -102,7 +104,7 @@ def evaluate(
     settings: EvaluateSettings | None = None,
     *,
     model: str = "",
-    progress: Progress | None = None,
+    progress: ClipProgress | None = None,
     measure_all: MeasureAll | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Summary:
@@ -178,7 +180,7 @@ def _chosen(benchmark: Benchmark, settings: EvaluateSettings) -> list[ClipFolder
     return folders
 
 
-def _counting(progress: Progress | None, number: int, count: int, name: str) -> Callable[[str], None] | None:
+def _counting(progress: ClipProgress | None, number: int, count: int, name: str) -> Callable[[str], None] | None:
     """Says what is done of one clip."""
     return (lambda stage: progress(number, count, f"{name}: {stage}")) if progress else None
 

@@ -18,7 +18,7 @@ from torch import nn
 from metadeblur.adaptation.stages import AdaptSettings, Outcome, Pair, inner_update
 from metadeblur.data.paired import PairedClip, TrialClip
 from metadeblur.evaluation.measures import Measure, measure_for
-from metadeblur.evaluation.methods import Method, find_method
+from metadeblur.evaluation.methods import AdaptationMethod, find_method
 from metadeblur.evaluation.records import FIGURES, ClipRecord, Focus, MethodNotes, MethodRecord, RowRecord
 from metadeblur.evaluation.rows import Ledger, choose_focus, keep_picture, measure_row
 from metadeblur.evaluation.settings import EvaluateSettings, meta_files
@@ -156,7 +156,7 @@ class _Trial:
         if "adapted" in self.settings.rows and self.fusion is not None:
             self.measure("base_fused", with_fusion(copy.deepcopy(self.net), self.fusion))
 
-    def adapted(self, method: Method) -> MethodNotes:
+    def adapted(self, method: AdaptationMethod) -> MethodNotes:
         """Adapt by a method and measure what it gives, with and without the guard."""
         guarded, whole = (f"{method.name}/{row}" for row in ("adapted", "adapted_unguarded"))
         notes = self.ledger.methods.get(method.name)
@@ -197,13 +197,13 @@ class _Trial:
         self._fuse_alike(method, notes)
         return notes
 
-    def _fuse_alike(self, method: Method, notes: MethodNotes) -> None:
+    def _fuse_alike(self, method: AdaptationMethod, notes: MethodNotes) -> None:
         """Fuse the base's and the oracle's frames as the first method does, by its notes."""
         fusion = notes.adaptation.get("fusion")
         if self.fusion is not None and fusion is not None and method.name == self.settings.methods[0]:
             self.fusion = FusionSettings(**fusion)
 
-    def _adapt(self, method: Method) -> Outcome | None:
+    def _adapt(self, method: AdaptationMethod) -> Outcome | None:
         if not self.clip.video or method.adapt is None:
             return None
         if method.name != "meta":
@@ -212,12 +212,12 @@ class _Trial:
         adaptation = replace(self.settings.adaptation, reblurrer=str(reblurrer))
         return method.adapt(load_deblurrer(deblurrer), self.clip.pair.blurred, adaptation)
 
-    def _why_not(self, method: Method) -> str:
+    def _why_not(self, method: AdaptationMethod) -> str:
         if method.adapt is None:
             return "the method takes the base model as it is"
         return "the pictures do not follow one another: there is no clip to adapt to, the base model is used"
 
-    def _unadapted(self, row: str, method: Method, outcome: Outcome | None) -> None:
+    def _unadapted(self, row: str, method: AdaptationMethod, outcome: Outcome | None) -> None:
         """A row that was not adapted: the base again, or the meta-trained network that the method started from."""
         if method.name == "meta" and outcome is not None:
             self.measure(row, outcome.model)

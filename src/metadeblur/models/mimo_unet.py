@@ -42,7 +42,7 @@ class Convolution(nn.Module):
         return result
 
 
-class ResidualBlock(nn.Module):
+class ResBlock(nn.Module):
     """x + conv(relu(conv(x))), 3x3, shape kept (paper, figure 3)."""
 
     def __init__(self, channels: int) -> None:
@@ -55,12 +55,12 @@ class ResidualBlock(nn.Module):
         return branch + x
 
 
-class Stage(nn.Module):
+class BlockStack(nn.Module):
     """Encoder or decoder block of one level: residual blocks in a row."""
 
     def __init__(self, channels: int, blocks: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(*(ResidualBlock(channels) for _ in range(blocks)))
+        self.layers = nn.Sequential(*(ResBlock(channels) for _ in range(blocks)))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C, H, W)."""
@@ -135,7 +135,7 @@ class MIMOUNet(nn.Module):
     def __init__(self, blocks: int = 8, channels: int = 32, dropout: float = 0.0) -> None:
         super().__init__()
         full, half, quarter = channels, 2 * channels, 4 * channels
-        self.Encoder = nn.ModuleList(Stage(width, blocks) for width in (full, half, quarter))
+        self.Encoder = nn.ModuleList(BlockStack(width, blocks) for width in (full, half, quarter))
         self.feat_extract = nn.ModuleList(
             [
                 Convolution(3, full, 3),
@@ -146,7 +146,7 @@ class MIMOUNet(nn.Module):
                 Convolution(full, 3, 3, relu=False),
             ]
         )
-        self.Decoder = nn.ModuleList(Stage(width, blocks) for width in (quarter, half, full))
+        self.Decoder = nn.ModuleList(BlockStack(width, blocks) for width in (quarter, half, full))
         self.Convs = nn.ModuleList([Convolution(quarter, half, 1), Convolution(half, full, 1)])
         self.ConvsOut = nn.ModuleList([Convolution(quarter, 3, 3, relu=False), Convolution(half, 3, 3, relu=False)])
         self.AFFs = nn.ModuleList(FeatureFusion(full + half + quarter, width) for width in (full, half))

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 WINDOW = 384  # px of the picture over which channel attention averages: one and a half training patches
 
 
-class ChannelNorm(nn.LayerNorm):
+class LayerNorm2d(nn.LayerNorm):
     """Layer normalisation of each pixel over its channels, (B, C, H, W)."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -92,8 +92,8 @@ class Block(nn.Module):
         self.sca = nn.Sequential(WindowMean(window), nn.Conv2d(channels, channels, 1))
         self.conv4 = nn.Conv2d(channels, 2 * channels, 1)
         self.conv5 = nn.Conv2d(channels, channels, 1)
-        self.norm1 = ChannelNorm(channels, eps=1e-6)
-        self.norm2 = ChannelNorm(channels, eps=1e-6)
+        self.norm1 = LayerNorm2d(channels, eps=1e-6)
+        self.norm2 = LayerNorm2d(channels, eps=1e-6)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C, H, W)."""

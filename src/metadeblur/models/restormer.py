@@ -108,7 +108,7 @@ class Stem(nn.Module):
         return result
 
 
-class Resize(nn.Module):
+class ShuffleResize(nn.Module):
     """Half the size and twice the channels, or twice the size and half the channels; pixels (un)shuffled."""
 
     def __init__(self, channels: int, *, up: bool) -> None:
@@ -164,19 +164,19 @@ class Restormer(nn.Module):
 
         self.patch_embed = Stem(channels)
         self.encoder_level1 = stage(channels, 0)
-        self.down1_2 = Resize(channels, up=False)
+        self.down1_2 = ShuffleResize(channels, up=False)
         self.encoder_level2 = stage(wide, 1)
-        self.down2_3 = Resize(wide, up=False)
+        self.down2_3 = ShuffleResize(wide, up=False)
         self.encoder_level3 = stage(wider, 2)
-        self.down3_4 = Resize(wider, up=False)
+        self.down3_4 = ShuffleResize(wider, up=False)
         self.latent = stage(widest, 3)
-        self.up4_3 = Resize(widest, up=True)
+        self.up4_3 = ShuffleResize(widest, up=True)
         self.reduce_chan_level3 = nn.Conv2d(widest, wider, 1, bias=False)
         self.decoder_level3 = stage(wider, 2)
-        self.up3_2 = Resize(wider, up=True)
+        self.up3_2 = ShuffleResize(wider, up=True)
         self.reduce_chan_level2 = nn.Conv2d(wider, wide, 1, bias=False)
         self.decoder_level2 = stage(wide, 1)
-        self.up2_1 = Resize(wide, up=True)
+        self.up2_1 = ShuffleResize(wide, up=True)
         self.decoder_level1 = stage(wide, 0)  # the skip of the finest level is joined without narrowing
         self.refinement = stage(wide, 0, refinement)
         self.output = nn.Conv2d(wide, 3, 3, padding=1, bias=False)

@@ -103,7 +103,7 @@ def peak_bytes(work: Callable[[], object], device: torch.device) -> int:
     return max(int(live.peak * _CPU_SCRATCH), 1)
 
 
-class Costs:
+class StageMeter:
     """Seconds and peak memory of the stages of a piece of work.
 
     Memory is what PyTorch holds on a GPU; on the CPU it is that of the whole process, looked at 50 times a second, so
@@ -113,7 +113,7 @@ class Costs:
         seconds: by stage.
         memory_mb: by stage, the most held at once.
 
-    >>> costs = Costs(torch.device("cpu"))
+    >>> costs = StageMeter(torch.device("cpu"))
     >>> with costs.stage("work"):
     ...     pass
     >>> list(costs.seconds)

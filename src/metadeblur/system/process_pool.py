@@ -22,20 +22,20 @@ from metadeblur.system.thread_limit import starting
 
 GRACE_SECONDS = 10.0  # that a process has to take its unfinished files away before it is killed
 
-Shared = TypeVar("Shared")
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+_Shared = TypeVar("_Shared")
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 
 def side_by_side(
-    work: Callable[[Shared, Item], Result],
-    items: Sequence[Item],
-    shared: Shared,
+    work: Callable[[_Shared, _Item], _Result],
+    items: Sequence[_Item],
+    shared: _Shared,
     workers: int,
     *,
-    finished: Callable[[int, Result | Exception], None] | None = None,
+    finished: Callable[[int, _Result | Exception], None] | None = None,
     keep_going: bool = False,
-) -> list[Result | Exception]:
+) -> list[_Result | Exception]:
     """Do ``work(shared, item)`` for every item in ``workers`` processes, which share the processor's cores.
 
     When this function ends, also by an exception or Ctrl-C, none of its processes is left. A process that is killed
@@ -58,7 +58,7 @@ def side_by_side(
     """
     threads = max(1, min(torch.get_num_threads(), usable_cpus()) // workers)
     others = set(active_children())
-    results: dict[int, Result | Exception] = {}
+    results: dict[int, _Result | Exception] = {}
     # A forked process would share locks of PyTorch's threads and its hold on a GPU.
     pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_begin, initargs=(work, shared, threads))
     try:

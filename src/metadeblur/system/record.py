@@ -22,7 +22,7 @@ from metadeblur.system.files import whole
 from metadeblur.system.names import utf8
 from metadeblur.version import __version__
 
-Kind = TypeVar("Kind")
+_Record = TypeVar("_Record")
 
 
 def plain(value: Any) -> Any:
@@ -52,7 +52,7 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
-def from_plain(kind: type[Kind], value: Any, name: str = "it") -> Kind:
+def from_plain(kind: type[_Record], value: Any, name: str = "it") -> _Record:
     """A dataclass out of the object that :func:`plain` made of it. A key with a default may be absent.
 
     Types of fields are dataclasses, ``dict[str, X]``, ``tuple[X, ...]``, ``tuple[X, Y]``, ``X | None``, ``Any`` and
@@ -66,7 +66,7 @@ def from_plain(kind: type[Kind], value: Any, name: str = "it") -> Kind:
     Raises:
         MetadeblurError: a key is absent or unknown, or a value is of another type.
     """
-    record: Kind = _built(kind, value, name)
+    record: _Record = _built(kind, value, name)
     return record
 
 

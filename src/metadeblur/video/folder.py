@@ -17,7 +17,7 @@ from metadeblur.video.marks import lost_marks
 from metadeblur.video.segments import HDR, WIDE, is_grouped
 from metadeblur.video.stills import TRANSPARENT_SUFFIXES, Still, lost_of, several_suffixes, write_several
 
-Picture = tuple[Path, tuple[Path, ...], tuple[Still, ...]]
+PictureFile = tuple[Path, tuple[Path, ...], tuple[Still, ...]]
 """Name of a picture file to write, the pictures of segments that go into it, and those of the source."""
 
 
@@ -37,7 +37,7 @@ def assemble_pictures(segments: Sequence[Path], info: VideoInfo, output: Path, d
     single = output_kind(output) == "image"
     if single:
         check_single(info, output, len(files))
-        pictures: list[Picture] = [(Path(output.name), tuple(files), info.stills)]
+        pictures: list[PictureFile] = [(Path(output.name), tuple(files), info.stills)]
     else:
         pictures = _named(files, info, output)
         refuse_foreign_files(output, {name.name for name, _, _ in pictures})
@@ -114,7 +114,7 @@ def _numbers(frames: int) -> list[str]:
     return [f"frame{number:06d}" for number in range(1, frames + 1)]
 
 
-def _named(files: Sequence[Path], info: VideoInfo, output: Path) -> list[Picture]:
+def _named(files: Sequence[Path], info: VideoInfo, output: Path) -> list[PictureFile]:
     """The files of a folder of frames: with the names of those of the source, or with numbers."""
     if not is_grouped(info, output) or not info.stills or len(files) != len(info.stills):
         names = _numbers(len(files))
@@ -123,7 +123,7 @@ def _named(files: Sequence[Path], info: VideoInfo, output: Path) -> list[Picture
     groups = [list(group) for _, group in groupby(pairs, key=lambda pair: pair[1].path)]
     wanted = [_name(group[0][1], group[0][0].suffix) for group in groups]
     twice = {name for name, count in Counter(wanted).items() if count > 1}
-    pictures: list[Picture] = []
+    pictures: list[PictureFile] = []
     for name, group in zip(wanted, groups, strict=True):
         source = group[0][1].path
         # a.jpg and a.png both written as PNG: the first becomes a.jpg.png

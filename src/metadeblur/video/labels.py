@@ -101,9 +101,9 @@ def labelled(data: bytes, labels: Labels, *, transparent: bool = False) -> bytes
         if not entries:
             for tag, kind, raw in ((tiff.ICC_PROFILE, 7, labels.icc), (_XMP_TIFF, 1, labels.xmp)):
                 if raw:
-                    entries[tag] = tiff.Entry(kind, len(raw), raw, "<", 0)
+                    entries[tag] = tiff.Tag(kind, len(raw), raw, "<", 0)
         if transparent:
-            entries[tiff.EXTRA] = tiff.Entry(3, 1, struct.pack("<H", 2), "<", 0)
+            entries[tiff.EXTRA] = tiff.Tag(3, 1, struct.pack("<H", 2), "<", 0)
         return tiff.with_labels(data, entries)
     return data
 

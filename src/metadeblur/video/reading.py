@@ -23,7 +23,7 @@ from metadeblur.video.clock import Packet, by_recording
 from metadeblur.video.colour import to_rgb
 from metadeblur.video.fields import FieldJudge, FrameOrder, deinterlaced
 from metadeblur.video.info import FOLDER_FPS, VideoInfo, decoder, main_video, open_media, probe
-from metadeblur.video.stills import Pixels, as_tensor, colours_of, opacity_of
+from metadeblur.video.stills import Samples, as_tensor, colours_of, opacity_of
 from metadeblur.video.timing import RECORDING, TimeTable, TimeTableBuilder
 from metadeblur.video.transparency import alpha_of, filled
 
@@ -286,8 +286,8 @@ def _part(frame: Tensor, box: Box | None) -> Tensor:
 @dataclass(frozen=True)
 class _Picture:
     index: int
-    picture: Pixels
-    opacity: Pixels | None
+    picture: Samples
+    opacity: Samples | None
 
     def rgb(self, box: Box | None = None) -> Tensor:
         layers = self.layers()

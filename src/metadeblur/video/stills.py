@@ -34,7 +34,7 @@ _TURNS: dict[int, int] = {
     3: cv2.ROTATE_180, 6: cv2.ROTATE_90_CLOCKWISE, 8: cv2.ROTATE_90_COUNTERCLOCKWISE,
 }  # fmt: skip
 
-Pixels = NDArray[np.uint8] | NDArray[np.uint16]
+Samples = NDArray[np.uint8] | NDArray[np.uint16]
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def stills_of(path: Path) -> list[Still]:
     return [Still(path, header, page, len(pages)) for page, header in enumerate(pages)]
 
 
-def read_picture(path: Path) -> Pixels:
+def read_picture(path: Path) -> Samples:
     """The first picture of a file as (H, W, 3), RGB, uint8 or uint16, upright.
 
     Raises:
@@ -76,7 +76,7 @@ def read_picture(path: Path) -> Pixels:
     return colours_of(Still(path, Header(0, 0)))
 
 
-def colours_of(still: Still) -> Pixels:
+def colours_of(still: Still) -> Samples:
     """The colours of a picture as (H, W, 3), RGB, uint8 or uint16, upright.
 
     Raises:
@@ -85,10 +85,10 @@ def colours_of(still: Still) -> Pixels:
     picture = _decoded(still, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     if picture is None or picture.dtype not in (np.uint8, np.uint16):
         raise MetadeblurError(f"{still.path}: not a picture of 8 or 16 bits that can be read, or damaged")
-    return cast("Pixels", picture[..., 2::-1])
+    return cast("Samples", picture[..., 2::-1])
 
 
-def opacity_of(still: Still) -> Pixels | None:
+def opacity_of(still: Still) -> Samples | None:
     """How opaque a picture is, (H, W), upright; None where it has no channel for that."""
     if not still.transparent:
         return None
@@ -98,7 +98,7 @@ def opacity_of(still: Still) -> Pixels | None:
     alpha = picture[..., 3]
     if still.pages == 1 and still.path.suffix.lower() not in _TIFF:
         alpha = _turned(alpha, still.header.orientation)
-    return cast("Pixels", alpha)
+    return cast("Samples", alpha)
 
 
 def still_layers(still: Still) -> tuple[Tensor, Tensor] | None:
@@ -319,7 +319,7 @@ def _decoded_headers(path: Path) -> list[Header]:
     return [Header(picture.shape[1], picture.shape[0], bits, channels, milliseconds=time) for time in times]
 
 
-def as_tensor(picture: Pixels) -> Tensor:
+def as_tensor(picture: Samples) -> Tensor:
     """Samples as float32 in [0, 1]; (H, W, 3) becomes (3, H, W)."""
     values = torch.from_numpy(picture.astype(np.float32)) / (255 if picture.dtype == np.uint8 else 65535)
     return values.permute(2, 0, 1).contiguous() if values.ndim == 3 else values

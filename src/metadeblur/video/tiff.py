@@ -24,7 +24,7 @@ _NUMBERS = {1: "B", 3: "H", 4: "I", 16: "Q"}
 
 
 @dataclass(frozen=True)
-class Entry:
+class Tag:
     """A tag's value, its bytes in the order of the file."""
 
     kind: int
@@ -45,7 +45,7 @@ class Entry:
         return self.raw if self.order == "<" or size == 1 else np.frombuffer(self.raw, f">u{size}").byteswap().tobytes()
 
 
-Directory = dict[int, Entry]
+Directory = dict[int, Tag]
 
 
 def directories(data: bytes) -> list[Directory]:
@@ -80,7 +80,7 @@ def _directory(data: bytes, place: int, order: Literal["<", ">"], big: bool) -> 
             (at,) = struct.unpack(f"{order}{'Q' if big else 'I'}", data[at : at + wide])
         raw = bytes(data[at : at + size])
         if kind in _SIZES and len(raw) == size:
-            entries[tag] = Entry(kind, values, raw, order, at)
+            entries[tag] = Tag(kind, values, raw, order, at)
     end = start + count * step
     return entries, struct.unpack(f"{order}{'Q' if big else 'I'}", data[end : end + wide])[0]
 
@@ -101,7 +101,7 @@ def labels(directory: Directory) -> tuple[Directory, bool]:
     return kept, any(tag in directory for tag in _POINTERS)
 
 
-def with_labels(data: bytes, entries: Mapping[int, Entry]) -> bytes:
+def with_labels(data: bytes, entries: Mapping[int, Tag]) -> bytes:
     """A TIFF file of one picture, least significant byte first, with entries added to its directory."""
     if data[:4] != b"II*\0" or not entries:
         return data

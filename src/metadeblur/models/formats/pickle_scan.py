@@ -83,7 +83,7 @@ class TensorPlan:
 
 
 @dataclass
-class Scan:
+class PickleContents:
     """What a pickle would make."""
 
     value: Any = None
@@ -92,14 +92,14 @@ class Scan:
     opcodes: int = 0
 
 
-def scan(stream: io.BytesIO) -> Scan:
+def scan(stream: io.BytesIO) -> PickleContents:
     """Follow one pickle, from where the stream stands to its end.
 
     Raises:
         NotPlain: it asks for more than tensors, numbers, words and containers.
         ValueError: it is damaged, too long, or nested without end.
     """
-    result = _Follower(Scan()).follow(stream)
+    result = _Follower(PickleContents()).follow(stream)
     _check_structure(result.value)
     return result
 
@@ -107,13 +107,13 @@ def scan(stream: io.BytesIO) -> Scan:
 class _Follower:
     """The stack machine; one method for each group of opcodes."""
 
-    def __init__(self, found: Scan) -> None:
+    def __init__(self, found: PickleContents) -> None:
         self.found = found
         self.stack: list[Any] = []
         self.marks: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
 
-    def follow(self, stream: io.BytesIO) -> Scan:
+    def follow(self, stream: io.BytesIO) -> PickleContents:
         """Every opcode in turn."""
         for opcode, argument, _ in pickletools.genops(stream):
             self.found.opcodes += 1

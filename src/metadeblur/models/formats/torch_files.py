@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 import torch
 
-from metadeblur.models.formats.pickle_scan import MAGIC, MOST_TENSORS, NotPlain, Scan, scan
+from metadeblur.models.formats.pickle_scan import MAGIC, MOST_TENSORS, NotPlain, PickleContents, scan
 from metadeblur.system.memory import available_bytes
 from metadeblur.system.plain_files import sized
 
@@ -64,7 +64,7 @@ def check_fits(held: int) -> None:
         raise ValueError(f"holds {sized(held)} of tensors, and this computer has {sized(room)} of memory for them")
 
 
-def _in_zip(file: BinaryIO, size: int) -> Scan:
+def _in_zip(file: BinaryIO, size: int) -> PickleContents:
     """What the list of tensors in a zip archive makes."""
     _check_directory(file, size)
     file.seek(0)
@@ -123,7 +123,7 @@ def _checked_entries(listed: list[zipfile.ZipInfo], size: int) -> dict[str, zipf
     return {entry.filename.partition("/")[2]: entry for entry in listed}
 
 
-def _in_older(file: BinaryIO, size: int) -> Scan:
+def _in_older(file: BinaryIO, size: int) -> PickleContents:
     """What the list of tensors of the older format makes; the values have to follow it, each as many as it says."""
     file.seek(0)
     head = io.BytesIO(file.read(_MOST_LIST))
