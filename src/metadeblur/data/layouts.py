@@ -1,7 +1,7 @@
-"""Paired clips on disk: the folders of the benchmarks, which frames belong together, and what is missing.
+"""Benchmarks on disk: their folder layouts, which frames belong together, what is missing.
 
-Frames are paired by name, never by position: what has no partner is listed and refused. What was taken, and how it
-differs from the published set, is said (:attr:`Benchmark.notes`), because figures of other folders are other figures.
+Frames are paired by name, never by position; frames without a partner are refused. :attr:`Benchmark.notes` says which
+frames were taken and how they differ from the published set, since other frames give other figures.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from metadeblur.data.folders import (
     enumerated,
     folders_in,
     last_number,
-    natural,
     paired,
     part_folder,
     pictures,
 )
 from metadeblur.errors import MetadeblurError
+from metadeblur.system.names import natural
 
 __all__ = ["DVD_TEST", "LAYOUTS", "Benchmark", "ClipFolder", "open_benchmark", "plain_clips", "recognise"]
 
@@ -43,7 +43,7 @@ DVD_TEST = (
 
 @dataclass(frozen=True)
 class Benchmark:
-    """The paired clips below a folder, and by which rule they were found."""
+    """The paired clips below a folder, and their layout."""
 
     layout: str  # a key of LAYOUTS
     part: str  # which part of the set, such as test; empty where a layout has none
@@ -59,7 +59,7 @@ class Benchmark:
 
 @dataclass(frozen=True)
 class Layout:
-    """How a benchmark's folder looks, and how its papers take it."""
+    """A benchmark's folders, and the parts that its papers report."""
 
     tree: str  # for people
     is_here: Callable[[Path], bool]  # whether a folder looks so

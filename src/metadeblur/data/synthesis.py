@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from metadeblur.data.pairs import write_png
+from metadeblur.data.pairs import Bytes, write_png
 from metadeblur.data.settings import SynthSettings
 from metadeblur.data.trajectory import Trajectory, random_trajectory
 from metadeblur.errors import MetadeblurError
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from metadeblur.data.sources import Source
 
 LightPicture = NDArray[Any]  # float32 (H, W, 3) RGB; linear light (above 1 where it would clip) or display values 0..1
-Bytes = NDArray[np.uint8]  # (H, W, 3) RGB
 
 
 @dataclass(frozen=True)

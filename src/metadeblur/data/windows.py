@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from metadeblur.data.layouts import ClipFolder
-from metadeblur.data.pairs import Bytes, FrameCache
-from metadeblur.errors import MetadeblurError
+from metadeblur.data.pairs import Bytes, FrameCache, as_tensor, refuse_small
 from metadeblur.system.thread_limit import starting
 
 _Batch = TypeVar("_Batch")
@@ -81,7 +79,7 @@ class WindowSampler:
         """
         drawn = [self._draw(np.random.default_rng((self.seed, step, number))) for number in numbers]
         sharp, blurred = (np.stack([pair[side] for pair in drawn]) for side in (0, 1))
-        return Windows(_tensor(sharp), _tensor(blurred)[:, 0])
+        return Windows(as_tensor(sharp), as_tensor(blurred)[:, 0])
 
     def _draw(self, rng: np.random.Generator) -> tuple[Bytes, Bytes]:
         """(N, P, P, 3) sharp and (1, P, P, 3) blurred."""
@@ -89,11 +87,7 @@ class WindowSampler:
         around = range(index - self.frames // 2, index + self.frames // 2 + 1)
         sharp = [self._read(clip.sharp[min(max(number, 0), len(clip.sharp) - 1)]) for number in around]
         height, width = sharp[0].shape[:2]
-        if min(height, width) < self.patch:
-            raise MetadeblurError(
-                f"{clip.sharp[index]}: {width}x{height} is smaller than the training patch; "
-                f"lower --patch from {self.patch}"
-            )
+        refuse_small(clip.sharp[index], height, width, self.patch)
         top, left = int(rng.integers(height - self.patch + 1)), int(rng.integers(width - self.patch + 1))
         turns, mirror = int(rng.integers(4)) * self.rotate, bool(rng.integers(2)) and self.flip
 
@@ -131,8 +125,3 @@ class Ahead(Generic[_Batch]):
     def _begin(self, number: int) -> Future[_Batch]:
         with starting():
             return self._pool.submit(self._make, number)
-
-
-def _tensor(pictures: Bytes) -> Tensor:
-    """(B, N, H, W, 3) bytes to (B, N, 3, H, W) in [0, 1]."""
-    return torch.from_numpy(pictures).movedim(-1, -3).float() / 255

@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metadeblur.data.layouts import Benchmark, open_benchmark
-from metadeblur.data.pairs import read_picture, write_png
-from metadeblur.data.synthesis import Bytes, Layer, LightPicture, Scene, degrade, light, to_bytes
+from metadeblur.data.pairs import Bytes, read_picture, write_png
+from metadeblur.data.synthesis import Layer, LightPicture, Scene, degrade, light, to_bytes
 from metadeblur.data.trajectory import Trajectory
 from metadeblur.errors import MetadeblurError
 from metadeblur.system.files import make_folder, whole

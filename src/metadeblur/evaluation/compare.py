@@ -1,4 +1,4 @@
-"""Ways to adapt, compared over several seeds: one line a way and group of clips, mean and spread over the seeds."""
+"""Compare ways to adapt over several seeds: a table with mean and standard deviation over the seeds."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def over_seeds(
 
 
 def across_seeds(label: str, summaries: Sequence[Summary]) -> list[list[str]]:
-    """One line a way and group of clips: means over the seeds, the gains with their standard deviation over them."""
+    """A table, one line a way and group of clips: means over the seeds, gains with standard deviation."""
     head = ["clips", "way", "blurred", "base", "adapted", "oracle", "gain", "oracle ratio", "harm"]
     lines: list[list[str]] = [[*head, "whole", "its gain", "its harm", "s"]]
     for group, seeds in groups(label, summaries):

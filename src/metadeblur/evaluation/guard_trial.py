@@ -1,8 +1,8 @@
-"""The guard on trial: adaptations of which half are spoilt on purpose, each measured with and without it.
+"""A trial of the guard: half of the adaptations are spoilt on purpose; each is measured with and without the guard.
 
-What is asked: of the adaptations that lose more than 0.05 dB when used whole, how many does the guard not let through;
-and of what honest ones win, how much does it keep. The guard sees no truth and is not told what was spoilt; where the
-blur is spoilt, its held-out pairs are spoilt alike, as they would be in earnest.
+Two questions: how many of the adaptations that lose more than 0.05 dB does the guard reject, and how much of the gain
+of good adaptations does it keep? The guard sees no truth and does not know what was spoilt. Where the blur is spoilt,
+its held-out pairs are spoilt in the same way, as in practice.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class TurnedMotion(ClipMotion):
 
 @dataclass(frozen=True)
 class CastReblurrer(FlowReblurrer):
-    """Blurs as the clip is blurred, and shifts the colours, so that a deblurrer learns to shift them back."""
+    """Blurs as the clip is blurred and adds a colour cast, so that the deblurrer learns a wrong shift of colours."""
 
     def reblur_window(
         self, clip: Clip, place: Place, frames: int, generator: torch.Generator, shrunk: Shrunk | None = None
@@ -223,7 +223,7 @@ def trial_table(records: Sequence[GuardRecord]) -> list[list[str]]:
 
 
 def _measured(clip: Any, model: nn.Module | None, base: float, restoration: RestoreSettings) -> float:
-    """PSNR of a model; the base's where there is none, or 0 where its output is not even finite."""
+    """PSNR of a model in dB; without a model that of the base; 0 if its output is not finite."""
     if model is None:
         return base
     try:

@@ -1,4 +1,4 @@
-"""Ways to adapt that are compared under one protocol: each a pair source behind the one ``adapt`` function.
+"""Ways to adapt that evaluation compares: each is a pair source for the function ``adapt``.
 
 All take the same number of places, pairs and gradient steps of the deblurrer, with the same learning rate and seed;
 none sees the truth, and none is tuned on it. The guard judges all by the same kind of held-out pairs.

@@ -1,4 +1,4 @@
-"""Other ways than reblurring to learn from a blurred clip: pair sources that the one ``adapt`` function takes.
+"""Further pair sources for ``adapt``: self-reconstruction and aligned sharp neighbours.
 
 A pair source makes the support set's training pairs from the clip, the chosen places and the fitted reblurrer. What it
 makes may carry an operator that the deblurrer's output goes through before it is compared (:attr:`Pair.through`): blur,
@@ -94,7 +94,7 @@ class BlurredByNetwork:
 def self_reconstruction(
     clip: Clip, places: Sequence[Place], reblurrer: Reblurrer, blurs: int, frames: int, generator: torch.Generator
 ) -> list[Pair]:
-    """Blurred patches that are to come back when their restoration is blurred again (Chi et al., CVPR 2021, section 3).
+    """Pairs of a blurred patch with itself: the restored patch is blurred again (Chi et al., CVPR 2021, section 3).
 
     In the form that needs no change of the network: restore, then blur with a frozen reblurrer by the frame's own
     motion. Each place gives its blurriest frame first, then frames drawn at random.

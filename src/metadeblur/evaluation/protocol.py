@@ -64,7 +64,7 @@ class ClipJob:
 
 
 def record_path(out: Path, clip: str) -> Path:
-    """Where a clip's record lies."""
+    """The file of a clip's record."""
     return out / f"{clip.replace('/', '_')}.json"
 
 
@@ -74,7 +74,7 @@ MeasureAll = Callable[
 
 
 def ledger_path(record: Path) -> Path:
-    """Where the rows of a clip are noted until its record is written."""
+    """The file of a clip's notes, which hold finished rows until the record is written."""
     return beside(record, "rows", ".json")
 
 
@@ -154,12 +154,12 @@ def evaluate(
 
 
 def _mark(folder: ClipFolder) -> str:
-    """By what the files of a clip are recognised."""
+    """Checksum of the files of a clip."""
     return identify_files([*folder.blurred, *folder.sharp])
 
 
 def _refuse_change(job: ClipJob) -> None:
-    """See that a clip still is what it was when it began to be measured; otherwise its record is taken away."""
+    """Refuse a clip that was changed while it was being measured, and remove its record."""
     if _mark(job.folder) != job.mark:
         job.path.unlink(missing_ok=True)
         raise MetadeblurError(
@@ -186,7 +186,7 @@ def _counting(progress: ClipProgress | None, number: int, count: int, name: str)
 
 
 def is_measured(job: ClipJob, say: Callable[[str], None] = lambda _: None) -> bool:
-    """Whether a run under the same conditions wrote the clip's record before and it may be kept.
+    """Whether an earlier run under the same conditions wrote the clip's record.
 
     Args:
         job: the clip.
@@ -213,7 +213,7 @@ def is_measured(job: ClipJob, say: Callable[[str], None] = lambda _: None) -> bo
 
 
 def measure_job(job: ClipJob, net: nn.Module, say: Callable[[str], None] | None = None) -> None:
-    """Write a clip's record, unless it is there already, see :func:`is_measured`."""
+    """Measure a clip and write its record, unless :func:`is_measured`."""
     if is_measured(job):
         ledger_path(job.path).unlink(missing_ok=True)  # of a run that was killed before it took its notes away
         return

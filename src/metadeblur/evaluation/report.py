@@ -1,4 +1,4 @@
-"""What a person looks at after an evaluation: tables as files, and one page with tables and pictures."""
+"""The report of an evaluation: tables as files, and one page with tables and pictures."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from metadeblur.evaluation.protocol import record_path
 from metadeblur.evaluation.records import FIGURES, ClipRecord, Means, Summary
 from metadeblur.evaluation.tables import ROW_ORDER, Lines, csv_text, latex, markdown, method_table, table, worth_lines
 from metadeblur.imaging.pictures import data_uri, encode_jpeg
-from metadeblur.report.html import duration, flat, whole_page
-from metadeblur.system.names import counted, utf8
+from metadeblur.report.html import flat, whole_page
+from metadeblur.system.names import counted, in_words, utf8
 from metadeblur.system.record import write_whole
 
 
@@ -30,7 +30,7 @@ def write_tables(records: Sequence[ClipRecord], summary: Summary, out: Path) -> 
 
 
 def _tables(records: Sequence[ClipRecord], summary: Summary) -> dict[str, Lines]:
-    """The lines of every table that there is something for, by file name."""
+    """The lines of every table that is not empty, by file name."""
     psnr, *others = ((figure, table(records, summary, figure)) for figure in FIGURES if summary.column(figure))
     return {name: lines for name, lines in (psnr, ("methods", method_table(summary)), *others) if lines}
 
@@ -98,7 +98,7 @@ def _key_figures(summary: Summary) -> list[tuple[str, str]]:
     for line in worth_lines(summary):
         name, _, value = line.partition(": ")
         figures.append((name.capitalize(), value.partition(" (")[0]))
-    figures.append(("Time", duration(sum(summary.seconds.values()))))
+    figures.append(("Time", in_words(sum(summary.seconds.values()))))
     if summary.peak_memory_mb:
         figures.append(("Peak memory", f"{summary.peak_memory_mb / 1024:.1f} GB"))
     return figures

@@ -1,4 +1,4 @@
-"""One row of an evaluation: all frames of a clip by one network, measured; and the notes that survive a kill."""
+"""Measure one row of a clip: all frames by one network; and the notes from which a killed run goes on."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def _restored(clip: TrialClip, model: nn.Module | None, settings: RestoreSetting
 
 
 class Ledger:
-    """What has been measured of a clip so far; with a path, it is noted there after each row.
+    """The finished rows of a clip; with a path, they are written there after each row.
 
     A run that is killed loses at most the row that it was at.
 
@@ -131,7 +131,7 @@ class Ledger:
         self._write()
 
     def forget(self) -> None:
-        """Take the notes away: the record is written."""
+        """Remove the notes' file, once the record is written."""
         if self.path is not None:
             self.path.unlink(missing_ok=True)
 

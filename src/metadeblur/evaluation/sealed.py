@@ -1,4 +1,4 @@
-"""Records that later runs trust, with a checksum of what they say."""
+"""Records with a checksum, so that a later run can trust them."""
 
 from __future__ import annotations
 

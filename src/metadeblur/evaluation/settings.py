@@ -1,4 +1,4 @@
-"""What an evaluation measures and how, and what its figures depend on."""
+"""Settings of an evaluation, and the conditions on which its figures depend."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the records of many clips say together: means, intervals, gain, oracle ratio, harm rate."""
+"""The summary of many clips' records: means, intervals, gain, oracle ratio, harm rate."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _DRAWS = 10_000  # bootstrap samples
 
 
 def summarize(records: Sequence[ClipRecord]) -> Means:
-    """Means over clips, and what they say of the adaptation."""
+    """Means over clips, and the worth of the adaptation."""
     shared = _shared([record.psnr for record in records])
     peaks = [record.peak_memory_mb for record in records if record.peak_memory_mb]
     first = records[0].methods

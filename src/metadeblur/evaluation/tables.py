@@ -1,4 +1,4 @@
-"""Evaluation records as tables that a person reads, and as Markdown, LaTeX and CSV."""
+"""Tables of evaluation records, as Markdown, LaTeX and CSV."""
 
 from __future__ import annotations
 
@@ -147,14 +147,15 @@ def latex(lines: Lines) -> str:
 
 
 def spread(values: Sequence[float], form: str = ".2f") -> str:
-    """Mean, and standard deviation where there are several values; nothing of none.
+    """Mean, and standard deviation where there are several values, to as many digits; nothing of none.
 
     >>> spread([1.0, 1.2], "+.2f"), spread([1.0])
     ('+1.10 ± 0.14', '1.00')
     """
     if not values:
         return ""
-    return format(fmean(values), form) + (f" \u00b1 {stdev(values):.2f}" if len(values) > 1 else "")
+    unsigned = form.removeprefix("+")
+    return format(fmean(values), form) + (f" \u00b1 {stdev(values):{unsigned}}" if len(values) > 1 else "")
 
 
 def csv_text(lines: Lines) -> str:

@@ -1,4 +1,4 @@
-"""One clip on trial: its rows measured, adapted by every method, and the oracle's upper bound.
+"""Measure one clip: its rows, every method's adaptation, and the oracle as upper bound.
 
 Adaptation sees blurred frames alone. The oracle takes the same number of gradient steps, on patches of the same size,
 but of TRUE pairs of the clip.
@@ -110,7 +110,7 @@ def _columns(rows: dict[str, RowRecord]) -> dict[str, Any]:
 
 
 class _Trial:
-    """One clip being measured: what is known of it so far."""
+    """The state of one clip's measurement."""
 
     def __init__(
         self,
@@ -144,7 +144,7 @@ class _Trial:
         self.ledger.note(row, figures)
 
     def same(self, row: str, as_row: str) -> None:
-        """A row whose frames are those of another one."""
+        """Copy a row whose frames are the same as another row's."""
         self.ledger.note(row, self.ledger.rows[as_row])
         if self.pictures is not None:
             source = self.pictures / f"{as_row.replace('/', '_')}.png"
@@ -152,7 +152,7 @@ class _Trial:
                 (self.pictures / f"{row.replace('/', '_')}.png").write_bytes(source.read_bytes())
 
     def base_fused(self) -> None:
-        """Measure what fusing alone gives: how much of an adapted row's gain is not the weights'."""
+        """Measure the base with fused frames: the part of the gain that does not come from adapted weights."""
         if "adapted" in self.settings.rows and self.fusion is not None:
             self.measure("base_fused", with_fusion(copy.deepcopy(self.net), self.fusion))
 

@@ -1,4 +1,4 @@
-"""A network built for weights from a file: never larger than they are, whatever sizes their names and shapes claim."""
+"""Build a network for untrusted weights: never larger than the weights, whatever their names and shapes claim."""
 
 from __future__ import annotations
 

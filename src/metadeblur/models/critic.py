@@ -69,14 +69,11 @@ class Critic(nn.Module):
         Raises:
             MetadeblurError: patches smaller than the convolutions reach.
         """
-        if min(patches.shape[-2:]) < self.smallest:
-            size = "x".join(str(side) for side in patches.shape[-2:])
-            raise MetadeblurError(f"the critic was given patches of {size} px: use {self.smallest} px or more")
+        _refuse_small(patches, self.smallest, "critic")
         *convolutions, last = self.children()
         for convolution in convolutions:
             patches = F.leaky_relu_(convolution(patches), 0.2)
-        scores: Tensor = last(patches).mean(dim=(1, 2, 3))
-        return scores
+        return last(patches).mean(dim=(1, 2, 3))
 
 
 class VGGCritic(nn.Module):
@@ -135,12 +132,15 @@ class VGGCritic(nn.Module):
         Raises:
             MetadeblurError: patches smaller than 32 px.
         """
-        if min(patches.shape[-2:]) < 32:
-            size = "x".join(str(side) for side in patches.shape[-2:])
-            raise MetadeblurError(f"the VGG19 critic was given patches of {size} px: use 32 px or more")
+        _refuse_small(patches, 32, "VGG19 critic")
         pooled = F.adaptive_avg_pool2d(self.features(patches), 7)
-        scores: Tensor = self.classifier(pooled.flatten(1)).squeeze(1)
-        return scores
+        return self.classifier(pooled.flatten(1)).squeeze(1)
+
+
+def _refuse_small(patches: Tensor, smallest: int, name: str) -> None:
+    height, width = patches.shape[-2:]
+    if min(height, width) < smallest:
+        raise MetadeblurError(f"the {name} was given patches of {height}x{width} px: use {smallest} px or more")
 
 
 def critic_from_weights(weights: dict[str, Tensor]) -> Critic | VGGCritic:

@@ -1,4 +1,4 @@
-"""Published weights taken over: checked against their network, written as safetensors with a card, found by name."""
+"""Import published weights: check them against their network, write them as safetensors with a card."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def target(name: str) -> ImportTarget:
 
 
 def import_weights(name: str, file: Path) -> Imported:
-    """Take a published checkpoint over into the user's folder, under the network's name.
+    """Import a published checkpoint into the user's folder, under the network's name.
 
     Args:
         name: one of :data:`metadeblur.models.published.PUBLISHED`.
@@ -163,7 +163,7 @@ def remedy(path: Path) -> str:
 
 
 def _built(name: str, goal: ImportTarget, weights: dict[str, Tensor], file: Path) -> nn.Module:
-    """The network, filled; what does not fit is told."""
+    """The network with its weights; an error names tensors that do not fit."""
     recognised = recognise(weights)
     if recognised not in (None, name):
         raise MetadeblurError(

@@ -112,8 +112,7 @@ class MultiAxisGatedMlp(nn.Module):
 
         def mixed(features: Tensor) -> Tensor:
             far, near = _halves(self.expand, self.norm(features))
-            branch: Tensor = self.project(torch.cat([self.grid(far), self.block(near)], -1))
-            return branch
+            return self.project(torch.cat([self.grid(far), self.block(near)], -1))
 
         return x + _per_pixel(mixed, x)
 
@@ -132,8 +131,7 @@ class MultiAxisGate(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, H, W, C) to (B, H, W, C)."""
         far, near = _halves(self.expand, self.norm(x))
-        gate: Tensor = self.project(torch.cat([self.grid(far), self.block(near)], -1))
-        return gate
+        return self.project(torch.cat([self.grid(far), self.block(near)], -1))
 
 
 class CrossGating(nn.Module):
@@ -476,5 +474,4 @@ class Maxim(nn.Module):
         for stage in self.stages:
             passed = stage(scaled, passed, self._run)
         assert passed is not None  # there is at least one stage
-        restored: Tensor = self.output(passed.decoded[0]) + blurred
-        return restored
+        return self.output(passed.decoded[0]) + blurred

@@ -38,8 +38,7 @@ class Convolution(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, taken, H, W) to (B, given, H', W')."""
-        result: Tensor = self.main(x)
-        return result
+        return self.main(x)
 
 
 class ResBlock(nn.Module):
@@ -64,8 +63,7 @@ class BlockStack(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C, H, W)."""
-        result: Tensor = self.layers(x)
-        return result
+        return self.layers(x)
 
 
 class ShallowConvolution(nn.Module):
@@ -83,8 +81,7 @@ class ShallowConvolution(nn.Module):
 
     def forward(self, picture: Tensor) -> Tensor:
         """Map (B, 3, H, W) to (B, C, H, W)."""
-        result: Tensor = self.conv(torch.cat([picture, self.main(picture)], 1))
-        return result
+        return self.conv(torch.cat([picture, self.main(picture)], 1))
 
 
 class FeatureAttention(nn.Module):
@@ -109,8 +106,7 @@ class FeatureFusion(nn.Module):
 
     def forward(self, *levels: Tensor) -> Tensor:
         """Map features (B, C_i, H, W) to (B, given, H, W)."""
-        result: Tensor = self.conv(torch.cat(levels, 1))
-        return result
+        return self.conv(torch.cat(levels, 1))
 
 
 class MIMOUNet(nn.Module):

@@ -99,8 +99,7 @@ class Block(nn.Module):
         """Map (B, C, H, W) to (B, C, H, W)."""
         features = _gate(self.conv2(self.conv1(self.norm1(x))))
         x = x + self.conv3(features * self.sca(features)) * self.beta
-        result: Tensor = x + self.conv5(_gate(self.conv4(self.norm2(x)))) * self.gamma
-        return result
+        return x + self.conv5(_gate(self.conv4(self.norm2(x)))) * self.gamma
 
 
 class NAFNet(nn.Module):
@@ -178,8 +177,7 @@ class NAFNet(nn.Module):
         features = self.middle_blks(features)
         for stage, up in zip(self.decoders, self.ups, strict=True):
             features = stage(up(features) + skips.pop())
-        result: Tensor = self.ending(features) + x
-        return result
+        return self.ending(features) + x
 
 
 def _gate(x: Tensor) -> Tensor:

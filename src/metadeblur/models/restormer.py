@@ -58,8 +58,7 @@ class TransposedAttention(nn.Module):
         lengths = query.norm(dim=-1, keepdim=True) * key.norm(dim=-1).unsqueeze(-2)
         attention = ((query @ key.mT) / lengths.clamp_min(1e-12) * self.temperature).softmax(-1)
         mixed = (attention @ value).reshape(x.shape)
-        result: Tensor = self.project_out(mixed)
-        return result
+        return self.project_out(mixed)
 
 
 class GatedFeedForward(nn.Module):
@@ -74,8 +73,7 @@ class GatedFeedForward(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C, H, W)."""
         gate, passed = self.dwconv(self.project_in(x)).chunk(2, 1)
-        result: Tensor = self.project_out(F.gelu(gate) * passed)
-        return result
+        return self.project_out(F.gelu(gate) * passed)
 
 
 class TransformerBlock(nn.Module):
@@ -91,8 +89,7 @@ class TransformerBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C, H, W)."""
         x = x + self.attn(self.norm1(x))
-        result: Tensor = x + self.ffn(self.norm2(x))
-        return result
+        return x + self.ffn(self.norm2(x))
 
 
 class Stem(nn.Module):
@@ -104,8 +101,7 @@ class Stem(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, 3, H, W) to (B, C, H, W)."""
-        result: Tensor = self.proj(x)
-        return result
+        return self.proj(x)
 
 
 class ShuffleResize(nn.Module):
@@ -119,8 +115,7 @@ class ShuffleResize(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, 2 C, H / 2, W / 2), or (B, C / 2, 2 H, 2 W)."""
-        result: Tensor = self.body(x)
-        return result
+        return self.body(x)
 
 
 class Restormer(nn.Module):
@@ -215,5 +210,4 @@ class Restormer(nn.Module):
         features = self.reduce_chan_level2(torch.cat([self.up3_2(features), skip2], 1))
         features = self.decoder_level2(features)
         features = self.decoder_level1(torch.cat([self.up2_1(features), skip1], 1))
-        result: Tensor = self.output(self.refinement(features)) + x
-        return result
+        return self.output(self.refinement(features)) + x

@@ -1,1 +1,1 @@
-"""The paper's tables and figures made again, its numbers beside ours."""
+"""Reproduce the paper's tables and figures, with its numbers beside this program's."""

@@ -1,7 +1,7 @@
 """The paper's experiments, one function each: Tables 1 and 2, Figures 5 and 6; its numbers beside ours.
 
-Each says row by row what data or weights are absent, runs the rest, and gives tables and pictures
-(:class:`Experiment`), the losing rows too.
+Each lists the data and weights that are absent, runs the rest, and returns tables and pictures (:class:`Experiment`),
+also of rows in which adaptation loses.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,11 @@ from metadeblur.data.pairs import read_picture
 from metadeblur.errors import MetadeblurError
 from metadeblur.evaluation.records import Summary
 from metadeblur.evaluation.report import write_table
-from metadeblur.evaluation.tables import markdown
+from metadeblur.evaluation.tables import markdown, spread
 from metadeblur.imaging.pictures import Picture, data_uri, encode_png, side_by_side
 from metadeblur.paper.figures import Curve, curves_figure
 from metadeblur.paper.numbers import DATASETS, LOSSES, NETWORKS, TABLE_1, TABLE_2
-from metadeblur.paper.runs import Absent, Plan, ReproduceSettings, make_plan, mean_and_spread, say_range
+from metadeblur.paper.runs import Absent, Plan, ReproduceSettings, make_plan, say_range
 from metadeblur.report.html import whole_page
 from metadeblur.system.files import filling
 from metadeblur.system.machine import machine
@@ -92,7 +93,7 @@ def reproduce(
 def _reproduced(
     name: str, roots: Sequence[Path | str], out: Path, settings: ReproduceSettings, say: Callable[[str], None]
 ) -> Experiment:
-    """The same, once it is known that there is such an experiment and nobody else runs it there."""
+    """The experiment, once its name is checked and its folder is locked."""
     make, cells = EXPERIMENTS[name]
     plan = make_plan(roots, out, settings, say)
     datasets, networks = plan.here()
@@ -187,7 +188,7 @@ def figure6(plan: Plan) -> Experiment:
             lines.append([network, dataset, way, *(_mean_cell(score, 2) for score in scores)])
             points = [(count, s) for count, s in zip(counts, scores, strict=True) if not isinstance(s, Absent)]
             if points:
-                means = [mean_and_spread(score)[0] for _, score in points]
+                means = [fmean(score) for _, score in points]
                 curves.append(Curve(way, [count for count, _ in points], means))
         experiment.pictures[f"figure6_{_file(dataset)}_{_file(network)}"] = curves_figure(
             curves, title=f"{network} on {dataset}", x_title="pseudo pairs M", y_title="PSNR in dB"
@@ -323,8 +324,7 @@ def _cell(runs: list[Summary] | Absent, column: str, figure: str, digits: int) -
 def _mean_cell(values: Sequence[float] | Absent, digits: int) -> str:
     if isinstance(values, Absent):
         return "absent"
-    mean, spread = mean_and_spread(values)
-    return f"{mean:.{digits}f}" + (f" \u00b1 {spread:.{digits}f}" if spread is not None else "")
+    return spread(values, f".{digits}f")
 
 
 def _piece_psnr(picture: Picture, truth: Picture) -> str:

@@ -1,4 +1,4 @@
-"""What an experiment of the paper is made of: data sets, networks, ways to adapt; and the runs, made once and kept.
+"""Data sets, networks and runs of the paper's experiments; each run is done once and kept.
 
 Whatever is absent (data, weights) is an :class:`Absent` with the reason; the rest still runs. Every run is an
 evaluation of its own in a folder of its own, so that a stopped experiment goes on where it was.
@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Annotated
 
 from torch import nn
@@ -25,10 +24,10 @@ from metadeblur.evaluation.records import Summary
 from metadeblur.limits import CountOrNone, Crop, Pairs, Patch, Processes, Steps, Within, check
 from metadeblur.models.weights import load_deblurrer
 from metadeblur.paper.numbers import DATASETS, NETWORKS, PARTS, SSIM
-from metadeblur.pipeline.console import in_words
 from metadeblur.pipeline.time_left import Range, Work, expected, rough_costs
 from metadeblur.reblur.weights import load_reblurrer
 from metadeblur.restoration.restorer import Restorer, RestoreSettings
+from metadeblur.system.names import in_words
 from metadeblur.types import Device, ReblurLosses
 
 BUILT_IN = "builtin"
@@ -46,7 +45,7 @@ class Absent:
 
 @dataclass(frozen=True)
 class ReproduceSettings:
-    """How much of an experiment is run, on what.
+    """Settings of an experiment.
 
     The folder of weights holds pre-trained networks as ``NETWORK.safetensors``, the pre-trained reblurring network as
     ``reblurrer.safetensors``, and what ``metadeblur train meta`` wrote for a network as the folder ``meta/NETWORK``.
@@ -73,7 +72,7 @@ class ReproduceSettings:
 
 @dataclass
 class Plan:
-    """The material of an experiment, and where its runs go.
+    """Data sets and networks of an experiment, and the folder of its runs.
 
     Attributes:
         datasets: label to clips.
@@ -129,7 +128,7 @@ class Plan:
         return self._run(dataset, network, "base", rows=("blurred", "base"))
 
     def left_out(self, dataset: str, network: str) -> str | None:
-        """Why a small experiment leaves a network out on a data set: it does not even better its input there."""
+        """Why a small experiment leaves a network out on a data set: its base is worse than the blurred input."""
         means = self.base(dataset, network).psnr
         if not self.settings.small or means["base"] >= means["blurred"]:
             return None
@@ -275,15 +274,6 @@ def make_plan(roots: Sequence[Path | str], out: Path, settings: ReproduceSetting
     names = settings.networks or (("lite", *NETWORKS) if settings.small else tuple(NETWORKS))
     networks = {NETWORKS.get(name, name): _network(name, settings) for name in names}
     return Plan(settings, datasets, networks, out, say)
-
-
-def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean over seeds, and their standard deviation where there are several.
-
-    >>> mean_and_spread([25.0])
-    (25.0, None)
-    """
-    return fmean(values), stdev(values) if len(values) > 1 else None
 
 
 def say_range(seconds: Range) -> str:

@@ -1,4 +1,4 @@
-"""How much memory is free, and what a piece of work costs."""
+"""Free memory, and the memory and time that a piece of work takes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def available_bytes(device: torch.device) -> int:
 
 
 def _container_bytes(root: Path = Path("/sys/fs/cgroup")) -> int:
-    """What a container's limit leaves (control groups, version 2 or 1); very much where there is no limit."""
+    """Bytes that a container's limit leaves (control groups, version 2 or 1); a very large number without a limit."""
     for limit, used in (
         (root / "memory.max", root / "memory.current"),
         (root / "memory/memory.limit_in_bytes", root / "memory/memory.usage_in_bytes"),

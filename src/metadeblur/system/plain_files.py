@@ -1,4 +1,4 @@
-"""Files from strangers before anything is made of them: what kind they are, how large, and small ones read as text."""
+"""Checks of untrusted files: their kind and size; small ones are read as text or JSON."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _TAR_MAGIC = 257  # bytes into a tar archive
 
 
 def check_plain(path: Path, most: int | None = None) -> int:
-    """The size of a plain file in bytes, from its folder alone: nothing is opened, so nothing can hang.
+    """The size of a plain file in bytes. The file is not opened, so this cannot hang.
 
     Args:
         path: of the file, or of a link to it.
@@ -87,7 +87,7 @@ def read_text(path: Path, most: int = SMALL) -> str:
 
 
 def read_object(path: Path, most: int = SMALL) -> dict[str, Any]:
-    """What a JSON file that holds one object says.
+    """The object in a JSON file.
 
     Raises:
         MetadeblurError: see :func:`read_text`; or it is not JSON, nested too deep, or holds something else.
@@ -104,7 +104,7 @@ def read_object(path: Path, most: int = SMALL) -> dict[str, Any]:
 
 
 def kind(head: bytes) -> str:
-    """What a file that is no weight file seems to be, by its first 512 bytes, in a few words; empty where unknown.
+    """A guess, in a few words, what a file is that holds no weights, by its first 512 bytes; empty: unknown.
 
     >>> kind(b"<!DOCTYPE html><html>")
     'a web page, not the file itself: the download went wrong; fetch it again'

@@ -1,4 +1,4 @@
-"""The record of a run: what was done to a clip, with what, on what; written as strict JSON."""
+"""Records as strict JSON: dataclasses to JSON and back; versions of the program and its libraries."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _Record = TypeVar("_Record")
 
 
 def plain(value: Any) -> Any:
-    """Any value as what JSON knows: dataclasses and mappings become objects, not-a-number and infinity null.
+    """Any value as JSON's types: dataclasses and mappings become objects, not-a-number and infinity null.
 
     Floats are rounded to 7 digits; tensors become lists; what has no better form becomes its text. A dataclass may say
     by a method ``to_json`` how it is written.
@@ -113,7 +113,7 @@ def to_json(record: Any) -> str:
 
 
 def write_json(record: Any, path: Path | str) -> None:
-    """Write the record to a file, whole or not at all; ``-`` is standard output."""
+    """Write the record to a file, atomically; ``-`` is standard output."""
     text = to_json(record)
     if str(path) == "-":
         print(text, end="", flush=True)
@@ -122,7 +122,7 @@ def write_json(record: Any, path: Path | str) -> None:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that it is there whole or not at all, also after a crash or a full disk.
+    """Write a file atomically: after a crash or a full disk, it is complete or as it was before.
 
     Raises:
         MetadeblurError: see :func:`metadeblur.system.files.whole`.
@@ -132,7 +132,7 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python, this program (with its commit where it runs from a checkout) and the libraries that count."""
+    """Versions of Python, this program (with its commit, in a checkout) and its main libraries."""
     numbers = {"metadeblur": __version__, "python": platform.python_version()}
     if (checkout := commit()) is not None:
         numbers["commit"] = checkout
@@ -147,7 +147,7 @@ def versions() -> dict[str, str]:
 
 @cache
 def commit() -> str | None:
-    """The commit of the checkout that this program runs from, ``+`` after it where files differ; None elsewhere."""
+    """The commit of the checkout that this program runs from, with ``+`` if files differ; None: no checkout."""
     folder = Path(__file__).resolve().parents[3]
     if not (folder / ".git").exists():
         return None

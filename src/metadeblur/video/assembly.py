@@ -1,4 +1,4 @@
-"""Encoded segments, joined and given back everything else that was in the source."""
+"""Join encoded segments and copy everything else of the source into the output."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def assemble(
 
 
 def check_output(source: Path | str, output: Path | str, settings: EncodeSettings | None = None) -> tuple[str, ...]:
-    """Refuse before the work what would be refused after it.
+    """Refuse, before the work, an output that :func:`assemble` would refuse after it.
 
     One frame of the source goes through encoder and container, in a temporary folder.
 
@@ -271,7 +271,7 @@ def _write(
     source: av.container.InputContainer,
     damaged: Mapping[int, Damage] = MappingProxyType({}),
 ) -> tuple[str, ...]:
-    """The same for a video: ``times`` are the source's, ``fitted`` those that the container can hold.
+    """Write the output of a video: ``times`` are the source's, ``fitted`` those that the container can hold.
 
     What is ``damaged`` of the other streams is left out.
     """

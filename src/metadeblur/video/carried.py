@@ -1,4 +1,4 @@
-"""What is carried over from the source beside its frames: other streams, tags, chapters."""
+"""Copy other streams, tags and chapters from the source to the output."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def _with_recording(
 
 
 def _least_step(copy: av.stream.Stream, packet: Packet) -> int:
-    """By how much decoding times have to rise from packet to packet; some containers take equal ones, all of texts."""
+    """The least difference between decoding times of two packets; 0 where the container allows equal ones."""
     if copy.type not in ("audio", "video") or copy.container.format.flags & _TS_NONSTRICT:
         return 0
     return ceil(max(Fraction(1), Fraction(copy.time_base or 0) / packet.time_base))
@@ -151,14 +151,14 @@ def copied_stream(
 
 @dataclass(frozen=True)
 class Damage:
-    """What a container does not take of a stream: the numbers of packets, or None for all of it."""
+    """Packets of a stream that a container refuses, by number; None: all of them."""
 
     packets: frozenset[int] | None
     note: str
 
 
 def damages(source: av.container.InputContainer, main: av.VideoStream, format_name: str) -> dict[int, Damage]:
-    """Streams beside the video that a container does not take from the first packet to the last."""
+    """Streams beside the video of which a container refuses packets."""
     damaged = {}
     for stream in source.streams:
         if stream.index == main.index or stream.codec_context is None or not _takes(io.BytesIO(), format_name, stream):
@@ -233,7 +233,7 @@ def _takes(file: str | io.BytesIO, format_name: str, stream: av.stream.Stream) -
 
 
 def needs_leniency(format_name: str, source: av.container.InputContainer, main: av.VideoStream) -> bool:
-    """Whether the container takes a stream although FFmpeg's table of what it may hold does not name its codec.
+    """Whether the container can hold a stream that FFmpeg's table of its codecs does not name.
 
     So it is with the sound of WMV files in Matroska, which has a place for all codecs of Windows.
     """

@@ -1,4 +1,4 @@
-"""Restored frames into encoded segments: which encoder, which pixel format, which settings."""
+"""Choose encoder, pixel format and settings for the restored frames."""
 
 from __future__ import annotations
 

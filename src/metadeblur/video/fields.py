@@ -1,4 +1,4 @@
-"""Interlaced video: which frames are woven of two fields, as they tell or as they look, and what is made of them."""
+"""Interlaced video: recognise frames that are woven of two fields, and deinterlace them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from fractions import Fraction
 import av
 import numpy as np
 from numpy.typing import NDArray
+
+from metadeblur.video.colour import plane_rows
 
 _AROUND = 8  # frames on each side that are asked whether a frame that looks woven is no chance
 _LEAST = 3  # of them that must look so
@@ -26,7 +28,7 @@ FrameOrder = tuple[av.VideoFrame, str]
 
 
 class FieldJudge:
-    """Tells frame by frame, a few frames late, which are woven of two fields.
+    """Decides for each frame, a few frames later, whether it is woven of two fields.
 
     Those that say so are believed. Of the others those count that look woven: the fields of two frames next to one
     another fit together better, in one order, than the two in the frame do. As one frame may do so by chance, so must
@@ -143,9 +145,7 @@ def _lines(frame: av.VideoFrame) -> NDArray[np.float32]:
     if not (frame.format.is_planar and 8 <= depth <= 16) or frame.format.is_big_endian or shifted:
         frame, depth = frame.reformat(format="gray"), 8
     plane = frame.planes[0]
-    kind = np.dtype("u1") if depth == 8 else np.dtype("<u2")
-    samples = np.frombuffer(memoryview(plane), kind).reshape(plane.height, plane.line_size // kind.itemsize)
-    columns = samples[:, : plane.width : -(-plane.width // _COLUMNS)].astype(np.float32)
+    columns = plane_rows(plane, depth)[:, : plane.width : -(-plane.width // _COLUMNS)].astype(np.float32)
     return columns if depth == 8 else columns / np.float32(1 << (depth - 8))
 
 
@@ -216,7 +216,7 @@ class _Stretch:
             yield frame
 
     def end(self, following: av.VideoFrame | None) -> Iterator[av.VideoFrame]:
-        """The last frames, once it is known what follows."""
+        """The last frames; ``following`` is the frame after the stretch, None at the end."""
         self._graph.vpush(following)
         if following is not None:
             yield from self.ready()

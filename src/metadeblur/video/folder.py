@@ -1,4 +1,4 @@
-"""Segments of pictures made into a folder of frames, or into one picture file."""
+"""Join segments of pictures to a folder of frames, or to one picture file."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def picture_stems(info: VideoInfo) -> set[str]:
 
 
 def refuse_foreign_files(folder: Path, own: Iterable[str]) -> None:
-    """A folder that is there is replaced, so it may hold nothing but frames of an earlier run."""
+    """Refuse a folder that holds anything but frames of an earlier run, since it would be replaced."""
     if folder.is_dir():
         stems = {Path(name).stem for name in own}
         foreign = [f.name for f in sorted(folder.iterdir()) if f.stem not in stems and not f.name.startswith(".")]

@@ -1,4 +1,4 @@
-"""What picture files say of themselves before they are decoded: size, depth, channels, how many pictures."""
+"""Headers of picture files: size, depth, channels, number of pictures, without decoding."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def headers(path: Path) -> list[Header] | None:
 
 @contextmanager
 def mapped(path: Path) -> Iterator[bytes]:
-    """The bytes of a file, of which only those that are looked at are read.
+    """The bytes of a file, mapped into memory: only those that are used are read.
 
     Raises:
         MetadeblurError: the file cannot be read.
@@ -59,7 +59,7 @@ def mapped(path: Path) -> Iterator[bytes]:
 
 
 def parse(data: bytes) -> list[Header] | None:
-    """The same for the bytes of a file."""
+    """The pictures of a file's bytes, from its headers alone; None: unknown format or damaged."""
     with suppress(struct.error, IndexError, KeyError):  # damaged: decoding will say so
         if data[:8] == PNG:
             return _png(data)

@@ -1,8 +1,7 @@
-"""What is in a file or folder: probing, and the table of time stamps."""
+"""Probe a video file, a folder of frames or a picture."""
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ import numpy as np
 from av.packet import Packet
 
 from metadeblur.errors import MetadeblurError
-from metadeblur.system.names import for_ffmpeg
+from metadeblur.system.names import for_ffmpeg, natural
 from metadeblur.system.thread_limit import starting
 from metadeblur.video.colour import ColourTags, bit_depth, frame_tags
 from metadeblur.video.marks import frame_marks, stream_marks
@@ -36,7 +35,7 @@ _TEXT_DEMUXERS = ("tty",)  # FFmpeg draws text files as video
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What :func:`probe` found out about a video file, a folder of frames or a single picture."""
+    """Properties of a video file, a folder of frames or a single picture."""
 
     path: Path
     kind: Literal["video", "frames", "image"]
@@ -72,7 +71,7 @@ class VideoInfo:
     missing: float = 0.0  # share of the file's bytes that it says it has and has not
 
     def with_times(self, times: TimeTable) -> VideoInfo:
-        """The same with what only decoding everything can tell: number of frames, rate, what is interlaced."""
+        """A copy with what only decoding the whole file can tell: number of frames, rate, interlaced frames."""
         woven = sum(stop - start for start, stop, _ in times.fields)
         return replace(
             self,
@@ -158,7 +157,7 @@ def probe(path: Path | str) -> VideoInfo:
 
 
 def limit_pixels(most: int) -> None:
-    """Have no frame of more pixels decoded by FFmpeg in this process from now on, whatever a file says of its size."""
+    """Limit the pixels of a frame that FFmpeg decodes in this process from now on."""
     _decoding["max_pixels"] = str(most)
 
 
@@ -189,7 +188,7 @@ def open_media(path: Path) -> Iterator[av.container.InputContainer]:
 
 
 def main_video(container: av.container.InputContainer, path: Path) -> av.VideoStream:
-    """The stream that is restored, of several videos the one that players show.
+    """The video stream that is restored: the one that players show.
 
     That is one marked as default, of these the largest, of these the first; cover and still pictures do not count.
 
@@ -213,26 +212,16 @@ def main_video(container: av.container.InputContainer, path: Path) -> av.VideoSt
 
 
 def _videos(container: av.container.InputContainer) -> list[av.VideoStream]:
-    """All videos in a file, without pictures and what only adds to another one."""
+    """All video streams of a file, without cover pictures and dependent streams."""
     kinds = av.stream.Disposition
     none = kinds.attached_pic | kinds.timed_thumbnails | kinds.still_image | kinds.dependent
     return [stream for stream in container.streams.video if not stream.disposition & none]
 
 
-def natural_order(path: Path) -> list[tuple[int, int | str]]:
-    """Key that sorts frame2 before frame10.
-
-    >>> sorted([Path("f10.png"), Path("f9.png")], key=natural_order)[0].name
-    'f9.png'
-    """
-    parts = re.split(r"(\d+)", path.name.lower())
-    return [(0, int(part)) if part.isdigit() else (1, part) for part in parts]
-
-
 def _probe_folder(folder: Path) -> VideoInfo:
     files = sorted(
         (f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES and not f.name.startswith(".")),
-        key=natural_order,
+        key=lambda file: natural(file.name.lower()),
     )
     if not files:
         kinds = ", ".join(IMAGE_SUFFIXES)
@@ -302,7 +291,7 @@ def _first_frames(container: av.container.InputContainer, stream: av.VideoStream
 
 
 def decoder(stream: av.VideoStream) -> Callable[[Packet[av.VideoStream]], list[av.VideoFrame]]:
-    """What decodes the packets of a stream.
+    """A function that decodes the packets of a stream.
 
     FFmpeg's own decoders of VP8 and VP9 know nothing of transparency, so libvpx decodes where there is some.
     A packet that cannot be decoded raises FFmpeg's error; a system that allows no further thread, ours.
@@ -352,7 +341,7 @@ def _refuse_truncated(container: av.container.InputContainer, path: Path) -> Non
 
 
 def _missing(path: Path) -> float:
-    """Share of the bytes of a Matroska file that its header tells of and that are not there (RFC 8794, RFC 9559).
+    """Share of a Matroska file that is missing at its end, by the size in its header (RFC 8794, RFC 9559).
 
     A file whose length was not known when it was begun, such as a recording, tells nothing.
     """

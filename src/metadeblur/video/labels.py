@@ -1,4 +1,4 @@
-"""What pictures carry beside their pixels: colour profile, EXIF and XMP records, and the rest of a format's own."""
+"""Metadata of pictures: colour profile, EXIF and XMP records, and a format's own chunks."""
 
 from __future__ import annotations
 
@@ -214,7 +214,7 @@ def _segment(marker: bytes, content: bytes) -> bytes:
 
 
 def _upright(exif: bytes) -> bytes:
-    """An EXIF record that asks for no turning: the pixels are upright already."""
+    """An EXIF record with orientation 1, since the pixels are upright already."""
     if exif_orientation(exif) == 1:
         return exif
     head = 6 if exif[:6] == b"Exif\0\0" else 0
@@ -224,5 +224,5 @@ def _upright(exif: bytes) -> bytes:
 
 
 def _plain(xmp: bytes) -> bytes:
-    """The same for a text of XMP."""
+    """An XMP text with orientation 1."""
     return re.sub(rb"(tiff:Orientation(?:=[\"']|>))[2-8]", rb"\g<1>1", xmp)

@@ -1,4 +1,4 @@
-"""What a video file that was made cannot hold of its source, in sentences."""
+"""Sentences on what an output video cannot keep of its source."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def lost_in_video(info: VideoInfo, video: av.VideoStream, format_name: str) -> l
 
 
 def _lost_aspect(info: VideoInfo, video: av.VideoStream, format_name: str) -> list[str]:
-    """VP9 and AV1 do not tell the shape of their pixels, and the Matroska muxer cannot be told either."""
+    """Pixels that are not square: VP9 and AV1 streams do not hold their shape, nor does FFmpeg write it to Matroska."""
     kept = info.sample_aspect_ratio in (None, 1) or video.codec_context.name not in ("vp9", "av1", "libdav1d")
     if kept or format_name not in ("matroska", "webm"):
         return []
@@ -60,7 +60,7 @@ def _lost_samples(info: VideoInfo, video: av.VideoStream) -> list[str]:
 
 
 def _lost_mastering(info: VideoInfo, video: av.VideoStream) -> list[str]:
-    """Only H.265 is told what HDR10 video says of the screen that it was made on."""
+    """HDR10 mastering data, which only H.265 keeps here."""
     if info.mastering == Mastering() or video.codec_context.name == "hevc":
         return []
     return ["what the video tells of the screen that it was mastered on (HDR10) was left out: H.265 would keep it"]

@@ -1,4 +1,4 @@
-"""Marks in a video stream: captions, 360-degree and stereo marks, Dolby Vision and the like, written again or told."""
+"""Side data of frames, such as captions, stereo and Dolby Vision marks: written again, or reported as lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What HDR10 video tells of the screen it was made on and of its brightest frames (SMPTE ST 2086, CTA-861.3)."""
+"""HDR10 mastering data: the mastering display and the brightest frames (SMPTE ST 2086, CTA-861.3)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Mastering:
-    """As the encoder x265 takes it; empty where the video does not tell."""
+    """Mastering data in the form of the encoder x265; empty where the video has none."""
 
     display: str = ""  # primaries and white point in 1/50,000, luminance (most, least) in 1/10,000 cd/m2
     light: str = ""  # brightest pixel, brightest mean of a frame, cd/m2
@@ -27,7 +27,7 @@ class Mastering:
 
 
 def side_data(frame: av.VideoFrame) -> Any:
-    """What a frame carries beside its pixels, by kind; nothing where PyAV has no name for one of the kinds."""
+    """The side data of a frame by kind; empty where PyAV does not know one of the kinds."""
     try:
         return frame.side_data
     except ValueError:
@@ -35,7 +35,7 @@ def side_data(frame: av.VideoFrame) -> Any:
 
 
 def mastering(frame: av.VideoFrame) -> Mastering:
-    """What is told with a frame, as a rule the first one."""
+    """The mastering data of a frame, as a rule the first one."""
     records = side_data(frame)
     display, light = "", ""
     data = records.get("MASTERING_DISPLAY_METADATA")

@@ -1,4 +1,4 @@
-"""Frames out of files: one after the other in constant memory, or any of them when asked for."""
+"""Read frames: one after the other in constant memory, or any frame by its number."""
 
 from __future__ import annotations
 

@@ -195,7 +195,7 @@ class SegmentWriter:
 
 @contextmanager
 def _usual_scheduling() -> Iterator[None]:
-    """Take back what an encoder does to this thread: as root, SVT-AV1 gives it real-time priority over everything."""
+    """Restore this thread's scheduling after encoding: as root, SVT-AV1 gives it real-time priority."""
     scheduling = getattr(os, "sched_getscheduler", None)  # Linux has it
     before = scheduling(0) if scheduling else None
     yield
@@ -240,7 +240,7 @@ def upright(frame: Tensor, matrix: tuple[int, ...] | None) -> Tensor:
 
 
 def _video_labels(info: VideoInfo) -> Labels:
-    """What pictures of a video must say of colours that are not those of sRGB, in a chunk that only PNG has."""
+    """PNG's chunk cICP for pictures of a video whose colours are HDR or wider than sRGB."""
     tags = info.colour
     if info.kind != "video" or not (tags.primaries in WIDE or tags.transfer in HDR):
         return Labels()

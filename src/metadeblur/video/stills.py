@@ -1,4 +1,4 @@
-"""Pictures in files: what is in them, read upright, and written in the form that they had."""
+"""Read pictures upright, and write them in the format of their source."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def still_labels(still: Still) -> Labels:
 
 
 def lost_of(stills: Sequence[Still], suffix: str | None = None) -> list[str]:
-    """What files cannot give back of their pictures, one sentence each.
+    """What written files cannot keep of the source pictures, one sentence each.
 
     Args:
         stills: the pictures.
@@ -253,7 +253,7 @@ def _bytes_of(path: Path) -> bytes:
 
 
 def _decoded(still: Still, flags: int) -> NDArray[Any] | None:
-    """What OpenCV makes of a picture, without a word of its own where that is nothing."""
+    """A picture decoded by OpenCV, whose own messages are hidden; None where that fails."""
     with silent_libraries():
         if still.header.milliseconds:
             group = _animation(still.path, still.path.stat().st_mtime_ns, still.page // _AT_ONCE)

@@ -1,4 +1,4 @@
-"""Directories of TIFF files, which EXIF records have the form of too: read, and extended by entries of another."""
+"""Read directories of TIFF files and EXIF records, and add tags to them."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def _directory(data: bytes, place: int, order: Literal["<", ">"], big: bool) -> 
 
 
 def unmultiplied(data: bytes) -> bytes:
-    """A TIFF file whose colours libtiff gives as stored: it would multiply them by an opacity that stands apart."""
+    """A TIFF file marked so that libtiff does not multiply its colours by the opacity."""
     for directory in directories(data) if data[:2] in (b"II", b"MM") else []:
         extra = directory.get(EXTRA)
         if extra is not None and extra.kind == 3 and extra.numbers[:1] == (2,):
@@ -96,7 +96,7 @@ def unmultiplied(data: bytes) -> bytes:
 
 
 def labels(directory: Directory) -> tuple[Directory, bool]:
-    """What a directory tells of the picture's content, and whether it has more that cannot be moved."""
+    """Tags of a directory that describe the content, and whether it has further directories, which are not copied."""
     kept = {tag: entry for tag, entry in directory.items() if tag not in _STORAGE and tag not in _POINTERS}
     return kept, any(tag in directory for tag in _POINTERS)
 

@@ -1,4 +1,4 @@
-"""When each frame is shown: the table of time stamps, what is wrong with those of a file, and its rate."""
+"""Time stamps of frames: a table of them, repaired where a file's are wrong, and the frame rate."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _FASTEST = 1000  # frames a second; stamps that are closer tell nothing
 
 @dataclass(frozen=True)
 class TimeTable:
-    """When each frame is shown, counted exactly by decoding.
+    """The time stamp of each frame, from decoding the whole file.
 
     ``stamps`` strictly increase, in ``time_base`` seconds; ``duration`` is that of the last frame.
     """
@@ -153,7 +153,7 @@ class TimeTableBuilder:
 
 
 def split(stamp: int) -> tuple[int, int]:
-    """Which recording a stamp with :data:`RECORDING` in it belongs to, and the stamp on that recording's own clock.
+    """The number of the recording in a stamp (see :data:`RECORDING`), and the stamp on that recording's own clock.
 
     >>> split(2 * RECORDING - 5)
     (2, -5)
@@ -201,7 +201,7 @@ def likely_rate(
 
 
 def measured_rate(stated: Fraction, times: TimeTable) -> Fraction:
-    """Frames a second: as told, unless the time stamps say something else.
+    """Frames a second: as the file states, unless the time stamps contradict it.
 
     >>> str(measured_rate(Fraction(60000), TimeTable((0, 2002, 4004), Fraction(1, 60000), 2002)))
     '30000/1001'

@@ -1,4 +1,4 @@
-"""Weight files as others write them: tensors by name, whatever they are wrapped in; nothing in them is ever run."""
+"""Read published weight files: tensors by name, with any known wrapping; no code in them is ever run."""
 
 from __future__ import annotations
 

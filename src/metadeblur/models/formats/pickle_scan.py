@@ -1,4 +1,4 @@
-"""A pickle as PyTorch writes it, looked through without running it: what reading it would make, and of what size.
+"""Scan a pickle that PyTorch wrote, without running it: the tensors in it and their sizes.
 
 The opcodes are followed on a stack of stand-ins: a storage is its size, a tensor its shape. Only what weights and
 training checkpoints are made of is known here (tensors, numbers, words, lists, dictionaries); whatever else a pickle
@@ -45,7 +45,7 @@ _DTYPE = re.compile(r"torch (bool|bfloat16|(complex|float|u?int)\d+)")
 
 
 class NotPlain(ValueError):
-    """More than plain weights: to read it could run something."""
+    """The pickle holds more than plain weights; reading it could run code."""
 
 
 @dataclass(frozen=True)

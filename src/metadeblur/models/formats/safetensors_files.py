@@ -1,4 +1,4 @@
-"""Safetensors files read: their header is bounded and looked through first, the library does the rest."""
+"""Read safetensors files; size and content of the header are checked first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that ``torch.save`` wrote, looked through before ``torch.load`` may read them: sizes come from the headers.
+"""Check files of ``torch.save`` before ``torch.load`` reads them; sizes come from the headers.
 
 Two formats: a zip archive with the list of tensors (``data.pkl``) and one entry for the values of each storage, and the
 older one, pickles with the values after them. In both, what the list claims has to be what the file has room for.
