@@ -32,7 +32,7 @@ from metadeblur.adaptation.stages import AdaptSettings, Pair, adapt, fit_network
 from metadeblur.clip import Clip
 from metadeblur.data.layouts import Benchmark, open_benchmark
 from metadeblur.data.paired import PairedClip, read_trial
-from metadeblur.evaluation.compare import groups, over_seeds
+from metadeblur.evaluation.comparison import groups, over_seeds
 from metadeblur.evaluation.protocol import EvaluateSettings
 from metadeblur.evaluation.records import Summary
 from metadeblur.evaluation.report import write_table

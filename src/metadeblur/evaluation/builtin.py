@@ -121,7 +121,7 @@ def make_builtin(out: Path, progress: Callable[[int, int, str], None] | None = N
     benchmark = open_benchmark(out, "plain")
     reference = json.loads(_asset("builtin.json").read_bytes())
     here = {clip.name: fingerprint(out / clip.name) for clip in CLIPS}
-    note = f"built-in clips, version {VERSION}: {compare(here, reference['clips'])}"
+    note = f"built-in clips, version {VERSION}: {describe_difference(here, reference['clips'])}"
     return replace(benchmark, layout="plain", notes=(note,))
 
 
@@ -148,7 +148,7 @@ def _kept(folder: Path) -> dict[str, Any] | None:
         return None
 
 
-def compare(here: dict[str, Any], reference: dict[str, Any]) -> str:
+def describe_difference(here: dict[str, Any], reference: dict[str, Any]) -> str:
     """How a machine's clips relate to those that figures elsewhere were measured on, in words."""
     other = [name for name in reference if here[name]["sha256"] != reference[name]["sha256"]]
     if not other:

@@ -220,7 +220,7 @@ class GuardRecord:
     """One adaptation of the guard's trial. PSNR in dB."""
 
     clip: str
-    kind: str  # one of evaluation.guard_trial.KINDS
+    kind: str  # one of evaluation.guard_trials.KINDS
     seed: int
     base: float  # PSNR before the adaptation
     conditions: dict[str, Any]  # what the figures depend on

@@ -19,7 +19,7 @@ from metadeblur.system.names import for_ffmpeg, natural
 from metadeblur.system.thread_limit import starting
 from metadeblur.video.colour import ColourTags, bit_depth, frame_tags
 from metadeblur.video.marks import frame_marks, stream_marks
-from metadeblur.video.mastering import Mastering, mastering, side_data
+from metadeblur.video.mastering import Mastering, mastering_of, side_data
 from metadeblur.video.stills import IMAGE_SUFFIXES, Still, colours_of, stills_of
 from metadeblur.video.timing import TimeTable, likely_rate, measured_rate
 from metadeblur.video.transparency import is_transparent
@@ -149,7 +149,7 @@ def probe(path: Path | str) -> VideoInfo:
             display_matrix=matrix,
             rotation=first.rotation if matrix else 0,
             colour=tags,
-            mastering=mastering(first),
+            mastering=mastering_of(first),
             transparent=any(map(is_transparent, frames)),
             marks=marks.union(kind for f in frames for kind, _ in frame_marks(f)),
             missing=_missing(path) if "matroska" in container.format.name else 0.0,

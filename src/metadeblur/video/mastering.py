@@ -34,7 +34,7 @@ def side_data(frame: av.VideoFrame) -> Any:
         return {}
 
 
-def mastering(frame: av.VideoFrame) -> Mastering:
+def mastering_of(frame: av.VideoFrame) -> Mastering:
     """The mastering data of a frame, as a rule the first one."""
     records = side_data(frame)
     display, light = "", ""

@@ -8,8 +8,8 @@ from scenes import scene
 from metadeblur.adaptation.stages import AdaptSettings
 from metadeblur.data.layouts import open_benchmark
 from metadeblur.errors import MetadeblurError
-from metadeblur.evaluation import guard_trial as trial
-from metadeblur.evaluation.guard_trial import KINDS, spoilt, trial_table, verdict
+from metadeblur.evaluation import guard_trials as trial
+from metadeblur.evaluation.guard_trials import KINDS, spoilt, trial_table, verdict
 from metadeblur.evaluation.records import GuardRecord
 from metadeblur.restoration.restorer import RestoreSettings
 

@@ -7,7 +7,7 @@ from evaluated import ADAPTATION, RESTORATION, Small, clip_record, means, method
 
 from metadeblur.data.layouts import open_benchmark
 from metadeblur.errors import MetadeblurError
-from metadeblur.evaluation.compare import across_seeds, compare
+from metadeblur.evaluation.comparison import across_seeds, compare
 from metadeblur.evaluation.protocol import EvaluateSettings
 from metadeblur.evaluation.records import GroupMeans, Worth
 from metadeblur.evaluation.report import render
