@@ -132,7 +132,7 @@ def table(label: str, summaries: Sequence[Summary], start: Summary) -> list[list
             if name == "meta":
                 rows.append(("meta-trained, not adapted", [starts[group][0].psnr["base"] - base], "", ""))
             ways = [one.methods[name] for one in tables if one.methods]
-            harm = f"{fmean(way.worth.harm_rate for way in ways if way.worth):.0%}".replace("%", " %")
+            harm = f"{fmean(way.effect.harm_rate for way in ways if way.effect):.0%}".replace("%", " %")
             seconds = f"{fmean(way.seconds for way in ways):.0f}"
             rows.append((said, [way.psnr["adapted"] - base for way in ways], harm, seconds))
         rows.append(("oracle", oracle, "", ""))

@@ -56,14 +56,14 @@ def main() -> None:
     ]
     span = interval([fmean(clip) for clip in gains])
     whole = [summary.psnr["adapted_unguarded"] - summary.psnr["base"] for summary in summaries]
-    worths = [summary.worth for summary in summaries if summary.worth]
+    effects = [summary.effect for summary in summaries if summary.effect]
     print(markdown(seeds_table(runs)))
-    print("gain:", spread([worth.gain for worth in worths], "+.2f"), "dB")
+    print("gain:", spread([effect.gain for effect in effects], "+.2f"), "dB")
     if span:
         print(f"95 % over clips: {span[0]:+.2f} to {span[1]:+.2f} dB")
     print("used whole:", spread(whole, "+.2f"), "dB")
-    print("oracle ratio:", spread([worth.oracle_ratio for worth in worths if worth.oracle_ratio is not None]))
-    print("harm rate:", spread([worth.harm_rate for worth in worths]))
+    print("oracle ratio:", spread([effect.oracle_ratio for effect in effects if effect.oracle_ratio is not None]))
+    print("harm rate:", spread([effect.harm_rate for effect in effects]))
     for number, record in enumerate(runs[0][0]):
         room = [run[0][number].psnr["oracle"] - run[0][number].psnr["base"] for run in runs]
         ratios = [gain / most for gain, most in zip(gains[number], room, strict=True)]

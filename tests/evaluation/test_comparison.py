@@ -9,16 +9,16 @@ from metadeblur.data.layouts import open_benchmark
 from metadeblur.errors import MetadeblurError
 from metadeblur.evaluation.comparison import across_seeds, compare
 from metadeblur.evaluation.protocol import EvaluateSettings
-from metadeblur.evaluation.records import GroupMeans, Worth
+from metadeblur.evaluation.records import Effect, GroupMeans
 from metadeblur.evaluation.report import render
-from metadeblur.evaluation.tables import csv_text, latex, markdown, method_table, seeds_table, table, worth_lines
+from metadeblur.evaluation.tables import csv_text, effect_lines, latex, markdown, method_table, seeds_table, table
 
 
 def method(gain, whole, seconds=10.0):
     return method_summary(
         psnr={"adapted": 25 + gain, "adapted_unguarded": 25 + whole},
-        worth=Worth(gain, 0.0, gain, (gain - 0.1, gain + 0.1)),
-        unguarded=Worth(whole, 0.5, None, None),
+        effect=Effect(gain, 0.0, gain, (gain - 0.1, gain + 0.1)),
+        unguarded=Effect(whole, 0.5, None, None),
         share=0.75,
         seconds=seconds,
     )
@@ -123,7 +123,7 @@ SUMMARY = summary_of(
     notes=("the wrong folder",),
     psnr={"blurred": 24.0, "base": 23.9, "adapted": 24.25},
     ssim={"blurred": 0.7, "base": 0.75, "adapted": 0.76},
-    worth=Worth(0.25, 0.5, 0.4, (0.1, 0.4)),
+    effect=Effect(0.25, 0.5, 0.4, (0.1, 0.4)),
     conditions={"model": "lite"},
     seconds={"base": 2.0},
 )
@@ -137,7 +137,7 @@ def test_tables_in_every_form():
     assert r"goat\_1 & 24.00 & 25.00 & 25.25 & 0.50 & +0.25 \\" in latex(lines)
     assert csv_text(lines).splitlines()[1] == "goat_1,24.00,25.00,25.25,0.50,+0.25"
     assert table(RECORDS, SUMMARY, "ssim")[1][2] == "0.7500"
-    assert worth_lines(SUMMARY) == [
+    assert effect_lines(SUMMARY) == [
         "oracle ratio: 0.40",
         "gain: +0.25 dB (95 % over clips: +0.10 to +0.40)",
         "harm rate: 50 % (adapted more than 0.05 dB below base)",
@@ -169,7 +169,7 @@ def test_the_page_is_safe_and_honest(tmp_path):
     assert "lite: adaptation gains 0.25 dB over the base model" in page
     assert "Its base is below the blurred input by 0.10 dB" in page
     assert "The wrong folder." in page
-    worse = render(RECORDS, replace(SUMMARY, worth=Worth(-0.3, 0.5, None, None)), tmp_path)
+    worse = render(RECORDS, replace(SUMMARY, effect=Effect(-0.3, 0.5, None, None)), tmp_path)
     assert "adaptation loses 0.30 dB" in worse
     assert page.count("<script>") == 1
 

@@ -218,11 +218,11 @@ def test_summary_counts_harm():
         return clip_record(psnr={"base": base, "adapted": adapted, "oracle": base + 1})
 
     summary = summarize([record(25, 25.5), record(25, 24.9), record(25, 24.96)])
-    assert summary.worth.harm_rate == pytest.approx(1 / 3)
-    assert summary.worth.gain == pytest.approx(0.36 / 3)
-    assert summary.worth.oracle_ratio == pytest.approx(0.12)
-    low, high = summary.worth.interval
-    assert -0.11 < low < summary.worth.gain < high < 0.51
+    assert summary.effect.harm_rate == pytest.approx(1 / 3)
+    assert summary.effect.gain == pytest.approx(0.36 / 3)
+    assert summary.effect.oracle_ratio == pytest.approx(0.12)
+    low, high = summary.effect.interval
+    assert -0.11 < low < summary.effect.gain < high < 0.51
 
 
 def test_means_over_frames_weigh_long_clips_more():

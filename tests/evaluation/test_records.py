@@ -9,7 +9,7 @@ from metadeblur.errors import MetadeblurError
 from metadeblur.evaluation.protocol import read_summary
 from metadeblur.evaluation.records import ClipNotes, ClipRecord, GuardRecord, Summary, read_record
 from metadeblur.evaluation.sealed import write_sealed
-from metadeblur.evaluation.tables import method_table, table, worth_lines
+from metadeblur.evaluation.tables import effect_lines, method_table, table
 from metadeblur.system.record import from_plain, plain, to_json
 
 STORED = Path(__file__).parent / "records"  # written before there were dataclasses
@@ -37,17 +37,17 @@ def test_stored_records_come_back_to_the_letter(name, tmp_path):
 def test_the_stored_summary_is_that_of_its_dataclass():
     summary = read_summary(STORED)
     assert summary.clips == ("fast", "slow")
-    assert summary.worth.gain == 19.4394
-    assert summary.worth.interval == (0.08921, 38.78959)
+    assert summary.effect.gain == 19.4394
+    assert summary.effect.interval == (0.08921, 38.78959)
     assert summary.methods["none"].unguarded.oracle_ratio == 0
     assert summary.apart.clips == ("fast",)
-    assert summary.others.worth.interval is None
+    assert summary.others.effect.interval is None
     assert len(method_table(summary)) == 1 + 3 * 2
-    assert worth_lines(summary)[0] == "oracle ratio: 101.57"
+    assert effect_lines(summary)[0] == "oracle ratio: 101.57"
     record = read_record(STORED / "clip.json", ClipRecord)
     assert table([record], summary)[1][0] == "fast"
     alone = from_plain(Summary, json.loads((STORED / "summary_input_alone.json").read_text()))
-    assert (alone.worth, alone.methods, alone.others) == (None, None, None)
+    assert (alone.effect, alone.methods, alone.others) == (None, None, None)
     assert alone.intervals == {"blurred": None}
 
 

@@ -18,7 +18,7 @@ RESTORATION = RestoreSettings(tile=0, precision="fp32", device="cpu")
 
 
 COLUMNS = {"psnr": {}, "ssim": {}, "flicker": {}, "self_shift": {}}
-MEANS = COLUMNS | {"over_frames": {}, "intervals": {}, "worth": None, "seconds": {}, "peak_memory_mb": None}
+MEANS = COLUMNS | {"over_frames": {}, "intervals": {}, "effect": None, "seconds": {}, "peak_memory_mb": None}
 
 
 def clip_record(**values):
@@ -30,7 +30,7 @@ def clip_record(**values):
 
 def method_summary(**values):
     """A method's summary that holds nothing but what is given."""
-    return MethodSummary(**(COLUMNS | {"worth": None, "unguarded": None, "share": 0.0, "seconds": 0.0} | values))
+    return MethodSummary(**(COLUMNS | {"effect": None, "unguarded": None, "share": 0.0, "seconds": 0.0} | values))
 
 
 def means(kind=Means, **values):

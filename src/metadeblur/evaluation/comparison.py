@@ -91,7 +91,7 @@ def across_seeds(label: str, summaries: Sequence[Summary]) -> list[list[str]]:
     for group, seeds in groups(label, summaries):
         for way in seeds[0].methods or {}:
             methods = [means.methods[way] for means in seeds if means.methods]
-            worths = [method.worth for method in methods if method.worth]
+            effects = [method.effect for method in methods if method.effect]
             whole = [method.unguarded for method in methods if method.unguarded]
             lines.append(
                 [
@@ -100,12 +100,12 @@ def across_seeds(label: str, summaries: Sequence[Summary]) -> list[list[str]]:
                     *(_mean([means.psnr.get(row) for means in seeds], ".2f") for row in ("blurred", "base")),
                     _mean([method.psnr["adapted"] for method in methods], ".2f"),
                     _mean([means.psnr.get("oracle") for means in seeds], ".2f"),
-                    spread([worth.gain for worth in worths], "+.2f"),
-                    _mean([worth.oracle_ratio for worth in worths], ".2f"),
-                    _mean([worth.harm_rate for worth in worths], ".0%"),
+                    spread([effect.gain for effect in effects], "+.2f"),
+                    _mean([effect.oracle_ratio for effect in effects], ".2f"),
+                    _mean([effect.harm_rate for effect in effects], ".0%"),
                     _mean([method.psnr["adapted_unguarded"] for method in methods], ".2f"),
-                    spread([worth.gain for worth in whole], "+.2f"),
-                    _mean([worth.harm_rate for worth in whole], ".0%"),
+                    spread([effect.gain for effect in whole], "+.2f"),
+                    _mean([effect.harm_rate for effect in whole], ".0%"),
                     _mean([method.seconds for method in methods], ".0f"),
                 ]
             )

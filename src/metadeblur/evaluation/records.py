@@ -126,8 +126,8 @@ class ClipRecord(Columns):
 
 
 @dataclass(frozen=True)
-class Worth:
-    """What an adaptation is worth against the base, over clips."""
+class Effect:
+    """The effect of an adaptation against the base, over clips."""
 
     gain: float  # dB: adapted - base
     harm_rate: float  # share of clips that are more than 0.05 dB below base, 0 to 1
@@ -139,8 +139,8 @@ class Worth:
 class MethodSummary(Columns):
     """One of several methods: means over clips."""
 
-    worth: Worth | None  # none: without base
-    unguarded: Worth | None  # of the adaptation used whole
+    effect: Effect | None  # none: without base
+    unguarded: Effect | None  # of the adaptation used whole
     share: float  # of the adaptation that the guard let through, 0 to 1
     seconds: float  # to adapt to a clip
 
@@ -151,20 +151,20 @@ class Means(Columns):
 
     over_frames: dict[str, dict[str, float]]  # psnr (dB) and ssim: means over all frames, as papers print them
     intervals: dict[str, Interval | None]  # 95 % bootstrap intervals of PSNR over clips, dB; none: fewer than two
-    worth: Worth | None  # none: without rows base and adapted
+    effect: Effect | None  # none: without rows base and adapted
     seconds: dict[str, float]  # by stage, all clips together
     peak_memory_mb: int | None
     methods: dict[str, MethodSummary] | None = None  # where several were compared
 
     def to_json(self) -> dict[str, Any]:
-        """The worth between the means, its interval beside the others."""
+        """The figures of the effect between the means, as summary.json has them."""
         oracle = "oracle" in self.psnr
         written = {entry.name: getattr(self, entry.name) for entry in fields(Columns)}
         written |= {"over_frames": self.over_frames, "intervals": {"psnr": self.intervals}}
-        if self.worth is not None:
-            worth = _worth_to_json(self.worth, oracle)
-            written["intervals"]["gain"] = worth.pop("interval")
-            written |= worth
+        if self.effect is not None:
+            effect = _effect_to_json(self.effect, oracle)
+            written["intervals"]["gain"] = effect.pop("interval")
+            written |= effect
         written |= {"seconds": self.seconds, "peak_memory_mb": self.peak_memory_mb}
         if self.methods is not None:
             written["methods"] = {name: _method_to_json(method, oracle) for name, method in self.methods.items()}
@@ -176,7 +176,7 @@ class Means(Columns):
         intervals = values.get("intervals")
         if not isinstance(intervals, dict):
             return dict(values)
-        read = _with_worth({**values, "interval": intervals.get("gain")}) | {"intervals": intervals.get("psnr")}
+        read = _with_effect({**values, "interval": intervals.get("gain")}) | {"intervals": intervals.get("psnr")}
         if isinstance(values.get("methods"), dict):
             read["methods"] = {name: _method_from_json(method) for name, method in values["methods"].items()}
         return read
@@ -252,30 +252,30 @@ def _without_none(record: Any, *names: str) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None or name not in names}
 
 
-def _worth_to_json(worth: Worth | None, oracle: bool) -> dict[str, Any]:
+def _effect_to_json(effect: Effect | None, oracle: bool) -> dict[str, Any]:
     """A ratio only where an oracle was measured."""
-    if worth is None:
+    if effect is None:
         return {}
-    ratio = {"oracle_ratio": worth.oracle_ratio} if oracle else {}
-    return {"gain": worth.gain, "harm_rate": worth.harm_rate, **ratio, "interval": worth.interval}
+    ratio = {"oracle_ratio": effect.oracle_ratio} if oracle else {}
+    return {"gain": effect.gain, "harm_rate": effect.harm_rate, **ratio, "interval": effect.interval}
 
 
-def _with_worth(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values of which those of a :class:`Worth` are put together."""
-    own = {entry.name for entry in fields(Worth)}
-    worth = {"oracle_ratio": None} | {name: value for name, value in values.items() if name in own}
+def _with_effect(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of which those of a :class:`Effect` are put together."""
+    own = {entry.name for entry in fields(Effect)}
+    effect = {"oracle_ratio": None} | {name: value for name, value in values.items() if name in own}
     rest = {name: value for name, value in values.items() if name not in own}
-    return {**rest, "worth": worth if "gain" in worth else None}
+    return {**rest, "effect": effect if "gain" in effect else None}
 
 
 def _method_to_json(method: MethodSummary, oracle: bool) -> dict[str, Any]:
     columns: dict[str, Any] = {figure: method.column(figure) for figure in FIGURES}
-    whole = _worth_to_json(method.unguarded, oracle)
+    whole = _effect_to_json(method.unguarded, oracle)
     rest = {"unguarded": whole, "share": method.share, "seconds": method.seconds}
-    return {**columns, **_worth_to_json(method.worth, oracle), **rest}
+    return {**columns, **_effect_to_json(method.effect, oracle), **rest}
 
 
 def _method_from_json(values: Any) -> Any:
     if not isinstance(values, dict) or not isinstance(values.get("unguarded"), dict):
         return values
-    return _with_worth(values) | {"unguarded": _with_worth(values["unguarded"])["worth"]}
+    return _with_effect(values) | {"unguarded": _with_effect(values["unguarded"])["effect"]}

@@ -9,7 +9,7 @@ from typing import Any
 from metadeblur.data.pairs import read_picture
 from metadeblur.evaluation.protocol import record_path
 from metadeblur.evaluation.records import FIGURES, ClipRecord, Means, Summary
-from metadeblur.evaluation.tables import ROW_ORDER, Lines, csv_text, latex, markdown, method_table, table, worth_lines
+from metadeblur.evaluation.tables import ROW_ORDER, Lines, csv_text, effect_lines, latex, markdown, method_table, table
 from metadeblur.imaging.pictures import data_uri, encode_jpeg
 from metadeblur.report.html import flat, whole_page
 from metadeblur.system.names import counted, in_words, utf8
@@ -24,7 +24,7 @@ def write_tables(records: Sequence[ClipRecord], summary: Summary, out: Path) -> 
     write_whole(out / "index.html", utf8(render(records, summary, out)))
     parts = [
         *(markdown(tables[name]) for name in ("psnr", "methods") if name in tables),
-        "\n".join(worth_lines(summary)),
+        "\n".join(effect_lines(summary)),
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -73,9 +73,9 @@ def _pictures(record: ClipRecord, out: Path) -> dict[str, Any]:
 
 def _verdict(summary: Means, model: str) -> str:
     """One sentence on what came out."""
-    if summary.worth is not None:
-        verb = "gains" if summary.worth.gain >= 0 else "loses"
-        return f"{model}: adaptation {verb} {abs(summary.worth.gain):.2f} dB over the base model"
+    if summary.effect is not None:
+        verb = "gains" if summary.effect.gain >= 0 else "loses"
+        return f"{model}: adaptation {verb} {abs(summary.effect.gain):.2f} dB over the base model"
     best = "base" if "base" in summary.psnr else "blurred"
     return f"{model}: {summary.psnr[best]:.2f} dB ({best})"
 
@@ -95,7 +95,7 @@ def _lead(summary: Summary, model: str) -> str:
 def _key_figures(summary: Summary) -> list[tuple[str, str]]:
     means = summary.psnr
     figures = [(row.replace("_", " ").capitalize(), f"{means[row]:.2f} dB") for row in ROW_ORDER if row in means]
-    for line in worth_lines(summary):
+    for line in effect_lines(summary):
         name, _, value = line.partition(": ")
         figures.append((name.capitalize(), value.partition(" (")[0]))
     figures.append(("Time", in_words(sum(summary.seconds.values()))))

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from metadeblur.evaluation.records import FIGURES, ClipRecord, Columns, Interval, Means, MethodSummary, Worth
+from metadeblur.evaluation.records import FIGURES, ClipRecord, Columns, Effect, Interval, Means, MethodSummary
 
 HARM_DB = 0.05  # adapted further below base than this counts as harm
 _DRAWS = 10_000  # bootstrap samples
 
 
 def summarize(records: Sequence[ClipRecord]) -> Means:
-    """Means over clips, and the worth of the adaptation."""
+    """Means over clips, and the effect of the adaptation."""
     shared = _shared([record.psnr for record in records])
     peaks = [record.peak_memory_mb for record in records if record.peak_memory_mb]
     first = records[0].methods
@@ -27,7 +27,7 @@ def summarize(records: Sequence[ClipRecord]) -> Means:
             for figure in ("psnr", "ssim")
         },
         intervals={row: interval(values) for row, values in shared.items()},
-        worth=_worth(shared),
+        effect=_effect(shared),
         seconds=_seconds(records),
         peak_memory_mb=max(peaks, default=None),
         methods={name: _method(records, name, shared) for name in compared} or None,
@@ -67,29 +67,29 @@ def _over_frames(tables: Sequence[Mapping[str, Iterable[float]]]) -> dict[str, f
     return {row: fmean(value for clip in clips for value in clip) for row, clips in _shared(tables).items()}
 
 
-def _worth(psnr: Mapping[str, Sequence[float]]) -> Worth | None:
+def _effect(psnr: Mapping[str, Sequence[float]]) -> Effect | None:
     """Gain, harm rate and oracle ratio from PSNR by row; none without rows base and adapted."""
     if not {"base", "adapted"} <= psnr.keys():
         return None
     gains = [adapted - base for adapted, base in zip(psnr["adapted"], psnr["base"], strict=True)]
     gain, room = fmean(gains), fmean(psnr["oracle"]) - fmean(psnr["base"]) if "oracle" in psnr else 0.0
     harm_rate = sum(gain < -HARM_DB for gain in gains) / len(gains)
-    return Worth(gain, harm_rate, gain / room if room > 0 else None, interval(gains))
+    return Effect(gain, harm_rate, gain / room if room > 0 else None, interval(gains))
 
 
 def _method(records: Sequence[ClipRecord], name: str, shared: Mapping[str, list[float]]) -> MethodSummary:
-    """One method's means and worth."""
+    """One method's means and effect."""
     own = [record.methods[name] for record in records if record.methods]
     psnr = _shared([method.psnr for method in own])
     rest = {row: values for row, values in shared.items() if row in ("base", "oracle")}
 
-    def worth(row: str) -> Worth | None:
-        return _worth(rest | {"adapted": psnr[row]}) if row in psnr else None
+    def effect(row: str) -> Effect | None:
+        return _effect(rest | {"adapted": psnr[row]}) if row in psnr else None
 
     return MethodSummary(
         **_means(own),
-        worth=worth("adapted"),
-        unguarded=worth("adapted_unguarded"),
+        effect=effect("adapted"),
+        unguarded=effect("adapted_unguarded"),
         share=fmean(method.share for method in own),
         seconds=fmean(sum(method.seconds.values()) for method in own),
     )

@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 from statistics import fmean, stdev
 
-from metadeblur.evaluation.records import ClipRecord, Figure, Means, Summary, Worth
+from metadeblur.evaluation.records import ClipRecord, Effect, Figure, Means, Summary
 
 ROW_ORDER = ("blurred", "base", "base_fused", "adapted", "adapted_unguarded", "oracle")
 _DIGITS = {"psnr": 2, "ssim": 4, "flicker": 2, "self_shift": 2}
@@ -83,8 +83,8 @@ def method_table(summary: Summary) -> list[list[str]]:
     lines = [["clips", *head]] if summary.apart else [head]
     for group, means in groups:
         for name, method in (means.methods or {}).items():
-            gain, span, ratio, harm = _worth_cells(method.worth)
-            whole_gain, _, _, whole_harm = _worth_cells(method.unguarded)
+            gain, span, ratio, harm = _effect_cells(method.effect)
+            whole_gain, _, _, whole_harm = _effect_cells(method.unguarded)
             adapted, unguarded = (_number(method.psnr.get(row), ".2f") for row in ("adapted", "adapted_unguarded"))
             cells = [name, adapted, gain, span, ratio, harm, unguarded, whole_gain, whole_harm]
             cells += [f"{method.share:.2f}", f"{method.seconds:.0f}"]
@@ -92,18 +92,18 @@ def method_table(summary: Summary) -> list[list[str]]:
     return lines
 
 
-def worth_lines(summary: Means) -> list[str]:
+def effect_lines(summary: Means) -> list[str]:
     """Gain, oracle ratio and harm rate, each in one line; empty where they were not measured."""
-    worth = summary.worth
-    if worth is None:
+    effect = summary.effect
+    if effect is None:
         return []
-    span = _span(worth.interval)
-    lines = [] if worth.oracle_ratio is None else [f"oracle ratio: {worth.oracle_ratio:.2f}"]
-    lines.append(f"gain: {worth.gain:+.2f} dB{f' (95 % over clips: {span})' if span else ''}")
+    span = _span(effect.interval)
+    lines = [] if effect.oracle_ratio is None else [f"oracle ratio: {effect.oracle_ratio:.2f}"]
+    lines.append(f"gain: {effect.gain:+.2f} dB{f' (95 % over clips: {span})' if span else ''}")
     if "base_fused" in summary.psnr:
         alone = summary.psnr["base_fused"] - summary.psnr["base"]
         lines.append(f"of it by fusing and correcting frames alone, without adapted weights: {alone:+.2f} dB")
-    lines.append(f"harm rate: {_share(worth.harm_rate)} (adapted more than 0.05 dB below base)")
+    lines.append(f"harm rate: {_share(effect.harm_rate)} (adapted more than 0.05 dB below base)")
     return lines
 
 
@@ -169,11 +169,11 @@ def csv_text(lines: Lines) -> str:
     return text.getvalue()
 
 
-def _worth_cells(worth: Worth | None) -> tuple[str, str, str, str]:
+def _effect_cells(effect: Effect | None) -> tuple[str, str, str, str]:
     """Gain, its interval, oracle ratio and harm rate."""
-    if worth is None:
+    if effect is None:
         return "", "", "", ""
-    return f"{worth.gain:+.2f}", _span(worth.interval), _number(worth.oracle_ratio, ".2f"), _share(worth.harm_rate)
+    return f"{effect.gain:+.2f}", _span(effect.interval), _number(effect.oracle_ratio, ".2f"), _share(effect.harm_rate)
 
 
 def _number(value: float | None, form: str) -> str:
