@@ -14,12 +14,10 @@ and of the pairs that each row learnt from, pairs.md: see :func:`pair_lines`.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
 
 import cv2
 import numpy as np
@@ -33,7 +31,7 @@ from metadeblur.clip import Clip
 from metadeblur.data.layouts import Benchmark, open_benchmark
 from metadeblur.data.paired import PairedClip, read_trial
 from metadeblur.evaluation.comparison import groups, over_seeds
-from metadeblur.evaluation.protocol import EvaluateSettings
+from metadeblur.evaluation.protocol import EvaluateSettings, read_records, read_summary
 from metadeblur.evaluation.records import Summary
 from metadeblur.evaluation.report import write_table
 from metadeblur.evaluation.settings import meta_files
@@ -146,17 +144,16 @@ def table(label: str, summaries: Sequence[Summary], start: Summary) -> list[list
     return lines
 
 
-def by_clip(folder: Path, seeds: int) -> dict[str, list[dict[str, Any]]]:
+def by_clip(folder: Path, seeds: int) -> dict[str, list[dict[str, float]]]:
     """PSNR of every clip by row, a dictionary a seed."""
-    found: dict[str, list[dict[str, Any]]] = {}
+    clips: dict[str, list[dict[str, float]]] = {}
     for seed in range(seeds):
-        summary = json.loads((folder / f"seed{seed}" / "summary.json").read_text(encoding="utf-8"))
-        for clip in summary["clips"]:
-            record = json.loads((folder / f"seed{seed}" / f"{clip}.json").read_text(encoding="utf-8"))
-            rows = {name: way["psnr"]["adapted"] for name, way in record["methods"].items()}
-            kept = {row: value for row, value in record["psnr"].items() if row in ("blurred", "base", "oracle")}
-            found.setdefault(clip, []).append(kept | rows)
-    return found
+        out = folder / f"seed{seed}"
+        for record in read_records(out, read_summary(out)):
+            rows = {name: method.psnr["adapted"] for name, method in (record.methods or {}).items()}
+            kept = {row: value for row, value in record.psnr.items() if row in ("blurred", "base", "oracle")}
+            clips.setdefault(record.clip, []).append(kept | rows)
+    return clips
 
 
 def pair_lines(
