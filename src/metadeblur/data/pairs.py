@@ -110,8 +110,7 @@ class PairSampler:
     def _draw(self, rng: np.random.Generator) -> _Drawn:
         clip, index = self._places[int(rng.integers(len(self._places)))]
         side = clip.sharp if rng.random() < self.identity else clip.blurred
-        half, last = self.frames // 2, len(side) - 1
-        numbers = [min(max(index + shift, 0), last) for shift in range(-half, half + 1)]
+        numbers = window_numbers(index, self.frames, len(side))
         still = self.frames > 1 and rng.random() < self.alone
         if still:
             numbers = [index] * self.frames
@@ -140,8 +139,7 @@ class PairSampler:
         """Where the pixels of a blurred frame lie in its neighbours, (N - 1, H / 2, W / 2, 3)."""
         key = clip.blurred[index]
         if key not in self._known:
-            half, last = self.frames // 2, len(clip.blurred) - 1
-            numbers = [min(max(index + shift, 0), last) for shift in range(-half, half + 1)]
+            numbers = window_numbers(index, self.frames, len(clip.blurred))
             window = as_tensor(np.stack([self._read(clip.blurred[number]) for number in numbers]))
             size = [-(-extent // 2) for extent in window.shape[-2:]]
             small = torch.nn.functional.interpolate(window_flows(window), size=size, mode="bilinear")
@@ -156,6 +154,15 @@ class _Drawn:
     window: list[Bytes]
     sharp: Bytes
     flows: Flows | None
+
+
+def window_numbers(index: int, frames: int, length: int) -> list[int]:
+    """Numbers of the frames in a window around a frame of a clip; the ends of the clip are repeated.
+
+    >>> window_numbers(0, 5, 4)
+    [0, 0, 0, 1, 2]
+    """
+    return [min(max(index + shift, 0), length - 1) for shift in range(-(frames // 2), frames // 2 + 1)]
 
 
 def refuse_small(path: Path, height: int, width: int, patch: int) -> None:

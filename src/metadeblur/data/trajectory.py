@@ -29,10 +29,6 @@ class Trajectory:
         pose: Poses = 0.5 * (2 * b + (c - a) * u + (2 * a - 5 * b + 4 * c - d) * u**2 + (3 * (b - c) + d - a) * u**3)
         return pose
 
-    def plus(self, other: Trajectory) -> Trajectory:
-        """Both motions together."""
-        return Trajectory(self.knots + other.knots)
-
 
 def random_trajectory(
     frames: int,

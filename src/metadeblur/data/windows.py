@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from metadeblur.data.layouts import ClipFolder
-from metadeblur.data.pairs import Bytes, FrameCache, as_tensor, refuse_small
+from metadeblur.data.pairs import Bytes, FrameCache, as_tensor, refuse_small, window_numbers
 from metadeblur.system.thread_limit import starting
 
 _Batch = TypeVar("_Batch")
@@ -84,8 +84,7 @@ class WindowSampler:
     def _draw(self, rng: np.random.Generator) -> tuple[Bytes, Bytes]:
         """(N, P, P, 3) sharp and (1, P, P, 3) blurred."""
         clip, index = self._places[int(rng.integers(len(self._places)))]
-        around = range(index - self.frames // 2, index + self.frames // 2 + 1)
-        sharp = [self._read(clip.sharp[min(max(number, 0), len(clip.sharp) - 1)]) for number in around]
+        sharp = [self._read(clip.sharp[number]) for number in window_numbers(index, self.frames, len(clip.sharp))]
         height, width = sharp[0].shape[:2]
         refuse_small(clip.sharp[index], height, width, self.patch)
         top, left = int(rng.integers(height - self.patch + 1)), int(rng.integers(width - self.patch + 1))

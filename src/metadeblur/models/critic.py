@@ -53,11 +53,7 @@ class Critic(nn.Module):
 
     @classmethod
     def from_weights(cls, weights: dict[str, Tensor]) -> Critic:
-        """Build the critic that a state dict belongs to, sizes read from the weights, and load it.
-
-        Raises:
-            KeyError, RuntimeError: the weights are not those of a Critic.
-        """
+        """The critic of a state dict, sizes read from the weights; KeyError, RuntimeError: weights of another network."""
         count = sum(key.endswith(".weight") for key in weights)
         critic = cls([weights[f"conv{index}.weight"].shape[0] for index in range(1, count)])
         critic.load_state_dict({key: value.float() for key, value in weights.items()})
@@ -113,11 +109,7 @@ class VGGCritic(nn.Module):
 
     @classmethod
     def from_weights(cls, weights: dict[str, Tensor]) -> VGGCritic:
-        """Build the critic that a state dict belongs to, widths read from the weights, and load it.
-
-        Raises:
-            KeyError, RuntimeError: the weights are not those of a VGG19 with one output.
-        """
+        """The critic of a state dict, widths read from the weights; KeyError, RuntimeError: weights of another network."""
         firsts = [0, 5, 10, 19, 28]  # the first convolution of each level, by torchvision's numbers
         critic = cls(
             widths=[weights[f"features.{index}.weight"].shape[0] for index in firsts],

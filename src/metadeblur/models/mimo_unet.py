@@ -157,11 +157,7 @@ class MIMOUNet(nn.Module):
 
     @classmethod
     def from_weights(cls, weights: dict[str, Tensor]) -> MIMOUNet:
-        """Build the network that a state dict belongs to, sizes read from the weights, and load it.
-
-        Raises:
-            KeyError, RuntimeError: the weights are not those of a MIMO-UNet.
-        """
+        """The network of a state dict, sizes read from the weights; KeyError, RuntimeError: weights of another network."""
         blocks = 1 + max((int(key.split(".")[3]) for key in weights if key.startswith("Encoder.0.layers.")), default=-1)
         # The published MIMO-UNet+ is the one with dropout, and nothing but its depth tells it.
         net = cls(blocks, weights["feat_extract.0.main.0.weight"].shape[0], 0.1 if blocks >= 20 else 0.0)

@@ -223,11 +223,7 @@ class MPRNet(nn.Module):
 
     @classmethod
     def from_weights(cls, weights: dict[str, Tensor]) -> MPRNet:
-        """Build the network that a state dict belongs to, sizes read from the weights, and load it.
-
-        Raises:
-            KeyError, RuntimeError: the weights are not those of an MPRNet.
-        """
+        """The network of a state dict, sizes read from the weights; KeyError, RuntimeError: weights of another network."""
         narrow, channels = weights["shallow_feat1.1.CA.conv_du.0.weight"].shape[:2]
         net = cls(
             channels=channels,

@@ -146,11 +146,7 @@ class NAFNet(nn.Module):
 
     @classmethod
     def from_weights(cls, weights: dict[str, Tensor]) -> NAFNet:
-        """Build the network that a state dict belongs to, sizes read from the weights, and load it.
-
-        Raises:
-            KeyError, RuntimeError: the weights are not those of a NAFNet.
-        """
+        """The network of a state dict, sizes read from the weights; KeyError, RuntimeError: weights of another network."""
 
         def depth(stage: str) -> int:
             place = stage.count(".") + 1

@@ -325,11 +325,7 @@ class ReblurNetwork(nn.Module):
 
     @classmethod
     def from_weights(cls, weights: dict[str, Tensor], order: TokenOrder = "own") -> ReblurNetwork:
-        """Build the network that a state dict belongs to, sizes read from the weights, and load it.
-
-        Raises:
-            KeyError, RuntimeError: the weights are not those of a reblurring network.
-        """
+        """The network of a state dict, sizes read from the weights; KeyError, RuntimeError: weights of another network."""
 
         def count(pattern: str) -> int:
             return 1 + max((int(match[1]) for key in weights if (match := re.match(pattern, key))), default=-1)

@@ -178,11 +178,7 @@ class Restormer(nn.Module):
 
     @classmethod
     def from_weights(cls, weights: dict[str, Tensor]) -> Restormer:
-        """Build the network that a state dict belongs to, sizes read from the weights, and load it.
-
-        Raises:
-            KeyError, RuntimeError: the weights are not those of a Restormer.
-        """
+        """The network of a state dict, sizes read from the weights; KeyError, RuntimeError: weights of another network."""
         levels = ("encoder_level1", "encoder_level2", "encoder_level3", "latent")
 
         def depth(stage: str) -> int:

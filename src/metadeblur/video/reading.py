@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 from typing import Protocol
 
 import av
@@ -132,17 +131,6 @@ class VideoReader:
                 if len(frames) == stop - start:
                     break
         return frames
-
-    def close(self) -> None:
-        """Nothing stays open between reads; for use in a ``with`` block."""
-
-    def __enter__(self) -> VideoReader:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _video(self, start: int, table: TimeTableBuilder | None) -> Iterator[Decoded]:
         info = self.info
