@@ -53,7 +53,7 @@ class Critic(nn.Module):
 
     @classmethod
     def from_weights(cls, weights: dict[str, Tensor]) -> Critic:
-        """The critic of a state dict, sizes read from the weights; KeyError, RuntimeError: weights of another network."""
+        """The critic of a state dict, its sizes read from the weights. KeyError, RuntimeError: other weights."""
         count = sum(key.endswith(".weight") for key in weights)
         critic = cls([weights[f"conv{index}.weight"].shape[0] for index in range(1, count)])
         critic.load_state_dict({key: value.float() for key, value in weights.items()})
@@ -109,7 +109,7 @@ class VGGCritic(nn.Module):
 
     @classmethod
     def from_weights(cls, weights: dict[str, Tensor]) -> VGGCritic:
-        """The critic of a state dict, widths read from the weights; KeyError, RuntimeError: weights of another network."""
+        """The critic of a state dict, its widths read from the weights. KeyError, RuntimeError: other weights."""
         firsts = [0, 5, 10, 19, 28]  # the first convolution of each level, by torchvision's numbers
         critic = cls(
             widths=[weights[f"features.{index}.weight"].shape[0] for index in firsts],

@@ -157,7 +157,7 @@ class MIMOUNet(nn.Module):
 
     @classmethod
     def from_weights(cls, weights: dict[str, Tensor]) -> MIMOUNet:
-        """The network of a state dict, sizes read from the weights; KeyError, RuntimeError: weights of another network."""
+        """The network of a state dict, its sizes read from the weights. KeyError, RuntimeError: other weights."""
         blocks = 1 + max((int(key.split(".")[3]) for key in weights if key.startswith("Encoder.0.layers.")), default=-1)
         # The published MIMO-UNet+ is the one with dropout, and nothing but its depth tells it.
         net = cls(blocks, weights["feat_extract.0.main.0.weight"].shape[0], 0.1 if blocks >= 20 else 0.0)

@@ -223,7 +223,7 @@ class MPRNet(nn.Module):
 
     @classmethod
     def from_weights(cls, weights: dict[str, Tensor]) -> MPRNet:
-        """The network of a state dict, sizes read from the weights; KeyError, RuntimeError: weights of another network."""
+        """The network of a state dict, its sizes read from the weights. KeyError, RuntimeError: other weights."""
         narrow, channels = weights["shallow_feat1.1.CA.conv_du.0.weight"].shape[:2]
         net = cls(
             channels=channels,

@@ -146,7 +146,7 @@ class NAFNet(nn.Module):
 
     @classmethod
     def from_weights(cls, weights: dict[str, Tensor]) -> NAFNet:
-        """The network of a state dict, sizes read from the weights; KeyError, RuntimeError: weights of another network."""
+        """The network of a state dict, its sizes read from the weights. KeyError, RuntimeError: other weights."""
 
         def depth(stage: str) -> int:
             place = stage.count(".") + 1

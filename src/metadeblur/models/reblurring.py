@@ -325,7 +325,7 @@ class ReblurNetwork(nn.Module):
 
     @classmethod
     def from_weights(cls, weights: dict[str, Tensor], order: TokenOrder = "own") -> ReblurNetwork:
-        """The network of a state dict, sizes read from the weights; KeyError, RuntimeError: weights of another network."""
+        """The network of a state dict, its sizes read from the weights. KeyError, RuntimeError: other weights."""
 
         def count(pattern: str) -> int:
             return 1 + max((int(match[1]) for key in weights if (match := re.match(pattern, key))), default=-1)

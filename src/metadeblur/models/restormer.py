@@ -178,7 +178,7 @@ class Restormer(nn.Module):
 
     @classmethod
     def from_weights(cls, weights: dict[str, Tensor]) -> Restormer:
-        """The network of a state dict, sizes read from the weights; KeyError, RuntimeError: weights of another network."""
+        """The network of a state dict, its sizes read from the weights. KeyError, RuntimeError: other weights."""
         levels = ("encoder_level1", "encoder_level2", "encoder_level3", "latent")
 
         def depth(stage: str) -> int:
