@@ -17,7 +17,7 @@ from metadeblur.data.layouts import Benchmark, ClipFolder, open_benchmark
 from metadeblur.data.paired import read_trial
 from metadeblur.errors import MetadeblurError
 from metadeblur.evaluation.measures import Measure, measure_for
-from metadeblur.evaluation.records import ClipRecord, GroupMeans, Summary, read_record
+from metadeblur.evaluation.records import ClipRecord, GroupMeans, OtherVersion, Summary, read_record
 from metadeblur.evaluation.rows import Ledger
 from metadeblur.evaluation.sealed import write_sealed
 from metadeblur.evaluation.settings import EvaluateSettings
@@ -94,7 +94,13 @@ def read_summary(out: Path) -> Summary:
         MetadeblurError: it is not there, damaged, or of another version of this program.
     """
     path = out / "summary.json"
-    return from_plain(Summary, read_object(path, RECORD), str(path))
+    values = read_object(path, RECORD)
+    try:
+        return from_plain(Summary, values)
+    except MetadeblurError as error:
+        raise OtherVersion(
+            f"{path}: is damaged, or was written by another version of this program ({error})"
+        ) from error
 
 
 def evaluate(
@@ -199,8 +205,9 @@ def is_measured(job: ClipJob, say: Callable[[str], None] = lambda _: None) -> bo
         return False
     try:
         record = read_record(job.path, ClipRecord)
-    except MetadeblurError:
-        say(f"{job.path}: the record is damaged; {job.folder.name} is measured again")
+    except MetadeblurError as error:
+        fault = "of another version" if isinstance(error, OtherVersion) else "damaged"
+        say(f"{job.path}: the record is {fault}; {job.folder.name} is measured again")
         return False
     if record.input != job.mark:
         say(f"{job.path}: the frames of {job.folder.name} were changed since; it is measured again")

@@ -230,17 +230,22 @@ class GuardRecord:
     reasons: tuple[dict[str, Any], ...]  # of the guard
 
 
+class OtherVersion(MetadeblurError):
+    """A record is whole, but other keys or types are expected: another version of this program wrote it."""
+
+
 def read_record(path: Path, kind: type[Record]) -> Record:
     """A sealed record.
 
     Raises:
-        MetadeblurError: it is damaged, was changed, is another file, or of another version of this program.
+        OtherVersion: another version of this program wrote it.
+        MetadeblurError: it is damaged, was changed, or is another file.
     """
     values = read_sealed(path)
     try:
         return from_plain(kind, values)
     except MetadeblurError as error:
-        raise MetadeblurError(
+        raise OtherVersion(
             f"{path}: was written by another version of this program ({error}); remove it, and --resume measures that "
             "clip again"
         ) from error

@@ -52,57 +52,55 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
-def from_plain(kind: type[_Record], value: Any, name: str = "it") -> _Record:
-    """A dataclass out of the object that :func:`plain` made of it. A key with a default may be absent.
+def from_plain(kind: type[_Record], value: Any) -> _Record:
+    """A dataclass out of the object that :func:`plain` made of it. A key whose field has a default may be absent.
 
     Types of fields are dataclasses, ``dict[str, X]``, ``tuple[X, ...]``, ``tuple[X, Y]``, ``X | None``, ``Any`` and
     JSON's own. A dataclass may say by a class method ``from_json`` how it is read.
 
-    Args:
-        kind: the type.
-        value: JSON's value.
-        name: of the value, in an error's words.
-
     Raises:
-        MetadeblurError: a key is absent or unknown, or a value is of another type.
+        MetadeblurError: a key is absent or unknown, or a value is of another type; names it as ``psnr.base``.
+
+    >>> from_plain(Fraction, 1)
+    Traceback (most recent call last):
+    metadeblur.errors.MetadeblurError: the record is 1, not Fraction
     """
-    record: _Record = _built(kind, value, name)
+    record: _Record = _typed(kind, value, "")
     return record
 
 
-def _built(kind: Any, value: Any, name: str) -> Any:
+def _typed(kind: Any, value: Any, place: str) -> Any:
+    """A value of JSON as what a type says; ``place`` is its keys, with a dot after each."""
     origin, inner = get_origin(kind), get_args(kind)
     if kind is Any:
         return value
     if origin in (Union, UnionType):
         (only,) = (one for one in inner if one is not NoneType)
-        return None if value is None else _built(only, value, name)
+        return None if value is None else _typed(only, value, place)
     if origin is dict and isinstance(value, dict):
-        return {key: _built(inner[1], entry, f"{name}: {key}") for key, entry in value.items()}
+        return {key: _typed(inner[1], entry, f"{place}{key}.") for key, entry in value.items()}
     if origin is tuple and isinstance(value, list | tuple):
         kinds = [inner[0]] * len(value) if inner[-1] is Ellipsis else inner
         if len(kinds) == len(value):
-            return tuple(_built(one, entry, name) for one, entry in zip(kinds, value, strict=True))
-    elif dataclasses.is_dataclass(kind) and isinstance(value, dict):
-        if hasattr(kind, "from_json"):
-            value = kind.from_json(value)
-        return _dataclass(kind, value, name)
-    elif origin is None and type(value) in ((int, float) if kind is float else (kind,)):
+            return tuple(_typed(one, entry, place) for one, entry in zip(kinds, value, strict=True))
+    if dataclasses.is_dataclass(kind) and isinstance(value, dict):
+        return _dataclass(kind, kind.from_json(value) if hasattr(kind, "from_json") else value, place)
+    if type(value) in ((int, float) if kind is float else (kind,)):
         return value
-    raise MetadeblurError(f"{name} is {str(value)[:40]!r}, which does not fit")
+    raise MetadeblurError(f"{place[:-1] or 'the record'} is {str(value)[:40]}, not {getattr(kind, '__name__', kind)}")
 
 
-def _dataclass(kind: Any, values: dict[str, Any], name: str) -> Any:
+def _dataclass(kind: Any, values: dict[str, Any], place: str) -> Any:
     """A dataclass of its fields' values as JSON has them."""
     entries = {entry.name: entry for entry in dataclasses.fields(kind)}
     for key, entry in entries.items():
-        has_default = entry.default is not dataclasses.MISSING or entry.default_factory is not dataclasses.MISSING
-        if key not in values and not has_default:
-            raise MetadeblurError(f"{name} has no {key!r}")
+        needed = entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
+        if needed and key not in values:
+            raise MetadeblurError(f"{place}{key} is missing")
     for key in values.keys() - entries.keys():
-        raise MetadeblurError(f"{name} has a strange {key!r}")
-    hints = get_type_hints(kind)
-    return kind(**{key: _built(hints[key], value, f"{name}: {key}") for key, value in values.items()})
+        raise MetadeblurError(f"{place}{key} is unknown")
+    types = get_type_hints(kind)
+    return kind(**{key: _typed(types[key], value, f"{place}{key}.") for key, value in values.items()})
 
 
 def to_json(record: Any) -> str:
