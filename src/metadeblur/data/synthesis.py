@@ -381,7 +381,7 @@ def _clips(
 
 
 def _refuse_others(record: Path, text: str) -> None:
-    """Refuse a folder with clips that were made otherwise than ``text`` says, or nobody knows how."""
+    """Refuse a folder with clips that were made with other settings than ``text``, or with unknown ones."""
     if not record.exists() or record.read_bytes() == text.encode():
         return
     try:
@@ -389,7 +389,7 @@ def _refuse_others(record: Path, text: str) -> None:
     except MetadeblurError as error:
         if any(record.parent.glob("clip_*")):
             raise MetadeblurError(
-                f"{record}: is damaged, so nobody knows how the clips beside it were made; give another folder with -o"
+                f"{record}: is damaged, so the settings of the clips beside it are unknown; give another folder with -o"
             ) from error
     else:
         raise MetadeblurError(

@@ -50,7 +50,7 @@ class BuiltInClip:
     noise: float = 0.004  # standard deviation, of full scale
     quality: int | None = None  # of JPEG; none: not compressed
     dim: float = 1.0  # light that is left
-    boost: float = 0.0  # how far bright light goes above what the sensor holds
+    boost: float = 0.0  # how far bright light exceeds the sensor's range
     thing: str = ""  # photograph of a thing that moves by itself
     at: tuple[float, float] = (0.5, 0.5)  # which part of the photograph is filmed, 0 to 1 across and down
 

@@ -44,7 +44,7 @@ def compare(
         The lines of :func:`across_seeds` for each benchmark.
 
     Raises:
-        MetadeblurError: fewer than two ways, and whatever evaluating raises.
+        MetadeblurError: fewer than two ways, and as :func:`~metadeblur.evaluation.protocol.evaluate`.
     """
     if len(settings.methods) < 2:
         raise MetadeblurError(f"methods {', '.join(settings.methods)}: name two or more to compare, for instance none")

@@ -30,7 +30,7 @@ from metadeblur.types import Response
 
 _MARGIN = 64  # px around a patch that flow may look at
 _LEAST_TRUSTED = 0.5  # share of a patch whose flow must agree forwards and backwards
-_LEAST_GAP_DB = 1.0  # of the self-shift score by which a neighbour must be sharper, to be a target
+_LEAST_GAP_DB = 1.0  # dB of self-shift score by which a neighbour must be sharper to be a target
 _SAMPLES = 17  # along a path, for blur with gradient
 
 

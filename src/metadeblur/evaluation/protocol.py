@@ -43,7 +43,7 @@ __all__ = [
     "record_path",
 ]
 
-ClipProgress = Callable[[int, int, str], None]  # (clips done, clips in all, what is going on)
+ClipProgress = Callable[[int, int, str], None]  # (clips done, clips in all, stage)
 
 
 @dataclass(frozen=True)
@@ -222,7 +222,7 @@ def is_measured(job: ClipJob, say: Callable[[str], None] = lambda _: None) -> bo
 def measure_job(job: ClipJob, net: nn.Module, say: Callable[[str], None] | None = None) -> None:
     """Measure a clip and write its record, unless :func:`is_measured`."""
     if is_measured(job):
-        ledger_path(job.path).unlink(missing_ok=True)  # of a run that was killed before it took its notes away
+        ledger_path(job.path).unlink(missing_ok=True)  # of a run that was killed before it removed its notes
         return
     clip = read_trial(job.folder, crop=job.settings.crop, frames=job.settings.frames)
     ledger = Ledger(ledger_path(job.path), {**job.conditions, "input": job.mark}, keep=job.settings.resume)

@@ -52,7 +52,7 @@ class ReproduceSettings:
     What is not there is taken from the installed weights.
     """
 
-    small: bool = False  # on whatever clips are at hand, with few steps: minutes instead of days
+    small: bool = False  # on any clips, with few steps: minutes instead of days
     weights: Path | None = None  # folder with NETWORK.safetensors, reblurrer.safetensors and meta/NETWORK, see below
     networks: tuple[str, ...] = ()  # names of networks; none: the paper's four, with small also lite
     apart: tuple[str, ...] = ()  # clips that are a data set of their own, such as those not made with optical flow

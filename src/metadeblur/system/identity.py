@@ -12,7 +12,7 @@ from metadeblur.errors import MetadeblurError
 from metadeblur.system.record import plain
 
 SAMPLE_BYTES = 64 << 10
-WHOLE_BYTES = 32 << 20  # of all files together that are read to recognise them; of larger ones samples throughout
+WHOLE_BYTES = 32 << 20  # of all files together that are read whole; of larger ones samples are read
 LEAST_BYTES = 48 << 10  # of each file
 
 SEAL = "checksum"  # the checksum of a record of JSON values, inside of it

@@ -107,7 +107,7 @@ def unlock(lock: BaseFileLock) -> None:
     path = Path(lock.lock_file)
     soft = isinstance(lock, SoftFileLock)
     if not soft:
-        with suppress(OSError):  # before it is free: nobody may hold a file that is about to go
+        with suppress(OSError):  # before it is freed, so that no process takes a lock whose file is being removed
             path.unlink()
     lock.release()
     if os.name == "nt":  # where open files stay
@@ -161,8 +161,7 @@ def _lock(path: Path, target: Path, flag: str) -> BaseFileLock:
         if not path.exists():
             raise
         raise MetadeblurError(
-            f"{target}: another user writes it, or did and was stopped: remove {path} if nobody does, or give another "
-            f"{flag}"
+            f"{target}: is locked by another user; remove {path} if no program of theirs runs, or give another {flag}"
         ) from error
     if lock is None:
         raise _busy(path, target, flag)

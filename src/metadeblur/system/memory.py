@@ -18,8 +18,8 @@ from torch.utils._pytree import tree_leaves
 
 from metadeblur.system.thread_limit import starting
 
-_CPU_SHARE = 0.5  # of the free memory; a process that takes more is killed rather than told
-_CUDA_SHARE = 0.8  # a GPU says so when it is full
+_CPU_SHARE = 0.5  # of the free memory; the system kills a process that takes too much
+_CUDA_SHARE = 0.8  # of the free memory; a full GPU raises an error
 _CPU_SCRATCH = 1.5  # convolution libraries take buffers that PyTorch does not see
 
 

@@ -93,7 +93,7 @@ def _end(processes: Sequence[BaseProcess]) -> None:
         until = time.monotonic() + GRACE_SECONDS
         for process in processes:
             process.join(max(0.0, until - time.monotonic()))
-    finally:  # also where somebody who is impatient asks again
+    finally:  # also after a second Ctrl-C
         for process in processes:
             process.kill()
 

@@ -106,7 +106,7 @@ def _dataclass(kind: Any, values: dict[str, Any], place: str) -> Any:
 def to_json(record: Any) -> str:
     """The record as strict JSON text, indented, ending in a line feed."""
     text = json.dumps(plain(record), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    # Bytes of a name that are no UTF-8 are written as JSON escapes them, from which they can be had back.
+    # Bytes of a name that are not UTF-8 become JSON escapes, which can be read back.
     return utf8(text).decode()
 
 

@@ -45,7 +45,7 @@ def using(folder: Path) -> Iterator[Path]:
     Raises:
         OSError: there is no permission.
     """
-    # Beside it, and made first: a folder of ours without a file of this kind that is held belongs to nobody.
+    # The lock lies beside the folder and is made first: a folder without a held lock is unused.
     path = folder.with_name(f".{folder.name}.{os.getpid()}.{_MARK}")
     lock = None
     try:

@@ -69,7 +69,7 @@ def other_packets(
         if packet.pts is None and packet.dts is None:
             if not packet.size:
                 continue  # the empty packet that ends a stream
-            packet.pts = follows  # a cover picture, or one in a row whose first only tells its time
+            packet.pts = follows  # a cover picture, or one of several packets of which only the first has a time
         elif number:
             ahead = round(times.shifts[number] * times.time_base / packet.time_base)
             packet.pts = None if packet.pts is None else packet.pts + ahead
@@ -244,7 +244,7 @@ def needs_leniency(format_name: str, source: av.container.InputContainer, main: 
 
 def opened(path: Path, format_name: str, options: dict[str, str], *, lenient: bool) -> av.container.OutputContainer:
     """A file to write; ``lenient``: take what the container holds, not only what FFmpeg's table says."""
-    if lenient:  # PyAV asks the table of the muxer that it opens, and this one hands everything on to another
+    if lenient:  # PyAV checks the codec table of the muxer that it opens; "tee" has none and passes packets on
         name = _lenient(path, format_name, options)
         return av.open(name, "w", format="tee", container_options=options, metadata_errors="surrogateescape")
     file = for_ffmpeg(path)
@@ -306,7 +306,7 @@ def muxer_options(format_name: str, source: av.container.InputContainer, times: 
     options = {"fflags": "+bitexact", "avoid_negative_ts": "disabled"}
     if format_name in ("mp4", "mov"):
         if times.stamps[0] > 0 and times.time_base.denominator <= 1_000_000:
-            # Where a track begins late is told in this unit.
+            # The unit of the delay of a track that begins late.
             options["movie_timescale"] = str(times.time_base.denominator)
         if any(name.lower() not in _MP4_TAGS for name in content_tags(source.metadata)):
             options["movflags"] = "use_metadata_tags"

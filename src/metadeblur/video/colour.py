@@ -125,7 +125,7 @@ def to_rgb(frame: av.VideoFrame, tags: ColourTags, box: tuple[int, int, int, int
     resolved = frame_tags(frame).or_else(tags)
     matrix = assumed_matrix(resolved.matrix, frame.width, frame.height)
     kind, bits = subsampling(frame.format.name), bit_depth(frame.format.name)
-    # FFmpeg writes and reads grey pictures with the full range whatever the file tells, so that is what they hold.
+    # FFmpeg writes and reads grey pictures with the full range, whatever their tag says.
     full = resolved.range == FULL or frame.format.name.startswith("yuvj") or kind == "gray"
     frame = _planar(frame, kind, bits)
     bits = bit_depth(frame.format.name)
@@ -199,7 +199,7 @@ def enlarge(chroma: Tensor, across: int, down: int) -> Tensor:
     >>> enlarge(torch.tensor([[0.0], [4.0]]), 1, 2).T
     tensor([[0., 1., 3., 4.]])
     """
-    if across == 4:  # these lie in the middle of four, as FFmpeg sees them
+    if across == 4:  # FFmpeg places these in the middle of four pixels
         return enlarge(enlarge(chroma.T, 1, 2).T, 2, down)
     if down == 4:
         return enlarge(enlarge(chroma, 1, 2), across, 2)

@@ -173,10 +173,10 @@ def plan_encoding(info: VideoInfo, output: Path, settings: EncodeSettings, width
         full &= name != "prores"  # it has no way to say so
         tags = replace(info.colour, range=FULL if full else LIMITED if name == "prores" else info.colour.range)
         if full and suffix == ".avi" and subsampling(pix_fmt) != "gray":
-            tags = replace(tags, range=LIMITED)  # it cannot tell, and this is what players assume
+            tags = replace(tags, range=LIMITED)  # AVI has no tag for the range; players assume this one
     matrix = assumed_matrix(tags.matrix, info.width, info.height)
     if not is_rgb and assumed_matrix(tags.matrix, width, height) != matrix:
-        tags = replace(tags, matrix=matrix)  # another size must not change what untold colours mean
+        tags = replace(tags, matrix=matrix)  # another size must not change the assumed matrix of untagged colours
     options = _options(name, encoder, settings, info, lossless=lossless, width=width)
     rate = min(max(info.fps, Fraction(1)), Fraction(240))
     if name == "mpeg4":

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from metadeblur.video.colour import plane_rows
 
-_AROUND = 8  # frames on each side that are asked whether a frame that looks woven is no chance
+_AROUND = 8  # frames on each side that are looked at to confirm that a frame is woven
 _LEAST = 3  # of them that must look so
 _COLUMNS = 256  # of a frame that are compared, at most
 _MOVED = 10.0  # levels by which a sample changes where something moves
 _MOVING = 0.002  # share of the samples that must move
 _RATIO = 1.15  # one order of the fields fits so much worse than the other
-_SIDES = (16, 1200)  # px: lines and columns at least, as the filter needs some; lines at most, no camera weaves more
+_SIDES = (16, 1200)  # px: least height and width that the filter takes; greatest height of interlaced video
 _WORSE = 0.9  # a frame's own fields fit nearly as badly as, or worse than, the best pair of fields of two frames
 
 _TOP_BOTTOM = ("tff", "bff")

@@ -48,7 +48,7 @@ class VideoInfo:
     pix_fmt: str
     bit_depth: int  # bits a channel, 8 to 16
     interlaced: bool = False  # some frames are deinterlaced by the reader, one frame out for each one in
-    interlaced_frames: int | None = None  # so many; None: not known before `with_times`
+    interlaced_frames: int | None = None  # number of those frames; None: unknown before `with_times`
     recordings: int = 1  # joined in the file, whose clock starts anew with each; known after `with_times`
     variable_frame_rate: bool | None = None  # None: not known before `with_times`
     audio_streams: int = 0
@@ -65,10 +65,10 @@ class VideoInfo:
     mastering: Mastering = field(default_factory=Mastering)
     files: tuple[Path, ...] = ()  # of a folder of frames, in order
     stills: tuple[Still, ...] = ()  # the pictures in them, one for each frame
-    transparent: bool = False  # something of the frames looked at is not opaque
+    transparent: bool = False  # some pixel of the first frames is not opaque
     marks: frozenset[str] = frozenset()  # kinds of marks in the stream and the frames looked at
     channels: int = 3  # most of any picture: 1 grey, 3, or 4 with transparency
-    missing: float = 0.0  # share of the file's bytes that it says it has and has not
+    missing: float = 0.0  # share of the file's bytes that are missing at its end
 
     def with_times(self, times: TimeTable) -> VideoInfo:
         """A copy with what only decoding the whole file can tell: number of frames, rate, interlaced frames."""

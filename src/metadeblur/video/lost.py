@@ -11,7 +11,7 @@ from metadeblur.video.mastering import Mastering
 from metadeblur.video.stills import lost_of
 from metadeblur.video.transparency import has_alpha
 
-_SUBSAMPLED = ("jpg", "jpeg")  # pictures that are read as RGB, but as a rule have fewer samples of colour
+_SUBSAMPLED = ("jpg", "jpeg")  # read as RGB, but most have subsampled colour
 
 
 def lost_in_video(info: VideoInfo, video: av.VideoStream, format_name: str) -> list[str]:

@@ -26,8 +26,8 @@ from metadeblur.video.stills import Samples, as_tensor, colours_of, opacity_of
 from metadeblur.video.timing import RECORDING, TimeTable, TimeTableBuilder
 from metadeblur.video.transparency import alpha_of, filled
 
-_SEEK_BACK = 24  # frames before the wanted one to aim at, so that it is never a leading picture of an open GOP
-_SEEK_AHEAD = 48  # frames that are rather decoded in passing than jumped over
+_SEEK_BACK = 24  # frames before the wanted one to seek to, because leading pictures of an open GOP cannot be decoded
+_SEEK_AHEAD = 48  # frames up to which decoding on is faster than seeking
 _CACHE_BYTES = 192_000_000  # of converted frames that a lazy clip keeps
 _CACHE_FRAMES = (8, 64)
 

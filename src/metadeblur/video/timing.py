@@ -23,8 +23,8 @@ _STANDARD_RATES = tuple(
     for rate in ("24000/1001", "24", "25", "30000/1001", "30", "50", "60000/1001", "60", "12", "12.5", "15", "10",
                  "100", "120000/1001", "120", "240")
 )  # fmt: skip
-_DISORDER = 0.1  # share of frames that are out of order where that is the file's way, not damage
-_FASTEST = 1000  # frames a second; stamps that are closer tell nothing
+_DISORDER = 0.1  # share of frames out of order from which on the whole file is sorted, not repaired
+_FASTEST = 1000  # frames a second; closer time stamps are taken for wrong
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,13 @@ class TimeTable:
     stamps: tuple[int, ...]
     time_base: Fraction
     duration: int
-    end: int | None = None  # where a table that was cut short ends; None: it is the whole video
+    end: int | None = None  # end of a shortened table, as for a preview; None: the whole video
     exact: bool = True  # frames can be searched for by the file's own stamps; otherwise some are missing or wrong
-    own: tuple[int, ...] = ()  # the file's own stamps where they are others, with `RECORDING` in them
+    own: tuple[int, ...] = ()  # the file's own stamps, with `RECORDING` in them, where they differ
     damaged: int = 0  # packets that could not be decoded
     shifts: tuple[int, ...] = (0,)  # for each of the recordings that the file is joined of, added to its own clock
     fields: tuple[tuple[int, int, str], ...] = ()  # stretches to deinterlace: first frame, frame after it, order
-    transparent: bool = False  # something of a frame is not opaque
+    transparent: bool = False  # some pixel of a frame is not opaque
     marks: Marks = field(default_factory=Marks)  # what frames carry beside their pixels
 
     def __len__(self) -> int:
@@ -91,8 +91,8 @@ class TimeTableBuilder:
     usual: int  # duration to assume where the file does not tell, in time_base
     stamps: list[int | None] = field(default_factory=list)
     decoded: list[int | None] = field(default_factory=list)  # when the packet was decoded that brought the frame out
-    packets: list[int] | None = None  # when packets are decoded, where the file tells nothing else that is true
-    even: bool = False  # the file has no stamps of its own, those there are were counted up
+    packets: list[int] | None = None  # decoding times of packets, for files whose other time stamps are wrong (AVI)
+    even: bool = False  # the file has no time stamps; FFmpeg counted them up
     durations: list[int] = field(default_factory=list)
     orders: list[str] = field(default_factory=list)  # of fields, see `TimeTable.order_of`
     damaged: int = 0
@@ -220,7 +220,7 @@ def measured_rate(stated: Fraction, times: TimeTable) -> Fraction:
 
 
 def _standard(rate: Fraction, tolerance: Fraction) -> Fraction:
-    """The usual rate that is meant by a measured one, which is known to a share ``tolerance`` of itself."""
+    """The standard rate within a relative ``tolerance`` of a measured one; otherwise the measured one."""
     nearest = min(_STANDARD_RATES, key=lambda usual: abs(usual - rate))
     return nearest if abs(nearest / rate - 1) <= tolerance else rate.limit_denominator(1001)
 
