@@ -34,8 +34,9 @@ def test_the_threads_are_shared_out(monkeypatch):
 
 
 def test_an_error_ends_the_work_or_takes_the_place_of_its_result():
-    with pytest.raises(MetadeblurError, match=r"^item 2: is odd; give another$"):
+    with pytest.raises(MetadeblurError, match=r"^item 2: is odd; give another$") as error:
         side_by_side(pool_work.fail_on_two, range(4), None, 2)
+    assert "in fail_on_two" in str(error.value.__cause__)
     assert not _workers(psutil.Process())
     results = side_by_side(pool_work.fail_on_two, range(4), None, 2, keep_going=True)
     assert isinstance(results[2], MetadeblurError)

@@ -118,8 +118,7 @@ def light(display: LightPicture, response: Response = "srgb") -> LightPicture:
 def _placement(pose: NDArray[np.float64], origin: tuple[float, float], scene: Scene) -> NDArray[np.float64]:
     """Matrix that takes canvas pixels to frame pixels for a camera at ``pose`` over a canvas."""
     x, y, angle, zoom = pose
-    scale, centre = np.exp(zoom), np.array([scene.width / 2, scene.height / 2])
-    turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    centre, turn = np.array([scene.width / 2, scene.height / 2]), _turn(angle, zoom)
     shift = turn @ (-np.array(origin) - np.array([x, y]) - centre) + centre
     return np.column_stack([turn, shift])
 
@@ -127,9 +126,13 @@ def _placement(pose: NDArray[np.float64], origin: tuple[float, float], scene: Sc
 def _layer_placement(pose: NDArray[np.float64], layer: Layer) -> NDArray[np.float64]:
     """Matrix that takes a layer's own pixels to frame pixels at ``pose``."""
     x, y, angle, zoom = pose
-    size = np.array([layer.colour.shape[1] / 2, layer.colour.shape[0] / 2])
-    turn = np.exp(zoom) * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    size, turn = np.array([layer.colour.shape[1] / 2, layer.colour.shape[0] / 2]), _turn(angle, zoom)
     return np.column_stack([turn, -turn @ size + size + np.array(layer.start) - np.array([x, y])])
+
+
+def _turn(angle: float, zoom: float) -> NDArray[np.float64]:
+    """Rotation (radians) and scale (its logarithm) as a matrix (2, 2)."""
+    return np.asarray(np.exp(zoom) * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]))
 
 
 def _blob(height: int, width: int, rng: np.random.Generator) -> LightPicture:

@@ -7,6 +7,7 @@ but of TRUE pairs of the clip.
 from __future__ import annotations
 
 import copy
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -149,7 +150,7 @@ class _Trial:
         if self.pictures is not None:
             source = self.pictures / f"{as_row.replace('/', '_')}.png"
             if source.is_file():
-                (self.pictures / f"{row.replace('/', '_')}.png").write_bytes(source.read_bytes())
+                shutil.copyfile(source, self.pictures / f"{row.replace('/', '_')}.png")
 
     def base_fused(self) -> None:
         """Measure the base with fused frames: the part of the gain that does not come from adapted weights."""

@@ -7,9 +7,11 @@ import pickle
 import signal
 import threading
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from multiprocessing import active_children, get_context, parent_process
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
@@ -69,7 +71,7 @@ def side_by_side(
                 number = running.pop(future)
                 result = future.result()
                 if isinstance(result, _Failure) and not keep_going:
-                    raise result.error
+                    raise result.error from RuntimeError(result.trace)
                 results[number] = result.error if isinstance(result, _Failure) else result
                 if finished:
                     finished(number, results[number])
@@ -101,11 +103,12 @@ def _end(processes: Sequence[BaseProcess]) -> None:
 # --- in a worker process -------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
 class _Failure:
-    """What went wrong with an item."""
+    """What went wrong with an item, and the trace of it in its process, for whoever debugs."""
 
-    def __init__(self, error: Exception) -> None:
-        self.error = error
+    error: Exception
+    trace: str
 
 
 _given: tuple[Callable[[Any, Any], Any], Any] | None = None  # the work and what is shared
@@ -148,7 +151,7 @@ def _work(item: Any) -> Any:
     except SystemExit:
         os._exit(1)  # the pool would give this process the next item
     except Exception as error:
-        return _Failure(_as_it_arrives(error))
+        return _Failure(_as_it_arrives(error), traceback.format_exc())
 
 
 def _as_it_arrives(error: Exception) -> Exception:
