@@ -1,4 +1,8 @@
-"""Pieces of work done side by side by several processes of this machine."""
+"""Pieces of work done side by side by several processes of this machine.
+
+:func:`side_by_side` does it all. Other kinds of pools can take its parts: :func:`threads_each`, :func:`begin_worker`,
+:func:`sendable` and :func:`end_workers`.
+"""
 
 from __future__ import annotations
 
@@ -58,11 +62,12 @@ def side_by_side(
         MetadeblurError: a process was killed, or the system allows no further one.
         Exception: what ``work`` raised, without ``keep_going``.
     """
-    threads = max(1, min(torch.get_num_threads(), usable_cpus()) // workers)
     others = set(active_children())
     results: dict[int, _Result | Exception] = {}
     # A forked process would share locks of PyTorch's threads and its hold on a GPU.
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_begin, initargs=(work, shared, threads))
+    pool = ProcessPoolExecutor(
+        workers, get_context("spawn"), initializer=_begin, initargs=(work, shared, threads_each(workers))
+    )
     try:
         with starting():
             running: dict[Future[Any], int] = {pool.submit(_work, item): at for at, item in enumerate(items)}
@@ -76,7 +81,7 @@ def side_by_side(
                 if finished:
                     finished(number, results[number])
     except BaseException as error:
-        _end([process for process in active_children() if process not in others])
+        end_workers([process for process in active_children() if process not in others])
         if isinstance(error, BrokenProcessPool):
             raise MetadeblurError(
                 "a worker process was killed, perhaps because memory ran out; go on with --resume and fewer --workers"
@@ -87,8 +92,13 @@ def side_by_side(
     return [results[number] for number in range(len(items))]
 
 
-def _end(processes: Sequence[BaseProcess]) -> None:
-    """Have processes clean up and end; kill those that do not."""
+def threads_each(workers: int) -> int:
+    """Threads of PyTorch for each of several processes, which share the processor's cores."""
+    return max(1, min(torch.get_num_threads(), usable_cpus()) // workers)
+
+
+def end_workers(processes: Sequence[BaseProcess]) -> None:
+    """Have processes clean up and end; kill those that take longer than :data:`GRACE_SECONDS`."""
     try:
         for process in processes:
             process.terminate()
@@ -115,15 +125,24 @@ _given: tuple[Callable[[Any, Any], Any], Any] | None = None  # the work and what
 _ending = False
 
 
-def _begin(work: Callable[[Any, Any], Any], shared: Any, threads: int) -> None:
-    """Set a worker process up."""
-    global _given
+def begin_worker(threads: int) -> None:
+    """Set this worker process up, in its main thread.
+
+    It leaves Ctrl-C to the main process, leaves its work by SystemExit when it is told to end, and ends with the main
+    process even if that is killed.
+    """
     torch.set_num_threads(threads)
-    _given = work, shared
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process hears it too, and ends this one
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _stop)
-    # A killed command must not leave its workers behind, working on the same files as the command that goes on.
+    # Those of a killed command would work on the same files as the command that goes on.
     threading.Thread(target=_end_with_the_command, daemon=True).start()
+
+
+def _begin(work: Callable[[Any, Any], Any], shared: Any, threads: int) -> None:
+    """Set a worker process of :func:`side_by_side` up."""
+    global _given
+    _given = work, shared
+    begin_worker(threads)
 
 
 def _stop(*_: object) -> None:
@@ -151,10 +170,10 @@ def _work(item: Any) -> Any:
     except SystemExit:
         os._exit(1)  # the pool would give this process the next item
     except Exception as error:
-        return _Failure(_as_it_arrives(error), traceback.format_exc())
+        return _Failure(sendable(error), traceback.format_exc())
 
 
-def _as_it_arrives(error: Exception) -> Exception:
+def sendable(error: Exception) -> Exception:
     """An error that says the same in another process; some cannot be sent as they are."""
     try:
         if str(pickle.loads(pickle.dumps(error))) == str(error):
