@@ -30,7 +30,7 @@ class Header:
     extras: int = 0  # previews and gain maps behind the picture
 
 
-def headers(path: Path) -> list[Header] | None:
+def read_headers(path: Path) -> list[Header] | None:
     """The pictures of a file, from its headers alone; None where only decoding it can tell.
 
     Raises:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from metadeblur.errors import MetadeblurError
 from metadeblur.system.quiet import silent_libraries
-from metadeblur.video.headers import Header, headers, mapped
+from metadeblur.video.headers import Header, mapped, read_headers
 from metadeblur.video.labels import Labels, labelled, lost_labels, read_labels
 from metadeblur.video.tiff import unmultiplied
 
@@ -58,7 +58,7 @@ def stills_of(path: Path) -> list[Still]:
     Raises:
         MetadeblurError: it cannot be read, or shows one moment from several sides.
     """
-    pages = headers(path) or _decoded_headers(path)
+    pages = read_headers(path) or _decoded_headers(path)
     if pages[0].views > 1:
         raise MetadeblurError(
             f"{path}: holds {pages[0].views} pictures of one moment (stereo or panorama); save them as files of their "
