@@ -96,7 +96,7 @@ def plain_mix(self: maxim.SpatialMix, x: Tensor, shift: float = 0.0) -> Tensor:
     return mixed.view(blocks.shape).permute(back).reshape(x.shape)
 
 
-def plain_resize(self: maxim.Resize, x: Tensor) -> Tensor:
+def plain_resize(self: maxim.LevelResize, x: Tensor) -> Tensor:
     if self.factor != 1:
         x = F.interpolate(x, scale_factor=self.factor, mode="bilinear", antialias=self.factor < 1)
     return self.conv(x)
@@ -122,11 +122,11 @@ def straightforward(net: nn.Module, attention: Callable[..., Tensor] | None = pl
             continue
         elif isinstance(module, restormer.ChannelNorm):
             module.forward = partial(plain_norm, module.body)
-        elif isinstance(module, nafnet.ChannelNorm):
+        elif isinstance(module, nafnet.LayerNorm2d):
             module.forward = MethodType(plain_norm, module)
         elif isinstance(module, maxim.SpatialMix):
             module.forward = MethodType(plain_mix, module)
-        elif isinstance(module, maxim.Resize):
+        elif isinstance(module, maxim.LevelResize):
             module.forward = MethodType(plain_resize, module)
         elif isinstance(module, CDVDTSP):
             module._stage = MethodType(plain_stage, module)

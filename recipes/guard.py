@@ -14,7 +14,7 @@ from pathlib import Path
 from metadeblur.adaptation.stages import AdaptSettings
 from metadeblur.data.layouts import open_benchmark
 from metadeblur.evaluation.builtin import make_builtin
-from metadeblur.evaluation.guard_trial import guard_trial, trial_table, verdict
+from metadeblur.evaluation.guard_trials import guard_trial, trial_table, verdict
 from metadeblur.evaluation.report import write_table
 from metadeblur.evaluation.tables import markdown
 from metadeblur.models.weights import load_deblurrer, parameters_digest

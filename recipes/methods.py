@@ -16,7 +16,7 @@ from pathlib import Path
 from metadeblur.adaptation.stages import AdaptSettings, preset
 from metadeblur.data.layouts import open_benchmark
 from metadeblur.evaluation.builtin import make_builtin
-from metadeblur.evaluation.compare import LEGEND, compare
+from metadeblur.evaluation.comparison import LEGEND, compare
 from metadeblur.evaluation.protocol import EvaluateSettings
 from metadeblur.evaluation.report import write_table
 from metadeblur.evaluation.tables import markdown

@@ -14,12 +14,10 @@ and of the pairs that each row learnt from, pairs.md: see :func:`pair_lines`.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
 
 import cv2
 import numpy as np
@@ -32,8 +30,9 @@ from metadeblur.adaptation.stages import AdaptSettings, Pair, adapt, fit_network
 from metadeblur.clip import Clip
 from metadeblur.data.layouts import Benchmark, open_benchmark
 from metadeblur.data.paired import PairedClip, read_trial
-from metadeblur.evaluation.compare import Summary, groups, over_seeds
-from metadeblur.evaluation.protocol import EvaluateSettings
+from metadeblur.evaluation.comparison import groups, over_seeds
+from metadeblur.evaluation.protocol import EvaluateSettings, read_records, read_summary
+from metadeblur.evaluation.records import Summary
 from metadeblur.evaluation.report import write_table
 from metadeblur.evaluation.settings import meta_files
 from metadeblur.evaluation.tables import markdown
@@ -98,7 +97,7 @@ def main() -> None:
     write_table(pairs, given.out / "pairs")
     print(markdown(pairs))
     about = {"seeds": given.seeds, "model": given.model, "weights": parameters_digest(net), "settings": settings}
-    conditions = {"conditions": whole[0]["conditions"], "versions": versions(), "machine": machine()}
+    conditions = {"conditions": whole[0].conditions, "versions": versions(), "machine": machine()}
     record = {"table": lines, "pairs": pairs, "clips": clips, **about, **conditions}
     write_json(plain(record), given.out / "paper_methods.json")
 
@@ -124,18 +123,18 @@ def table(label: str, summaries: Sequence[Summary], start: Summary) -> list[list
     lines = [["clips", "row", "PSNR", "gain over base", "of the oracle's gain", "harmed clips", "s a clip"]]
     starts = dict(groups(label, [start]))
     for group, tables in groups(label, summaries):
-        base = fmean(one["psnr"]["base"] for one in tables)
-        oracle = [one["psnr"]["oracle"] - base for one in tables]
+        base = fmean(one.psnr["base"] for one in tables)
+        oracle = [one.psnr["oracle"] - base for one in tables]
         rows: list[tuple[str, list[float], str, str]] = []
         for name, said in ROWS:
             if name == "meta":
-                rows.append(("meta-trained, not adapted", [starts[group][0]["psnr"]["base"] - base], "", ""))
-            ways = [one["methods"][name] for one in tables]
-            harm = f"{fmean(way['harm_rate'] for way in ways):.0%}".replace("%", " %")
-            seconds = f"{fmean(way['seconds'] for way in ways):.0f}"
-            rows.append((said, [way["psnr"]["adapted"] - base for way in ways], harm, seconds))
+                rows.append(("meta-trained, not adapted", [starts[group][0].psnr["base"] - base], "", ""))
+            ways = [one.methods[name] for one in tables if one.methods]
+            harm = f"{fmean(way.effect.harm_rate for way in ways if way.effect):.0%}".replace("%", " %")
+            seconds = f"{fmean(way.seconds for way in ways):.0f}"
+            rows.append((said, [way.psnr["adapted"] - base for way in ways], harm, seconds))
         rows.append(("oracle", oracle, "", ""))
-        lines.append([group, "blurred", f"{tables[0]['psnr']['blurred']:.2f}", "", "", "", ""])
+        lines.append([group, "blurred", f"{tables[0].psnr['blurred']:.2f}", "", "", "", ""])
         lines.append([group, "base", f"{base:.2f}", "", "", "", ""])
         for name, gains, harm, seconds in rows:
             spread = f" \u00b1 {stdev(gains):.3f}" if len(gains) > 1 else ""
@@ -145,17 +144,16 @@ def table(label: str, summaries: Sequence[Summary], start: Summary) -> list[list
     return lines
 
 
-def by_clip(folder: Path, seeds: int) -> dict[str, list[dict[str, Any]]]:
+def by_clip(folder: Path, seeds: int) -> dict[str, list[dict[str, float]]]:
     """PSNR of every clip by row, a dictionary a seed."""
-    found: dict[str, list[dict[str, Any]]] = {}
+    clips: dict[str, list[dict[str, float]]] = {}
     for seed in range(seeds):
-        summary = json.loads((folder / f"seed{seed}" / "summary.json").read_text(encoding="utf-8"))
-        for clip in summary["clips"]:
-            record = json.loads((folder / f"seed{seed}" / f"{clip}.json").read_text(encoding="utf-8"))
-            rows = {name: way["psnr"]["adapted"] for name, way in record["methods"].items()}
-            kept = {row: value for row, value in record["psnr"].items() if row in ("blurred", "base", "oracle")}
-            found.setdefault(clip, []).append(kept | rows)
-    return found
+        out = folder / f"seed{seed}"
+        for record in read_records(out, read_summary(out)):
+            rows = {name: method.psnr["adapted"] for name, method in (record.methods or {}).items()}
+            kept = {row: value for row, value in record.psnr.items() if row in ("blurred", "base", "oracle")}
+            clips.setdefault(record.clip, []).append(kept | rows)
+    return clips
 
 
 def pair_lines(

@@ -10,31 +10,31 @@ the whole adaptation, the harm rate, and the oracle ratio, of each clip too.
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from metadeblur.evaluation.protocol import read_records
+from metadeblur.evaluation.protocol import read_records, read_summary
+from metadeblur.evaluation.records import ClipRecord
 from metadeblur.evaluation.summary import interval
 from metadeblur.evaluation.tables import markdown, seeds_table, spread
-from metadeblur.system.record import write_json
+from metadeblur.system.record import plain, write_json
 
 MEANS = ("conditions", "psnr", "ssim", "flicker", "intervals", "gain", "harm_rate", "oracle_ratio")
 ABOUT = (*MEANS, "versions", "machine")
 
 
-def of_clip(record: dict[str, Any]) -> dict[str, Any]:
+def of_clip(record: ClipRecord) -> dict[str, Any]:
     """What a record keeps of a clip."""
-    adaptation = record["adaptation"]
+    adaptation = record.adaptation or {}
     return {
-        "psnr": record["psnr"],
-        "ssim": record["ssim"],
-        "share": record["share"],
+        "psnr": record.psnr,
+        "ssim": record.ssim,
+        "share": record.share,
         "back_projected": adaptation["back_projected"],
         "exposure": (adaptation.get("reblurrer") or {}).get("exposure"),
         "vetoes": [reason["text"] for reason in adaptation["reasons"] if not reason["passed"]],
-        "seconds": record["seconds"],
+        "seconds": record.seconds,
     }
 
 
@@ -45,32 +45,33 @@ def main() -> None:
     given = parser.parse_args()
     runs = []
     for folder in given.folders:
-        summary = json.loads((folder / "summary.json").read_text())
+        summary = read_summary(folder)
         runs.append((read_records(folder, summary), summary))
     summaries = [summary for _, summary in runs]
-    if any(summary["clips"] != summaries[0]["clips"] for summary in summaries):
+    if any(summary.clips != summaries[0].clips for summary in summaries):
         parser.error("the folders hold evaluations of different clips; give those of the same clips with several seeds")
     gains = [
-        [run[0][number]["psnr"]["adapted"] - run[0][number]["psnr"]["base"] for run in runs]
+        [run[0][number].psnr["adapted"] - run[0][number].psnr["base"] for run in runs]
         for number in range(len(runs[0][0]))
     ]
     span = interval([fmean(clip) for clip in gains])
-    whole = [summary["psnr"]["adapted_unguarded"] - summary["psnr"]["base"] for summary in summaries]
+    whole = [summary.psnr["adapted_unguarded"] - summary.psnr["base"] for summary in summaries]
+    effects = [summary.effect for summary in summaries if summary.effect]
     print(markdown(seeds_table(runs)))
-    print("gain:", spread([summary["gain"] for summary in summaries], "+.2f"), "dB")
+    print("gain:", spread([effect.gain for effect in effects], "+.2f"), "dB")
     if span:
         print(f"95 % over clips: {span[0]:+.2f} to {span[1]:+.2f} dB")
     print("used whole:", spread(whole, "+.2f"), "dB")
-    print("oracle ratio:", spread([summary["oracle_ratio"] for summary in summaries]))
-    print("harm rate:", spread([summary["harm_rate"] for summary in summaries]))
+    print("oracle ratio:", spread([effect.oracle_ratio for effect in effects if effect.oracle_ratio is not None]))
+    print("harm rate:", spread([effect.harm_rate for effect in effects]))
     for number, record in enumerate(runs[0][0]):
-        room = [run[0][number]["psnr"]["oracle"] - run[0][number]["psnr"]["base"] for run in runs]
+        room = [run[0][number].psnr["oracle"] - run[0][number].psnr["base"] for run in runs]
         ratios = [gain / most for gain, most in zip(gains[number], room, strict=True)]
-        print(f"oracle ratio of {record['clip']}: {spread(ratios)}")
+        print(f"oracle ratio of {record.clip}: {spread(ratios)}")
     if given.out:
         kept = {
-            folder.name: {key: summary[key] for key in ABOUT}
-            | {"clips": {record["clip"]: of_clip(record) for record in records}}
+            folder.name: {key: plain(summary)[key] for key in ABOUT}
+            | {"clips": {record.clip: of_clip(record) for record in records}}
             for folder, (records, summary) in zip(given.folders, runs, strict=True)
         }
         write_json(kept, given.out)

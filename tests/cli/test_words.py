@@ -23,7 +23,7 @@ from metadeblur.data.windows import Ahead
 from metadeblur.errors import MetadeblurError
 from metadeblur.restoration.prefetching import BackgroundWriter, prefetch
 from metadeblur.system.explain import explain
-from metadeblur.system.memory import Costs
+from metadeblur.system.memory import StageMeter
 from metadeblur.system.thread_limit import NO_MORE_THREADS
 from metadeblur.training.deblur import train_deblur
 from metadeblur.training.settings import DeblurTraining, LoopSettings
@@ -238,7 +238,7 @@ def test_limits_of_threads_are_said_plainly():
     assert list(prefetch(range(3), 2)) == [0, 1, 2]
     with pytest.raises(MetadeblurError, match="allows no further thread or process; end other programs"):
         Ahead(lambda number: number)(0)
-    with pytest.raises(MetadeblurError, match="ulimit -u"), Costs(torch.device("cpu")).stage("work"):
+    with pytest.raises(MetadeblurError, match="ulimit -u"), StageMeter(torch.device("cpu")).stage("work"):
         pass
     for error in (RuntimeError("can't start new thread"), BlockingIOError(errno.EAGAIN, "Resource unavailable")):
         assert explain(error) == f"error: {NO_MORE_THREADS}"

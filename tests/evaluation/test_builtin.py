@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from metadeblur.data.paired import read_trial
-from metadeblur.evaluation.builtin import CLIPS, FRAMES, HEIGHT, WIDTH, compare, fingerprint, make_builtin
+from metadeblur.evaluation.builtin import CLIPS, FRAMES, HEIGHT, WIDTH, describe_difference, fingerprint, make_builtin
 from metadeblur.imaging.quality import psnr
 from metadeblur.imaging.sharpness import self_shift_score
 
@@ -56,9 +56,9 @@ def test_making_them_again_changes_nothing_and_a_broken_one_is_noticed(made):
 
 def test_what_is_said_of_other_machines():
     known = {"a": {"sha256": "1", "error": 5.0}, "b": {"sha256": "2", "error": 6.0}}
-    assert "very ones" in compare(known, known)
-    assert "to about 0.01 dB" in compare(known | {"b": {"sha256": "3", "error": 6.01}}, known)
-    assert compare(known | {"b": {"sha256": "3", "error": 6.1}}, known).startswith("b differ")
+    assert "very ones" in describe_difference(known, known)
+    assert "to about 0.01 dB" in describe_difference(known | {"b": {"sha256": "3", "error": 6.01}}, known)
+    assert describe_difference(known | {"b": {"sha256": "3", "error": 6.1}}, known).startswith("b differ")
 
 
 def test_the_clips_are_blurred_as_they_claim(made):

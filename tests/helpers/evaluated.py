@@ -8,12 +8,40 @@ import torch
 from torch import nn
 
 from metadeblur.adaptation.stages import AdaptSettings
+from metadeblur.evaluation.records import ClipRecord, Means, MethodSummary, Summary
 from metadeblur.restoration.restorer import RestoreSettings
 
 ADAPTATION = AdaptSettings(pairs=2, steps=2, patch=48, batch=2, precision="fp32")
 
 
 RESTORATION = RestoreSettings(tile=0, precision="fp32", device="cpu")
+
+
+COLUMNS = {"psnr": {}, "ssim": {}, "flicker": {}, "self_shift": {}}
+MEANS = COLUMNS | {"over_frames": {}, "intervals": {}, "effect": None, "seconds": {}, "peak_memory_mb": None}
+
+
+def clip_record(**values):
+    """A clip's record that holds nothing but what is given."""
+    rest = {"clip": "goat", "frames": 6, "aligned": {}, "per_frame": {}, "seconds": {}, "share": 0.0, "focus": None}
+    rest |= {"peak_memory_mb": None, "gpu_peak_memory_mb": None, "adaptation": None, "conditions": {}, "input": ""}
+    return ClipRecord(**(COLUMNS | rest | values))
+
+
+def method_summary(**values):
+    """A method's summary that holds nothing but what is given."""
+    return MethodSummary(**(COLUMNS | {"effect": None, "unguarded": None, "share": 0.0, "seconds": 0.0} | values))
+
+
+def means(kind=Means, **values):
+    """Means over clips that hold nothing but what is given."""
+    return kind(**(MEANS | values))
+
+
+def summary_of(**values):
+    """A summary that holds nothing but what is given."""
+    rest = {"clips": ("goat",), "frames": 6, "layout": "plain", "notes": (), "conditions": {}}
+    return means(Summary, **(rest | {"versions": {}, "machine": {}} | values))
 
 
 class Small(nn.Module):

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 import metadeblur as md
 from metadeblur.models.cdvd_tsp import CDVDTSP
-from metadeblur.models.maxim import ChannelAttention, Maxim
+from metadeblur.models.maxim import Maxim, SqueezeExcitation
 from metadeblur.models.mimo_unet import MIMOUNet
 from metadeblur.models.mprnet import MPRNet
 from metadeblur.models.nafnet import NAFNet
@@ -35,7 +35,7 @@ def small(model: str) -> nn.Module:
         if not weight.any():
             nn.init.normal_(weight, std=0.1)
     for module in net.modules():
-        if isinstance(module, ChannelAttention):
+        if isinstance(module, SqueezeExcitation):
             nn.init.ones_(module.squeeze.bias)  # so few channels may all be dead behind their ReLU
     return net
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from metadeblur.models.maxim import Maxim, Resize, SpatialMix
+from metadeblur.models.maxim import LevelResize, Maxim, SpatialMix
 from metadeblur.models.registry import ARCHITECTURES, final, recognise, traits
 
 SMALL = {"features": 8, "stages": 3, "sizes": (4, 4, 2), "groups": 1, "bottlenecks": 1}
@@ -46,7 +46,7 @@ def test_mixing_is_a_dense_layer_over_the_places_of_a_grid_or_a_block(grid):
 
 @pytest.mark.parametrize("factor", [0.25, 0.5, 1.0, 2.0, 4.0])
 def test_features_are_resized_and_convolved(factor):
-    resize, features = Resize(5, 7, factor), torch.rand(2, 5, 8, 12)
+    resize, features = LevelResize(5, 7, factor), torch.rand(2, 5, 8, 12)
     resized = F.interpolate(features, scale_factor=factor, mode="bilinear", antialias=factor < 1)
     assert torch.allclose(resize(features), resize.conv(resized), atol=1e-5)
 

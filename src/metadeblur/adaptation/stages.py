@@ -37,7 +37,7 @@ from metadeblur.reblur.flow import fit_flow_reblurrer
 from metadeblur.reblur.reblurrer import Reblurrer
 from metadeblur.reblur.weights import load_reblurrer
 from metadeblur.system.device import choose_device
-from metadeblur.system.memory import Costs
+from metadeblur.system.memory import StageMeter
 
 __all__ = [
     "AdaptSettings",
@@ -155,7 +155,7 @@ def adapt(
         return Outcome(base, 0.0, (nothing,))
     if reblurrer is None and settings.reblur == "network":
         reblurrer = load_reblurrer(settings.reblurrer)
-    generator, costs = torch.Generator().manual_seed(settings.seed), Costs(device)
+    generator, costs = torch.Generator().manual_seed(settings.seed), StageMeter(device)
     job = _Job(base, clip, settings, generator, costs, Budget(settings.budget_seconds), loss, progress)
 
     support = _select_places(job)
@@ -193,7 +193,7 @@ class _Job:
     clip: Clip
     settings: AdaptSettings
     generator: torch.Generator  # all randomness, drawn in the order of the stages
-    costs: Costs
+    costs: StageMeter
     budget: Budget
     loss: Loss | None
     progress: Progress | None

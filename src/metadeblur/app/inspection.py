@@ -10,7 +10,7 @@ from PIL import Image
 
 from metadeblur.app.bounds import Bounds
 from metadeblur.errors import MetadeblurError
-from metadeblur.video.headers import headers
+from metadeblur.video.headers import read_headers
 from metadeblur.video.info import main_video, open_media
 from metadeblur.video.stills import IMAGE_SUFFIXES
 
@@ -61,7 +61,7 @@ def _inspect_picture(path: Path, bounds: Bounds) -> int:
     except (OSError, SyntaxError, ValueError) as error:
         raise MetadeblurError(f"{path}: not a picture that can be read, or damaged") from error
     _compare(path, width, height, bounds)
-    pictures = headers(path) or []
+    pictures = read_headers(path) or []
     for header in pictures:
         _compare(path, header.width, header.height, bounds)
     return max(1, len(pictures))

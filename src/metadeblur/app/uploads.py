@@ -17,10 +17,9 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from metadeblur.errors import MetadeblurError
-from metadeblur.system.names import counted
+from metadeblur.system.names import counted, natural
 from metadeblur.system.scratch import sweep, using
 from metadeblur.video.encoding import CONTAINERS
-from metadeblur.video.info import natural_order
 from metadeblur.video.stills import IMAGE_SUFFIXES
 
 if TYPE_CHECKING:
@@ -242,7 +241,7 @@ def take(visit: Visit) -> UploadedClip:
         )
     folder = visit.uploads / "frames"
     folder.mkdir(mode=0o700)
-    order = sorted(names, key=lambda number: natural_order(Path(names[number])))
+    order = sorted(names, key=lambda number: natural(Path(names[number]).name.lower()))
     for place, number in enumerate(order):
         (visit.uploads / f"part{number:06d}").rename(folder / f"frame{place:06d}{suffixes[number]}")
     different = _different([names[number] for number in order])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -103,7 +102,7 @@ class Evaluate:
         if not built_in:
             refuse_missing([self.root], self.output)
         output = needed(self.output, "metadeblur evaluate ROOT -o DIR")
-        cluster = self.workers.settings()
+        self.workers.settings()  # refuses what makes no sense before anything is loaded
         from metadeblur.data.sources import refuse_within
         from metadeblur.evaluation.builtin import make_builtin, refuse_unfit
         from metadeblur.evaluation.protocol import EvaluateSettings, evaluate, read_records
@@ -139,7 +138,6 @@ class Evaluate:
             restoration=RestoreSettings(tile=self.tile, precision=self.precision, device=self.device),
             apart=_listed(self.apart),
             resume=self.resume,
-            workers=self.workers.workers or 1 if cluster is None else 1,
         )
         if built_in:
             refuse_unfit(settings)
@@ -147,18 +145,14 @@ class Evaluate:
             refuse_within([self.root], output)
         net, terminal = load_deblurrer(self.model), Terminal()
         settings.refuse(net, self.model)
-        measure_all = None
-        if cluster is not None:
-            from metadeblur.cluster.evaluating import measure_on_cluster
-
-            measure_all = partial(measure_on_cluster, cluster=cluster, say=terminal.say)
         with filling(output, "evaluate"), terminal.bar("evaluating", "clips") as bar:
             clips = make_builtin(output / "clips", bar) if built_in else self.root
-            summary = evaluate(
-                clips, net, output, settings, model=self.model, progress=bar, measure_all=measure_all, say=terminal.say
-            )
+            with self.workers.pool(net, self.device, terminal.say) as pool:
+                summary = evaluate(
+                    clips, net, output, settings, model=self.model, progress=bar, pool=pool, say=terminal.say
+                )
             tables = write_tables(read_records(output, summary), summary, output)
-        for note in summary["notes"]:
+        for note in summary.notes:
             terminal.say(f"note: {note}")
         print(tables)
 

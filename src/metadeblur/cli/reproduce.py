@@ -62,7 +62,7 @@ class Reproduce:
         """Run it, and print the tables."""
         if not self.root:
             raise UsageError("reproduce needs a folder: metadeblur reproduce table1 --root DIR -o OUT")
-        from metadeblur.paper.reproduce import render, reproduce
+        from metadeblur.paper.experiments import render, reproduce
         from metadeblur.paper.runs import ReproduceSettings
         from metadeblur.restoration.restorer import RestoreSettings
 

@@ -1,13 +1,14 @@
-"""Folders of blurred and sharp frames: read, paired by name, and what is wrong with them put into words."""
+"""Folders of blurred and sharp frames, paired by name; messages about what is wrong with them."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from metadeblur.errors import MetadeblurError
+from metadeblur.system.names import natural
 
 PICTURES = {".png", ".jpg", ".jpeg", ".tif", ".tiff"}
 _LISTED = 5  # names that an error message lists
@@ -83,23 +84,13 @@ def pictures(folder: Path, key: Callable[[str], str]) -> dict[str, Path]:
 
 
 def last_number(stem: str) -> str:
-    """What pairs blur_12 with gt_12.
+    """The last number in a name, by which blur_12 is paired with gt_12.
 
     >>> last_number("blur_12")
     '12'
     """
     digits = re.findall(r"\d+", stem)
     return digits[-1].lstrip("0") or "0" if digits else stem
-
-
-def natural(name: str) -> list[tuple[int, str]]:
-    """Sorts numbers by their value.
-
-    >>> sorted(["blur_10", "blur_9"], key=natural)
-    ['blur_9', 'blur_10']
-    """
-    parts: Iterable[str] = re.split(r"(\d+)", name)
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
 
 
 def enumerated(names: Sequence[str]) -> str:

@@ -1,7 +1,7 @@
-"""Paired clips on disk: the folders of the benchmarks, which frames belong together, and what is missing.
+"""Benchmarks on disk: their folder layouts, which frames belong together, what is missing.
 
-Frames are paired by name, never by position: what has no partner is listed and refused. What was taken, and how it
-differs from the published set, is said (:attr:`Benchmark.notes`), because figures of other folders are other figures.
+Frames are paired by name, never by position; frames without a partner are refused. :attr:`Benchmark.notes` says which
+frames were taken and how they differ from the published set, since other frames give other figures.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from metadeblur.data.folders import (
     enumerated,
     folders_in,
     last_number,
-    natural,
     paired,
     part_folder,
     pictures,
 )
 from metadeblur.errors import MetadeblurError
+from metadeblur.system.names import natural
 
 __all__ = ["DVD_TEST", "LAYOUTS", "Benchmark", "ClipFolder", "open_benchmark", "plain_clips", "recognise"]
 
@@ -43,7 +43,7 @@ DVD_TEST = (
 
 @dataclass(frozen=True)
 class Benchmark:
-    """The paired clips below a folder, and by which rule they were found."""
+    """The paired clips below a folder, and their layout."""
 
     layout: str  # a key of LAYOUTS
     part: str  # which part of the set, such as test; empty where a layout has none
@@ -59,7 +59,7 @@ class Benchmark:
 
 @dataclass(frozen=True)
 class Layout:
-    """How a benchmark's folder looks, and how its papers take it."""
+    """A benchmark's folders, and the parts that its papers report."""
 
     tree: str  # for people
     is_here: Callable[[Path], bool]  # whether a folder looks so
@@ -84,14 +84,14 @@ def open_benchmark(root: Path, layout: str = "auto", *, part: str = "", inputs: 
         raise MetadeblurError(f"layout {layout!r} is not known; allowed: auto, {', '.join(LAYOUTS)}")
     if not root.is_dir():
         raise MetadeblurError(f"{root} is not a folder; give the folder that holds the clips")
-    found = [("plain", root)] if layout == "plain" else recognise(root)
-    found = [(name, base) for name, base in found if layout in ("auto", name)]
-    if not found and layout != "auto":
+    matches = [("plain", root)] if layout == "plain" else recognise(root)
+    matches = [(name, base) for name, base in matches if layout in ("auto", name)]
+    if not matches and layout != "auto":
         raise MetadeblurError(f"{root}: no clips in the layout {layout}, which is {LAYOUTS[layout].tree}")
-    if len(found) > 1:
-        places = ", ".join(f"{name} in {base}" for name, base in found)
+    if len(matches) > 1:
+        places = ", ".join(f"{name} in {base}" for name, base in matches)
         raise MetadeblurError(f"{root} holds several benchmarks ({places}); give the folder of one")
-    name, base = found[0] if found else ("plain", root)
+    name, base = matches[0] if matches else ("plain", root)
     parts = LAYOUTS[name].parts
     if part and part not in parts:
         allowed = f"its parts are {', '.join(parts)}" if parts else "it has no parts"
@@ -114,9 +114,9 @@ def recognise(root: Path) -> list[tuple[str, Path]]:
     """
     named = {name: entry for name, entry in LAYOUTS.items() if name != "plain"}
     for folders in ([root], folders_in(root)):
-        found = [(name, base) for base in folders for name, entry in named.items() if entry.is_here(base)]
-        if found:
-            return found
+        matches = [(name, base) for base in folders for name, entry in named.items() if entry.is_here(base)]
+        if matches:
+            return matches
     return [("plain", root)] if LAYOUTS["plain"].is_here(root) else []
 
 
@@ -174,8 +174,8 @@ def _find_gopro(search: Search) -> None:
         raise MetadeblurError(f"inputs {search.inputs!r} is not known in the layout gopro; allowed: blur, blur_gamma")
     for sequence in folders_in(part_folder(search, ("test", "train"))):
         search.pair(sequence.name, sequence / search.inputs, sequence / "sharp")
-    known = "linear averages, which most papers use" if search.inputs == "blur" else "averages in linear light"
-    search.notes.append(f"the blurred frames are those of {search.inputs} ({known})")
+    kind = "linear averages, which most papers use" if search.inputs == "blur" else "averages in linear light"
+    search.notes.append(f"the blurred frames are those of {search.inputs} ({kind})")
 
 
 def _is_dvd(base: Path) -> bool:

@@ -111,7 +111,7 @@ class _OneSize:
 
 
 @dataclass(frozen=True)
-class _Fitted:
+class _FittedFrames:
     """Frames cut or padded on the right and at the bottom (their border repeated) to one size."""
 
     frames: PictureFiles
@@ -186,5 +186,5 @@ def read_trial(folder: ClipFolder, *, crop: int = 0, frames: int = 0) -> TrialCl
     if odd:
         raise MetadeblurError(f"{folder.name}: blurred and sharp differ in size: {', '.join(odd[:5])}; make them equal")
     least, most = (tuple(choose(side) for side in zip(*sizes, strict=True)) for choose in (min, max))
-    cut = (Clip(_Fitted(side, *least), name=folder.name) for side in (blurred, sharp))
-    return TrialClip(PairedClip(*cut), Clip(_Fitted(blurred, *most), name=folder.name), sharp, folder.video)
+    cut = (Clip(_FittedFrames(side, *least), name=folder.name) for side in (blurred, sharp))
+    return TrialClip(PairedClip(*cut), Clip(_FittedFrames(blurred, *most), name=folder.name), sharp, folder.video)

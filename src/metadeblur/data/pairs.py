@@ -98,8 +98,8 @@ class PairSampler:
                 drawn.append(one)
         if numbers is not None:
             drawn = [drawn[number] for number in numbers]
-        sharp = _tensor(np.stack([one.sharp for one in drawn]))
-        windows = _tensor(np.stack([np.stack(one.window) for one in drawn]))
+        sharp = as_tensor(np.stack([one.sharp for one in drawn]))
+        windows = as_tensor(np.stack([np.stack(one.window) for one in drawn]))
         if self.frames == 1:
             return Batch(windows[:, 0], sharp)
         if not self.motion:
@@ -110,19 +110,14 @@ class PairSampler:
     def _draw(self, rng: np.random.Generator) -> _Drawn:
         clip, index = self._places[int(rng.integers(len(self._places)))]
         side = clip.sharp if rng.random() < self.identity else clip.blurred
-        half, last = self.frames // 2, len(side) - 1
-        numbers = [min(max(index + shift, 0), last) for shift in range(-half, half + 1)]
+        numbers = window_numbers(index, self.frames, len(side))
         still = self.frames > 1 and rng.random() < self.alone
         if still:
             numbers = [index] * self.frames
         frames = [self._read(side[number]) for number in numbers]
         sharp = self._read(clip.sharp[index])
         height, width = sharp.shape[:2]
-        if min(height, width) < self.patch:
-            raise MetadeblurError(
-                f"{clip.sharp[index]}: {width}x{height} is smaller than the training patch; "
-                f"lower --patch from {self.patch}"
-            )
+        refuse_small(clip.sharp[index], height, width, self.patch)
         # Even places, so that the flows, at half the size, are cut at the same ones.
         top, left = (2 * int(rng.integers((extent - self.patch) // 2 + 1)) for extent in (height, width))
         turns, mirror = int(rng.integers(4)), bool(rng.integers(2))
@@ -144,9 +139,8 @@ class PairSampler:
         """Where the pixels of a blurred frame lie in its neighbours, (N - 1, H / 2, W / 2, 3)."""
         key = clip.blurred[index]
         if key not in self._known:
-            half, last = self.frames // 2, len(clip.blurred) - 1
-            numbers = [min(max(index + shift, 0), last) for shift in range(-half, half + 1)]
-            window = _tensor(np.stack([self._read(clip.blurred[number]) for number in numbers]))
+            numbers = window_numbers(index, self.frames, len(clip.blurred))
+            window = as_tensor(np.stack([self._read(clip.blurred[number]) for number in numbers]))
             size = [-(-extent // 2) for extent in window.shape[-2:]]
             small = torch.nn.functional.interpolate(window_flows(window), size=size, mode="bilinear")
             self._known[key] = small.movedim(1, -1).numpy().astype(np.float16)
@@ -162,7 +156,28 @@ class _Drawn:
     flows: Flows | None
 
 
-def _tensor(pictures: Bytes) -> Tensor:
+def window_numbers(index: int, frames: int, length: int) -> list[int]:
+    """Numbers of the frames in a window around a frame of a clip; the ends of the clip are repeated.
+
+    >>> window_numbers(0, 5, 4)
+    [0, 0, 0, 1, 2]
+    """
+    return [min(max(index + shift, 0), length - 1) for shift in range(-(frames // 2), frames // 2 + 1)]
+
+
+def refuse_small(path: Path, height: int, width: int, patch: int) -> None:
+    """Refuse a frame that has no room for a training patch.
+
+    Raises:
+        MetadeblurError: names the frame and its size.
+    """
+    if min(height, width) < patch:
+        raise MetadeblurError(
+            f"{path}: {width}x{height} is smaller than the training patch; lower --patch from {patch}"
+        )
+
+
+def as_tensor(pictures: Bytes) -> Tensor:
     """(..., H, W, 3) bytes to (..., 3, H, W) in [0, 1]."""
     return torch.from_numpy(pictures).movedim(-1, -3).float() / 255
 

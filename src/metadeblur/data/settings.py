@@ -8,7 +8,7 @@ from typing import Annotated, TypeAlias
 from metadeblur.limits import RISING, Count, Seed, Share, Within, check
 
 Side: TypeAlias = Annotated[int, Within(16, 8192)]
-Speed: TypeAlias = Annotated[float, Within(0.01, 1000)]
+PixelSpeed: TypeAlias = Annotated[float, Within(0.01, 1000)]
 Exposure: TypeAlias = Annotated[float, Within(0, 2)]
 JpegQuality: TypeAlias = Annotated[int, Within(1, 100)]
 
@@ -23,7 +23,7 @@ class SynthSettings:
     height: Side = 360  # frame height in px
     seed: Seed = 0  # the same seed and inputs give the same clips
     # camera speed, px a frame interval, drawn logarithmically
-    speed_px: Annotated[tuple[Speed, Speed], RISING] = (2.5, 28.0)
+    speed_px: Annotated[tuple[PixelSpeed, PixelSpeed], RISING] = (2.5, 28.0)
     # share of the frame interval that the shutter is open
     exposure: Annotated[tuple[Exposure, Exposure], RISING] = (0.25, 1.5)
     # one fixed direction of all motion; none: any direction

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from metadeblur.data.pairs import write_png
+from metadeblur.data.pairs import Bytes, write_png
 from metadeblur.data.settings import SynthSettings
 from metadeblur.data.trajectory import Trajectory, random_trajectory
 from metadeblur.errors import MetadeblurError
@@ -36,16 +36,15 @@ from metadeblur.types import Response
 if TYPE_CHECKING:
     from metadeblur.data.sources import Source
 
-Picture = NDArray[Any]  # float32 (H, W, 3) RGB; linear light (above 1 where it would clip) or display values 0..1
-Bytes = NDArray[np.uint8]  # (H, W, 3) RGB
+LightPicture = NDArray[Any]  # float32 (H, W, 3) RGB; linear light (above 1 where it would clip) or display values 0..1
 
 
 @dataclass(frozen=True)
 class Layer:
     """Something with a shape that moves: colour (linear light) and coverage on a canvas, and where it goes."""
 
-    colour: Picture
-    coverage: Picture  # (H, W, 1), 0..1
+    colour: LightPicture
+    coverage: LightPicture  # (H, W, 1), 0..1
     path: Trajectory
     start: tuple[float, float]  # top left corner on the frame at time 0, px
 
@@ -54,14 +53,14 @@ class Layer:
 class Scene:
     """What the camera sees: a background larger than the frame, layers before it, and the camera's response."""
 
-    background: Picture
+    background: LightPicture
     camera: Trajectory
     layers: tuple[Layer, ...]
     response: Response  # of the camera: how display values depend on light
     width: int
     height: int
 
-    def render(self, time: float, interpolation: int) -> Picture:
+    def render(self, time: float, interpolation: int) -> LightPicture:
         """The frame (H, W, 3) in linear light at ``time`` in frame intervals, lights clipped at 1."""
         rows, columns = self.background.shape[:2]
         view = _placement(self.camera.at(time), ((columns - self.width) / 2, (rows - self.height) / 2), self)
@@ -88,7 +87,7 @@ class Scene:
             fastest = max(fastest, 2 * float(np.hypot(change[0], change[1]) + reach * np.abs(change[2:]).sum()))
         return fastest
 
-    def expose(self, time: float, exposure: float, moments: int = 0) -> tuple[Picture, Picture]:
+    def expose(self, time: float, exposure: float, moments: int = 0) -> tuple[LightPicture, LightPicture]:
         """(blurred, sharp) in display values (H, W, 3), RGB 0..1: mean over the exposure, and its middle.
 
         Args:
@@ -106,12 +105,12 @@ class Scene:
             total += self.render(time + exposure * ((step + 0.5) / samples - 0.5), kernel)
         return self.display(total / np.float32(samples)), self.display(sharp)
 
-    def display(self, linear: Picture) -> Picture:
+    def display(self, linear: LightPicture) -> LightPicture:
         """Linear light to display values by the camera's response."""
         return np.asarray(to_display(torch.from_numpy(linear), self.response))
 
 
-def light(display: Picture, response: Response = "srgb") -> Picture:
+def light(display: LightPicture, response: Response = "srgb") -> LightPicture:
     """Display values 0..1 to linear light."""
     return np.asarray(to_linear(torch.from_numpy(display), response))
 
@@ -119,8 +118,7 @@ def light(display: Picture, response: Response = "srgb") -> Picture:
 def _placement(pose: NDArray[np.float64], origin: tuple[float, float], scene: Scene) -> NDArray[np.float64]:
     """Matrix that takes canvas pixels to frame pixels for a camera at ``pose`` over a canvas."""
     x, y, angle, zoom = pose
-    scale, centre = np.exp(zoom), np.array([scene.width / 2, scene.height / 2])
-    turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    centre, turn = np.array([scene.width / 2, scene.height / 2]), _turn(angle, zoom)
     shift = turn @ (-np.array(origin) - np.array([x, y]) - centre) + centre
     return np.column_stack([turn, shift])
 
@@ -128,12 +126,16 @@ def _placement(pose: NDArray[np.float64], origin: tuple[float, float], scene: Sc
 def _layer_placement(pose: NDArray[np.float64], layer: Layer) -> NDArray[np.float64]:
     """Matrix that takes a layer's own pixels to frame pixels at ``pose``."""
     x, y, angle, zoom = pose
-    size = np.array([layer.colour.shape[1] / 2, layer.colour.shape[0] / 2])
-    turn = np.exp(zoom) * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    size, turn = np.array([layer.colour.shape[1] / 2, layer.colour.shape[0] / 2]), _turn(angle, zoom)
     return np.column_stack([turn, -turn @ size + size + np.array(layer.start) - np.array([x, y])])
 
 
-def _blob(height: int, width: int, rng: np.random.Generator) -> Picture:
+def _turn(angle: float, zoom: float) -> NDArray[np.float64]:
+    """Rotation (radians) and scale (its logarithm) as a matrix (2, 2)."""
+    return np.asarray(np.exp(zoom) * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]))
+
+
+def _blob(height: int, width: int, rng: np.random.Generator) -> LightPicture:
     """A random closed shape (H, W) with soft edges, zero at the border."""
     angles = np.sort(rng.uniform(0, 2 * np.pi, int(rng.integers(5, 14))))
     radii = rng.uniform(0.45, 0.95, len(angles))
@@ -148,7 +150,9 @@ def _blob(height: int, width: int, rng: np.random.Generator) -> Picture:
     return np.asarray(cv2.GaussianBlur(mask, (0, 0), float(rng.uniform(0.5, 1.2))))
 
 
-def _canvas(photographs: Sequence[Bytes], width: int, height: int, rng: np.random.Generator, tries: int = 3) -> Picture:
+def _canvas(
+    photographs: Sequence[Bytes], width: int, height: int, rng: np.random.Generator, tries: int = 3
+) -> LightPicture:
     """The most textured of a few random pieces of the photographs, (height, width, 3), display values.
 
     Pieces are scaled down as far as the photograph allows, within a factor of two: reduced photographs have the dense
@@ -205,7 +209,7 @@ def random_scene(photographs: Sequence[Bytes], settings: SynthSettings, rng: np.
     boost = float(rng.choice([0.0, rng.uniform(0, 12)]))
     soft = float(max(0.0, rng.uniform(-1.2, 0.9)))
 
-    def lit(canvas: Picture) -> Picture:
+    def lit(canvas: LightPicture) -> LightPicture:
         softened = cv2.GaussianBlur(canvas, (0, 0), soft) if soft > 0.2 else canvas
         linear = light(np.asarray(softened), response)
         return np.asarray(linear + boost * np.maximum(linear - 0.8, 0))
@@ -247,7 +251,7 @@ def _steadier(smoothness: float) -> float:
     return 0.92 + 0.08 * smoothness
 
 
-def degrade(blurred: Picture, noise: float, quality: int | None, rng: np.random.Generator) -> Bytes:
+def degrade(blurred: LightPicture, noise: float, quality: int | None, rng: np.random.Generator) -> Bytes:
     """Noise that grows with brightness, then JPEG at ``quality`` (None: none); (H, W, 3) uint8."""
     if noise > 0:
         grain = rng.standard_normal(blurred.shape, dtype=np.float32)
@@ -259,7 +263,7 @@ def degrade(blurred: Picture, noise: float, quality: int | None, rng: np.random.
     return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)[..., ::-1].copy()
 
 
-def to_bytes(picture: Picture) -> Bytes:
+def to_bytes(picture: LightPicture) -> Bytes:
     """Display values 0..1 to uint8, rounded."""
     return np.asarray(np.clip(np.rint(picture * 255), 0, 255), np.uint8)
 
@@ -380,7 +384,7 @@ def _clips(
 
 
 def _refuse_others(record: Path, text: str) -> None:
-    """Refuse a folder with clips that were made otherwise than ``text`` says, or nobody knows how."""
+    """Refuse a folder with clips that were made with other settings than ``text``, or with unknown ones."""
     if not record.exists() or record.read_bytes() == text.encode():
         return
     try:
@@ -388,7 +392,7 @@ def _refuse_others(record: Path, text: str) -> None:
     except MetadeblurError as error:
         if any(record.parent.glob("clip_*")):
             raise MetadeblurError(
-                f"{record}: is damaged, so nobody knows how the clips beside it were made; give another folder with -o"
+                f"{record}: is damaged, so the settings of the clips beside it are unknown; give another folder with -o"
             ) from error
     else:
         raise MetadeblurError(

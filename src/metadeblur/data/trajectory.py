@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+Poses = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -18,20 +18,16 @@ class Trajectory:
         knots: (K, 4): x in px, y in px, rotation in radians, logarithm of the zoom; knot k is the pose at time k - 2.
     """
 
-    knots: Array
+    knots: Poses
 
-    def at(self, time: float) -> Array:
+    def at(self, time: float) -> Poses:
         """Pose (4,) at ``time`` (Catmull-Rom, so velocity is continuous)."""
         position = float(np.clip(time + 2, 1, len(self.knots) - 3 + 0.999999))
         index = int(position)
         u = position - index
         a, b, c, d = self.knots[index - 1 : index + 3]
-        pose: Array = 0.5 * (2 * b + (c - a) * u + (2 * a - 5 * b + 4 * c - d) * u**2 + (3 * (b - c) + d - a) * u**3)
+        pose: Poses = 0.5 * (2 * b + (c - a) * u + (2 * a - 5 * b + 4 * c - d) * u**2 + (3 * (b - c) + d - a) * u**3)
         return pose
-
-    def plus(self, other: Trajectory) -> Trajectory:
-        """Both motions together."""
-        return Trajectory(self.knots + other.knots)
 
 
 def random_trajectory(

@@ -8,15 +8,13 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from metadeblur.data.layouts import ClipFolder
-from metadeblur.data.pairs import Bytes, FrameCache
-from metadeblur.errors import MetadeblurError
+from metadeblur.data.pairs import Bytes, FrameCache, as_tensor, refuse_small, window_numbers
 from metadeblur.system.thread_limit import starting
 
-Item = TypeVar("Item")
+_Batch = TypeVar("_Batch")
 
 
 @dataclass(frozen=True)
@@ -81,19 +79,14 @@ class WindowSampler:
         """
         drawn = [self._draw(np.random.default_rng((self.seed, step, number))) for number in numbers]
         sharp, blurred = (np.stack([pair[side] for pair in drawn]) for side in (0, 1))
-        return Windows(_tensor(sharp), _tensor(blurred)[:, 0])
+        return Windows(as_tensor(sharp), as_tensor(blurred)[:, 0])
 
     def _draw(self, rng: np.random.Generator) -> tuple[Bytes, Bytes]:
         """(N, P, P, 3) sharp and (1, P, P, 3) blurred."""
         clip, index = self._places[int(rng.integers(len(self._places)))]
-        around = range(index - self.frames // 2, index + self.frames // 2 + 1)
-        sharp = [self._read(clip.sharp[min(max(number, 0), len(clip.sharp) - 1)]) for number in around]
+        sharp = [self._read(clip.sharp[number]) for number in window_numbers(index, self.frames, len(clip.sharp))]
         height, width = sharp[0].shape[:2]
-        if min(height, width) < self.patch:
-            raise MetadeblurError(
-                f"{clip.sharp[index]}: {width}x{height} is smaller than the training patch; "
-                f"lower --patch from {self.patch}"
-            )
+        refuse_small(clip.sharp[index], height, width, self.patch)
         top, left = int(rng.integers(height - self.patch + 1)), int(rng.integers(width - self.patch + 1))
         turns, mirror = int(rng.integers(4)) * self.rotate, bool(rng.integers(2)) and self.flip
 
@@ -105,7 +98,7 @@ class WindowSampler:
         return cut(sharp), cut([self._read(clip.blurred[index])])
 
 
-class Ahead(Generic[Item]):
+class Ahead(Generic[_Batch]):
     """Makes the next batch in the background while the present one is used.
 
     Args:
@@ -115,12 +108,12 @@ class Ahead(Generic[Item]):
     [9, 16]
     """
 
-    def __init__(self, make: Callable[[int], Item]) -> None:
+    def __init__(self, make: Callable[[int], _Batch]) -> None:
         self._make = make
         self._pool = ThreadPoolExecutor(1)
-        self._next: tuple[int, Future[Item]] | None = None
+        self._next: tuple[int, Future[_Batch]] | None = None
 
-    def __call__(self, number: int) -> Item:
+    def __call__(self, number: int) -> _Batch:
         """The batch ``number``; the one after it is begun."""
         if self._next is None or self._next[0] != number:
             self._next = (number, self._begin(number))
@@ -128,11 +121,6 @@ class Ahead(Generic[Item]):
         self._next = (number + 1, self._begin(number + 1))
         return ready.result()
 
-    def _begin(self, number: int) -> Future[Item]:
+    def _begin(self, number: int) -> Future[_Batch]:
         with starting():
             return self._pool.submit(self._make, number)
-
-
-def _tensor(pictures: Bytes) -> Tensor:
-    """(B, N, H, W, 3) bytes to (B, N, 3, H, W) in [0, 1]."""
-    return torch.from_numpy(pictures).movedim(-1, -3).float() / 255

@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metadeblur.data.layouts import Benchmark, open_benchmark
-from metadeblur.data.pairs import read_picture, write_png
-from metadeblur.data.synthesis import Bytes, Layer, Picture, Scene, degrade, light, to_bytes
+from metadeblur.data.pairs import Bytes, read_picture, write_png
+from metadeblur.data.synthesis import Layer, LightPicture, Scene, degrade, light, to_bytes
 from metadeblur.data.trajectory import Trajectory
 from metadeblur.errors import MetadeblurError
 from metadeblur.system.files import make_folder, whole
@@ -50,7 +50,7 @@ class BuiltInClip:
     noise: float = 0.004  # standard deviation, of full scale
     quality: int | None = None  # of JPEG; none: not compressed
     dim: float = 1.0  # light that is left
-    boost: float = 0.0  # how far bright light goes above what the sensor holds
+    boost: float = 0.0  # how far bright light exceeds the sensor's range
     thing: str = ""  # photograph of a thing that moves by itself
     at: tuple[float, float] = (0.5, 0.5)  # which part of the photograph is filmed, 0 to 1 across and down
 
@@ -118,11 +118,11 @@ def make_builtin(out: Path, progress: Callable[[int, int, str], None] | None = N
         if _kept(out / clip.name) is None:
             with whole(out / clip.name) as partial:
                 _write(partial, film(clip))
-    found = open_benchmark(out, "plain")
-    known = json.loads(_asset("builtin.json").read_bytes())
+    benchmark = open_benchmark(out, "plain")
+    reference = json.loads(_asset("builtin.json").read_bytes())
     here = {clip.name: fingerprint(out / clip.name) for clip in CLIPS}
-    note = f"built-in clips, version {VERSION}: {compare(here, known['clips'])}"
-    return replace(found, layout="plain", notes=(note,))
+    note = f"built-in clips, version {VERSION}: {describe_difference(here, reference['clips'])}"
+    return replace(benchmark, layout="plain", notes=(note,))
 
 
 def refuse_unfit(settings: EvaluateSettings) -> None:
@@ -148,12 +148,12 @@ def _kept(folder: Path) -> dict[str, Any] | None:
         return None
 
 
-def compare(here: dict[str, Any], known: dict[str, Any]) -> str:
+def describe_difference(here: dict[str, Any], reference: dict[str, Any]) -> str:
     """How a machine's clips relate to those that figures elsewhere were measured on, in words."""
-    other = [name for name in known if here[name]["sha256"] != known[name]["sha256"]]
+    other = [name for name in reference if here[name]["sha256"] != reference[name]["sha256"]]
     if not other:
         return "the very ones that published figures were measured on"
-    apart = [name for name in other if abs(here[name]["error"] - known[name]["error"]) > LEVELS_TOLERANCE]
+    apart = [name for name in other if abs(here[name]["error"] - reference[name]["error"]) > LEVELS_TOLERANCE]
     if apart:
         return f"{', '.join(apart)} differ from the published ones: figures do not compare"
     return "not the published ones to the last bit, but as blurred: figures compare to about 0.01 dB"
@@ -209,7 +209,7 @@ def _thing(clip: BuiltInClip) -> Layer:
     return Layer(np.ascontiguousarray(piece), disc, Trajectory(knots), ((WIDTH - side) / 2, (HEIGHT - side) / 2))
 
 
-def _lit(name: str, clip: BuiltInClip) -> Picture:
+def _lit(name: str, clip: BuiltInClip) -> LightPicture:
     """A photograph in linear light, as bright as the clip has it."""
     linear = light(photograph(name).astype(np.float32) / 255)
     return np.asarray(clip.dim * (linear + clip.boost * np.maximum(linear - 0.6, 0)), dtype=np.float32)

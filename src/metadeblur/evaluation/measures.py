@@ -1,4 +1,4 @@
-"""What one restored frame is measured by: each benchmark's own rule, as its papers take it.
+"""Measures of one restored frame: for each benchmark the rule that its papers use.
 
 Three ways to take SSIM of a colour picture are in use, and their figures differ by hundredths: of luma, of each colour
 (scikit-image), and of the whole RGB array as one volume (MATLAB's ``ssim``, whose 11x11x11 window runs over the

@@ -1,4 +1,4 @@
-"""Ways to adapt that are compared under one protocol: each a pair source behind the one ``adapt`` function.
+"""Ways to adapt that evaluation compares: each is a pair source for the function ``adapt``.
 
 All take the same number of places, pairs and gradient steps of the deblurrer, with the same learning rate and seed;
 none sees the truth, and none is tuned on it. The guard judges all by the same kind of held-out pairs.
@@ -25,7 +25,7 @@ from metadeblur.reblur.reblurrer import Reblurrer
 
 
 @dataclass(frozen=True)
-class Method:
+class AdaptationMethod:
     """One way to adapt."""
 
     name: str
@@ -43,7 +43,7 @@ SOURCES: dict[str, tuple[PairSource, str]] = {
 _NAMES = ("none", "meta", "finetune", *SOURCES)
 
 
-def find_method(name: str) -> Method:
+def find_method(name: str) -> AdaptationMethod:
     """The method of a name: none, meta, finetune, flow, self, align, or several of the last three joined by +.
 
     Raises:
@@ -53,15 +53,15 @@ def find_method(name: str) -> Method:
     1
     """
     if name == "none":
-        return Method(name, "nothing: the base model as it is", None)
+        return AdaptationMethod(name, "nothing: the base model as it is", None)
     if name in ("finetune", "meta"):
         what = "pre-trained" if name == "finetune" else "meta-trained"
-        return Method(name, f"sharp moments blurred by the paper's {what} reblurring network", _by_network)
+        return AdaptationMethod(name, f"sharp moments blurred by the paper's {what} reblurring network", _by_network)
     parts = name.split("+")
     if any(part not in SOURCES for part in parts) or len(set(parts)) < len(parts):
         mixtures = f"several of {', '.join(SOURCES)} joined by +"
         raise MetadeblurError(f"method {name!r} is not known; allowed: {', '.join(_NAMES)}, or {mixtures}")
-    return Method(name, "; ".join(SOURCES[part][1] for part in parts), partial(_by_sources, parts))
+    return AdaptationMethod(name, "; ".join(SOURCES[part][1] for part in parts), partial(_by_sources, parts))
 
 
 def _by_sources(parts: Sequence[str], net: nn.Module, clip: Clip, settings: AdaptSettings) -> Outcome:

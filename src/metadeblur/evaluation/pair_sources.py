@@ -1,4 +1,4 @@
-"""Other ways than reblurring to learn from a blurred clip: pair sources that the one ``adapt`` function takes.
+"""Further pair sources for ``adapt``: self-reconstruction and aligned sharp neighbours.
 
 A pair source makes the support set's training pairs from the clip, the chosen places and the fitted reblurrer. What it
 makes may carry an operator that the deblurrer's output goes through before it is compared (:attr:`Pair.through`): blur,
@@ -30,7 +30,7 @@ from metadeblur.types import Response
 
 _MARGIN = 64  # px around a patch that flow may look at
 _LEAST_TRUSTED = 0.5  # share of a patch whose flow must agree forwards and backwards
-_LEAST_GAP_DB = 1.0  # of the self-shift score by which a neighbour must be sharper, to be a target
+_LEAST_GAP_DB = 1.0  # dB of self-shift score by which a neighbour must be sharper to be a target
 _SAMPLES = 17  # along a path, for blur with gradient
 
 
@@ -87,14 +87,14 @@ class BlurredByNetwork:
         middle = len(self.window) // 2
         window = self.window.to(picture.device)
         fed = torch.cat([window[:middle], picture[None].clamp(0, 1), window[middle + 1 :]])
-        made: Tensor = self.reblurrer.network(fed[None])[0]
-        return made
+        blurred: Tensor = self.reblurrer.network(fed[None])[0]
+        return blurred
 
 
 def self_reconstruction(
     clip: Clip, places: Sequence[Place], reblurrer: Reblurrer, blurs: int, frames: int, generator: torch.Generator
 ) -> list[Pair]:
-    """Blurred patches that are to come back when their restoration is blurred again (Chi et al., CVPR 2021, section 3).
+    """Pairs of a blurred patch with itself: the restored patch is blurred again (Chi et al., CVPR 2021, section 3).
 
     In the form that needs no change of the network: restore, then blur with a frozen reblurrer by the frame's own
     motion. Each place gives its blurriest frame first, then frames drawn at random.
@@ -135,8 +135,8 @@ def aligned_neighbours(
         near = [place.frame + step for step in (-2, -1, 1, 2) if 0 <= place.frame + step < len(clip)]
         scores = {frame: float(self_shift_score(_cut(clip[frame], place))) for frame in near}
         blurrier = [frame for frame in near if scores[frame] >= place.score + _LEAST_GAP_DB]
-        made = (_aligned(clip, place, frame, frames) for frame in sorted(blurrier, key=lambda frame: -scores[frame]))
-        pairs += [pair for pair in made if pair is not None][:blurs]
+        aligned = (_aligned(clip, place, frame, frames) for frame in sorted(blurrier, key=lambda frame: -scores[frame]))
+        pairs += [pair for pair in aligned if pair is not None][:blurs]
     return pairs
 
 
@@ -146,8 +146,8 @@ def mixed(sources: Sequence[PairSource]) -> PairSource:
     def make(
         clip: Clip, places: Sequence[Place], reblurrer: Reblurrer, blurs: int, frames: int, generator: torch.Generator
     ) -> list[Pair]:
-        made = [source(clip, places, reblurrer, blurs, frames, generator) for source in sources]
-        shares = [pairs[number :: len(sources)] for number, pairs in enumerate(made)]
+        by_source = [source(clip, places, reblurrer, blurs, frames, generator) for source in sources]
+        shares = [pairs[number :: len(sources)] for number, pairs in enumerate(by_source)]
         return [pair for share in shares for pair in share]
 
     return make

@@ -7,6 +7,7 @@ but of TRUE pairs of the clip: an upper bound of what adaptation could win, for 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,36 +18,39 @@ from metadeblur.data.layouts import Benchmark, ClipFolder, open_benchmark
 from metadeblur.data.paired import read_trial
 from metadeblur.errors import MetadeblurError
 from metadeblur.evaluation.measures import Measure, measure_for
+from metadeblur.evaluation.records import ClipRecord, GroupMeans, OtherVersion, Summary, read_record
 from metadeblur.evaluation.rows import Ledger
-from metadeblur.evaluation.sealed import read_sealed, write_sealed
+from metadeblur.evaluation.sealed import write_sealed
 from metadeblur.evaluation.settings import EvaluateSettings
 from metadeblur.evaluation.summary import summarize
 from metadeblur.evaluation.trial import evaluate_clip
+from metadeblur.pipeline.process_pool import ProcessPool
+from metadeblur.pipeline.task_pool import TaskPool
 from metadeblur.system.files import filling
 from metadeblur.system.identity import identify_files
 from metadeblur.system.locks import beside
 from metadeblur.system.machine import machine
-from metadeblur.system.record import plain, versions, write_json
+from metadeblur.system.plain_files import RECORD, read_object
+from metadeblur.system.record import from_plain, versions, write_json
 from metadeblur.system.scratch import remove_deliveries
 
 __all__ = [
+    "ClipJob",
     "EvaluateSettings",
-    "Job",
     "evaluate",
     "is_measured",
     "ledger_path",
     "measure_job",
     "read_records",
+    "read_summary",
     "record_path",
 ]
 
-_NEEDED = ("clip", "frames", "psnr", "ssim", "per_frame", "seconds", "share", "conditions")  # of a record
-
-Progress = Callable[[int, int, str], None]  # (clips done, clips in all, what is going on)
+ClipProgress = Callable[[int, int, str], None]  # (clips done, clips in all, stage)
 
 
 @dataclass(frozen=True)
-class Job:
+class ClipJob:
     """One clip to be measured, and where to."""
 
     folder: ClipFolder
@@ -63,21 +67,38 @@ class Job:
 
 
 def record_path(out: Path, clip: str) -> Path:
-    """Where a clip's record lies."""
+    """The file of a clip's record."""
     return out / f"{clip.replace('/', '_')}.json"
 
 
-MeasureAll = Callable[[Sequence[Job], nn.Module, Progress | None], None]  # measures clips and writes their records
-
-
 def ledger_path(record: Path) -> Path:
-    """Where the rows of a clip are noted until its record is written."""
+    """The file of a clip's notes, which hold finished rows until the record is written."""
     return beside(record, "rows", ".json")
 
 
-def read_records(out: Path, summary: dict[str, Any]) -> list[dict[str, Any]]:
-    """The records of the clips that a summary names."""
-    return [read_sealed(record_path(out, clip)) for clip in summary["clips"]]
+def read_records(out: Path, summary: Summary) -> list[ClipRecord]:
+    """The records of the clips that a summary names.
+
+    Raises:
+        MetadeblurError: see :func:`metadeblur.evaluation.records.read_record`.
+    """
+    return [read_record(record_path(out, clip), ClipRecord) for clip in summary.clips]
+
+
+def read_summary(out: Path) -> Summary:
+    """What ``summary.json`` of an evaluation holds.
+
+    Raises:
+        MetadeblurError: it is not there, damaged, or of another version of this program.
+    """
+    path = out / "summary.json"
+    values = read_object(path, RECORD)
+    try:
+        return from_plain(Summary, values)
+    except MetadeblurError as error:
+        raise OtherVersion(
+            f"{path}: is damaged, or was written by another version of this program ({error})"
+        ) from error
 
 
 def evaluate(
@@ -87,10 +108,10 @@ def evaluate(
     settings: EvaluateSettings | None = None,
     *,
     model: str = "",
-    progress: Progress | None = None,
-    measure_all: MeasureAll | None = None,
-    say: Callable[[str], None] = lambda _: None,
-) -> dict[str, Any]:
+    progress: ClipProgress | None = None,
+    pool: TaskPool | None = None,
+    say: Callable[[str], object] = lambda _: None,
+) -> Summary:
     """Evaluate a deblurrer on paired clips.
 
     Args:
@@ -100,11 +121,11 @@ def evaluate(
         settings: see :class:`EvaluateSettings`.
         model: how the records call the deblurrer.
         progress: called before each step of the work.
-        measure_all: has the clips measured elsewhere; by default it is done here, in ``settings.workers`` processes.
+        pool: measures the clips side by side; by default ``settings.workers`` processes of this machine.
         say: told what of an earlier run cannot be used.
 
     Returns:
-        What ``summary.json`` holds: see :func:`metadeblur.evaluation.summary.summarize`, and the same for ``apart``.
+        What ``summary.json`` holds.
 
     Raises:
         MetadeblurError: no clips, unpaired frames, records of other settings to resume, a clip that was changed
@@ -116,34 +137,33 @@ def evaluate(
     folders = _chosen(benchmark, settings)
     conditions = settings.conditions(net, model, benchmark)
     measure = measure_for(benchmark.layout, settings.ssim)
-    jobs = [Job(folder, out, settings, measure, conditions, _mark(folder)) for folder in folders]
+    jobs = [ClipJob(folder, out, settings, measure, conditions, _mark(folder)) for folder in folders]
     with filling(out, "evaluate"):
         remove_deliveries(out)
         left = [job for job in jobs if not is_measured(job, say)]
-        if measure_all is not None:
-            measure_all(jobs, net, progress)
-        elif settings.workers == 1:
+        if pool is None and settings.workers == 1:
             for number, job in enumerate(jobs):
                 measure_job(job, net, _counting(progress, number, len(jobs), job.folder.name))
         else:
-            from metadeblur.evaluation.workers import measure_side_by_side
+            from metadeblur.evaluation.side_by_side import measure_side_by_side
 
-            measure_side_by_side(jobs, net, settings.workers, progress)
+            with ExitStack() as stack:
+                pool = pool or stack.enter_context(ProcessPool(net, settings.workers, say))
+                measure_side_by_side(jobs, pool, progress)
         for job in left:
             _refuse_change(job)
-        records = [read_sealed(job.path) for job in jobs]
-        summary = _summary(records, settings, benchmark, conditions)
-        write_json(summary, out / "summary.json")
-    return summary
+        records = [read_record(job.path, ClipRecord) for job in jobs]
+        write_json(_summary(records, settings, benchmark, conditions), out / "summary.json")
+    return read_summary(out)
 
 
 def _mark(folder: ClipFolder) -> str:
-    """By what the files of a clip are recognised."""
+    """Checksum of the files of a clip."""
     return identify_files([*folder.blurred, *folder.sharp])
 
 
-def _refuse_change(job: Job) -> None:
-    """See that a clip still is what it was when it began to be measured; otherwise its record is taken away."""
+def _refuse_change(job: ClipJob) -> None:
+    """Refuse a clip that was changed while it was being measured, and remove its record."""
     if _mark(job.folder) != job.mark:
         job.path.unlink(missing_ok=True)
         raise MetadeblurError(
@@ -164,13 +184,13 @@ def _chosen(benchmark: Benchmark, settings: EvaluateSettings) -> list[ClipFolder
     return folders
 
 
-def _counting(progress: Progress | None, number: int, count: int, name: str) -> Callable[[str], None] | None:
+def _counting(progress: ClipProgress | None, number: int, count: int, name: str) -> Callable[[str], None] | None:
     """Says what is done of one clip."""
     return (lambda stage: progress(number, count, f"{name}: {stage}")) if progress else None
 
 
-def is_measured(job: Job, say: Callable[[str], None] = lambda _: None) -> bool:
-    """Whether a run under the same conditions wrote the clip's record before and it may be kept.
+def is_measured(job: ClipJob, say: Callable[[str], object] = lambda _: None) -> bool:
+    """Whether an earlier run under the same conditions wrote the clip's record.
 
     Args:
         job: the clip.
@@ -182,51 +202,60 @@ def is_measured(job: Job, say: Callable[[str], None] = lambda _: None) -> bool:
     if not job.settings.resume or not job.path.exists():
         return False
     try:
-        record = read_sealed(job.path)
-    except MetadeblurError:
-        say(f"{job.path}: the record is damaged; {job.folder.name} is measured again")
+        record = read_record(job.path, ClipRecord)
+    except MetadeblurError as error:
+        fault = "of another version" if isinstance(error, OtherVersion) else "damaged"
+        say(f"{job.path}: the record is {fault}; {job.folder.name} is measured again")
         return False
-    if record.get("input") != job.mark:
+    if record.input != job.mark:
         say(f"{job.path}: the frames of {job.folder.name} were changed since; it is measured again")
         return False
-    if record.get("conditions") != job.conditions:
+    if record.conditions != job.conditions:
         raise MetadeblurError(
             f"{job.path} was measured under other settings; give another folder with -o, or drop --resume"
         )
     return True
 
 
-def measure_job(job: Job, net: nn.Module, say: Callable[[str], None] | None = None) -> None:
-    """Write a clip's record, unless it is there already, see :func:`is_measured`."""
+def measure_job(job: ClipJob, net: nn.Module, say: Callable[[str], object] | None = None) -> None:
+    """Measure a clip and write its record, unless :func:`is_measured`."""
     if is_measured(job):
-        ledger_path(job.path).unlink(missing_ok=True)  # of a run that was killed before it took its notes away
+        ledger_path(job.path).unlink(missing_ok=True)  # of a run that was killed before it removed its notes
         return
     clip = read_trial(job.folder, crop=job.settings.crop, frames=job.settings.frames)
-    conditions = {**job.conditions, "input": job.mark}
-    ledger = Ledger(ledger_path(job.path), conditions, keep=job.settings.resume)
-    pictures = job.out / "pictures" / job.path.stem
-    record = evaluate_clip(clip, net, job.settings, measure=job.measure, ledger=ledger, pictures=pictures, say=say)
-    write_sealed(record | {"conditions": job.conditions, "input": job.mark}, job.path)
+    ledger = Ledger(ledger_path(job.path), {**job.conditions, "input": job.mark}, keep=job.settings.resume)
+    record = evaluate_clip(
+        clip,
+        net,
+        job.settings,
+        measure=job.measure,
+        ledger=ledger,
+        pictures=job.out / "pictures" / job.path.stem,
+        say=say,
+        conditions=job.conditions,
+        mark=job.mark,
+    )
+    write_sealed(record, job.path)
     ledger.forget()
 
 
 def _summary(
-    records: Sequence[dict[str, Any]], settings: EvaluateSettings, benchmark: Benchmark, conditions: dict[str, Any]
-) -> dict[str, Any]:
+    records: Sequence[ClipRecord], settings: EvaluateSettings, benchmark: Benchmark, conditions: dict[str, Any]
+) -> Summary:
     """What ``summary.json`` holds."""
-    summary: dict[str, Any] = {
-        "clips": [record["clip"] for record in records],
-        "frames": sum(record["frames"] for record in records),
-        "layout": benchmark.layout,
-        "notes": list(benchmark.notes),
-        "conditions": conditions,
-        **summarize(records),
-        "versions": versions(),
-        "machine": machine(),
-    }
-    if settings.apart:
-        apart = [record for record in records if record["clip"] in settings.apart]
-        others = [record for record in records if record["clip"] not in settings.apart]
-        summary["apart"] = {"clips": list(settings.apart), **summarize(apart)}
-        summary["others"] = {"clips": [record["clip"] for record in others], **summarize(others)} if others else None
-    return dict(plain(summary))
+    apart = [record for record in records if record.clip in settings.apart]
+    others = [record for record in records if record.clip not in settings.apart]
+    return Summary(
+        **vars(summarize(records)),
+        clips=tuple(record.clip for record in records),
+        frames=sum(record.frames for record in records),
+        layout=benchmark.layout,
+        notes=benchmark.notes,
+        conditions=conditions,
+        versions=versions(),
+        machine=machine(),
+        apart=GroupMeans(**vars(summarize(apart)), clips=settings.apart) if apart else None,
+        others=GroupMeans(**vars(summarize(others)), clips=tuple(record.clip for record in others))
+        if apart and others
+        else None,
+    )

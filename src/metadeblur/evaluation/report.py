@@ -1,4 +1,4 @@
-"""What a person looks at after an evaluation: tables as files, and one page with tables and pictures."""
+"""The report of an evaluation: tables as files, and one page with tables and pictures."""
 
 from __future__ import annotations
 
@@ -8,30 +8,31 @@ from typing import Any
 
 from metadeblur.data.pairs import read_picture
 from metadeblur.evaluation.protocol import record_path
-from metadeblur.evaluation.tables import ROW_ORDER, Lines, csv_text, latex, markdown, method_table, table, worth
+from metadeblur.evaluation.records import FIGURES, ClipRecord, Means, Summary
+from metadeblur.evaluation.tables import ROW_ORDER, Lines, csv_text, effect_lines, latex, markdown, method_table, table
 from metadeblur.imaging.pictures import data_uri, encode_jpeg
-from metadeblur.report.html import duration, flat, whole_page
-from metadeblur.system.names import counted, utf8
+from metadeblur.report.html import flat, whole_page
+from metadeblur.system.names import counted, in_words, utf8
 from metadeblur.system.record import write_whole
 
-_TABLES = ("psnr", "methods", "ssim", "flicker", "self_shift")  # as their files are called, in the page's order
 
-
-def write_tables(records: Sequence[dict[str, Any]], summary: dict[str, Any], out: Path) -> str:
+def write_tables(records: Sequence[ClipRecord], summary: Summary, out: Path) -> str:
     """Write every table as Markdown, LaTeX and CSV and the page ``index.html``; return what a terminal is to show."""
     tables = _tables(records, summary)
     for name, lines in tables.items():
         write_table(lines, out / name)
     write_whole(out / "index.html", utf8(render(records, summary, out)))
-    parts = [*(markdown(tables[name]) for name in ("psnr", "methods") if name in tables), "\n".join(worth(summary))]
+    parts = [
+        *(markdown(tables[name]) for name in ("psnr", "methods") if name in tables),
+        "\n".join(effect_lines(summary)),
+    ]
     return "\n\n".join(part for part in parts if part)
 
 
-def _tables(records: Sequence[dict[str, Any]], summary: dict[str, Any]) -> dict[str, Lines]:
-    """The lines of every table that there is something for, by file name."""
-    asked = (name for name in _TABLES if summary.get(name))
-    made = ((name, method_table(summary) if name == "methods" else table(records, summary, name)) for name in asked)
-    return {name: lines for name, lines in made if lines}
+def _tables(records: Sequence[ClipRecord], summary: Summary) -> dict[str, Lines]:
+    """The lines of every table that is not empty, by file name."""
+    psnr, *others = ((figure, table(records, summary, figure)) for figure in FIGURES if summary.column(figure))
+    return {name: lines for name, lines in (psnr, ("methods", method_table(summary)), *others) if lines}
 
 
 def write_table(lines: Lines, stem: Path) -> None:
@@ -40,9 +41,9 @@ def write_table(lines: Lines, stem: Path) -> None:
         write_whole(stem.with_name(stem.name + ending), utf8(form(lines).rstrip("\n") + "\n"))
 
 
-def render(records: Sequence[dict[str, Any]], summary: dict[str, Any], out: Path) -> str:
+def render(records: Sequence[ClipRecord], summary: Summary, out: Path) -> str:
     """The page as text; pictures are taken from ``out/pictures``."""
-    model = str(summary["conditions"].get("model") or "the network")
+    model = str(summary.conditions.get("model") or "the network")
     return whole_page(
         "evaluation.html",
         verdict=_verdict(summary, model),
@@ -54,58 +55,58 @@ def render(records: Sequence[dict[str, Any]], summary: dict[str, Any], out: Path
     )
 
 
-def _pictures(record: dict[str, Any], out: Path) -> dict[str, Any]:
+def _pictures(record: ClipRecord, out: Path) -> dict[str, Any]:
     """The pieces of a clip, rows side by side with the truth."""
-    folder = out / "pictures" / record_path(out, record["clip"]).stem
-    first = record["conditions"]["methods"][0]
+    folder = out / "pictures" / record_path(out, record.clip).stem
+    first = record.conditions["methods"][0]
     pictures = []
     for row in (*ROW_ORDER, "sharp"):
         names = (f"{row}.png", f"{first}_{row}.png")
         source = next((folder / name for name in names if (folder / name).is_file()), None)
         if source is not None:
-            value = record["psnr"].get(row)
+            value = record.psnr.get(row)
             label = row.replace("_", " ") + (f" {value:.2f} dB" if value is not None else "")
             pictures.append((row, label, data_uri(encode_jpeg(read_picture(source)))))
-    focus = f", frame {record['focus']['frame']}" if record.get("focus") else ""
-    return {"name": record["clip"], "focus": focus, "pictures": pictures}
+    focus = f", frame {record.focus.frame}" if record.focus else ""
+    return {"name": record.clip, "focus": focus, "pictures": pictures}
 
 
-def _verdict(summary: dict[str, Any], model: str) -> str:
+def _verdict(summary: Means, model: str) -> str:
     """One sentence on what came out."""
-    means = summary["psnr"]
-    if summary.get("gain") is not None:
-        verb = "gains" if summary["gain"] >= 0 else "loses"
-        return f"{model}: adaptation {verb} {abs(summary['gain']):.2f} dB over the base model"
-    best = "base" if "base" in means else "blurred"
-    return f"{model}: {means[best]:.2f} dB ({best})"
+    if summary.effect is not None:
+        verb = "gains" if summary.effect.gain >= 0 else "loses"
+        return f"{model}: adaptation {verb} {abs(summary.effect.gain):.2f} dB over the base model"
+    best = "base" if "base" in summary.psnr else "blurred"
+    return f"{model}: {summary.psnr[best]:.2f} dB ({best})"
 
 
-def _lead(summary: dict[str, Any], model: str) -> str:
+def _lead(summary: Summary, model: str) -> str:
     """How much was measured, and what a reader must know of it."""
-    count, frames = len(summary["clips"]), summary["frames"]
-    means = summary["psnr"]
+    count, frames = len(summary.clips), summary.frames
+    means = summary.psnr
     behind = ""
     if "base" in means and means["base"] < means["blurred"]:
         behind = f" Its base is below the blurred input by {means['blurred'] - means['base']:.2f} dB."
-    notes = "".join(f" {note[:1].upper()}{note[1:]}." for note in summary["notes"])
-    clips = f"{counted(count, 'clip')} of the layout {summary['layout']}, {counted(frames, 'frame')}"
+    notes = "".join(f" {note[:1].upper()}{note[1:]}." for note in summary.notes)
+    clips = f"{counted(count, 'clip')} of the layout {summary.layout}, {counted(frames, 'frame')}"
     return f"{clips}, model {model}.{behind}{notes}"
 
 
-def _key_figures(summary: dict[str, Any]) -> list[tuple[str, str]]:
-    means = summary["psnr"]
+def _key_figures(summary: Summary) -> list[tuple[str, str]]:
+    means = summary.psnr
     figures = [(row.replace("_", " ").capitalize(), f"{means[row]:.2f} dB") for row in ROW_ORDER if row in means]
-    for line in worth(summary):
+    for line in effect_lines(summary):
         name, _, value = line.partition(": ")
         figures.append((name.capitalize(), value.partition(" (")[0]))
-    figures.append(("Time", duration(sum(summary["seconds"].values()))))
-    if summary.get("peak_memory_mb"):
-        figures.append(("Peak memory", f"{summary['peak_memory_mb'] / 1024:.1f} GB"))
+    figures.append(("Time", in_words(sum(summary.seconds.values()))))
+    if summary.peak_memory_mb:
+        figures.append(("Peak memory", f"{summary.peak_memory_mb / 1024:.1f} GB"))
     return figures
 
 
-def _conditions(summary: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+def _conditions(summary: Summary) -> list[tuple[str, list[tuple[str, str]]]]:
     """Settings, versions and machine."""
-    known = {name: summary[name] for name in ("conditions", "seconds", "versions", "machine")}
-    known["seconds"] = {name: round(value, 1) for name, value in known["seconds"].items()}
-    return [(name.capitalize(), flat(facts)) for name, facts in known.items()]
+    seconds = {stage: round(value, 1) for stage, value in summary.seconds.items()}
+    facts = {"conditions": summary.conditions, "seconds": seconds}
+    facts |= {"versions": summary.versions, "machine": summary.machine}
+    return [(name.capitalize(), flat(values)) for name, values in facts.items()]

@@ -1,10 +1,9 @@
-"""One row of an evaluation: all frames of a clip by one network, measured; and the notes that survive a kill."""
+"""Measure one row of a clip: all frames by one network; and the notes from which a killed run goes on."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -18,28 +17,20 @@ from metadeblur.clip import Clip
 from metadeblur.data.paired import TrialClip
 from metadeblur.errors import MetadeblurError
 from metadeblur.evaluation.measures import Measure, to_8bit
-from metadeblur.evaluation.sealed import read_sealed, write_sealed
+from metadeblur.evaluation.records import ClipNotes, Focus, FrameFigures, MethodNotes, RowRecord, read_record
+from metadeblur.evaluation.sealed import write_sealed
 from metadeblur.imaging.pictures import encode_png, to_uint8
 from metadeblur.imaging.quality import flicker, psnr
 from metadeblur.imaging.sharpness import self_shift_score
 from metadeblur.restoration.restorer import Restorer, RestoreSettings, restore_frames
-from metadeblur.system.record import plain, write_whole
+from metadeblur.system.record import from_plain, plain, write_whole
 
 FOCUS_SIDE = 200  # px: pieces of frames that are shown side by side
 
 
-@dataclass(frozen=True)
-class Focus:
-    """The piece of a clip that pictures show: chosen by the blurred frames and the truth alone, for every row alike."""
-
-    frame: int
-    top: int
-    left: int
-    side: int
-
-    def cut(self, frame: Tensor) -> Tensor:
-        """The piece of a frame (3, H, W)."""
-        return frame[:, self.top : self.top + self.side, self.left : self.left + self.side]
+def piece_in(frame: Tensor, focus: Focus) -> Tensor:
+    """The piece (3, side, side) of a frame (3, H, W)."""
+    return frame[:, focus.top : focus.top + focus.side, focus.left : focus.left + focus.side]
 
 
 def choose_focus(clip: TrialClip, side: int = FOCUS_SIDE) -> Focus:
@@ -58,7 +49,7 @@ def choose_focus(clip: TrialClip, side: int = FOCUS_SIDE) -> Focus:
 def keep_picture(frame: Tensor, focus: Focus, path: Path) -> None:
     """Write the piece of a frame in focus as PNG."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, encode_png(to_uint8(focus.cut(frame))))
+    write_whole(path, encode_png(to_uint8(piece_in(frame, focus))))
 
 
 def measure_row(
@@ -68,7 +59,7 @@ def measure_row(
     settings: RestoreSettings,
     focus: Focus | None = None,
     picture: Path | None = None,
-) -> dict[str, Any]:
+) -> RowRecord:
     """Figures of one row: means over the frames, and those of each frame.
 
     Args:
@@ -78,11 +69,6 @@ def measure_row(
         settings: how frames go through the network.
         focus: the piece to keep a picture of.
         picture: where to.
-
-    Returns:
-        ``psnr`` (dB), ``ssim``, ``flicker`` (8-bit levels, against the blurred frames; of videos with one frame size),
-        ``self_shift`` (dB, low = sharp; needs no truth), ``aligned`` (RealBlur: share of frames that could be aligned),
-        and ``per_frame``.
     """
     figures: dict[str, list[float]] = {}
     kept: list[Tensor] = []
@@ -99,11 +85,11 @@ def measure_row(
             kept.append(frame)
         if focus is not None and picture is not None and index == focus.frame:
             keep_picture(shown, focus, picture)
-    row: dict[str, Any] = {name: fmean(values) for name, values in figures.items()}
-    if with_time:
-        row["flicker"] = flicker(Clip(torch.stack(kept)), clip.pair.blurred)
-    row["per_frame"] = {name: figures[name] for name in ("psnr", "ssim")}
-    return row
+    return RowRecord(
+        **{name: fmean(values) for name, values in figures.items()},
+        per_frame=FrameFigures(tuple(figures["psnr"]), tuple(figures["ssim"])),
+        flicker=flicker(Clip(torch.stack(kept)), clip.pair.blurred) if with_time else None,
+    )
 
 
 def _restored(clip: TrialClip, model: nn.Module | None, settings: RestoreSettings) -> Iterator[Tensor]:
@@ -113,7 +99,7 @@ def _restored(clip: TrialClip, model: nn.Module | None, settings: RestoreSetting
 
 
 class Ledger:
-    """What has been measured of a clip so far; with a path, it is noted there after each row.
+    """The finished rows of a clip; with a path, they are written there after each row.
 
     A run that is killed loses at most the row that it was at.
 
@@ -125,31 +111,30 @@ class Ledger:
 
     def __init__(self, path: Path | None = None, conditions: Any = None, *, keep: bool = False) -> None:
         self.path, self.conditions = path, conditions
-        self.rows: dict[str, dict[str, Any]] = {}
-        self.methods: dict[str, dict[str, Any]] = {}
+        self.rows: dict[str, RowRecord] = {}
+        self.methods: dict[str, MethodNotes] = {}
         self.seconds: dict[str, float] = {}
         if keep and path is not None and path.exists():
             with suppress(MetadeblurError):  # damaged notes do not count either
-                notes = read_sealed(path)
-                if notes["conditions"] == conditions:
-                    self.rows, self.methods, self.seconds = notes["rows"], notes["methods"], notes["seconds"]
+                notes = read_record(path, ClipNotes)
+                if notes.conditions == conditions:
+                    self.rows, self.methods, self.seconds = notes.rows, notes.methods, notes.seconds
 
-    def note(self, row: str, figures: dict[str, Any]) -> None:
+    def note(self, row: str, figures: RowRecord) -> None:
         """Keep a row's figures."""
-        self.rows[row] = dict(plain(figures))
+        self.rows[row] = from_plain(RowRecord, plain(figures))  # rounded, as a run that is gone on with reads them
         self._write()
 
-    def note_method(self, name: str, about: dict[str, Any]) -> None:
+    def note_method(self, name: str, notes: MethodNotes) -> None:
         """Keep what a method's adaptation was like."""
-        self.methods[name] = dict(plain(about))
+        self.methods[name] = from_plain(MethodNotes, plain(notes))
         self._write()
 
     def forget(self) -> None:
-        """Take the notes away: the record is written."""
+        """Remove the notes' file, once the record is written."""
         if self.path is not None:
             self.path.unlink(missing_ok=True)
 
     def _write(self) -> None:
         if self.path is not None:
-            notes = {"conditions": self.conditions, "rows": self.rows, "methods": self.methods, "seconds": self.seconds}
-            write_sealed(notes, self.path)
+            write_sealed(ClipNotes(self.conditions, self.rows, self.methods, self.seconds), self.path)

@@ -1,20 +1,19 @@
-"""Records that later runs trust, with a checksum of what they say."""
+"""Records with a checksum, so that a later run can trust them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from metadeblur.errors import MetadeblurError
 from metadeblur.system.identity import SEAL, is_whole, sealed
 from metadeblur.system.plain_files import RECORD, read_object
-from metadeblur.system.record import write_json
+from metadeblur.system.record import plain, write_json
 
 
-def write_sealed(record: Mapping[str, Any], path: Path) -> None:
+def write_sealed(record: Any, path: Path) -> None:
     """Write a record, whole or not at all, with its checksum at the end."""
-    write_json(sealed(record), path)
+    write_json(sealed(plain(record)), path)
 
 
 def read_sealed(path: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What an evaluation measures and how, and what its figures depend on."""
+"""Settings of an evaluation, and the conditions on which its figures depend."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class EvaluateSettings:
             MetadeblurError: as :meth:`refuse`.
         """
         self.refuse(net, model)
-        found: dict[str, Any] = plain(
+        facts: dict[str, Any] = plain(
             {
                 "model": model,
                 "weights": parameters_digest(net)[:16],
@@ -102,7 +102,7 @@ class EvaluateSettings:
                 "restore": asdict(self.restoration),
             }
         )
-        return found
+        return facts
 
 
 def meta_files(folder: str) -> tuple[Path, Path]:

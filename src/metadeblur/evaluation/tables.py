@@ -1,4 +1,4 @@
-"""Evaluation records as tables that a person reads, and as Markdown, LaTeX and CSV."""
+"""Tables of evaluation records, as Markdown, LaTeX and CSV."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import csv
 import io
 from collections.abc import Sequence
 from statistics import fmean, stdev
-from typing import Any
+
+from metadeblur.evaluation.records import ClipRecord, Effect, Figure, Means, Summary
 
 ROW_ORDER = ("blurred", "base", "base_fused", "adapted", "adapted_unguarded", "oracle")
 _DIGITS = {"psnr": 2, "ssim": 4, "flicker": 2, "self_shift": 2}
@@ -15,9 +16,9 @@ _LATEX = str.maketrans({mark: f"\\{mark}" for mark in "&%$#_{}"})
 Lines = Sequence[Sequence[str]]
 
 
-def table(records: Sequence[dict[str, Any]], summary: dict[str, Any], figure: str = "psnr") -> list[list[str]]:
+def table(records: Sequence[ClipRecord], summary: Summary, figure: Figure = "psnr") -> list[list[str]]:
     """Head line, one line a clip, and the mean (and the means apart) of one figure, as text cells."""
-    rows = [row for row in ROW_ORDER if all(row in record[figure] for record in records)]
+    rows = [row for row in ROW_ORDER if all(row in record.column(figure) for record in records)]
     digits = _DIGITS[figure]
     lines = [["clip", *(row.replace("_", " ") for row in rows), "share", "gain"]]
 
@@ -26,32 +27,25 @@ def table(records: Sequence[dict[str, Any]], summary: dict[str, Any], figure: st
         gain = f"{values['adapted'] - values['base']:+.{digits}f}" if both else ""
         return [name, *(f"{values[row]:.{digits}f}" for row in rows), share, gain]
 
-    lines += [line(record["clip"], record[figure], f"{record['share']:.2f}") for record in records]
-    lines.append(line("mean", summary[figure], ""))
-    if summary.get("apart"):
-        lines.append(line(f"mean of {', '.join(summary['apart']['clips'])}", summary["apart"][figure], ""))
-        if summary["others"]:
-            lines.append(line("mean of the others", summary["others"][figure], ""))
+    lines += [line(record.clip, record.column(figure), f"{record.share:.2f}") for record in records]
+    lines.append(line("mean", summary.column(figure), ""))
+    if summary.apart:
+        lines.append(line(f"mean of {', '.join(summary.apart.clips)}", summary.apart.column(figure), ""))
+    if summary.others:
+        lines.append(line("mean of the others", summary.others.column(figure), ""))
     return lines
 
 
-def seeds_table(runs: Sequence[tuple[Sequence[dict[str, Any]], dict[str, Any]]]) -> list[list[str]]:
+def seeds_table(runs: Sequence[tuple[Sequence[ClipRecord], Summary]]) -> list[list[str]]:
     """The table of PSNR in dB of several runs over the same clips: means, with standard deviations over the runs.
 
     What is the same in all runs (blurred, base) stands alone. ``share`` lists that of each run.
 
     Args:
         runs: records and summary of each, of different seeds.
-
-    >>> runs = [
-    ...     ([{"clip": "a", "psnr": psnr, "share": 1.0}], {"psnr": psnr})
-    ...     for psnr in ({"base": 25.0, "adapted": 26.0}, {"base": 25.0, "adapted": 26.2})
-    ... ]
-    >>> seeds_table(runs)[1]
-    ['a', '25.00', '26.10 ± 0.14', '1, 1', '+1.10 ± 0.14']
     """
-    first, summary = runs[0]
-    rows = [row for row in ROW_ORDER if all(row in record["psnr"] for records, _ in runs for record in records)]
+    first, _ = runs[0]
+    rows = [row for row in ROW_ORDER if all(row in record.psnr for records, _ in runs for record in records)]
     lines = [["clip", *(row.replace("_", " ") for row in rows), "share", "gain"]]
 
     def cell(values: Sequence[float]) -> str:
@@ -63,76 +57,54 @@ def seeds_table(runs: Sequence[tuple[Sequence[dict[str, Any]], dict[str, Any]]])
 
     for number, record in enumerate(first):
         same = [records[number] for records, _ in runs]
-        share = ", ".join(f"{one['share']:g}" for one in same)
-        lines.append(line(record["clip"], [one["psnr"] for one in same], share))
-    lines.append(line("mean", [summary["psnr"] for _, summary in runs]))
-    if summary.get("apart") and summary["others"]:
-        lines.append(line("mean of the others", [summary["others"]["psnr"] for _, summary in runs]))
+        share = ", ".join(f"{one.share:g}" for one in same)
+        lines.append(line(record.clip, [one.psnr for one in same], share))
+    lines.append(line("mean", [summary.psnr for _, summary in runs]))
+    others = [summary.others.psnr for _, summary in runs if summary.others]
+    if len(others) == len(runs):
+        lines.append(line("mean of the others", others))
     return lines
 
 
-def method_table(summary: dict[str, Any]) -> list[list[str]]:
+def method_table(summary: Summary) -> list[list[str]]:
     """One line a method: PSNR with and without the guard, gain with its interval, oracle ratio, harm rate, seconds.
 
     Empty where fewer than two methods were compared.
     """
-    methods = summary.get("methods") or {}
-    if len(methods) < 2:
+    if len(summary.methods or {}) < 2:
         return []
-    apart = summary.get("apart") or {}
-    groups = [("", methods)]
-    if apart:
-        groups = [(", ".join(apart["clips"]), apart["methods"])]
-        groups += [("others", summary["others"]["methods"])] if summary["others"] else []
-        groups.append(("all", methods))
-    head = [
-        "method",
-        "adapted",
-        "gain",
-        "95 %",
-        "oracle ratio",
-        "harm",
-        "unguarded",
-        "its gain",
-        "its harm",
-        "share",
-        "s",
-    ]
-    lines = [["clips", *head]] if apart else [head]
-    for group, table_of in groups:
-        for name, method in table_of.items():
-            whole = method.get("unguarded") or {}
-            cells = [
-                name,
-                _number(method["psnr"].get("adapted"), ".2f"),
-                _number(method.get("gain"), "+.2f"),
-                _span(method.get("interval")),
-                _number(method.get("oracle_ratio"), ".2f"),
-                _share(method.get("harm_rate")),
-                _number(method["psnr"].get("adapted_unguarded"), ".2f"),
-                _number(whole.get("gain"), "+.2f"),
-                _share(whole.get("harm_rate")),
-                _number(method["share"], ".2f"),
-                _number(method["seconds"], ".0f"),
-            ]
-            lines.append([group, *cells] if apart else cells)
+    groups: list[tuple[str, Means]] = [("all", summary)]
+    if summary.others:
+        groups.insert(0, ("others", summary.others))
+    if summary.apart:
+        groups.insert(0, (", ".join(summary.apart.clips), summary.apart))
+    head = ["method", "adapted", "gain", "95 %", "oracle ratio", "harm", "unguarded", "its gain", "its harm"]
+    head += ["share", "s"]
+    lines = [["clips", *head]] if summary.apart else [head]
+    for group, means in groups:
+        for name, method in (means.methods or {}).items():
+            gain, span, ratio, harm = _effect_cells(method.effect)
+            whole_gain, _, _, whole_harm = _effect_cells(method.unguarded)
+            adapted, unguarded = (_number(method.psnr.get(row), ".2f") for row in ("adapted", "adapted_unguarded"))
+            cells = [name, adapted, gain, span, ratio, harm, unguarded, whole_gain, whole_harm]
+            cells += [f"{method.share:.2f}", f"{method.seconds:.0f}"]
+            lines.append([group, *cells] if summary.apart else cells)
     return lines
 
 
-def worth(summary: dict[str, Any]) -> list[str]:
+def effect_lines(summary: Means) -> list[str]:
     """Gain, oracle ratio and harm rate, each in one line; empty where they were not measured."""
-    said = []
-    if summary.get("oracle_ratio") is not None:
-        said.append(f"oracle ratio: {summary['oracle_ratio']:.2f}")
-    if summary.get("gain") is not None:
-        span = _span((summary.get("intervals") or {}).get("gain"))
-        said.append(f"gain: {summary['gain']:+.2f} dB{f' (95 % over clips: {span})' if span else ''}")
-        fused = summary["psnr"].get("base_fused")
-        if fused is not None:
-            alone = fused - summary["psnr"]["base"]
-            said.append(f"of it by fusing and correcting frames alone, without adapted weights: {alone:+.2f} dB")
-        said.append(f"harm rate: {_share(summary['harm_rate'])} (adapted more than 0.05 dB below base)")
-    return said
+    effect = summary.effect
+    if effect is None:
+        return []
+    span = _span(effect.interval)
+    lines = [] if effect.oracle_ratio is None else [f"oracle ratio: {effect.oracle_ratio:.2f}"]
+    lines.append(f"gain: {effect.gain:+.2f} dB{f' (95 % over clips: {span})' if span else ''}")
+    if "base_fused" in summary.psnr:
+        alone = summary.psnr["base_fused"] - summary.psnr["base"]
+        lines.append(f"of it by fusing and correcting frames alone, without adapted weights: {alone:+.2f} dB")
+    lines.append(f"harm rate: {_share(effect.harm_rate)} (adapted more than 0.05 dB below base)")
+    return lines
 
 
 def markdown(lines: Lines) -> str:
@@ -175,14 +147,15 @@ def latex(lines: Lines) -> str:
 
 
 def spread(values: Sequence[float], form: str = ".2f") -> str:
-    """Mean, and standard deviation where there are several values; nothing of none.
+    """Mean, and standard deviation where there are several values, to as many digits; nothing of none.
 
     >>> spread([1.0, 1.2], "+.2f"), spread([1.0])
     ('+1.10 ± 0.14', '1.00')
     """
     if not values:
         return ""
-    return format(fmean(values), form) + (f" \u00b1 {stdev(values):.2f}" if len(values) > 1 else "")
+    unsigned = form.removeprefix("+")
+    return format(fmean(values), form) + (f" \u00b1 {stdev(values):{unsigned}}" if len(values) > 1 else "")
 
 
 def csv_text(lines: Lines) -> str:
@@ -196,12 +169,19 @@ def csv_text(lines: Lines) -> str:
     return text.getvalue()
 
 
+def _effect_cells(effect: Effect | None) -> tuple[str, str, str, str]:
+    """Gain, its interval, oracle ratio and harm rate."""
+    if effect is None:
+        return "", "", "", ""
+    return f"{effect.gain:+.2f}", _span(effect.interval), _number(effect.oracle_ratio, ".2f"), _share(effect.harm_rate)
+
+
 def _number(value: float | None, form: str) -> str:
     return "" if value is None else format(value, form)
 
 
-def _share(value: float | None) -> str:
-    return "" if value is None else f"{100 * value:.0f} %"
+def _share(value: float) -> str:
+    return f"{100 * value:.0f} %"
 
 
 def _span(interval: Sequence[float] | None) -> str:

@@ -1,4 +1,4 @@
-"""One clip on trial: its rows measured, adapted by every method, and the oracle's upper bound.
+"""Measure one clip: its rows, every method's adaptation, and the oracle as upper bound.
 
 Adaptation sees blurred frames alone. The oracle takes the same number of gradient steps, on patches of the same size,
 but of TRUE pairs of the clip.
@@ -7,8 +7,9 @@ but of TRUE pairs of the clip.
 from __future__ import annotations
 
 import copy
+import shutil
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +19,16 @@ from torch import nn
 from metadeblur.adaptation.stages import AdaptSettings, Outcome, Pair, inner_update
 from metadeblur.data.paired import PairedClip, TrialClip
 from metadeblur.evaluation.measures import Measure, measure_for
-from metadeblur.evaluation.methods import Method, find_method
-from metadeblur.evaluation.rows import Focus, Ledger, choose_focus, keep_picture, measure_row
+from metadeblur.evaluation.methods import AdaptationMethod, find_method
+from metadeblur.evaluation.records import FIGURES, ClipRecord, Focus, MethodNotes, MethodRecord, RowRecord
+from metadeblur.evaluation.rows import Ledger, choose_focus, keep_picture, measure_row
 from metadeblur.evaluation.settings import EvaluateSettings, meta_files
-from metadeblur.evaluation.summary import FIGURES
 from metadeblur.guard.judge import sharp_already
 from metadeblur.models.adapted import FusionSettings, fusion_of, with_fusion
 from metadeblur.models.registry import traits
 from metadeblur.models.weights import load_deblurrer
 from metadeblur.pipeline.console import stopwatch
 from metadeblur.system.machine import peak_memory_mb
-from metadeblur.system.record import plain
-
-FRAMES = ("psnr", "ssim")  # figures that are kept frame by frame
 
 
 def evaluate_clip(
@@ -42,7 +40,9 @@ def evaluate_clip(
     ledger: Ledger | None = None,
     pictures: Path | None = None,
     say: Callable[[str], None] | None = None,
-) -> dict[str, Any]:
+    conditions: dict[str, Any] | None = None,
+    mark: str = "",
+) -> ClipRecord:
     """One clip's record: figures by row, seconds by stage, and each method's adaptation.
 
     Args:
@@ -53,6 +53,8 @@ def evaluate_clip(
         ledger: rows that an earlier, killed run measured, and where to note those of this one.
         pictures: folder for one telling piece of each row; none: no pictures.
         say: called with the stage before each.
+        conditions: what the figures depend on, for the record.
+        mark: by which the clip's files are recognised, for the record.
     """
     trial = _Trial(clip, net, settings, measure or measure_for("plain"), ledger or Ledger(), pictures, say)
     trial.measure("blurred", None)
@@ -66,37 +68,50 @@ def evaluate_clip(
     first = next(iter(methods.values()), None)
     rows = {row: figures for row, figures in trial.ledger.rows.items() if "/" not in row}
     if first is not None:
-        rows |= {row: trial.ledger.rows[f"{settings.methods[0]}/{row}"] for row in first["rows"]}
-    record = {
-        "clip": clip.name,
-        "frames": len(clip),
+        rows |= {row: trial.ledger.rows[f"{settings.methods[0]}/{row}"] for row in first.rows}
+    return ClipRecord(
+        clip=clip.name,
+        frames=len(clip),
         **_columns(rows),
-        "per_frame": {figure: {row: table["per_frame"][figure] for row, table in rows.items()} for figure in FRAMES},
-        "seconds": trial.ledger.seconds,
-        "share": first["share"] if first else 0.0,
-        "peak_memory_mb": peak_memory_mb(),
-        "gpu_peak_memory_mb": round(torch.cuda.max_memory_allocated() / 2**20) if torch.cuda.is_available() else None,
-        "focus": asdict(trial.focus) if trial.focus else None,
-        "adaptation": first["adaptation"] if first else None,
-    }
-    if len(methods) > 1:
-        record["methods"] = {
-            name: {**_columns({row: trial.ledger.rows[f"{name}/{row}"] for row in method.pop("rows")}), **method}
-            for name, method in methods.items()
-        }
-    return dict(plain(record))
+        per_frame={
+            "psnr": {row: figures.per_frame.psnr for row, figures in rows.items()},
+            "ssim": {row: figures.per_frame.ssim for row, figures in rows.items()},
+        },
+        seconds=trial.ledger.seconds,
+        share=first.share if first else 0.0,
+        peak_memory_mb=peak_memory_mb(),
+        gpu_peak_memory_mb=round(torch.cuda.max_memory_allocated() / 2**20) if torch.cuda.is_available() else None,
+        focus=trial.focus,
+        adaptation=first.adaptation if first else None,
+        methods={name: _method_record(name, notes, trial.ledger) for name, notes in methods.items()}
+        if len(methods) > 1
+        else None,
+        conditions=conditions or {},
+        input=mark,
+    )
 
 
-def _columns(rows: dict[str, Any]) -> dict[str, dict[str, float]]:
+def _method_record(name: str, notes: MethodNotes, ledger: Ledger) -> MethodRecord:
+    """One of several methods: its figures and how it adapted."""
+    return MethodRecord(
+        **_columns({row: ledger.rows[f"{name}/{row}"] for row in notes.rows}),
+        share=notes.share,
+        seconds=notes.seconds,
+        patch=notes.patch,
+        adaptation=notes.adaptation,
+    )
+
+
+def _columns(rows: dict[str, RowRecord]) -> dict[str, Any]:
     """Each figure by row, of the rows that have it."""
     return {
-        figure: {row: table[figure] for row, table in rows.items() if table.get(figure) is not None}
+        figure: {row: value for row, figures in rows.items() if (value := getattr(figures, figure)) is not None}
         for figure in (*FIGURES, "aligned")
     }
 
 
 class _Trial:
-    """One clip being measured: what is known of it so far."""
+    """The state of one clip's measurement."""
 
     def __init__(
         self,
@@ -130,26 +145,26 @@ class _Trial:
         self.ledger.note(row, figures)
 
     def same(self, row: str, as_row: str) -> None:
-        """A row whose frames are those of another one."""
+        """Copy a row whose frames are the same as another row's."""
         self.ledger.note(row, self.ledger.rows[as_row])
         if self.pictures is not None:
             source = self.pictures / f"{as_row.replace('/', '_')}.png"
             if source.is_file():
-                (self.pictures / f"{row.replace('/', '_')}.png").write_bytes(source.read_bytes())
+                shutil.copyfile(source, self.pictures / f"{row.replace('/', '_')}.png")
 
     def base_fused(self) -> None:
-        """Measure what fusing alone gives: how much of an adapted row's gain is not the weights'."""
+        """Measure the base with fused frames: the part of the gain that does not come from adapted weights."""
         if "adapted" in self.settings.rows and self.fusion is not None:
             self.measure("base_fused", with_fusion(copy.deepcopy(self.net), self.fusion))
 
-    def adapted(self, method: Method) -> dict[str, Any]:
+    def adapted(self, method: AdaptationMethod) -> MethodNotes:
         """Adapt by a method and measure what it gives, with and without the guard."""
         guarded, whole = (f"{method.name}/{row}" for row in ("adapted", "adapted_unguarded"))
-        known = self.ledger.methods.get(method.name)
-        if known is not None and all(f"{method.name}/{row}" in self.ledger.rows for row in known["rows"]):
-            self.patch = known["patch"]
-            self._fuse_alike(method, known["adaptation"].get("fusion"))
-            return dict(known)
+        notes = self.ledger.methods.get(method.name)
+        if notes is not None and all(f"{method.name}/{row}" in self.ledger.rows for row in notes.rows):
+            self.patch = notes.patch
+            self._fuse_alike(method, notes)
+            return notes
         if self.say:
             self.say(f"adapt {method.name}")
         seconds: dict[str, float] = {}
@@ -172,23 +187,24 @@ class _Trial:
             self.measure(guarded, outcome.model)
         if outcome is not None and outcome.support is not None and method.name == self.settings.methods[0]:
             self.patch = outcome.support.patch
-        known = {
-            "rows": ["adapted", "adapted_unguarded"],
-            "share": outcome.share if outcome else 0.0,
-            "seconds": seconds | (outcome.seconds if outcome else {}),
-            "patch": self.patch,
-            "adaptation": outcome.to_record() if outcome else {"note": self._why_not(method)},
-        }
-        self.ledger.note_method(method.name, known)
-        self._fuse_alike(method, known["adaptation"].get("fusion"))
-        return dict(known)
+        notes = MethodNotes(
+            rows=("adapted", "adapted_unguarded"),
+            share=outcome.share if outcome else 0.0,
+            seconds=seconds | (outcome.seconds if outcome else {}),
+            patch=self.patch,
+            adaptation=outcome.to_record() if outcome else {"note": self._why_not(method)},
+        )
+        self.ledger.note_method(method.name, notes)
+        self._fuse_alike(method, notes)
+        return notes
 
-    def _fuse_alike(self, method: Method, fusion: dict[str, Any] | None) -> None:
-        """Fuse the base's and the oracle's frames as the first method does, by its record."""
+    def _fuse_alike(self, method: AdaptationMethod, notes: MethodNotes) -> None:
+        """Fuse the base's and the oracle's frames as the first method does, by its notes."""
+        fusion = notes.adaptation.get("fusion")
         if self.fusion is not None and fusion is not None and method.name == self.settings.methods[0]:
             self.fusion = FusionSettings(**fusion)
 
-    def _adapt(self, method: Method) -> Outcome | None:
+    def _adapt(self, method: AdaptationMethod) -> Outcome | None:
         if not self.clip.video or method.adapt is None:
             return None
         if method.name != "meta":
@@ -197,12 +213,12 @@ class _Trial:
         adaptation = replace(self.settings.adaptation, reblurrer=str(reblurrer))
         return method.adapt(load_deblurrer(deblurrer), self.clip.pair.blurred, adaptation)
 
-    def _why_not(self, method: Method) -> str:
+    def _why_not(self, method: AdaptationMethod) -> str:
         if method.adapt is None:
             return "the method takes the base model as it is"
         return "the pictures do not follow one another: there is no clip to adapt to, the base model is used"
 
-    def _unadapted(self, row: str, method: Method, outcome: Outcome | None) -> None:
+    def _unadapted(self, row: str, method: AdaptationMethod, outcome: Outcome | None) -> None:
         """A row that was not adapted: the base again, or the meta-trained network that the method started from."""
         if method.name == "meta" and outcome is not None:
             self.measure(row, outcome.model)

@@ -1,4 +1,4 @@
-"""A network built for weights from a file: never larger than they are, whatever sizes their names and shapes claim."""
+"""Build a network for untrusted weights: never larger than the weights, whatever their names and shapes claim."""
 
 from __future__ import annotations
 
@@ -116,5 +116,5 @@ def _check_formats(weights: Mapping[str, Tensor], state: Mapping[str, Tensor]) -
 def _reason(error: Exception) -> str:
     """The first line of an error that tells something."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    said = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
-    return said if len(said) <= _LONGEST else f"{said[:_LONGEST]}..."
+    reason = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+    return reason if len(reason) <= _LONGEST else f"{reason[:_LONGEST]}..."

@@ -53,11 +53,7 @@ class Critic(nn.Module):
 
     @classmethod
     def from_weights(cls, weights: dict[str, Tensor]) -> Critic:
-        """Build the critic that a state dict belongs to, sizes read from the weights, and load it.
-
-        Raises:
-            KeyError, RuntimeError: the weights are not those of a Critic.
-        """
+        """The critic of a state dict, its sizes read from the weights. KeyError, RuntimeError: other weights."""
         count = sum(key.endswith(".weight") for key in weights)
         critic = cls([weights[f"conv{index}.weight"].shape[0] for index in range(1, count)])
         critic.load_state_dict({key: value.float() for key, value in weights.items()})
@@ -69,14 +65,11 @@ class Critic(nn.Module):
         Raises:
             MetadeblurError: patches smaller than the convolutions reach.
         """
-        if min(patches.shape[-2:]) < self.smallest:
-            size = "x".join(str(side) for side in patches.shape[-2:])
-            raise MetadeblurError(f"the critic was given patches of {size} px: use {self.smallest} px or more")
+        _refuse_small(patches, self.smallest, "critic")
         *convolutions, last = self.children()
         for convolution in convolutions:
             patches = F.leaky_relu_(convolution(patches), 0.2)
-        scores: Tensor = last(patches).mean(dim=(1, 2, 3))
-        return scores
+        return last(patches).mean(dim=(1, 2, 3))
 
 
 class VGGCritic(nn.Module):
@@ -116,11 +109,7 @@ class VGGCritic(nn.Module):
 
     @classmethod
     def from_weights(cls, weights: dict[str, Tensor]) -> VGGCritic:
-        """Build the critic that a state dict belongs to, widths read from the weights, and load it.
-
-        Raises:
-            KeyError, RuntimeError: the weights are not those of a VGG19 with one output.
-        """
+        """The critic of a state dict, its widths read from the weights. KeyError, RuntimeError: other weights."""
         firsts = [0, 5, 10, 19, 28]  # the first convolution of each level, by torchvision's numbers
         critic = cls(
             widths=[weights[f"features.{index}.weight"].shape[0] for index in firsts],
@@ -135,12 +124,15 @@ class VGGCritic(nn.Module):
         Raises:
             MetadeblurError: patches smaller than 32 px.
         """
-        if min(patches.shape[-2:]) < 32:
-            size = "x".join(str(side) for side in patches.shape[-2:])
-            raise MetadeblurError(f"the VGG19 critic was given patches of {size} px: use 32 px or more")
+        _refuse_small(patches, 32, "VGG19 critic")
         pooled = F.adaptive_avg_pool2d(self.features(patches), 7)
-        scores: Tensor = self.classifier(pooled.flatten(1)).squeeze(1)
-        return scores
+        return self.classifier(pooled.flatten(1)).squeeze(1)
+
+
+def _refuse_small(patches: Tensor, smallest: int, name: str) -> None:
+    height, width = patches.shape[-2:]
+    if min(height, width) < smallest:
+        raise MetadeblurError(f"the {name} was given patches of {height}x{width} px: use {smallest} px or more")
 
 
 def critic_from_weights(weights: dict[str, Tensor]) -> Critic | VGGCritic:

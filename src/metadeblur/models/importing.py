@@ -1,4 +1,4 @@
-"""Published weights taken over: checked against their network, written as safetensors with a card, found by name."""
+"""Import published weights: check them against their network, write them as safetensors with a card."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Imported(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Target:
+class ImportTarget:
     """A network that published weights belong to."""
 
     build: Callable[[dict[str, Tensor]], nn.Module]  # from a state dict, sizes read from the weights
@@ -51,7 +51,7 @@ class Target:
     metadata: dict[str, str]  # what the weight file says of them
 
 
-def target(name: str) -> Target:
+def target(name: str) -> ImportTarget:
     """The network of published weights.
 
     Raises:
@@ -63,21 +63,21 @@ def target(name: str) -> Target:
         from metadeblur.models.reblurring import ReblurNetwork
 
         # The published weights were trained with the tokens in the published order.
-        return Target(
+        return ImportTarget(
             lambda weights: ReblurNetwork.from_weights(weights, "published"), ReblurNetwork, {"order": "published"}
         )
     if name == "critic":
         from metadeblur.models.critic import VGGCritic, critic_from_weights
 
-        return Target(critic_from_weights, VGGCritic, {})
+        return ImportTarget(critic_from_weights, VGGCritic, {})
     if name not in ARCHITECTURES:
         raise MetadeblurError(f"this version has no network {name!r}; it has {', '.join(ARCHITECTURES)}")
     entry = ARCHITECTURES[name]
-    return Target(entry.build, entry.published, {})
+    return ImportTarget(entry.build, entry.published, {})
 
 
 def import_weights(name: str, file: Path) -> Imported:
-    """Take a published checkpoint over into the user's folder, under the network's name.
+    """Import a published checkpoint into the user's folder, under the network's name.
 
     Args:
         name: one of :data:`metadeblur.models.published.PUBLISHED`.
@@ -162,12 +162,12 @@ def remedy(path: Path) -> str:
     return f"metadeblur weights import {path.stem} FILE" if imported else "install metadeblur again"
 
 
-def _built(name: str, goal: Target, weights: dict[str, Tensor], file: Path) -> nn.Module:
-    """The network, filled; what does not fit is told."""
-    known = recognise(weights)
-    if known not in (None, name):
+def _built(name: str, goal: ImportTarget, weights: dict[str, Tensor], file: Path) -> nn.Module:
+    """The network with its weights; an error names tensors that do not fit."""
+    recognised = recognise(weights)
+    if recognised not in (None, name):
         raise MetadeblurError(
-            f"{file}: these are weights of {known}, not of {name}: metadeblur weights import {known} {file}"
+            f"{file}: these are weights of {recognised}, not of {name}: metadeblur weights import {recognised} {file}"
         )
     try:
         return built(goal.build, weights).eval()
@@ -178,12 +178,12 @@ def _built(name: str, goal: Target, weights: dict[str, Tensor], file: Path) -> n
         raise MetadeblurError(f"{file}: not the weights of {name}: {wrong}") from error
 
 
-def _has_published_sizes(net: nn.Module, goal: Target) -> bool:
+def _has_published_sizes(net: nn.Module, goal: ImportTarget) -> bool:
     expected, constants = published_shapes(goal)
     return {key: tuple(value.shape) for key, value in net.state_dict().items() if key not in constants} == expected
 
 
-def published_shapes(goal: Target) -> tuple[Shapes, set[str]]:
+def published_shapes(goal: ImportTarget) -> tuple[Shapes, set[str]]:
     """Shapes of the tensors that a published file must hold, by name, and the names of whole-number constants."""
     with torch.device("meta"):
         state = goal.published().state_dict()

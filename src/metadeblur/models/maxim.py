@@ -112,8 +112,7 @@ class MultiAxisGatedMlp(nn.Module):
 
         def mixed(features: Tensor) -> Tensor:
             far, near = _halves(self.expand, self.norm(features))
-            branch: Tensor = self.project(torch.cat([self.grid(far), self.block(near)], -1))
-            return branch
+            return self.project(torch.cat([self.grid(far), self.block(near)], -1))
 
         return x + _per_pixel(mixed, x)
 
@@ -132,8 +131,7 @@ class MultiAxisGate(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, H, W, C) to (B, H, W, C)."""
         far, near = _halves(self.expand, self.norm(x))
-        gate: Tensor = self.project(torch.cat([self.grid(far), self.block(near)], -1))
-        return gate
+        return self.project(torch.cat([self.grid(far), self.block(near)], -1))
 
 
 class CrossGating(nn.Module):
@@ -167,7 +165,7 @@ class CrossGating(nn.Module):
         return x.permute(0, 3, 1, 2), y.permute(0, 3, 1, 2)
 
 
-class ChannelAttention(nn.Module):
+class SqueezeExcitation(nn.Module):
     """Channels weighted by what the whole picture holds of them (Hu et al., CVPR 2018): (B, C, H, W) kept."""
 
     def __init__(self, channels: int, reduction: int = 4) -> None:
@@ -188,7 +186,7 @@ class ResidualChannelAttention(nn.Module):
         self.norm = _norm(channels)
         self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
-        self.attention = ChannelAttention(channels)
+        self.attention = SqueezeExcitation(channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C, H, W)."""
@@ -205,7 +203,7 @@ class ResidualDenseAttention(nn.Module):
         self.norm = _norm(channels)
         self.dense1 = nn.Linear(channels, channels)
         self.dense2 = nn.Linear(channels, channels)
-        self.attention = ChannelAttention(channels)
+        self.attention = SqueezeExcitation(channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C, H, W)."""
@@ -239,7 +237,7 @@ class Level(nn.Module):
         return x + entered
 
 
-class SupervisedAttention(nn.Module):
+class PictureAttention(nn.Module):
     """A picture made from features, and features attended to by that picture (Zamir et al., CVPR 2021, section 3.3)."""
 
     def __init__(self, channels: int) -> None:
@@ -255,7 +253,7 @@ class SupervisedAttention(nn.Module):
         return x + attended
 
 
-class Resize(nn.Module):
+class LevelResize(nn.Module):
     """Features brought from one level to another: bilinear resizing and a 1x1 convolution.
 
     The two commute, so the convolution is done on the smaller side.
@@ -279,7 +277,7 @@ class Gather(nn.ModuleList):
 
     def __init__(self, channels: Sequence[int], level: int) -> None:
         super().__init__(
-            Resize(width, channels[level], 2.0 ** (source - level)) for source, width in enumerate(channels)
+            LevelResize(width, channels[level], 2.0 ** (source - level)) for source, width in enumerate(channels)
         )
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
@@ -295,7 +293,7 @@ class Passed(NamedTuple):
     attended: list[Tensor]  # empty after the last stage
 
 
-class Stage(nn.Module):
+class MaximStage(nn.Module):
     """One U-Net.
 
     Args:
@@ -337,7 +335,7 @@ class Stage(nn.Module):
         )
         self.up = nn.ModuleList(nn.ConvTranspose2d(below[i], channels[i], 2, stride=2) for i in levels)
         self.decoder = nn.ModuleList(Level((total + 1) * channels[i], channels[i], sizes[i], groups) for i in levels)
-        self.attention = nn.ModuleList() if last else nn.ModuleList(SupervisedAttention(width) for width in channels)
+        self.attention = nn.ModuleList() if last else nn.ModuleList(PictureAttention(width) for width in channels)
 
     def forward(self, scaled: Sequence[Tensor], before: Passed | None, run: Callable[..., Any]) -> Passed:
         """Encode, cross-gate, decode.
@@ -414,7 +412,7 @@ class Maxim(nn.Module):
         }
         self.checkpointing = True
         self.stages = nn.ModuleList(
-            Stage(channels, sizes, groups, bottlenecks, first=number == 0, last=number == stages - 1)
+            MaximStage(channels, sizes, groups, bottlenecks, first=number == 0, last=number == stages - 1)
             for number in range(stages)
         )
         self.output = nn.Conv2d(features, 3, 3, padding=1)
@@ -476,5 +474,4 @@ class Maxim(nn.Module):
         for stage in self.stages:
             passed = stage(scaled, passed, self._run)
         assert passed is not None  # there is at least one stage
-        restored: Tensor = self.output(passed.decoded[0]) + blurred
-        return restored
+        return self.output(passed.decoded[0]) + blurred

@@ -38,11 +38,10 @@ class Convolution(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, taken, H, W) to (B, given, H', W')."""
-        result: Tensor = self.main(x)
-        return result
+        return self.main(x)
 
 
-class ResidualBlock(nn.Module):
+class ResBlock(nn.Module):
     """x + conv(relu(conv(x))), 3x3, shape kept (paper, figure 3)."""
 
     def __init__(self, channels: int) -> None:
@@ -55,17 +54,16 @@ class ResidualBlock(nn.Module):
         return branch + x
 
 
-class Stage(nn.Module):
+class BlockStack(nn.Module):
     """Encoder or decoder block of one level: residual blocks in a row."""
 
     def __init__(self, channels: int, blocks: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(*(ResidualBlock(channels) for _ in range(blocks)))
+        self.layers = nn.Sequential(*(ResBlock(channels) for _ in range(blocks)))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C, H, W)."""
-        result: Tensor = self.layers(x)
-        return result
+        return self.layers(x)
 
 
 class ShallowConvolution(nn.Module):
@@ -83,8 +81,7 @@ class ShallowConvolution(nn.Module):
 
     def forward(self, picture: Tensor) -> Tensor:
         """Map (B, 3, H, W) to (B, C, H, W)."""
-        result: Tensor = self.conv(torch.cat([picture, self.main(picture)], 1))
-        return result
+        return self.conv(torch.cat([picture, self.main(picture)], 1))
 
 
 class FeatureAttention(nn.Module):
@@ -109,8 +106,7 @@ class FeatureFusion(nn.Module):
 
     def forward(self, *levels: Tensor) -> Tensor:
         """Map features (B, C_i, H, W) to (B, given, H, W)."""
-        result: Tensor = self.conv(torch.cat(levels, 1))
-        return result
+        return self.conv(torch.cat(levels, 1))
 
 
 class MIMOUNet(nn.Module):
@@ -135,7 +131,7 @@ class MIMOUNet(nn.Module):
     def __init__(self, blocks: int = 8, channels: int = 32, dropout: float = 0.0) -> None:
         super().__init__()
         full, half, quarter = channels, 2 * channels, 4 * channels
-        self.Encoder = nn.ModuleList(Stage(width, blocks) for width in (full, half, quarter))
+        self.Encoder = nn.ModuleList(BlockStack(width, blocks) for width in (full, half, quarter))
         self.feat_extract = nn.ModuleList(
             [
                 Convolution(3, full, 3),
@@ -146,7 +142,7 @@ class MIMOUNet(nn.Module):
                 Convolution(full, 3, 3, relu=False),
             ]
         )
-        self.Decoder = nn.ModuleList(Stage(width, blocks) for width in (quarter, half, full))
+        self.Decoder = nn.ModuleList(BlockStack(width, blocks) for width in (quarter, half, full))
         self.Convs = nn.ModuleList([Convolution(quarter, half, 1), Convolution(half, full, 1)])
         self.ConvsOut = nn.ModuleList([Convolution(quarter, 3, 3, relu=False), Convolution(half, 3, 3, relu=False)])
         self.AFFs = nn.ModuleList(FeatureFusion(full + half + quarter, width) for width in (full, half))
@@ -161,11 +157,7 @@ class MIMOUNet(nn.Module):
 
     @classmethod
     def from_weights(cls, weights: dict[str, Tensor]) -> MIMOUNet:
-        """Build the network that a state dict belongs to, sizes read from the weights, and load it.
-
-        Raises:
-            KeyError, RuntimeError: the weights are not those of a MIMO-UNet.
-        """
+        """The network of a state dict, its sizes read from the weights. KeyError, RuntimeError: other weights."""
         blocks = 1 + max((int(key.split(".")[3]) for key in weights if key.startswith("Encoder.0.layers.")), default=-1)
         # The published MIMO-UNet+ is the one with dropout, and nothing but its depth tells it.
         net = cls(blocks, weights["feat_extract.0.main.0.weight"].shape[0], 0.1 if blocks >= 20 else 0.0)

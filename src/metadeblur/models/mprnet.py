@@ -68,8 +68,7 @@ class Down(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, taken, H, W) to (B, given, H / 2, W / 2)."""
-        result: Tensor = self.down(x)
-        return result
+        return self.down(x)
 
 
 class Up(nn.Module):
@@ -164,8 +163,7 @@ class OriginalResolutionNetwork(nn.Module):
         x = self.orb1(x) + self.conv_enc1(encoded[0]) + self.conv_dec1(decoded[0])
         x = self.orb2(x) + self.conv_enc2(self.up_enc1(encoded[1])) + self.conv_dec2(self.up_dec1(decoded[1]))
         coarse = self.conv_enc3(self.up_enc2(encoded[2])) + self.conv_dec3(self.up_dec2(decoded[2]))
-        result: Tensor = self.orb3(x) + coarse
-        return result
+        return self.orb3(x) + coarse
 
 
 class SupervisedAttention(nn.Module):
@@ -225,11 +223,7 @@ class MPRNet(nn.Module):
 
     @classmethod
     def from_weights(cls, weights: dict[str, Tensor]) -> MPRNet:
-        """Build the network that a state dict belongs to, sizes read from the weights, and load it.
-
-        Raises:
-            KeyError, RuntimeError: the weights are not those of an MPRNet.
-        """
+        """The network of a state dict, its sizes read from the weights. KeyError, RuntimeError: other weights."""
         narrow, channels = weights["shallow_feat1.1.CA.conv_du.0.weight"].shape[:2]
         net = cls(
             channels=channels,

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 WINDOW = 384  # px of the picture over which channel attention averages: one and a half training patches
 
 
-class ChannelNorm(nn.LayerNorm):
+class LayerNorm2d(nn.LayerNorm):
     """Layer normalisation of each pixel over its channels, (B, C, H, W)."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -92,15 +92,14 @@ class Block(nn.Module):
         self.sca = nn.Sequential(WindowMean(window), nn.Conv2d(channels, channels, 1))
         self.conv4 = nn.Conv2d(channels, 2 * channels, 1)
         self.conv5 = nn.Conv2d(channels, channels, 1)
-        self.norm1 = ChannelNorm(channels, eps=1e-6)
-        self.norm2 = ChannelNorm(channels, eps=1e-6)
+        self.norm1 = LayerNorm2d(channels, eps=1e-6)
+        self.norm2 = LayerNorm2d(channels, eps=1e-6)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C, H, W)."""
         features = _gate(self.conv2(self.conv1(self.norm1(x))))
         x = x + self.conv3(features * self.sca(features)) * self.beta
-        result: Tensor = x + self.conv5(_gate(self.conv4(self.norm2(x)))) * self.gamma
-        return result
+        return x + self.conv5(_gate(self.conv4(self.norm2(x)))) * self.gamma
 
 
 class NAFNet(nn.Module):
@@ -147,11 +146,7 @@ class NAFNet(nn.Module):
 
     @classmethod
     def from_weights(cls, weights: dict[str, Tensor]) -> NAFNet:
-        """Build the network that a state dict belongs to, sizes read from the weights, and load it.
-
-        Raises:
-            KeyError, RuntimeError: the weights are not those of a NAFNet.
-        """
+        """The network of a state dict, its sizes read from the weights. KeyError, RuntimeError: other weights."""
 
         def depth(stage: str) -> int:
             place = stage.count(".") + 1
@@ -178,8 +173,7 @@ class NAFNet(nn.Module):
         features = self.middle_blks(features)
         for stage, up in zip(self.decoders, self.ups, strict=True):
             features = stage(up(features) + skips.pop())
-        result: Tensor = self.ending(features) + x
-        return result
+        return self.ending(features) + x
 
 
 def _gate(x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Weights that others have published: of which paper, what the file is called, where a user looks for it, its licence.
+"""Published weights: paper, name of the file, where to get it, licence.
 
 Nothing is fetched by this program. ``metadeblur weights import NAME FILE`` takes the file over.
 """

@@ -40,8 +40,7 @@ class ResidualUnit(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C, H, W); in place where the backward pass needs no more than the result."""
         branch = self.conv2(F.leaky_relu_(self.conv1(x), 0.2))
-        result: Tensor = F.leaky_relu_(branch.add_(x), 0.2)
-        return result
+        return F.leaky_relu_(branch.add_(x), 0.2)
 
 
 def _level(channels: int, units: int) -> nn.Sequential:
@@ -58,8 +57,7 @@ class Embedding(nn.Module):
 
     def forward(self, windows: Tensor) -> Tensor:
         """Map (N, windows, pixels, C) to (N, windows, width) or (N, windows, pixels, width)."""
-        tokens: Tensor = self.norm(self.proj(windows))
-        return tokens
+        return self.norm(self.proj(windows))
 
 
 def _split(tokens: Tensor, heads: int) -> Tensor:
@@ -109,8 +107,7 @@ class Attention(nn.Module):
         # A mask of four axes: with three, torch leaves its fused form.
         mask = None if bias is None else bias[None, :, queries].to(query.dtype)
         query, key, value = (_split(part, self.heads) for part in (query, key, value))
-        result: Tensor = self.proj(_merge(F.scaled_dot_product_attention(query, key, value, attn_mask=mask)))
-        return result
+        return self.proj(_merge(F.scaled_dot_product_attention(query, key, value, attn_mask=mask)))
 
 
 def _relative_positions(window: int) -> Tensor:
@@ -152,8 +149,7 @@ class MLP(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map (..., C) to (..., C)."""
-        result: Tensor = self.fc2(F.gelu(self.fc1(tokens)))
-        return result
+        return self.fc2(F.gelu(self.fc1(tokens)))
 
 
 class FusionBlock(nn.Module):
@@ -174,13 +170,11 @@ class FusionBlock(nn.Module):
         flat = regional.flatten(0, 1)
         flat = flat + self.attn(self.norm1(flat))
         # No residual around the second step, as published: the other frames keep norm4 of their tokens.
-        result: Tensor = self.cross_attn(self.norm4(flat).unflatten(0, regional.shape[:2]))
-        return result
+        return self.cross_attn(self.norm4(flat).unflatten(0, regional.shape[:2]))
 
     def _mlp(self, tokens: Tensor) -> Tensor:
         """Made again in the backward pass: its wide tokens would be almost half of what the fusion blocks hold."""
-        result: Tensor = self.mlp(self.norm3(tokens))
-        return result
+        return self.mlp(self.norm3(tokens))
 
     def within(self, regional: Tensor, local: Tensor, wanted: slice = slice(None)) -> Tensor:
         """Local self-attention and MLP in each window, which holds one regional token and then its P local ones.
@@ -198,8 +192,7 @@ class FusionBlock(nn.Module):
         tokens = tokens.flatten(0, -3)
         mixed = tokens[:, wanted] + self.attn(self.norm2(tokens), wanted, self.attn.local_bias())
         mixed = mixed + checkpoint(self._mlp, mixed, use_reentrant=False, preserve_rng_state=False)
-        result: Tensor = mixed.reshape(*shape, *mixed.shape[1:])
-        return result
+        return mixed.reshape(*shape, *mixed.shape[1:])
 
 
 class FusionTransformer(nn.Module):
@@ -246,8 +239,7 @@ class FusionTransformer(nn.Module):
             if order == "published":
                 regional = regional.reshape(regional.shape[2], batch * frames, -1).transpose(0, 1)
                 regional = regional.unflatten(0, (batch, frames))
-        fused: Tensor = self.head(_assemble(local, self.window, height).contiguous(memory_format=layout))
-        return fused
+        return self.head(_assemble(local, self.window, height).contiguous(memory_format=layout))
 
 
 def _partition(maps: Tensor, window: int) -> Tensor:
@@ -333,11 +325,7 @@ class ReblurNetwork(nn.Module):
 
     @classmethod
     def from_weights(cls, weights: dict[str, Tensor], order: TokenOrder = "own") -> ReblurNetwork:
-        """Build the network that a state dict belongs to, sizes read from the weights, and load it.
-
-        Raises:
-            KeyError, RuntimeError: the weights are not those of a reblurring network.
-        """
+        """The network of a state dict, its sizes read from the weights. KeyError, RuntimeError: other weights."""
 
         def count(pattern: str) -> int:
             return 1 + max((int(match[1]) for key in weights if (match := re.match(pattern, key))), default=-1)

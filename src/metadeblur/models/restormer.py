@@ -58,8 +58,7 @@ class TransposedAttention(nn.Module):
         lengths = query.norm(dim=-1, keepdim=True) * key.norm(dim=-1).unsqueeze(-2)
         attention = ((query @ key.mT) / lengths.clamp_min(1e-12) * self.temperature).softmax(-1)
         mixed = (attention @ value).reshape(x.shape)
-        result: Tensor = self.project_out(mixed)
-        return result
+        return self.project_out(mixed)
 
 
 class GatedFeedForward(nn.Module):
@@ -74,8 +73,7 @@ class GatedFeedForward(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C, H, W)."""
         gate, passed = self.dwconv(self.project_in(x)).chunk(2, 1)
-        result: Tensor = self.project_out(F.gelu(gate) * passed)
-        return result
+        return self.project_out(F.gelu(gate) * passed)
 
 
 class TransformerBlock(nn.Module):
@@ -91,8 +89,7 @@ class TransformerBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C, H, W)."""
         x = x + self.attn(self.norm1(x))
-        result: Tensor = x + self.ffn(self.norm2(x))
-        return result
+        return x + self.ffn(self.norm2(x))
 
 
 class Stem(nn.Module):
@@ -104,11 +101,10 @@ class Stem(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, 3, H, W) to (B, C, H, W)."""
-        result: Tensor = self.proj(x)
-        return result
+        return self.proj(x)
 
 
-class Resize(nn.Module):
+class ShuffleResize(nn.Module):
     """Half the size and twice the channels, or twice the size and half the channels; pixels (un)shuffled."""
 
     def __init__(self, channels: int, *, up: bool) -> None:
@@ -119,8 +115,7 @@ class Resize(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, 2 C, H / 2, W / 2), or (B, C / 2, 2 H, 2 W)."""
-        result: Tensor = self.body(x)
-        return result
+        return self.body(x)
 
 
 class Restormer(nn.Module):
@@ -164,30 +159,26 @@ class Restormer(nn.Module):
 
         self.patch_embed = Stem(channels)
         self.encoder_level1 = stage(channels, 0)
-        self.down1_2 = Resize(channels, up=False)
+        self.down1_2 = ShuffleResize(channels, up=False)
         self.encoder_level2 = stage(wide, 1)
-        self.down2_3 = Resize(wide, up=False)
+        self.down2_3 = ShuffleResize(wide, up=False)
         self.encoder_level3 = stage(wider, 2)
-        self.down3_4 = Resize(wider, up=False)
+        self.down3_4 = ShuffleResize(wider, up=False)
         self.latent = stage(widest, 3)
-        self.up4_3 = Resize(widest, up=True)
+        self.up4_3 = ShuffleResize(widest, up=True)
         self.reduce_chan_level3 = nn.Conv2d(widest, wider, 1, bias=False)
         self.decoder_level3 = stage(wider, 2)
-        self.up3_2 = Resize(wider, up=True)
+        self.up3_2 = ShuffleResize(wider, up=True)
         self.reduce_chan_level2 = nn.Conv2d(wider, wide, 1, bias=False)
         self.decoder_level2 = stage(wide, 1)
-        self.up2_1 = Resize(wide, up=True)
+        self.up2_1 = ShuffleResize(wide, up=True)
         self.decoder_level1 = stage(wide, 0)  # the skip of the finest level is joined without narrowing
         self.refinement = stage(wide, 0, refinement)
         self.output = nn.Conv2d(wide, 3, 3, padding=1, bias=False)
 
     @classmethod
     def from_weights(cls, weights: dict[str, Tensor]) -> Restormer:
-        """Build the network that a state dict belongs to, sizes read from the weights, and load it.
-
-        Raises:
-            KeyError, RuntimeError: the weights are not those of a Restormer.
-        """
+        """The network of a state dict, its sizes read from the weights. KeyError, RuntimeError: other weights."""
         levels = ("encoder_level1", "encoder_level2", "encoder_level3", "latent")
 
         def depth(stage: str) -> int:
@@ -215,5 +206,4 @@ class Restormer(nn.Module):
         features = self.reduce_chan_level2(torch.cat([self.up3_2(features), skip2], 1))
         features = self.decoder_level2(features)
         features = self.decoder_level1(torch.cat([self.up2_1(features), skip1], 1))
-        result: Tensor = self.output(self.refinement(features)) + x
-        return result
+        return self.output(self.refinement(features)) + x

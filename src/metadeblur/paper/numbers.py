@@ -16,9 +16,9 @@ PARTS = {"dvd": "test", "reds": "val", "realblur": "J"}
 SSIM = {"dvd": "luma", "reds": "luma", "realblur": "aligned"}
 """Kind of SSIM that the paper takes: its released code measures luma, and RealBlur by the rule of its authors."""
 
-Pair = tuple[float, float]  # PSNR in dB, SSIM
+Printed = tuple[float, float]  # PSNR in dB, SSIM
 
-TABLE_1: dict[tuple[str, str], tuple[Pair, Pair]] = {
+TABLE_1: dict[tuple[str, str], tuple[Printed, Printed]] = {
     ("mimo-unet-plus", "dvd"): ((29.43, 0.914), (29.70, 0.917)),
     ("mimo-unet-plus", "reds"): ((26.43, 0.859), (26.73, 0.859)),
     ("mimo-unet-plus", "realblur"): ((27.63, 0.837), (28.11, 0.851)),

@@ -1,4 +1,4 @@
-"""What an experiment of the paper is made of: data sets, networks, ways to adapt; and the runs, made once and kept.
+"""Data sets, networks and runs of the paper's experiments; each run is done once and kept.
 
 Whatever is absent (data, weights) is an :class:`Absent` with the reason; the rest still runs. Every run is an
 evaluation of its own in a folder of its own, so that a stopped experiment goes on where it was.
@@ -10,8 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from statistics import fmean, stdev
-from typing import Annotated, Any
+from typing import Annotated
 
 from torch import nn
 
@@ -21,13 +20,14 @@ from metadeblur.data.paired import read_trial
 from metadeblur.errors import MetadeblurError
 from metadeblur.evaluation.builtin import make_builtin
 from metadeblur.evaluation.protocol import EvaluateSettings, evaluate
+from metadeblur.evaluation.records import Summary
 from metadeblur.limits import CountOrNone, Crop, Pairs, Patch, Processes, Steps, Within, check
 from metadeblur.models.weights import load_deblurrer
 from metadeblur.paper.numbers import DATASETS, NETWORKS, PARTS, SSIM
-from metadeblur.pipeline.console import in_words
 from metadeblur.pipeline.time_left import Range, Work, expected, rough_costs
 from metadeblur.reblur.weights import load_reblurrer
 from metadeblur.restoration.restorer import Restorer, RestoreSettings
+from metadeblur.system.names import in_words
 from metadeblur.types import Device, ReblurLosses
 
 BUILT_IN = "builtin"
@@ -45,14 +45,14 @@ class Absent:
 
 @dataclass(frozen=True)
 class ReproduceSettings:
-    """How much of an experiment is run, on what.
+    """Settings of an experiment.
 
     The folder of weights holds pre-trained networks as ``NETWORK.safetensors``, the pre-trained reblurring network as
     ``reblurrer.safetensors``, and what ``metadeblur train meta`` wrote for a network as the folder ``meta/NETWORK``.
     What is not there is taken from the installed weights.
     """
 
-    small: bool = False  # on whatever clips are at hand, with few steps: minutes instead of days
+    small: bool = False  # on any clips, with few steps: minutes instead of days
     weights: Path | None = None  # folder with NETWORK.safetensors, reblurrer.safetensors and meta/NETWORK, see below
     networks: tuple[str, ...] = ()  # names of networks; none: the paper's four, with small also lite
     apart: tuple[str, ...] = ()  # clips that are a data set of their own, such as those not made with optical flow
@@ -72,7 +72,7 @@ class ReproduceSettings:
 
 @dataclass
 class Plan:
-    """The material of an experiment, and where its runs go.
+    """Data sets and networks of an experiment, and the folder of its runs.
 
     Attributes:
         datasets: label to clips.
@@ -86,17 +86,17 @@ class Plan:
     networks: dict[str, tuple[str, nn.Module] | Absent]
     out: Path
     say: Callable[[str], None]
-    kept: dict[Path, dict[str, Any]] = field(default_factory=dict)
+    kept: dict[Path, Summary] = field(default_factory=dict)
 
     def absent(self) -> list[str]:
         """What is not there, one sentence each."""
         both = [*self.datasets.items(), *self.networks.items()]
-        return [f"{label}: {found.reason}" for label, found in both if isinstance(found, Absent)]
+        return [f"{label}: {part.reason}" for label, part in both if isinstance(part, Absent)]
 
     def here(self) -> tuple[dict[str, Benchmark], dict[str, tuple[str, nn.Module]]]:
         """The data sets and networks that are there."""
-        datasets = {label: found for label, found in self.datasets.items() if isinstance(found, Benchmark)}
-        networks = {label: found for label, found in self.networks.items() if not isinstance(found, Absent)}
+        datasets = {label: part for label, part in self.datasets.items() if isinstance(part, Benchmark)}
+        networks = {label: part for label, part in self.networks.items() if not isinstance(part, Absent)}
         return datasets, networks
 
     def folder(self, dataset: str, network: str, variant: str, seed: int = 0) -> Path:
@@ -123,19 +123,19 @@ class Plan:
             return Absent(f"meta/{network}/{file} is not in the folder of --weights; metadeblur train meta makes it")
         return str(folder / file)
 
-    def base(self, dataset: str, network: str) -> dict[str, Any]:
+    def base(self, dataset: str, network: str) -> Summary:
         """The run that measures the blurred input and the network as it is."""
         return self._run(dataset, network, "base", rows=("blurred", "base"))
 
     def left_out(self, dataset: str, network: str) -> str | None:
-        """Why a small experiment leaves a network out on a data set: it does not even better its input there."""
-        means = self.base(dataset, network)["psnr"]
+        """Why a small experiment leaves a network out on a data set: its base is worse than the blurred input."""
+        means = self.base(dataset, network).psnr
         if not self.settings.small or means["base"] >= means["blurred"]:
             return None
         below = f"{means['blurred'] - means['base']:.2f} dB below the blurred input"
         return f"{network} on {dataset} is left out: its base is {below}; train it longer"
 
-    def flow(self, dataset: str, network: str, *, seed: int = 0, pairs: int = 0) -> dict[str, Any]:
+    def flow(self, dataset: str, network: str, *, seed: int = 0, pairs: int = 0) -> Summary:
         """The run of this program's own adaptation: pairs by optical flow, guarded."""
         adaptation = AdaptSettings(
             pairs=pairs or self._pairs(),
@@ -150,7 +150,7 @@ class Plan:
 
     def by_network(
         self, dataset: str, network: str, *, meta: bool, losses: ReblurLosses = "both", seed: int = 0, pairs: int = 0
-    ) -> dict[str, Any] | Absent:
+    ) -> Summary | Absent:
         """The run of the paper's method, unguarded: meta-trained networks, or (fine-tuning) pre-trained ones."""
         name, net = self.here()[1][network]
         reblurrer = self.reblurrer(name, meta=meta)
@@ -201,7 +201,7 @@ class Plan:
         adaptation: AdaptSettings | None = None,
         net: nn.Module | None = None,
         seed: int = 0,
-    ) -> dict[str, Any]:
+    ) -> Summary:
         """One evaluation, made or taken from an earlier run."""
         datasets, networks = self.here()
         name, own = networks[network]
@@ -276,15 +276,6 @@ def make_plan(roots: Sequence[Path | str], out: Path, settings: ReproduceSetting
     return Plan(settings, datasets, networks, out, say)
 
 
-def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean over seeds, and their standard deviation where there are several.
-
-    >>> mean_and_spread([25.0])
-    (25.0, None)
-    """
-    return fmean(values), stdev(values) if len(values) > 1 else None
-
-
 def say_range(seconds: Range) -> str:
     """A range of time in words.
 
@@ -296,37 +287,37 @@ def say_range(seconds: Range) -> str:
 
 def _paper_sets(roots: Sequence[Path]) -> dict[str, Benchmark | Absent]:
     """DVD, REDS and RealBlur-J below the roots."""
-    found: dict[str, Benchmark | Absent] = {}
+    datasets: dict[str, Benchmark | Absent] = {}
     for layout, label in DATASETS.items():
-        found[label] = Absent(f"its folder is not in {', '.join(map(str, roots))}")
+        datasets[label] = Absent(f"its folder is not in {', '.join(map(str, roots))}")
         for root in roots:
             try:
-                found[label] = open_benchmark(root, layout, part=PARTS[layout])
+                datasets[label] = open_benchmark(root, layout, part=PARTS[layout])
                 break
             except MetadeblurError as error:
                 if "no clips in the layout" not in str(error):
-                    found[label] = Absent(str(error))
-    return found
+                    datasets[label] = Absent(str(error))
+    return datasets
 
 
 def _clips_at_hand(
     roots: Sequence[Path | str], out: Path, settings: ReproduceSettings
 ) -> dict[str, Benchmark | Absent]:
     """Every root as one data set, or two where some of its clips are to be kept apart."""
-    found: dict[str, Benchmark | Absent] = {}
+    datasets: dict[str, Benchmark | Absent] = {}
     for root in roots:
-        made = str(root) == BUILT_IN
-        benchmark = make_builtin(out / "clips") if made else open_benchmark(Path(root))
-        label = BUILT_IN if made else Path(root).resolve().name
-        label = str(root) if label in found else label
+        builtin = str(root) == BUILT_IN
+        benchmark = make_builtin(out / "clips") if builtin else open_benchmark(Path(root))
+        label = BUILT_IN if builtin else Path(root).resolve().name
+        label = str(root) if label in datasets else label
         apart = tuple(clip for clip in benchmark.clips if clip.name in settings.apart)
         others = tuple(clip for clip in benchmark.clips if clip.name not in settings.apart)
         if apart and others:
-            found[f"{label} but {', '.join(clip.name for clip in apart)}"] = replace(benchmark, clips=others)
-            found[f"{label}: {', '.join(clip.name for clip in apart)}"] = replace(benchmark, clips=apart)
+            datasets[f"{label} but {', '.join(clip.name for clip in apart)}"] = replace(benchmark, clips=others)
+            datasets[f"{label}: {', '.join(clip.name for clip in apart)}"] = replace(benchmark, clips=apart)
         else:
-            found[label] = benchmark
-    return found
+            datasets[label] = benchmark
+    return datasets
 
 
 def _network(name: str, settings: ReproduceSettings) -> tuple[str, nn.Module] | Absent:

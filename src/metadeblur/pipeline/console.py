@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from metadeblur.system.names import in_words as in_words  # for those that show durations
 from metadeblur.system.names import shown
 
 if TYPE_CHECKING:
@@ -149,19 +150,3 @@ def stopwatch(seconds: dict[str, float], stage: str) -> Iterator[None]:
         yield
     finally:
         seconds[stage] = seconds.get(stage, 0.0) + time.monotonic() - began
-
-
-def in_words(seconds: float) -> str:
-    """A duration as a person would say it.
-
-    >>> in_words(0.42), in_words(42), in_words(95), in_words(7400)
-    ('0.4 s', '42 s', '1 min 35 s', '2 h 3 min')
-    """
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and clear words where the system refuses to write one."""
+"""Atomic writing of files and folders; clear messages where the system refuses to write."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class Unfinished:
-    """A temporary path beside ``target`` to write a file or a folder to.
+    """A temporary path beside ``target``; :meth:`finish` renames it to ``target``.
 
     Attributes:
         path: where to write.
@@ -37,7 +37,7 @@ class Unfinished:
         remove(self._replaced)
 
     def finish(self) -> None:
-        """Have the disk hold all of it, then give it its name; what was there before is replaced."""
+        """Flush it to the disk, then rename it to the target; an earlier target is replaced."""
         flush(self.path)
         with undisturbed():
             aside = self._target.is_dir()
@@ -54,7 +54,7 @@ class Unfinished:
                 remove(self._replaced)
 
     def discard(self) -> None:
-        """Remove what was written, if it has not got its name yet."""
+        """Remove the temporary path, unless :meth:`finish` has renamed it."""
         with undisturbed():
             remove(self.path)
 
@@ -94,7 +94,7 @@ def refusals(target: Path) -> Iterator[None]:
 
 @contextmanager
 def filling(folder: Path, what: str, flag: str = "-o") -> Iterator[None]:
-    """A folder of results that nobody else writes into while the block goes on; made where missing.
+    """Make a folder of results and lock it while the block runs, so that no other process writes into it.
 
     Locks that killed runs left in it are removed. It is taken away again if it was made for this and nothing has come
     into it.
@@ -121,7 +121,7 @@ def filling(folder: Path, what: str, flag: str = "-o") -> Iterator[None]:
 
 
 def make_folder(folder: Path, what: str) -> None:
-    """Make a folder where it is missing, with those that it lies in.
+    """Make a folder and its parents, where they are missing.
 
     Raises:
         MetadeblurError: it is a file, or may not be made or written to; ``what`` needs it.
@@ -150,7 +150,7 @@ def check_writable(target: Path) -> None:
 
 
 def _errors() -> tuple[type[Exception], ...]:
-    """What the system, and FFmpeg where it is in use, raise when they cannot write; PyAV is not loaded for this."""
+    """Exceptions of the system, and of FFmpeg if PyAV is loaded already, when they cannot write."""
     av = sys.modules.get("av")
     return (OSError,) if av is None else (OSError, av.FFmpegError)
 
@@ -169,7 +169,7 @@ def _reason(target: Path, error: Exception) -> str:
 
 
 def flush(path: Path) -> None:
-    """Have the disk hold a file, or all that is in a folder: a full disk must show before anything counts."""
+    """Flush a file, or all files in a folder, to the disk, so that a full disk is noticed now."""
     if path.is_dir():
         for entry in path.iterdir():
             flush(entry)
@@ -180,7 +180,7 @@ def flush(path: Path) -> None:
 
 
 def flush_names(folder: Path) -> None:
-    """Have the disk hold which names are in a folder, where the system can."""
+    """Flush the list of names in a folder to the disk, where the system can."""
     with suppress(OSError):  # Windows opens no folders, and some file systems cannot flush them
         descriptor = os.open(folder, os.O_RDONLY)
         try:

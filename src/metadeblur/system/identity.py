@@ -1,4 +1,4 @@
-"""What files are recognised by: input that must not change while it is read, results that must come back whole."""
+"""Checksums: of input files, which must not change while they are read, and inside of records."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from metadeblur.errors import MetadeblurError
 from metadeblur.system.record import plain
 
 SAMPLE_BYTES = 64 << 10
-WHOLE_BYTES = 32 << 20  # of all files together that are read to recognise them; of larger ones samples throughout
+WHOLE_BYTES = 32 << 20  # of all files together that are read whole; of larger ones samples are read
 LEAST_BYTES = 48 << 10  # of each file
 
 SEAL = "checksum"  # the checksum of a record of JSON values, inside of it
 
 
 class InputChanged(MetadeblurError):
-    """What is read was changed meanwhile: one half of a result would be of the one, the other half of the other."""
+    """The input was changed while it was being read."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(
@@ -29,7 +29,7 @@ class InputChanged(MetadeblurError):
 
 
 def refuse_change(path: Path, files: Iterable[Path], mark: str) -> None:
-    """See that an input still is what it was when it was identified.
+    """Refuse an input that was changed since it was identified.
 
     Args:
         path: the input, as it is called.
@@ -48,12 +48,12 @@ def refuse_change(path: Path, files: Iterable[Path], mark: str) -> None:
 
 
 def identify(source: Path) -> str:
-    """What an input file or folder of frames is recognised by: names, sizes, times of change, samples throughout."""
+    """Checksum of an input file or folder of frames: names, sizes, times of change, samples of the bytes."""
     return identify_files(sorted(source.iterdir()) if source.is_dir() else [source])
 
 
 def identify_files(files: Iterable[Path]) -> str:
-    """The same for files in order; what is no file does not count."""
+    """Checksum of files in order, as :func:`identify`; folders and missing files are skipped."""
     there = [path for path in files if path.is_file()]
     share = max(LEAST_BYTES, WHOLE_BYTES // max(1, len(there)))
     digest = hashlib.sha256()
@@ -101,7 +101,7 @@ def checksum_of(path: Path) -> str:
 
 
 def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A record with a checksum of all that is in it, as plain JSON values.
+    """A record as plain JSON values, with a checksum of them.
 
     >>> is_whole(sealed({"share": 0.5}))
     True
@@ -113,7 +113,7 @@ def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_whole(record: Any) -> bool:
-    """Whether a record still is what was sealed."""
+    """Whether a record's values still match its checksum."""
     if not isinstance(record, dict) or SEAL not in record:
         return False
     return bool(record[SEAL] == _seal({key: value for key, value in record.items() if key != SEAL}))

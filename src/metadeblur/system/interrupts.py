@@ -1,4 +1,4 @@
-"""Moments in which a request to end has to wait, because what is half done there would stay behind."""
+"""Short blocks of code that Ctrl-C and other requests to end do not interrupt."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Ctrl-C and other requests to end are heard when the block is over; keep it short."""
+    """Delay Ctrl-C and other requests to end until the block is over; keep it short."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

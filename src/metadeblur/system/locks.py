@@ -1,4 +1,4 @@
-"""One run at a time for each output: a lock beside it, which the system takes away with the process that holds it."""
+"""Locks, so that one process at a time writes an output; the system frees a lock when its process ends."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _guard = threading.Lock()
 
 @dataclass
 class _Hold:
-    """A lock that a thread of this process holds, and how often it has asked for it."""
+    """A lock that a thread of this process holds, and how many times it holds it."""
 
     lock: BaseFileLock
     thread: int
@@ -57,7 +57,7 @@ def beside(target: Path, mark: str, suffix: str = "") -> Path:
 
 @contextmanager
 def writing(target: Path, flag: str = "-o") -> Iterator[None]:
-    """Nobody else writes a file or folder while the block goes on; a thread may ask again for what it holds.
+    """Lock an output while the block runs; the same thread may lock it again.
 
     Args:
         target: what is being made; its folder must be there.
@@ -72,7 +72,7 @@ def writing(target: Path, flag: str = "-o") -> Iterator[None]:
 
 
 def remove_stale(folder: Path) -> None:
-    """Remove the locks in a folder that nobody holds: a run that is killed leaves its own behind."""
+    """Remove the lock files in a folder that no process holds, such as those of a killed run."""
     for path in folder.glob(f".*.{_MARK}"):
         with suppress(OSError):  # another user's
             lock = try_lock(path)
@@ -81,7 +81,7 @@ def remove_stale(folder: Path) -> None:
 
 
 def try_lock(path: Path, patience: float = 0.0) -> BaseFileLock | None:
-    """Take the lock of a file, which is made where missing; None where another process has it.
+    """Take a lock; its file is made where it is missing. None: another process holds it.
 
     Raises:
         OSError: there is no permission, or the folder is missing.
@@ -103,11 +103,11 @@ def try_lock(path: Path, patience: float = 0.0) -> BaseFileLock | None:
 
 
 def unlock(lock: BaseFileLock) -> None:
-    """Give a lock back and take its file away."""
+    """Free a lock and remove its file."""
     path = Path(lock.lock_file)
     soft = isinstance(lock, SoftFileLock)
     if not soft:
-        with suppress(OSError):  # before it is free: nobody may hold a file that is about to go
+        with suppress(OSError):  # before it is freed, so that no process takes a lock whose file is being removed
             path.unlink()
     lock.release()
     if os.name == "nt":  # where open files stay
@@ -117,7 +117,7 @@ def unlock(lock: BaseFileLock) -> None:
 
 @contextmanager
 def held_while(path: Path, target: Path, flag: str) -> Iterator[None]:
-    """Hold a lock while the block goes on; a thread may ask again for what it holds.
+    """Hold a lock while the block runs; the same thread may take it again.
 
     Args:
         path: of the lock's file.
@@ -161,8 +161,7 @@ def _lock(path: Path, target: Path, flag: str) -> BaseFileLock:
         if not path.exists():
             raise
         raise MetadeblurError(
-            f"{target}: another user writes it, or did and was stopped: remove {path} if nobody does, or give another "
-            f"{flag}"
+            f"{target}: is locked by another user; remove {path} if no program of theirs runs, or give another {flag}"
         ) from error
     if lock is None:
         raise _busy(path, target, flag)
@@ -170,7 +169,7 @@ def _lock(path: Path, target: Path, flag: str) -> BaseFileLock:
 
 
 def _busy(path: Path, target: Path, flag: str) -> MetadeblurError:
-    """Who has the lock, as far as its file tells."""
+    """An error that names the process that holds a lock, where its file tells."""
     try:
         process, host = path.read_text(encoding="utf-8").split("\n")[:2]
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""How much memory is free, and what a piece of work costs."""
+"""Free memory, and the memory and time that a piece of work takes."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from torch.utils._pytree import tree_leaves
 
 from metadeblur.system.thread_limit import starting
 
-_CPU_SHARE = 0.5  # of the free memory; a process that takes more is killed rather than told
-_CUDA_SHARE = 0.8  # a GPU says so when it is full
+_CPU_SHARE = 0.5  # of the free memory; the system kills a process that takes too much
+_CUDA_SHARE = 0.8  # of the free memory; a full GPU raises an error
 _CPU_SCRATCH = 1.5  # convolution libraries take buffers that PyTorch does not see
 
 
@@ -34,7 +34,7 @@ def available_bytes(device: torch.device) -> int:
 
 
 def _container_bytes(root: Path = Path("/sys/fs/cgroup")) -> int:
-    """What a container's limit leaves (control groups, version 2 or 1); very much where there is no limit."""
+    """Bytes that a container's limit leaves (control groups, version 2 or 1); a very large number without a limit."""
     for limit, used in (
         (root / "memory.max", root / "memory.current"),
         (root / "memory/memory.limit_in_bytes", root / "memory/memory.usage_in_bytes"),
@@ -83,8 +83,8 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     @staticmethod
     def _storages(values: Any) -> dict[StorageWeakRef, int]:
         """Where the tensors among some values are kept, and how many bytes each takes."""
-        found = [leaf.untyped_storage() for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
-        return {StorageWeakRef(storage): storage.nbytes() for storage in found}  # type: ignore[no-untyped-call]
+        storages = [leaf.untyped_storage() for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
+        return {StorageWeakRef(storage): storage.nbytes() for storage in storages}  # type: ignore[no-untyped-call]
 
 
 def peak_bytes(work: Callable[[], object], device: torch.device) -> int:
@@ -103,7 +103,7 @@ def peak_bytes(work: Callable[[], object], device: torch.device) -> int:
     return max(int(live.peak * _CPU_SCRATCH), 1)
 
 
-class Costs:
+class StageMeter:
     """Seconds and peak memory of the stages of a piece of work.
 
     Memory is what PyTorch holds on a GPU; on the CPU it is that of the whole process, looked at 50 times a second, so
@@ -113,7 +113,7 @@ class Costs:
         seconds: by stage.
         memory_mb: by stage, the most held at once.
 
-    >>> costs = Costs(torch.device("cpu"))
+    >>> costs = StageMeter(torch.device("cpu"))
     >>> with costs.stage("work"):
     ...     pass
     >>> list(costs.seconds)

@@ -1,9 +1,10 @@
-"""Names of files: as FFmpeg, a screen and a page take them, and names of our own beside a file's; numbers of things."""
+"""File names for FFmpeg, terminals and pages; durations and numbers of things in words."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 from pathlib import Path
 
 from metadeblur.errors import MetadeblurError
@@ -14,7 +15,7 @@ _BREAKS = "\u2028\u2029"  # separators of lines and paragraphs
 
 
 def for_ffmpeg(path: Path | str) -> str:
-    """A path as FFmpeg opens it: always as a file, also where its name looks like an address.
+    """A path as FFmpeg opens it: as a file, even if its name looks like an address.
 
     >>> for_ffmpeg(Path("12:30:05.mp4"))
     'file:12:30:05.mp4'
@@ -23,7 +24,7 @@ def for_ffmpeg(path: Path | str) -> str:
 
 
 def shown(text: object) -> str:
-    r"""A name, or a line that holds names, on one line and of characters that can be written anywhere.
+    r"""A name, or a line with names, as printable characters on one line.
 
     Bytes of a name that are no UTF-8, and characters that would move the cursor, are shown by their number.
 
@@ -44,7 +45,7 @@ def _shown(character: str) -> str:
 
 
 def utf8(text: str) -> bytes:
-    r"""Text as UTF-8; bytes of a name that are none are written as in Python and JSON, so that they can be had back.
+    r"""Text as UTF-8; bytes of a name that are not UTF-8 are written as escapes, as in Python and JSON.
 
     >>> utf8(os.fsdecode(b"caf\xe9"))
     b'caf\\udce9'
@@ -53,7 +54,7 @@ def utf8(text: str) -> bytes:
 
 
 def joined(name: str, ending: str, limit: int = USUAL_LIMIT) -> str:
-    """A name with more at its end; one that would be too long is cut, and told apart by a checksum.
+    """A name with an ending; a name that would be too long is cut and gets a checksum.
 
     >>> joined("shaky", "_deblurred.mp4")
     'shaky_deblurred.mp4'
@@ -89,6 +90,31 @@ def refuse_long(target: Path) -> None:
             f"{target.name[:40]}...: a name of {length} bytes is too long, {limit} are allowed here; "
             "choose a shorter one with -o"
         )
+
+
+def natural(name: str) -> list[tuple[int, str]]:
+    """Key that sorts the numbers in names by their value.
+
+    >>> sorted(["blur_10", "blur_9"], key=natural)
+    ['blur_9', 'blur_10']
+    """
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
+def in_words(seconds: float) -> str:
+    """A duration as a person would say it.
+
+    >>> in_words(0.42), in_words(42), in_words(95), in_words(7400)
+    ('0.4 s', '42 s', '1 min 35 s', '2 h 3 min')
+    """
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def counted(number: int, what: str) -> str:

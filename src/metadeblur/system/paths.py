@@ -1,4 +1,4 @@
-"""Paths that remember the slash at their end, by which a user names a folder."""
+"""Paths that keep the slash at their end: with it a user names a folder."""
 
 from __future__ import annotations
 

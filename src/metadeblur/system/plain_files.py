@@ -1,4 +1,4 @@
-"""Files from strangers before anything is made of them: what kind they are, how large, and small ones read as text."""
+"""Checks of untrusted files: their kind and size; small ones are read as text or JSON."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _TAR_MAGIC = 257  # bytes into a tar archive
 
 
 def check_plain(path: Path, most: int | None = None) -> int:
-    """The size of a plain file in bytes, from its folder alone: nothing is opened, so nothing can hang.
+    """The size of a plain file in bytes. The file is not opened, so this cannot hang.
 
     Args:
         path: of the file, or of a link to it.
@@ -56,17 +56,17 @@ def check_plain(path: Path, most: int | None = None) -> int:
         MetadeblurError: it is not there, is no plain file (a folder, pipe, device or socket), or is too large.
     """
     try:
-        found = path.stat()
+        status = path.stat()
     except ValueError as error:  # a zero byte in the name
         raise MetadeblurError(f"{str(path)!r} is no file name; give the name of a file") from error
     except OSError as error:
         raise MetadeblurError(f"{path}: cannot be read ({_refusal(error)}); give a file that is there") from error
     for is_kind, kind in _SPECIAL:
-        if is_kind(found.st_mode):
+        if is_kind(status.st_mode):
             raise MetadeblurError(f"{path}: is {kind}, no plain file; give the name of a file on disk")
-    if most is not None and found.st_size > most:
-        raise MetadeblurError(f"{path}: has {sized(found.st_size)}; such a file has {sized(most)} at most")
-    return found.st_size
+    if most is not None and status.st_size > most:
+        raise MetadeblurError(f"{path}: has {sized(status.st_size)}; such a file has {sized(most)} at most")
+    return status.st_size
 
 
 def read_text(path: Path, most: int = SMALL) -> str:
@@ -87,24 +87,24 @@ def read_text(path: Path, most: int = SMALL) -> str:
 
 
 def read_object(path: Path, most: int = SMALL) -> dict[str, Any]:
-    """What a JSON file that holds one object says.
+    """The object in a JSON file.
 
     Raises:
         MetadeblurError: see :func:`read_text`; or it is not JSON, nested too deep, or holds something else.
     """
     text = read_text(path, most)
     try:
-        found = json.loads(text)
+        content = json.loads(text)
     except (ValueError, RecursionError) as error:
         reason = "nested too deep" if isinstance(error, RecursionError) else str(error).splitlines()[0]
         raise MetadeblurError(f"{path}: is not readable as JSON ({reason}); it is damaged, or another file") from error
-    if not isinstance(found, dict):
-        raise MetadeblurError(f"{path}: holds a {type(found).__name__}, not an object with names; it is another file")
-    return found
+    if not isinstance(content, dict):
+        raise MetadeblurError(f"{path}: holds a {type(content).__name__}, not an object with names; it is another file")
+    return content
 
 
 def kind(head: bytes) -> str:
-    """What a file that is no weight file seems to be, by its first 512 bytes, in a few words; empty where unknown.
+    """A guess, in a few words, what a file is that holds no weights, by its first 512 bytes; empty: unknown.
 
     >>> kind(b"<!DOCTYPE html><html>")
     'a web page, not the file itself: the download went wrong; fetch it again'

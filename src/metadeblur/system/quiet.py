@@ -1,4 +1,4 @@
-"""Picture libraries print what they think of a damaged file; people are to read one line, and that is ours."""
+"""Keep picture libraries from printing messages of their own about damaged files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TURN = threading.Lock()  # the error stream is one for the whole process
 
 @contextmanager
 def silent_libraries() -> Iterator[None]:
-    """While it lasts, nothing that OpenCV, libpng and libjpeg print is shown; what others print comes right after."""
+    """Hide what OpenCV, libpng and libjpeg print in the block; what others print is shown after it."""
     with _TURN:
         level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
         try:

@@ -1,4 +1,4 @@
-"""Temporary folders that do not stay: what a killed run has left is removed by the next one."""
+"""Temporary folders; those that a killed run has left are removed by the next run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PREFIX, _MARK = "metadeblur-", "in-use"
 
 @contextmanager
 def scratch(place: Path | None = None) -> Iterator[Path]:
-    """A new folder that only this user can enter; removed when the block ends, or by a later run.
+    """A new temporary folder for this user alone; removed when the block ends, or by a later run.
 
     Args:
         place: where to; by default the system's folder for such things.
@@ -40,12 +40,12 @@ def scratch(place: Path | None = None) -> Iterator[Path]:
 
 @contextmanager
 def using(folder: Path) -> Iterator[Path]:
-    """Have a folder, which need not be there yet, stay while the block goes on; several processes may use it.
+    """Mark a folder as used while the block runs, so that no other run removes it; several processes may use it.
 
     Raises:
         OSError: there is no permission.
     """
-    # Beside it, and made first: a folder of ours without a file of this kind that is held belongs to nobody.
+    # The lock lies beside the folder and is made first: a folder without a held lock is unused.
     path = folder.with_name(f".{folder.name}.{os.getpid()}.{_MARK}")
     lock = None
     try:
@@ -59,14 +59,14 @@ def using(folder: Path) -> Iterator[Path]:
 
 
 def sweep(place: Path) -> None:
-    """Remove the folders of runs that were killed: nobody holds a lock of theirs any more."""
+    """Remove the temporary folders of killed runs: no process holds their locks."""
     for path in sorted(place.glob(f".{_PREFIX}*.{_MARK}")):
         name = path.name[1:].rsplit(".", 2)[0]
         remove_unused(place / name)
 
 
 def remove_unused(folder: Path) -> None:
-    """Remove a folder that nobody uses any more, with its locks; one that is in use stays."""
+    """Remove a folder with its locks, unless a process uses it."""
     with ExitStack() as stack, suppress(OSError):
         for path in folder.parent.glob(f".{folder.name}.*.{_MARK}"):
             lock = try_lock(path)
@@ -82,6 +82,6 @@ def _is_ours(folder: Path) -> bool:
 
 
 def remove_deliveries(into: Path) -> None:
-    """Remove what a driver that was killed has left; nobody else may work with the folder."""
+    """Remove what a killed driver of a cluster has left; no other process may use the folder."""
     for folder in into.glob(f"{DELIVERY}*"):
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Where the system allows no further thread or process: recognised, and said in plain words."""
+"""Recognise that the system allows no further thread or process, and say so in plain words."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def is_thread_limit(error: BaseException) -> bool:
 
 @contextmanager
 def starting() -> Iterator[None]:
-    """Around the start of a thread or process.
+    """Turn a refusal to start a thread or process in the block into one clear line.
 
     Raises:
         MetadeblurError: the system allows none.

@@ -1,4 +1,4 @@
-"""Files in and out: frames with time stamps; sound, subtitles and all else carried over.
+"""Read and write video files and folders of frames; sound, subtitles and all other streams are copied.
 
 Reading: :func:`probe`, :class:`VideoReader`, :func:`read_clip`. Writing: :class:`SegmentWriter` encodes the shots of a
 video one by one, :func:`assemble` joins them and adds the rest of the source; :func:`write_clip` does both at once.

@@ -1,4 +1,4 @@
-"""Encoded segments, joined and given back everything else that was in the source."""
+"""Join encoded segments and copy everything else of the source into the output."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def assemble(
 
 
 def check_output(source: Path | str, output: Path | str, settings: EncodeSettings | None = None) -> tuple[str, ...]:
-    """Refuse before the work what would be refused after it.
+    """Refuse, before the work, an output that :func:`assemble` would refuse after it.
 
     One frame of the source goes through encoder and container, in a temporary folder.
 
@@ -271,7 +271,7 @@ def _write(
     source: av.container.InputContainer,
     damaged: Mapping[int, Damage] = MappingProxyType({}),
 ) -> tuple[str, ...]:
-    """The same for a video: ``times`` are the source's, ``fitted`` those that the container can hold.
+    """Write the output of a video: ``times`` are the source's, ``fitted`` those that the container can hold.
 
     What is ``damaged`` of the other streams is left out.
     """
@@ -331,8 +331,8 @@ def _prepare(
         stream.time_base = times.time_base
         rate = info.fps if info.kind == "video" else times.rate
         # Matroska stores the rate, where it would be wrong for a variable one; MP4 needs it to write a time code.
-        told = not times.variable or format_name in ("mp4", "mov")
-        stream.codec_context.framerate = rate if told else Fraction(0)
+        states_rate = not times.variable or format_name in ("mp4", "mov")
+        stream.codec_context.framerate = rate if states_rate else Fraction(0)
         if template.codec_context.name == "hevc" and format_name in ("mp4", "mov"):
             stream.codec_context.codec_tag = "hvc1"  # what Apple's players ask for
         stream.metadata.update({name: value for name, value in template.metadata.items() if name == "alpha_mode"})

@@ -1,4 +1,4 @@
-"""What is carried over from the source beside its frames: other streams, tags, chapters."""
+"""Copy other streams, tags and chapters from the source to the output."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def other_packets(
         if packet.pts is None and packet.dts is None:
             if not packet.size:
                 continue  # the empty packet that ends a stream
-            packet.pts = follows  # a cover picture, or one in a row whose first only tells its time
+            packet.pts = follows  # a cover picture, or one of several packets of which only the first has a time
         elif number:
             ahead = round(times.shifts[number] * times.time_base / packet.time_base)
             packet.pts = None if packet.pts is None else packet.pts + ahead
@@ -108,7 +108,7 @@ def _with_recording(
 
 
 def _least_step(copy: av.stream.Stream, packet: Packet) -> int:
-    """By how much decoding times have to rise from packet to packet; some containers take equal ones, all of texts."""
+    """The least difference between decoding times of two packets; 0 where the container allows equal ones."""
     if copy.type not in ("audio", "video") or copy.container.format.flags & _TS_NONSTRICT:
         return 0
     return ceil(max(Fraction(1), Fraction(copy.time_base or 0) / packet.time_base))
@@ -151,14 +151,14 @@ def copied_stream(
 
 @dataclass(frozen=True)
 class Damage:
-    """What a container does not take of a stream: the numbers of packets, or None for all of it."""
+    """Packets of a stream that a container refuses, by number; None: all of them."""
 
     packets: frozenset[int] | None
     note: str
 
 
 def damages(source: av.container.InputContainer, main: av.VideoStream, format_name: str) -> dict[int, Damage]:
-    """Streams beside the video that a container does not take from the first packet to the last."""
+    """Streams beside the video of which a container refuses packets."""
     damaged = {}
     for stream in source.streams:
         if stream.index == main.index or stream.codec_context is None or not _takes(io.BytesIO(), format_name, stream):
@@ -233,7 +233,7 @@ def _takes(file: str | io.BytesIO, format_name: str, stream: av.stream.Stream) -
 
 
 def needs_leniency(format_name: str, source: av.container.InputContainer, main: av.VideoStream) -> bool:
-    """Whether the container takes a stream although FFmpeg's table of what it may hold does not name its codec.
+    """Whether the container can hold a stream that FFmpeg's table of its codecs does not name.
 
     So it is with the sound of WMV files in Matroska, which has a place for all codecs of Windows.
     """
@@ -244,7 +244,7 @@ def needs_leniency(format_name: str, source: av.container.InputContainer, main: 
 
 def opened(path: Path, format_name: str, options: dict[str, str], *, lenient: bool) -> av.container.OutputContainer:
     """A file to write; ``lenient``: take what the container holds, not only what FFmpeg's table says."""
-    if lenient:  # PyAV asks the table of the muxer that it opens, and this one hands everything on to another
+    if lenient:  # PyAV checks the codec table of the muxer that it opens; "tee" has none and passes packets on
         name = _lenient(path, format_name, options)
         return av.open(name, "w", format="tee", container_options=options, metadata_errors="surrogateescape")
     file = for_ffmpeg(path)
@@ -253,13 +253,13 @@ def opened(path: Path, format_name: str, options: dict[str, str], *, lenient: bo
 
 def _lenient(path: Path, format_name: str, options: dict[str, str]) -> str:
     """What FFmpeg's muxer "tee" writes to: the one file in the one format."""
-    told = ":".join(f"{name}={value}" for name, value in {"f": format_name, **options}.items())
-    return f"[{told}]" + re.sub(r"([\\'|\s])", r"\\\1", str(path.absolute()))
+    arguments = ":".join(f"{name}={value}" for name, value in {"f": format_name, **options}.items())
+    return f"[{arguments}]" + re.sub(r"([\\'|\s])", r"\\\1", str(path.absolute()))
 
 
 def _stream_name(stream: av.stream.Stream) -> str:
-    known = stream.codec_context is not None
-    codec = stream.codec_context.codec.canonical_name if known else getattr(stream, "name", None)
+    decodable = stream.codec_context is not None
+    codec = stream.codec_context.codec.canonical_name if decodable else getattr(stream, "name", None)
     if not codec:
         codec = "" if stream.type == "data" else "of unknown kind"
     return f"stream {stream.index} ({', '.join(filter(None, (stream.type, codec)))})"
@@ -306,7 +306,7 @@ def muxer_options(format_name: str, source: av.container.InputContainer, times: 
     options = {"fflags": "+bitexact", "avoid_negative_ts": "disabled"}
     if format_name in ("mp4", "mov"):
         if times.stamps[0] > 0 and times.time_base.denominator <= 1_000_000:
-            # Where a track begins late is told in this unit.
+            # The unit of the delay of a track that begins late.
             options["movie_timescale"] = str(times.time_base.denominator)
         if any(name.lower() not in _MP4_TAGS for name in content_tags(source.metadata)):
             options["movflags"] = "use_metadata_tags"

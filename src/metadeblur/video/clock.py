@@ -1,4 +1,4 @@
-"""Recordings joined to one file: which of them a packet belongs to, where the clock starts anew."""
+"""Files joined of several recordings, whose clock starts anew: which recording each packet belongs to."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class _Sorter:
         self.latest = first
 
     def _release(self, first: float | None) -> Iterator[tuple[Packet, int]]:
-        """Give out what waits; ``first``: when the new recording begins that has been found among it."""
+        """Give out the waiting packets; ``first``: when a new recording begins among them, seconds."""
         if first is not None and self.number < _MOST:
             self.ended, self.latest = self.latest, first
             self.number += 1

@@ -11,10 +11,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
+from typing import Any
 
 import av
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -120,11 +122,11 @@ def to_rgb(frame: av.VideoFrame, tags: ColourTags, box: tuple[int, int, int, int
     Returns:
         (3, H, W), float32, RGB in [0, 1].
     """
-    told = frame_tags(frame).or_else(tags)
-    matrix = assumed_matrix(told.matrix, frame.width, frame.height)
+    resolved = frame_tags(frame).or_else(tags)
+    matrix = assumed_matrix(resolved.matrix, frame.width, frame.height)
     kind, bits = subsampling(frame.format.name), bit_depth(frame.format.name)
-    # FFmpeg writes and reads grey pictures with the full range whatever the file tells, so that is what they hold.
-    full = told.range == FULL or frame.format.name.startswith("yuvj") or kind == "gray"
+    # FFmpeg writes and reads grey pictures with the full range, whatever their tag says.
+    full = resolved.range == FULL or frame.format.name.startswith("yuvj") or kind == "gray"
     frame = _planar(frame, kind, bits)
     bits = bit_depth(frame.format.name)
     top, left, height, width = box or (0, 0, frame.height, frame.width)
@@ -197,7 +199,7 @@ def enlarge(chroma: Tensor, across: int, down: int) -> Tensor:
     >>> enlarge(torch.tensor([[0.0], [4.0]]), 1, 2).T
     tensor([[0., 1., 3., 4.]])
     """
-    if across == 4:  # these lie in the middle of four, as FFmpeg sees them
+    if across == 4:  # FFmpeg places these in the middle of four pixels
         return enlarge(enlarge(chroma.T, 1, 2).T, 2, down)
     if down == 4:
         return enlarge(enlarge(chroma, 1, 2), across, 2)
@@ -287,27 +289,30 @@ def _planar(frame: av.VideoFrame, kind: str, bits: int) -> av.VideoFrame:
     return frame.reformat(format=target, interpolation="POINT")
 
 
+def plane_rows(plane: Any, bits: int = 8) -> NDArray[Any]:
+    """The samples of a plane, (H, its rows' length), in the numbers of the file; what is written there is in the plane.
+
+    Rows may be longer than the picture is wide.
+    """
+    return np.frombuffer(memoryview(plane), "u1" if bits <= 8 else "<u2").reshape(plane.height, -1)
+
+
 def _plane(frame: av.VideoFrame, index: int) -> Tensor:
     """One plane as float32 (H, W), in the numbers of the file."""
     plane = frame.planes[index]
-    dtype = np.dtype("u1") if frame.format.components[0].bits <= 8 else np.dtype("<u2")
-    samples = np.frombuffer(memoryview(plane), dtype).reshape(plane.height, plane.line_size // dtype.itemsize)
+    samples = plane_rows(plane, frame.format.components[0].bits)
     return torch.from_numpy(samples[:, : plane.width].astype(np.float32))
 
 
 def _fill(frame: av.VideoFrame, index: int, values: Tensor, bits: int) -> None:
     plane = frame.planes[index]
-    dtype = np.dtype("u1") if bits == 8 else np.dtype("<u2")
-    samples = np.frombuffer(memoryview(plane), dtype).reshape(plane.height, plane.line_size // dtype.itemsize)
-    samples[:, : plane.width] = values.round().clamp(0, 2**bits - 1).numpy().astype(dtype)
+    samples = plane_rows(plane, bits)
+    samples[:, : plane.width] = values.round().clamp(0, 2**bits - 1).numpy().astype(samples.dtype)
 
 
 def _packed(rgb: Tensor, pix_fmt: str, frame: av.VideoFrame) -> av.VideoFrame:
-    plane = frame.planes[0]
     pixel = 3 if pix_fmt == "rgb24" else 4
-    samples = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)[
-        :, : frame.width * pixel
-    ]
+    samples = plane_rows(frame.planes[0])[:, : frame.width * pixel]
     picture = (rgb * 255).round().byte().permute(1, 2, 0).numpy()
     pixels = samples.reshape(frame.height, frame.width, pixel)
     pixels[..., :3] = picture if pixel == 3 else picture[..., ::-1]

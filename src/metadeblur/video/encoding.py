@@ -1,4 +1,4 @@
-"""Restored frames into encoded segments: which encoder, which pixel format, which settings."""
+"""Choose encoder, pixel format and settings for the restored frames."""
 
 from __future__ import annotations
 
@@ -165,18 +165,18 @@ def plan_encoding(info: VideoInfo, output: Path, settings: EncodeSettings, width
     if is_rgb:
         tags = replace(info.colour, matrix=0, range=FULL)
     elif from_rgb:
-        told = info.colour if info.kind == "video" else SRGB_AS_VIDEO
-        tags = replace(told.or_else(SRGB_AS_VIDEO), matrix=1, range=LIMITED)
+        source_tags = info.colour if info.kind == "video" else SRGB_AS_VIDEO
+        tags = replace(source_tags.or_else(SRGB_AS_VIDEO), matrix=1, range=LIMITED)
     else:
         grey = kind == "gray" and subsampling(pix_fmt) != "gray"
         full = info.colour.range == FULL or info.pix_fmt.startswith("yuvj") or grey
         full &= name != "prores"  # it has no way to say so
         tags = replace(info.colour, range=FULL if full else LIMITED if name == "prores" else info.colour.range)
         if full and suffix == ".avi" and subsampling(pix_fmt) != "gray":
-            tags = replace(tags, range=LIMITED)  # it cannot tell, and this is what players assume
+            tags = replace(tags, range=LIMITED)  # AVI has no tag for the range; players assume this one
     matrix = assumed_matrix(tags.matrix, info.width, info.height)
     if not is_rgb and assumed_matrix(tags.matrix, width, height) != matrix:
-        tags = replace(tags, matrix=matrix)  # another size must not change what untold colours mean
+        tags = replace(tags, matrix=matrix)  # another size must not change the assumed matrix of untagged colours
     options = _options(name, encoder, settings, info, lossless=lossless, width=width)
     rate = min(max(info.fps, Fraction(1)), Fraction(240))
     if name == "mpeg4":

@@ -1,4 +1,4 @@
-"""Interlaced video: which frames are woven of two fields, as they tell or as they look, and what is made of them."""
+"""Interlaced video: recognise frames that are woven of two fields, and deinterlace them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-_AROUND = 8  # frames on each side that are asked whether a frame that looks woven is no chance
+from metadeblur.video.colour import plane_rows
+
+_AROUND = 8  # frames on each side that are looked at to confirm that a frame is woven
 _LEAST = 3  # of them that must look so
 _COLUMNS = 256  # of a frame that are compared, at most
 _MOVED = 10.0  # levels by which a sample changes where something moves
 _MOVING = 0.002  # share of the samples that must move
 _RATIO = 1.15  # one order of the fields fits so much worse than the other
-_SIDES = (16, 1200)  # px: lines and columns at least, as the filter needs some; lines at most, no camera weaves more
+_SIDES = (16, 1200)  # px: least height and width that the filter takes; greatest height of interlaced video
 _WORSE = 0.9  # a frame's own fields fit nearly as badly as, or worse than, the best pair of fields of two frames
 
 _TOP_BOTTOM = ("tff", "bff")
@@ -26,7 +28,7 @@ FrameOrder = tuple[av.VideoFrame, str]
 
 
 class FieldJudge:
-    """Tells frame by frame, a few frames late, which are woven of two fields.
+    """Decides for each frame, a few frames later, whether it is woven of two fields.
 
     Those that say so are believed. Of the others those count that look woven: the fields of two frames next to one
     another fit together better, in one order, than the two in the frame do. As one frame may do so by chance, so must
@@ -65,7 +67,7 @@ class FieldJudge:
 
     def _next(self) -> FrameOrder:
         frame, looked = self._waiting.popleft(), list(self._looks)
-        order = _agreed(looked[: self._behind], looked[self._behind :], told=frame.interlaced_frame)
+        order = _agreed(looked[: self._behind], looked[self._behind :], flagged=frame.interlaced_frame)
         self._behind += 1
         if self._behind > _AROUND:
             self._looks.popleft()
@@ -73,7 +75,7 @@ class FieldJudge:
         return frame, order
 
 
-def _agreed(before: list[str], from_here: list[str], *, told: bool) -> str:
+def _agreed(before: list[str], from_here: list[str], *, flagged: bool) -> str:
     """The order of a frame by its own look, the first of ``from_here``, and those around it.
 
     ``told``: the frame says that it is woven.
@@ -83,13 +85,13 @@ def _agreed(before: list[str], from_here: list[str], *, told: bool) -> str:
     for side in ([*before, own], from_here, [*before, *from_here]):
         for order in _TOP_BOTTOM:
             progressive = side.count("progressive") if own == "" else 0
-            if own in (order, "") and _clear(side, order) and side.count(order) >= (1 if told else 3) * progressive:
+            if own in (order, "") and _clear(side, order) and side.count(order) >= (1 if flagged else 3) * progressive:
                 return order
     around = [*before, *from_here]  # also of one that looks progressive among many that do not
     for order in _TOP_BOTTOM:
         if _clear(around, order) and around.count(order) >= 8 * around.count("progressive"):
             return order
-    return "auto" if told else ""
+    return "auto" if flagged else ""
 
 
 def _clear(some: list[str], order: str) -> bool:
@@ -143,9 +145,7 @@ def _lines(frame: av.VideoFrame) -> NDArray[np.float32]:
     if not (frame.format.is_planar and 8 <= depth <= 16) or frame.format.is_big_endian or shifted:
         frame, depth = frame.reformat(format="gray"), 8
     plane = frame.planes[0]
-    kind = np.dtype("u1") if depth == 8 else np.dtype("<u2")
-    samples = np.frombuffer(memoryview(plane), kind).reshape(plane.height, plane.line_size // kind.itemsize)
-    columns = samples[:, : plane.width : -(-plane.width // _COLUMNS)].astype(np.float32)
+    columns = plane_rows(plane, depth)[:, : plane.width : -(-plane.width // _COLUMNS)].astype(np.float32)
     return columns if depth == 8 else columns / np.float32(1 << (depth - 8))
 
 
@@ -216,7 +216,7 @@ class _Stretch:
             yield frame
 
     def end(self, following: av.VideoFrame | None) -> Iterator[av.VideoFrame]:
-        """The last frames, once it is known what follows."""
+        """The last frames; ``following`` is the frame after the stretch, None at the end."""
         self._graph.vpush(following)
         if following is not None:
             yield from self.ready()

@@ -1,4 +1,4 @@
-"""Segments of pictures made into a folder of frames, or into one picture file."""
+"""Join segments of pictures to a folder of frames, or to one picture file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from metadeblur.video.marks import lost_marks
 from metadeblur.video.segments import HDR, WIDE, is_grouped
 from metadeblur.video.stills import TRANSPARENT_SUFFIXES, Still, lost_of, several_suffixes, write_several
 
-Picture = tuple[Path, tuple[Path, ...], tuple[Still, ...]]
+PictureFile = tuple[Path, tuple[Path, ...], tuple[Still, ...]]
 """Name of a picture file to write, the pictures of segments that go into it, and those of the source."""
 
 
@@ -37,7 +37,7 @@ def assemble_pictures(segments: Sequence[Path], info: VideoInfo, output: Path, d
     single = output_kind(output) == "image"
     if single:
         check_single(info, output, len(files))
-        pictures: list[Picture] = [(Path(output.name), tuple(files), info.stills)]
+        pictures: list[PictureFile] = [(Path(output.name), tuple(files), info.stills)]
     else:
         pictures = _named(files, info, output)
         refuse_foreign_files(output, {name.name for name, _, _ in pictures})
@@ -64,7 +64,7 @@ def picture_stems(info: VideoInfo) -> set[str]:
 
 
 def refuse_foreign_files(folder: Path, own: Iterable[str]) -> None:
-    """A folder that is there is replaced, so it may hold nothing but frames of an earlier run."""
+    """Refuse a folder that holds anything but frames of an earlier run, since it would be replaced."""
     if folder.is_dir():
         stems = {Path(name).stem for name in own}
         foreign = [f.name for f in sorted(folder.iterdir()) if f.stem not in stems and not f.name.startswith(".")]
@@ -93,8 +93,8 @@ def lost_in_pictures(info: VideoInfo, suffixes: Iterable[str]) -> tuple[str, ...
         *_words(info.path),
         "the time stamps",
     ]
-    told = [word for word in words if word]
-    joined = f"{', '.join(told[:-1])} and {told[-1]}" if len(told) > 1 else told[0]
+    present = [word for word in words if word]
+    joined = f"{', '.join(present[:-1])} and {present[-1]}" if len(present) > 1 else present[0]
     lost.append(f"{joined} of {name}: pictures cannot hold them")
     if info.sample_aspect_ratio not in (None, 1):
         lost.append(f"the sample aspect ratio {info.sample_aspect_ratio} of {name}: pictures have square pixels")
@@ -114,7 +114,7 @@ def _numbers(frames: int) -> list[str]:
     return [f"frame{number:06d}" for number in range(1, frames + 1)]
 
 
-def _named(files: Sequence[Path], info: VideoInfo, output: Path) -> list[Picture]:
+def _named(files: Sequence[Path], info: VideoInfo, output: Path) -> list[PictureFile]:
     """The files of a folder of frames: with the names of those of the source, or with numbers."""
     if not is_grouped(info, output) or not info.stills or len(files) != len(info.stills):
         names = _numbers(len(files))
@@ -123,7 +123,7 @@ def _named(files: Sequence[Path], info: VideoInfo, output: Path) -> list[Picture
     groups = [list(group) for _, group in groupby(pairs, key=lambda pair: pair[1].path)]
     wanted = [_name(group[0][1], group[0][0].suffix) for group in groups]
     twice = {name for name, count in Counter(wanted).items() if count > 1}
-    pictures: list[Picture] = []
+    pictures: list[PictureFile] = []
     for name, group in zip(wanted, groups, strict=True):
         source = group[0][1].path
         # a.jpg and a.png both written as PNG: the first becomes a.jpg.png

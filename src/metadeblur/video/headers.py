@@ -1,4 +1,4 @@
-"""What picture files say of themselves before they are decoded: size, depth, channels, how many pictures."""
+"""Headers of picture files: size, depth, channels, number of pictures, without decoding."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Header:
     extras: int = 0  # previews and gain maps behind the picture
 
 
-def headers(path: Path) -> list[Header] | None:
+def read_headers(path: Path) -> list[Header] | None:
     """The pictures of a file, from its headers alone; None where only decoding it can tell.
 
     Raises:
@@ -42,7 +42,7 @@ def headers(path: Path) -> list[Header] | None:
 
 @contextmanager
 def mapped(path: Path) -> Iterator[bytes]:
-    """The bytes of a file, of which only those that are looked at are read.
+    """The bytes of a file, mapped into memory: only those that are used are read.
 
     Raises:
         MetadeblurError: the file cannot be read.
@@ -59,7 +59,7 @@ def mapped(path: Path) -> Iterator[bytes]:
 
 
 def parse(data: bytes) -> list[Header] | None:
-    """The same for the bytes of a file."""
+    """The pictures of a file's bytes, from its headers alone; None: unknown format or damaged."""
     with suppress(struct.error, IndexError, KeyError):  # damaged: decoding will say so
         if data[:8] == PNG:
             return _png(data)
@@ -109,8 +109,8 @@ def webp_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 def exif_orientation(record: bytes) -> int:
     """How a picture must be turned, 1 (not at all) to 8, by its EXIF record."""
-    found = tiff.directories(record.removeprefix(b"Exif\0\0"))
-    turn = found[0].get(tiff.ORIENTATION) if found else None
+    directories = tiff.directories(record.removeprefix(b"Exif\0\0"))
+    turn = directories[0].get(tiff.ORIENTATION) if directories else None
     return turn.numbers[0] if turn and turn.numbers and 1 <= turn.numbers[0] <= 8 else 1
 
 
@@ -130,12 +130,12 @@ def _png(data: bytes) -> list[Header]:
 
 def _moments(data: bytes) -> list[int]:
     """How long each picture of an animated PNG is shown, in milliseconds."""
-    found = []
+    moments = []
     for kind, content in png_chunks(data, whole=True):
         if kind == b"fcTL":
             ticks, rate = struct.unpack(">HH", content[20:24])
-            found.append(max(1, round(1000 * ticks / (rate or 100))))
-    return found if len(found) > 1 else [0]
+            moments.append(max(1, round(1000 * ticks / (rate or 100))))
+    return moments if len(moments) > 1 else [0]
 
 
 def _jpeg(data: bytes) -> list[Header] | None:
@@ -155,8 +155,8 @@ def _jpeg(data: bytes) -> list[Header] | None:
 
 def _several(record: bytes) -> tuple[int, int]:
     """Views and other pictures that the record of a multi-picture file (CIPA DC-007) tells of."""
-    found = tiff.directories(record)
-    entries = found[0].get(0xB002) if found else None
+    directories = tiff.directories(record)
+    entries = directories[0].get(0xB002) if directories else None
     views = others = 0
     for place in range(0, len(entries.raw) - 15 if entries else 0, 16):
         assert entries is not None
@@ -169,20 +169,20 @@ def _several(record: bytes) -> tuple[int, int]:
 
 
 def _tiff(data: bytes) -> list[Header]:
-    found: list[Header] = []
+    pages: list[Header] = []
     for directory in tiff.directories(data):
-        told = {tag: entry.numbers for tag, entry in directory.items() if entry.numbers}
-        if told.get(tiff.SUBFILE, (0,))[0] & 1 and found:
-            found[-1] = Header(**{**vars(found[-1]), "extras": found[-1].extras + 1})  # a smaller copy of it
+        tags = {tag: entry.numbers for tag, entry in directory.items() if entry.numbers}
+        if tags.get(tiff.SUBFILE, (0,))[0] & 1 and pages:
+            pages[-1] = Header(**{**vars(pages[-1]), "extras": pages[-1].extras + 1})  # a smaller copy of it
             continue
-        grey, palette = told.get(tiff.PHOTOMETRIC, (2,))[0] in (0, 1), told.get(tiff.PHOTOMETRIC) == (3,)
-        samples = told.get(tiff.SAMPLES, (1,))[0]
-        alpha = not grey and not palette and told.get(tiff.PHOTOMETRIC, (2,))[0] != 5 and samples > 3
-        deep = max(told.get(tiff.BITS, (1,))) > 8
-        orientation = told.get(tiff.ORIENTATION, (1,))[0]
-        width, height = _upright(told[tiff.WIDTH][0], told[tiff.HEIGHT][0], orientation)
-        found.append(Header(width, height, 16 if deep else 8, 1 if grey else 4 if alpha else 3, orientation))
-    return found
+        grey, palette = tags.get(tiff.PHOTOMETRIC, (2,))[0] in (0, 1), tags.get(tiff.PHOTOMETRIC) == (3,)
+        samples = tags.get(tiff.SAMPLES, (1,))[0]
+        alpha = not grey and not palette and tags.get(tiff.PHOTOMETRIC, (2,))[0] != 5 and samples > 3
+        deep = max(tags.get(tiff.BITS, (1,))) > 8
+        orientation = tags.get(tiff.ORIENTATION, (1,))[0]
+        width, height = _upright(tags[tiff.WIDTH][0], tags[tiff.HEIGHT][0], orientation)
+        pages.append(Header(width, height, 16 if deep else 8, 1 if grey else 4 if alpha else 3, orientation))
+    return pages
 
 
 def _webp(data: bytes) -> list[Header]:

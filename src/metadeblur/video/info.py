@@ -1,8 +1,7 @@
-"""What is in a file or folder: probing, and the table of time stamps."""
+"""Probe a video file, a folder of frames or a picture."""
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,11 +15,11 @@ import numpy as np
 from av.packet import Packet
 
 from metadeblur.errors import MetadeblurError
-from metadeblur.system.names import for_ffmpeg
+from metadeblur.system.names import for_ffmpeg, natural
 from metadeblur.system.thread_limit import starting
 from metadeblur.video.colour import ColourTags, bit_depth, frame_tags
 from metadeblur.video.marks import frame_marks, stream_marks
-from metadeblur.video.mastering import Mastering, mastering, side_data
+from metadeblur.video.mastering import Mastering, mastering_of, side_data
 from metadeblur.video.stills import IMAGE_SUFFIXES, Still, colours_of, stills_of
 from metadeblur.video.timing import TimeTable, likely_rate, measured_rate
 from metadeblur.video.transparency import is_transparent
@@ -36,7 +35,7 @@ _TEXT_DEMUXERS = ("tty",)  # FFmpeg draws text files as video
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What :func:`probe` found out about a video file, a folder of frames or a single picture."""
+    """Properties of a video file, a folder of frames or a single picture."""
 
     path: Path
     kind: Literal["video", "frames", "image"]
@@ -49,7 +48,7 @@ class VideoInfo:
     pix_fmt: str
     bit_depth: int  # bits a channel, 8 to 16
     interlaced: bool = False  # some frames are deinterlaced by the reader, one frame out for each one in
-    interlaced_frames: int | None = None  # so many; None: not known before `with_times`
+    interlaced_frames: int | None = None  # number of those frames; None: unknown before `with_times`
     recordings: int = 1  # joined in the file, whose clock starts anew with each; known after `with_times`
     variable_frame_rate: bool | None = None  # None: not known before `with_times`
     audio_streams: int = 0
@@ -66,13 +65,13 @@ class VideoInfo:
     mastering: Mastering = field(default_factory=Mastering)
     files: tuple[Path, ...] = ()  # of a folder of frames, in order
     stills: tuple[Still, ...] = ()  # the pictures in them, one for each frame
-    transparent: bool = False  # something of the frames looked at is not opaque
+    transparent: bool = False  # some pixel of the first frames is not opaque
     marks: frozenset[str] = frozenset()  # kinds of marks in the stream and the frames looked at
     channels: int = 3  # most of any picture: 1 grey, 3, or 4 with transparency
-    missing: float = 0.0  # share of the file's bytes that it says it has and has not
+    missing: float = 0.0  # share of the file's bytes that are missing at its end
 
     def with_times(self, times: TimeTable) -> VideoInfo:
-        """The same with what only decoding everything can tell: number of frames, rate, what is interlaced."""
+        """A copy with what only decoding the whole file can tell: number of frames, rate, interlaced frames."""
         woven = sum(stop - start for start, stop, _ in times.fields)
         return replace(
             self,
@@ -150,7 +149,7 @@ def probe(path: Path | str) -> VideoInfo:
             display_matrix=matrix,
             rotation=first.rotation if matrix else 0,
             colour=tags,
-            mastering=mastering(first),
+            mastering=mastering_of(first),
             transparent=any(map(is_transparent, frames)),
             marks=marks.union(kind for f in frames for kind, _ in frame_marks(f)),
             missing=_missing(path) if "matroska" in container.format.name else 0.0,
@@ -158,7 +157,7 @@ def probe(path: Path | str) -> VideoInfo:
 
 
 def limit_pixels(most: int) -> None:
-    """Have no frame of more pixels decoded by FFmpeg in this process from now on, whatever a file says of its size."""
+    """Limit the pixels of a frame that FFmpeg decodes in this process from now on."""
     _decoding["max_pixels"] = str(most)
 
 
@@ -189,7 +188,7 @@ def open_media(path: Path) -> Iterator[av.container.InputContainer]:
 
 
 def main_video(container: av.container.InputContainer, path: Path) -> av.VideoStream:
-    """The stream that is restored, of several videos the one that players show.
+    """The video stream that is restored: the one that players show.
 
     That is one marked as default, of these the largest, of these the first; cover and still pictures do not count.
 
@@ -205,34 +204,24 @@ def main_video(container: av.container.InputContainer, path: Path) -> av.VideoSt
         )
     if not streams or container.format.name in _TEXT_DEMUXERS:
         raise MetadeblurError(f"{path}: no video in it; a video file or a folder of frames is needed")
-    known = [stream for stream in streams if stream.codec_context is not None]
-    if not known:
+    decodable = [stream for stream in streams if stream.codec_context is not None]
+    if not decodable:
         raise MetadeblurError(f"{path}: its video has a codec that this FFmpeg cannot decode")
     default = av.stream.Disposition.default
-    return max(known, key=lambda s: (bool(s.disposition & default), s.codec_context.width * s.codec_context.height))
+    return max(decodable, key=lambda s: (bool(s.disposition & default), s.codec_context.width * s.codec_context.height))
 
 
 def _videos(container: av.container.InputContainer) -> list[av.VideoStream]:
-    """All videos in a file, without pictures and what only adds to another one."""
+    """All video streams of a file, without cover pictures and dependent streams."""
     kinds = av.stream.Disposition
     none = kinds.attached_pic | kinds.timed_thumbnails | kinds.still_image | kinds.dependent
     return [stream for stream in container.streams.video if not stream.disposition & none]
 
 
-def natural_order(path: Path) -> list[tuple[int, int | str]]:
-    """Key that sorts frame2 before frame10.
-
-    >>> sorted([Path("f10.png"), Path("f9.png")], key=natural_order)[0].name
-    'f9.png'
-    """
-    parts = re.split(r"(\d+)", path.name.lower())
-    return [(0, int(part)) if part.isdigit() else (1, part) for part in parts]
-
-
 def _probe_folder(folder: Path) -> VideoInfo:
     files = sorted(
         (f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES and not f.name.startswith(".")),
-        key=natural_order,
+        key=lambda file: natural(file.name.lower()),
     )
     if not files:
         kinds = ", ".join(IMAGE_SUFFIXES)
@@ -302,7 +291,7 @@ def _first_frames(container: av.container.InputContainer, stream: av.VideoStream
 
 
 def decoder(stream: av.VideoStream) -> Callable[[Packet[av.VideoStream]], list[av.VideoFrame]]:
-    """What decodes the packets of a stream.
+    """A function that decodes the packets of a stream.
 
     FFmpeg's own decoders of VP8 and VP9 know nothing of transparency, so libvpx decodes where there is some.
     A packet that cannot be decoded raises FFmpeg's error; a system that allows no further thread, ours.
@@ -326,9 +315,9 @@ def decoder(stream: av.VideoStream) -> Callable[[Packet[av.VideoStream]], list[a
 def _frame_rate(stream: av.VideoStream, first: list[av.VideoFrame]) -> Fraction:
     """The rate that the file tells of and that its first frames agree with."""
     time_base = stream.time_base or Fraction(1, 25)
-    told = (stream.average_rate, stream.guessed_rate, stream.base_rate)
+    stated = (stream.average_rate, stream.guessed_rate, stream.base_rate)
     stamps, durations = [frame.pts for frame in first], [frame.duration for frame in first]
-    return likely_rate(told, stamps, durations, time_base) or Fraction(25)
+    return likely_rate(stated, stamps, durations, time_base) or Fraction(25)
 
 
 def _duration(container: av.container.InputContainer, stream: av.VideoStream) -> float:
@@ -352,7 +341,7 @@ def _refuse_truncated(container: av.container.InputContainer, path: Path) -> Non
 
 
 def _missing(path: Path) -> float:
-    """Share of the bytes of a Matroska file that its header tells of and that are not there (RFC 8794, RFC 9559).
+    """Share of a Matroska file that is missing at its end, by the size in its header (RFC 8794, RFC 9559).
 
     A file whose length was not known when it was begun, such as a recording, tells nothing.
     """
@@ -364,10 +353,10 @@ def _missing(path: Path) -> float:
         return 0.0
     length = 9 - head[place].bit_length()  # bytes of the number: the place of the first bit that is set
     size = int.from_bytes(head[place : place + length], "big") & ((1 << 7 * length) - 1)
-    told = place + length + size
-    if size == (1 << 7 * length) - 1 or told <= path.stat().st_size:
+    expected = place + length + size
+    if size == (1 << 7 * length) - 1 or expected <= path.stat().st_size:
         return 0.0
-    return 1 - path.stat().st_size / told
+    return 1 - path.stat().st_size / expected
 
 
 def _display_matrix(frame: av.VideoFrame) -> tuple[int, ...] | None:

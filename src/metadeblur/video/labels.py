@@ -1,4 +1,4 @@
-"""What pictures carry beside their pixels: colour profile, EXIF and XMP records, and the rest of a format's own."""
+"""Metadata of pictures: colour profile, EXIF and XMP records, and a format's own chunks."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def read_labels(data: bytes, page: int = 0) -> Labels:
     elif data[:2] == JPEG:
         labels = _of_jpeg(data)
     elif data[:4] == b"RIFF" and data[8:12] == WEBP:
-        found = {kind: data[place : place + length] for kind, place, length in webp_chunks(data)}
-        labels = Labels(found.get(b"ICCP", b""), _upright(found.get(b"EXIF", b"")), _plain(found.get(b"XMP ", b"")))
+        chunks = {kind: data[place : place + length] for kind, place, length in webp_chunks(data)}
+        labels = Labels(chunks.get(b"ICCP", b""), _upright(chunks.get(b"EXIF", b"")), _plain(chunks.get(b"XMP ", b"")))
     elif data[:2] in (b"II", b"MM"):
         labels = _of_tiff(data, page)
     elif data[4:12] in (b"ftypavif", b"ftypavis"):
@@ -101,9 +101,9 @@ def labelled(data: bytes, labels: Labels, *, transparent: bool = False) -> bytes
         if not entries:
             for tag, kind, raw in ((tiff.ICC_PROFILE, 7, labels.icc), (_XMP_TIFF, 1, labels.xmp)):
                 if raw:
-                    entries[tag] = tiff.Entry(kind, len(raw), raw, "<", 0)
+                    entries[tag] = tiff.Tag(kind, len(raw), raw, "<", 0)
         if transparent:
-            entries[tiff.EXTRA] = tiff.Entry(3, 1, struct.pack("<H", 2), "<", 0)
+            entries[tiff.EXTRA] = tiff.Tag(3, 1, struct.pack("<H", 2), "<", 0)
         return tiff.with_labels(data, entries)
     return data
 
@@ -116,15 +116,15 @@ def _length(data: bytes, place: int) -> int:
 def _of_png(data: bytes) -> Labels:
     own = [(kind, content) for kind, content in png_chunks(data) if kind in _OF_PNG]
     own = [(kind, _upright(content) if kind == b"eXIf" else _plain(content)) for kind, content in own]
-    found = dict(own)
+    content_of = dict(own)
     icc = b""
-    if b"iCCP" in found:
+    if b"iCCP" in content_of:
         try:
-            icc = zlib.decompress(found[b"iCCP"].split(b"\0", 1)[1][1:])
+            icc = zlib.decompress(content_of[b"iCCP"].split(b"\0", 1)[1][1:])
         except (zlib.error, IndexError):
             own = [(kind, content) for kind, content in own if kind != b"iCCP"]
     xmp = next((text.split(b"\0\0\0\0\0")[-1] for kind, text in own if kind == b"iTXt" and text[:18] == _XMP_PNG), b"")
-    return Labels(icc, found.get(b"eXIf", b""), xmp, tuple(own))
+    return Labels(icc, content_of.get(b"eXIf", b""), xmp, tuple(own))
 
 
 def _of_jpeg(data: bytes) -> Labels:
@@ -146,18 +146,18 @@ def _of_jpeg(data: bytes) -> Labels:
 
 
 def _of_tiff(data: bytes, page: int) -> Labels:
-    found = tiff.directories(data)
-    found = [directory for directory in found if not _reduced(directory)] or found
-    if page >= len(found):
+    pages = tiff.directories(data)
+    pages = [directory for directory in pages if not _reduced(directory)] or pages
+    if page >= len(pages):
         return Labels()
-    entries, more = tiff.labels(found[page])
+    entries, more = tiff.labels(pages[page])
     icc, xmp = (entries[tag].raw if tag in entries else b"" for tag in (tiff.ICC_PROFILE, _XMP_TIFF))
     return Labels(icc, b"", xmp, entries=entries, lost=("the EXIF record",) if more else ())
 
 
 def _reduced(directory: tiff.Directory) -> bool:
-    told = directory.get(tiff.SUBFILE)
-    return bool(told and told.numbers and told.numbers[0] & 1)
+    subfile = directory.get(tiff.SUBFILE)
+    return bool(subfile and subfile.numbers and subfile.numbers[0] & 1)
 
 
 def _for_png(labels: Labels) -> Iterator[tuple[bytes, bytes]]:
@@ -191,8 +191,8 @@ def _webp_with(data: bytes, labels: Labels) -> bytes:
     header = parse(data)
     assert header is not None  # it was written a moment ago
     own = {kind: data[place : place + length] for kind, place, length in webp_chunks(data)}
-    told = {b"ICCP": (labels.icc, 0x20), b"EXIF": (labels.exif, 0x08), b"XMP ": (labels.xmp, 0x04)}
-    flags = sum(flag for value, flag in told.values() if value) | (0x10 if header[0].channels == 4 else 0)
+    records = {b"ICCP": (labels.icc, 0x20), b"EXIF": (labels.exif, 0x08), b"XMP ": (labels.xmp, 0x04)}
+    flags = sum(flag for value, flag in records.values() if value) | (0x10 if header[0].channels == 4 else 0)
     size = (header[0].width - 1).to_bytes(3, "little") + (header[0].height - 1).to_bytes(3, "little")
     pixels = {kind: part for kind, part in own.items() if kind in (b"ALPH", b"VP8 ", b"VP8L")}
     chunks: dict[bytes, bytes] = {b"VP8X": bytes([flags, 0, 0, 0]) + size, b"ICCP": labels.icc, **pixels}
@@ -214,7 +214,7 @@ def _segment(marker: bytes, content: bytes) -> bytes:
 
 
 def _upright(exif: bytes) -> bytes:
-    """An EXIF record that asks for no turning: the pixels are upright already."""
+    """An EXIF record with orientation 1, since the pixels are upright already."""
     if exif_orientation(exif) == 1:
         return exif
     head = 6 if exif[:6] == b"Exif\0\0" else 0
@@ -224,5 +224,5 @@ def _upright(exif: bytes) -> bytes:
 
 
 def _plain(xmp: bytes) -> bytes:
-    """The same for a text of XMP."""
+    """An XMP text with orientation 1."""
     return re.sub(rb"(tiff:Orientation(?:=[\"']|>))[2-8]", rb"\g<1>1", xmp)

@@ -1,4 +1,4 @@
-"""What a video file that was made cannot hold of its source, in sentences."""
+"""Sentences on what an output video cannot keep of its source."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from metadeblur.video.mastering import Mastering
 from metadeblur.video.stills import lost_of
 from metadeblur.video.transparency import has_alpha
 
-_SUBSAMPLED = ("jpg", "jpeg")  # pictures that are read as RGB, but as a rule have fewer samples of colour
+_SUBSAMPLED = ("jpg", "jpeg")  # read as RGB, but most have subsampled colour
 
 
 def lost_in_video(info: VideoInfo, video: av.VideoStream, format_name: str) -> list[str]:
@@ -35,9 +35,9 @@ def lost_in_video(info: VideoInfo, video: av.VideoStream, format_name: str) -> l
 
 
 def _lost_aspect(info: VideoInfo, video: av.VideoStream, format_name: str) -> list[str]:
-    """VP9 and AV1 do not tell the shape of their pixels, and the Matroska muxer cannot be told either."""
-    told = info.sample_aspect_ratio in (None, 1) or video.codec_context.name not in ("vp9", "av1", "libdav1d")
-    if told or format_name not in ("matroska", "webm"):
+    """Pixels that are not square: VP9 and AV1 streams do not hold their shape, nor does FFmpeg write it to Matroska."""
+    kept = info.sample_aspect_ratio in (None, 1) or video.codec_context.name not in ("vp9", "av1", "libdav1d")
+    if kept or format_name not in ("matroska", "webm"):
         return []
     return [f"the sample aspect ratio {info.sample_aspect_ratio} was left out: H.264 or H.265 would keep it"]
 
@@ -60,7 +60,7 @@ def _lost_samples(info: VideoInfo, video: av.VideoStream) -> list[str]:
 
 
 def _lost_mastering(info: VideoInfo, video: av.VideoStream) -> list[str]:
-    """Only H.265 is told what HDR10 video says of the screen that it was made on."""
+    """HDR10 mastering data, which only H.265 keeps here."""
     if info.mastering == Mastering() or video.codec_context.name == "hevc":
         return []
     return ["what the video tells of the screen that it was mastered on (HDR10) was left out: H.265 would keep it"]

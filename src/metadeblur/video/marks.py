@@ -1,4 +1,4 @@
-"""Marks in a video stream: captions, 360-degree and stereo marks, Dolby Vision and the like, written again or told."""
+"""Side data of frames, such as captions, stereo and Dolby Vision marks: written again, or reported as lost."""
 
 from __future__ import annotations
 
@@ -65,9 +65,9 @@ class MarksBuilder:
 
     def add(self, index: int, frame: av.VideoFrame) -> None:
         """One more frame."""
-        found = frame_marks(frame)
-        self.kinds.update(kind for kind, _ in found)
-        messages = tuple(_message(kind, data) for kind, data in found if kind in WRITTEN)
+        marks = frame_marks(frame)
+        self.kinds.update(kind for kind, _ in marks)
+        messages = tuple(_message(kind, data) for kind, data in marks if kind in WRITTEN)
         if messages:
             self.messages[index] = messages
 
@@ -78,15 +78,15 @@ class MarksBuilder:
 
 def frame_marks(frame: av.VideoFrame) -> list[tuple[str, bytes]]:
     """Kind and content of the marks of a frame."""
-    found = []
+    marks = []
     for item in side_data(frame):
         kind, data = item.type.name, bytes(memoryview(item))
         if kind.startswith("DOVI"):
             kind = "DOVI"
         flat = kind == "STEREO3D" and not any(data[:4])
         if kind in _WORDS and not flat and not (kind == "SEI_UNREGISTERED" and data.startswith(_ENCODERS)):
-            found.append((kind, data))
-    return found
+            marks.append((kind, data))
+    return marks
 
 
 def stream_marks(container: av.container.InputContainer, stream: int) -> frozenset[str]:
@@ -103,10 +103,10 @@ def stream_marks(container: av.container.InputContainer, stream: int) -> frozens
         av.logging.set_level(level)
     own = re.split(r"^ *Stream #\d+:", text, flags=re.MULTILINE)
     lines = next((part for part in own[1:] if re.match(rf"{stream}\b", part)), "").lower().splitlines()
-    told = {kind for line in lines for words, kind in _DUMPED.items() if line.strip().startswith(words)}
+    kinds = {kind for line in lines for words, kind in _DUMPED.items() if line.strip().startswith(words)}
     if any(line.strip().startswith("stereo3d: 2d") for line in lines):
-        told.discard("STEREO3D")
-    return frozenset(told)
+        kinds.discard("STEREO3D")
+    return frozenset(kinds)
 
 
 def lost_marks(kinds: Iterable[str], name: str, codec: str, kept: Iterable[str] = ()) -> list[str]:

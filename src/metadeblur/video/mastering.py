@@ -1,4 +1,4 @@
-"""What HDR10 video tells of the screen it was made on and of its brightest frames (SMPTE ST 2086, CTA-861.3)."""
+"""HDR10 mastering data: the mastering display and the brightest frames (SMPTE ST 2086, CTA-861.3)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Mastering:
-    """As the encoder x265 takes it; empty where the video does not tell."""
+    """Mastering data in the form of the encoder x265; empty where the video has none."""
 
     display: str = ""  # primaries and white point in 1/50,000, luminance (most, least) in 1/10,000 cd/m2
     light: str = ""  # brightest pixel, brightest mean of a frame, cd/m2
@@ -27,18 +27,18 @@ class Mastering:
 
 
 def side_data(frame: av.VideoFrame) -> Any:
-    """What a frame carries beside its pixels, by kind; nothing where PyAV has no name for one of the kinds."""
+    """The side data of a frame by kind; empty where PyAV does not know one of the kinds."""
     try:
         return frame.side_data
     except ValueError:
         return {}
 
 
-def mastering(frame: av.VideoFrame) -> Mastering:
-    """What is told with a frame, as a rule the first one."""
-    told = side_data(frame)
+def mastering_of(frame: av.VideoFrame) -> Mastering:
+    """The mastering data of a frame, as a rule the first one."""
+    records = side_data(frame)
     display, light = "", ""
-    data = told.get("MASTERING_DISPLAY_METADATA")
+    data = records.get("MASTERING_DISPLAY_METADATA")
     if data is not None:
         numbers = np.frombuffer(memoryview(data), "=i4")
         ratios, (has_primaries, has_luminance) = numbers[:20].reshape(10, 2).astype(float), numbers[20:22]
@@ -48,7 +48,7 @@ def mastering(frame: av.VideoFrame) -> Mastering:
             red, green, blue, white = (",".join(map(str, pair)) for pair in _rounded(values[:8] * 50_000).reshape(4, 2))
             least, most = _rounded(values[8:] * 10_000)
             display = f"G({green})B({blue})R({red})WP({white})L({most},{least})"
-    data = told.get("CONTENT_LIGHT_LEVEL")
+    data = records.get("CONTENT_LIGHT_LEVEL")
     if data is not None:
         brightest, mean = np.frombuffer(memoryview(data), "=u4")[:2]
         light = f"{brightest},{mean}"

@@ -1,4 +1,4 @@
-"""Frames out of files: one after the other in constant memory, or any of them when asked for."""
+"""Read frames: one after the other in constant memory, or any frame by its number."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 from typing import Protocol
 
 import av
@@ -23,12 +22,12 @@ from metadeblur.video.clock import Packet, by_recording
 from metadeblur.video.colour import to_rgb
 from metadeblur.video.fields import FieldJudge, FrameOrder, deinterlaced
 from metadeblur.video.info import FOLDER_FPS, VideoInfo, decoder, main_video, open_media, probe
-from metadeblur.video.stills import Pixels, as_tensor, colours_of, opacity_of
+from metadeblur.video.stills import Samples, as_tensor, colours_of, opacity_of
 from metadeblur.video.timing import RECORDING, TimeTable, TimeTableBuilder
 from metadeblur.video.transparency import alpha_of, filled
 
-_SEEK_BACK = 24  # frames before the wanted one to aim at, so that it is never a leading picture of an open GOP
-_SEEK_AHEAD = 48  # frames that are rather decoded in passing than jumped over
+_SEEK_BACK = 24  # frames before the wanted one to seek to, because leading pictures of an open GOP cannot be decoded
+_SEEK_AHEAD = 48  # frames up to which decoding on is faster than seeking
 _CACHE_BYTES = 192_000_000  # of converted frames that a lazy clip keeps
 _CACHE_FRAMES = (8, 64)
 
@@ -132,17 +131,6 @@ class VideoReader:
                 if len(frames) == stop - start:
                     break
         return frames
-
-    def close(self) -> None:
-        """Nothing stays open between reads; for use in a ``with`` block."""
-
-    def __enter__(self) -> VideoReader:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _video(self, start: int, table: TimeTableBuilder | None) -> Iterator[Decoded]:
         info = self.info
@@ -286,8 +274,8 @@ def _part(frame: Tensor, box: Box | None) -> Tensor:
 @dataclass(frozen=True)
 class _Picture:
     index: int
-    picture: Pixels
-    opacity: Pixels | None
+    picture: Samples
+    opacity: Samples | None
 
     def rgb(self, box: Box | None = None) -> Tensor:
         layers = self.layers()
@@ -426,8 +414,8 @@ def _judged(frames: Iterator[av.VideoFrame], table: TimeTableBuilder | None) -> 
     """Frames and how they are woven, as far as they tell or show it; the table learns it."""
     judge = FieldJudge()
 
-    def noted(found: Iterable[FrameOrder]) -> Iterator[FrameOrder]:
-        for frame, order in found:
+    def noted(orders: Iterable[FrameOrder]) -> Iterator[FrameOrder]:
+        for frame, order in orders:
             if table is not None:
                 table.orders.append(order)
             yield frame, order

@@ -195,7 +195,7 @@ class SegmentWriter:
 
 @contextmanager
 def _usual_scheduling() -> Iterator[None]:
-    """Take back what an encoder does to this thread: as root, SVT-AV1 gives it real-time priority over everything."""
+    """Restore this thread's scheduling after encoding: as root, SVT-AV1 gives it real-time priority."""
     scheduling = getattr(os, "sched_getscheduler", None)  # Linux has it
     before = scheduling(0) if scheduling else None
     yield
@@ -240,11 +240,11 @@ def upright(frame: Tensor, matrix: tuple[int, ...] | None) -> Tensor:
 
 
 def _video_labels(info: VideoInfo) -> Labels:
-    """What pictures of a video must say of colours that are not those of sRGB, in a chunk that only PNG has."""
-    told = info.colour
-    if info.kind != "video" or not (told.primaries in WIDE or told.transfer in HDR):
+    """PNG's chunk cICP for pictures of a video whose colours are HDR or wider than sRGB."""
+    tags = info.colour
+    if info.kind != "video" or not (tags.primaries in WIDE or tags.transfer in HDR):
         return Labels()
-    return Labels(own=((b"cICP", bytes([told.primaries, told.transfer, 0, 1])),))
+    return Labels(own=((b"cICP", bytes([tags.primaries, tags.transfer, 0, 1])),))
 
 
 def _add_encoder(container: av.container.OutputContainer, plan: Encoding, height: int, width: int) -> av.VideoStream:

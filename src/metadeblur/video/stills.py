@@ -1,4 +1,4 @@
-"""Pictures in files: what is in them, read upright, and written in the form that they had."""
+"""Read pictures upright, and write them in the format of their source."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from metadeblur.errors import MetadeblurError
 from metadeblur.system.quiet import silent_libraries
-from metadeblur.video.headers import Header, headers, mapped
+from metadeblur.video.headers import Header, mapped, read_headers
 from metadeblur.video.labels import Labels, labelled, lost_labels, read_labels
 from metadeblur.video.tiff import unmultiplied
 
@@ -34,7 +34,7 @@ _TURNS: dict[int, int] = {
     3: cv2.ROTATE_180, 6: cv2.ROTATE_90_CLOCKWISE, 8: cv2.ROTATE_90_COUNTERCLOCKWISE,
 }  # fmt: skip
 
-Pixels = NDArray[np.uint8] | NDArray[np.uint16]
+Samples = NDArray[np.uint8] | NDArray[np.uint16]
 
 
 @dataclass(frozen=True)
@@ -58,16 +58,16 @@ def stills_of(path: Path) -> list[Still]:
     Raises:
         MetadeblurError: it cannot be read, or shows one moment from several sides.
     """
-    found = headers(path) or _decoded_headers(path)
-    if found[0].views > 1:
+    pages = read_headers(path) or _decoded_headers(path)
+    if pages[0].views > 1:
         raise MetadeblurError(
-            f"{path}: holds {found[0].views} pictures of one moment (stereo or panorama); save them as files of their "
+            f"{path}: holds {pages[0].views} pictures of one moment (stereo or panorama); save them as files of their "
             "own first"
         )
-    return [Still(path, header, page, len(found)) for page, header in enumerate(found)]
+    return [Still(path, header, page, len(pages)) for page, header in enumerate(pages)]
 
 
-def read_picture(path: Path) -> Pixels:
+def read_picture(path: Path) -> Samples:
     """The first picture of a file as (H, W, 3), RGB, uint8 or uint16, upright.
 
     Raises:
@@ -76,7 +76,7 @@ def read_picture(path: Path) -> Pixels:
     return colours_of(Still(path, Header(0, 0)))
 
 
-def colours_of(still: Still) -> Pixels:
+def colours_of(still: Still) -> Samples:
     """The colours of a picture as (H, W, 3), RGB, uint8 or uint16, upright.
 
     Raises:
@@ -85,10 +85,10 @@ def colours_of(still: Still) -> Pixels:
     picture = _decoded(still, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     if picture is None or picture.dtype not in (np.uint8, np.uint16):
         raise MetadeblurError(f"{still.path}: not a picture of 8 or 16 bits that can be read, or damaged")
-    return cast("Pixels", picture[..., 2::-1])
+    return cast("Samples", picture[..., 2::-1])
 
 
-def opacity_of(still: Still) -> Pixels | None:
+def opacity_of(still: Still) -> Samples | None:
     """How opaque a picture is, (H, W), upright; None where it has no channel for that."""
     if not still.transparent:
         return None
@@ -98,7 +98,7 @@ def opacity_of(still: Still) -> Pixels | None:
     alpha = picture[..., 3]
     if still.pages == 1 and still.path.suffix.lower() not in _TIFF:
         alpha = _turned(alpha, still.header.orientation)
-    return cast("Pixels", alpha)
+    return cast("Samples", alpha)
 
 
 def still_layers(still: Still) -> tuple[Tensor, Tensor] | None:
@@ -116,7 +116,7 @@ def still_labels(still: Still) -> Labels:
 
 
 def lost_of(stills: Sequence[Still], suffix: str | None = None) -> list[str]:
-    """What files cannot give back of their pictures, one sentence each.
+    """What written files cannot keep of the source pictures, one sentence each.
 
     Args:
         stills: the pictures.
@@ -253,7 +253,7 @@ def _bytes_of(path: Path) -> bytes:
 
 
 def _decoded(still: Still, flags: int) -> NDArray[Any] | None:
-    """What OpenCV makes of a picture, without a word of its own where that is nothing."""
+    """A picture decoded by OpenCV, whose own messages are hidden; None where that fails."""
     with silent_libraries():
         if still.header.milliseconds:
             group = _animation(still.path, still.path.stat().st_mtime_ns, still.page // _AT_ONCE)
@@ -266,8 +266,8 @@ def _decoded(still: Still, flags: int) -> NDArray[Any] | None:
         if not data.size:
             return None
         if still.pages > 1:
-            found, pages = cv2.imdecodemulti(data, flags, range=(still.page, still.page + 1))
-            return np.asarray(pages[0]) if found and pages else None
+            decodable, pages = cv2.imdecodemulti(data, flags, range=(still.page, still.page + 1))
+            return np.asarray(pages[0]) if decodable and pages else None
         picture = cv2.imdecode(data, flags)
         if picture is not None and content[4:12] in (b"ftypavif", b"ftypavis"):
             return _as_shown(picture, content)
@@ -281,15 +281,15 @@ def _animation(path: Path, _changed: int, group: int) -> list[NDArray[Any]]:
     The time of the file's last change is there so that a new file is read anew.
     """
     data = np.frombuffer(_bytes_of(path), np.uint8)
-    found, animation = cv2.imdecodeanimation(data, start=group * _AT_ONCE, count=_AT_ONCE)
-    return list(animation.frames) if found else []
+    decodable, animation = cv2.imdecodeanimation(data, start=group * _AT_ONCE, count=_AT_ONCE)
+    return list(animation.frames) if decodable else []
 
 
 def _as_shown(picture: NDArray[Any], content: bytes) -> NDArray[Any]:
     """OpenCV neither turns AVIF pictures as they ask for, nor scales those of 10 or 12 bits."""
-    told = re.search(rb"av1C(.{4})", content, re.DOTALL)
-    if picture.dtype == np.uint16 and told:
-        bits = 12 if told[1][2] & 0x20 else 10
+    configuration = re.search(rb"av1C(.{4})", content, re.DOTALL)
+    if picture.dtype == np.uint16 and configuration:
+        bits = 12 if configuration[1][2] & 0x20 else 10
         picture = (picture.astype(np.uint32) * 65535 // ((1 << bits) - 1)).astype(np.uint16)
     turn = re.search(rb"\0\0\0\x09irot(.)", content, re.DOTALL)
     return np.rot90(picture, turn[1][0] & 3) if turn else picture
@@ -313,12 +313,13 @@ def _decoded_headers(path: Path) -> list[Header]:
     bits = 8 if picture.dtype == np.uint8 else 16
     times = [0]
     if path.suffix.lower() == ".avif":
-        found, animation = cv2.imdecodeanimation(np.frombuffer(_bytes_of(path), np.uint8))
-        times = [max(1, int(time)) for time in animation.durations] if found and len(animation.durations) > 1 else [0]
+        decodable, animation = cv2.imdecodeanimation(np.frombuffer(_bytes_of(path), np.uint8))
+        if decodable and len(animation.durations) > 1:
+            times = [max(1, int(time)) for time in animation.durations]
     return [Header(picture.shape[1], picture.shape[0], bits, channels, milliseconds=time) for time in times]
 
 
-def as_tensor(picture: Pixels) -> Tensor:
+def as_tensor(picture: Samples) -> Tensor:
     """Samples as float32 in [0, 1]; (H, W, 3) becomes (3, H, W)."""
     values = torch.from_numpy(picture.astype(np.float32)) / (255 if picture.dtype == np.uint8 else 65535)
     return values.permute(2, 0, 1).contiguous() if values.ndim == 3 else values

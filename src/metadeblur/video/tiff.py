@@ -1,4 +1,4 @@
-"""Directories of TIFF files, which EXIF records have the form of too: read, and extended by entries of another."""
+"""Read directories of TIFF files and EXIF records, and add tags to them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _NUMBERS = {1: "B", 3: "H", 4: "I", 16: "Q"}
 
 
 @dataclass(frozen=True)
-class Entry:
+class Tag:
     """A tag's value, its bytes in the order of the file."""
 
     kind: int
@@ -45,13 +45,13 @@ class Entry:
         return self.raw if self.order == "<" or size == 1 else np.frombuffer(self.raw, f">u{size}").byteswap().tobytes()
 
 
-Directory = dict[int, Entry]
+Directory = dict[int, Tag]
 
 
 def directories(data: bytes) -> list[Directory]:
     """The directories of a TIFF file or EXIF record, one for each picture; those before the first damage."""
     order: Literal["<", ">"] = "<" if data[:2] == b"II" else ">"
-    found: list[Directory] = []
+    pages: list[Directory] = []
     try:
         big = struct.unpack(f"{order}H", data[2:4])[0] == 43
         place = struct.unpack(f"{order}Q", data[8:16])[0] if big else struct.unpack(f"{order}I", data[4:8])[0]
@@ -59,10 +59,10 @@ def directories(data: bytes) -> list[Directory]:
         while place and place not in seen:
             seen.add(place)
             directory, place = _directory(data, place, order, big)
-            found.append(directory)
+            pages.append(directory)
     except (struct.error, KeyError):
         pass
-    return found
+    return pages
 
 
 def _directory(data: bytes, place: int, order: Literal["<", ">"], big: bool) -> tuple[Directory, int]:
@@ -70,7 +70,7 @@ def _directory(data: bytes, place: int, order: Literal["<", ">"], big: bool) -> 
     counted, entry, wide = ("Q", "HHQ", 8) if big else ("H", "HHI", 4)
     head, step = struct.calcsize(f"<{counted}"), struct.calcsize(f"<{entry}") + wide
     (count,) = struct.unpack(f"{order}{counted}", data[place : place + head])
-    found: Directory = {}
+    entries: Directory = {}
     start = place + head
     for number in range(min(count, 4096)):
         at = start + number * step
@@ -80,13 +80,13 @@ def _directory(data: bytes, place: int, order: Literal["<", ">"], big: bool) -> 
             (at,) = struct.unpack(f"{order}{'Q' if big else 'I'}", data[at : at + wide])
         raw = bytes(data[at : at + size])
         if kind in _SIZES and len(raw) == size:
-            found[tag] = Entry(kind, values, raw, order, at)
+            entries[tag] = Tag(kind, values, raw, order, at)
     end = start + count * step
-    return found, struct.unpack(f"{order}{'Q' if big else 'I'}", data[end : end + wide])[0]
+    return entries, struct.unpack(f"{order}{'Q' if big else 'I'}", data[end : end + wide])[0]
 
 
 def unmultiplied(data: bytes) -> bytes:
-    """A TIFF file whose colours libtiff gives as stored: it would multiply them by an opacity that stands apart."""
+    """A TIFF file marked so that libtiff does not multiply its colours by the opacity."""
     for directory in directories(data) if data[:2] in (b"II", b"MM") else []:
         extra = directory.get(EXTRA)
         if extra is not None and extra.kind == 3 and extra.numbers[:1] == (2,):
@@ -96,12 +96,12 @@ def unmultiplied(data: bytes) -> bytes:
 
 
 def labels(directory: Directory) -> tuple[Directory, bool]:
-    """What a directory tells of the picture's content, and whether it has more that cannot be moved."""
+    """Tags of a directory that describe the content, and whether it has further directories, which are not copied."""
     kept = {tag: entry for tag, entry in directory.items() if tag not in _STORAGE and tag not in _POINTERS}
     return kept, any(tag in directory for tag in _POINTERS)
 
 
-def with_labels(data: bytes, entries: Mapping[int, Entry]) -> bytes:
+def with_labels(data: bytes, entries: Mapping[int, Tag]) -> bytes:
     """A TIFF file of one picture, least significant byte first, with entries added to its directory."""
     if data[:4] != b"II*\0" or not entries:
         return data

@@ -1,4 +1,4 @@
-"""When each frame is shown: the table of time stamps, what is wrong with those of a file, and its rate."""
+"""Time stamps of frames: a table of them, repaired where a file's are wrong, and the frame rate."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _STANDARD_RATES = tuple(
     for rate in ("24000/1001", "24", "25", "30000/1001", "30", "50", "60000/1001", "60", "12", "12.5", "15", "10",
                  "100", "120000/1001", "120", "240")
 )  # fmt: skip
-_DISORDER = 0.1  # share of frames that are out of order where that is the file's way, not damage
-_FASTEST = 1000  # frames a second; stamps that are closer tell nothing
+_DISORDER = 0.1  # share of frames out of order from which on the whole file is sorted, not repaired
+_FASTEST = 1000  # frames a second; closer time stamps are taken for wrong
 
 
 @dataclass(frozen=True)
 class TimeTable:
-    """When each frame is shown, counted exactly by decoding.
+    """The time stamp of each frame, from decoding the whole file.
 
     ``stamps`` strictly increase, in ``time_base`` seconds; ``duration`` is that of the last frame.
     """
@@ -37,13 +37,13 @@ class TimeTable:
     stamps: tuple[int, ...]
     time_base: Fraction
     duration: int
-    end: int | None = None  # where a table that was cut short ends; None: it is the whole video
+    end: int | None = None  # end of a shortened table, as for a preview; None: the whole video
     exact: bool = True  # frames can be searched for by the file's own stamps; otherwise some are missing or wrong
-    own: tuple[int, ...] = ()  # the file's own stamps where they are others, with `RECORDING` in them
+    own: tuple[int, ...] = ()  # the file's own stamps, with `RECORDING` in them, where they differ
     damaged: int = 0  # packets that could not be decoded
     shifts: tuple[int, ...] = (0,)  # for each of the recordings that the file is joined of, added to its own clock
     fields: tuple[tuple[int, int, str], ...] = ()  # stretches to deinterlace: first frame, frame after it, order
-    transparent: bool = False  # something of a frame is not opaque
+    transparent: bool = False  # some pixel of a frame is not opaque
     marks: Marks = field(default_factory=Marks)  # what frames carry beside their pixels
 
     def __len__(self) -> int:
@@ -91,8 +91,8 @@ class TimeTableBuilder:
     usual: int  # duration to assume where the file does not tell, in time_base
     stamps: list[int | None] = field(default_factory=list)
     decoded: list[int | None] = field(default_factory=list)  # when the packet was decoded that brought the frame out
-    packets: list[int] | None = None  # when packets are decoded, where the file tells nothing else that is true
-    even: bool = False  # the file has no stamps of its own, those there are were counted up
+    packets: list[int] | None = None  # decoding times of packets, for files whose other time stamps are wrong (AVI)
+    even: bool = False  # the file has no time stamps; FFmpeg counted them up
     durations: list[int] = field(default_factory=list)
     orders: list[str] = field(default_factory=list)  # of fields, see `TimeTable.order_of`
     damaged: int = 0
@@ -113,14 +113,14 @@ class TimeTableBuilder:
 
     def build(self) -> TimeTable:
         """The finished table."""
-        told: Sequence[int | None] = self.stamps
+        stated: Sequence[int | None] = self.stamps
         if self.packets:
-            told = _as_decoded(self.packets, self.decoded, len(told))
-        step = self._step(told)
+            stated = _as_decoded(self.packets, self.decoded, len(stated))
+        step = self._step(stated)
         stamps: list[int] = []
         shifts = [0]
-        for number, start, stop in _recordings(told):
-            clock = [None if stamp is None else split(stamp)[1] for stamp in told[start:stop]]
+        for number, start, stop in _recordings(stated):
+            clock = [None if stamp is None else split(stamp)[1] for stamp in stated[start:stop]]
             mended = _mended(clock, self.durations[start:stop], step)
             if self.even:
                 mended = _evened(mended)
@@ -142,18 +142,18 @@ class TimeTableBuilder:
         exact = len(own) == len(stamps) and all(before < after for before, after in pairwise(own))
         return replace(table, exact=exact, own=tuple(own) if exact and own != stamps else ())
 
-    def _step(self, told: Sequence[int | None]) -> int:
+    def _step(self, stamps: Sequence[int | None]) -> int:
         """How long a frame lasts as a rule, in ``time_base``."""
-        return usual_step(told, self.durations, self.time_base) or self.usual
+        return usual_step(stamps, self.durations, self.time_base) or self.usual
 
     def _last(self, step: int) -> int:
         """How long the last frame lasts: as told where that can be true."""
-        told = self.durations[-1] if self.durations else 0
-        return told if 0 < told < 1000 * step else step
+        stated = self.durations[-1] if self.durations else 0
+        return stated if 0 < stated < 1000 * step else step
 
 
 def split(stamp: int) -> tuple[int, int]:
-    """Which recording a stamp with :data:`RECORDING` in it belongs to, and the stamp on that recording's own clock.
+    """The number of the recording in a stamp (see :data:`RECORDING`), and the stamp on that recording's own clock.
 
     >>> split(2 * RECORDING - 5)
     (2, -5)
@@ -170,15 +170,15 @@ def usual_step(stamps: Sequence[int | None], durations: Sequence[int], time_base
     """
     shown = sorted(stamp for stamp in stamps if stamp is not None)
     steps = [after - before for before, after in pairwise(shown) if 0 < after - before < RECORDING // 2]
-    told = [duration for duration in durations if duration > 0]
-    for values in (steps, told):
-        if values and (found := round(median(values))) * time_base * _FASTEST >= 1:
-            return found
+    lengths = [duration for duration in durations if duration > 0]
+    for values in (steps, lengths):
+        if values and (step := round(median(values))) * time_base * _FASTEST >= 1:
+            return step
     return None
 
 
 def likely_rate(
-    told: Iterable[Fraction | int | None],
+    stated: Iterable[Fraction | int | None],
     stamps: Sequence[int | None],
     durations: Sequence[int],
     time_base: Fraction,
@@ -188,7 +188,7 @@ def likely_rate(
     >>> str(likely_rate([Fraction(60000), Fraction(25)], [0, 2400, 4800], [], Fraction(1, 60000)))
     '25'
     """
-    rates = [Fraction(rate) for rate in told if rate]
+    rates = [Fraction(rate) for rate in stated if rate]
     step = usual_step(stamps, durations, time_base)
     if step is None:
         return next((rate for rate in rates if rate <= _FASTEST), None)
@@ -200,8 +200,8 @@ def likely_rate(
     return next(iter([*agreeing, *near]), _standard(measured, Fraction(1, 2 * step)))
 
 
-def measured_rate(told: Fraction, times: TimeTable) -> Fraction:
-    """Frames a second: as told, unless the time stamps say something else.
+def measured_rate(stated: Fraction, times: TimeTable) -> Fraction:
+    """Frames a second: as the file states, unless the time stamps contradict it.
 
     >>> str(measured_rate(Fraction(60000), TimeTable((0, 2002, 4004), Fraction(1, 60000), 2002)))
     '30000/1001'
@@ -213,14 +213,14 @@ def measured_rate(told: Fraction, times: TimeTable) -> Fraction:
     if times.variable:
         usual = usual_step(times.stamps, (), times.time_base)
         rates = (mean, 1 / (usual * times.time_base) if usual else mean)
-        return told if min(rates) / 2 <= told <= 2 * max(rates) else times.rate
-    if abs(steps / told / times.time_base - span) <= 1.5:
-        return told
+        return stated if min(rates) / 2 <= stated <= 2 * max(rates) else times.rate
+    if abs(steps / stated / times.time_base - span) <= 1.5:
+        return stated
     return _standard(mean, Fraction(3, 2 * span))
 
 
 def _standard(rate: Fraction, tolerance: Fraction) -> Fraction:
-    """The usual rate that is meant by a measured one, which is known to a share ``tolerance`` of itself."""
+    """The standard rate within a relative ``tolerance`` of a measured one; otherwise the measured one."""
     nearest = min(_STANDARD_RATES, key=lambda usual: abs(usual - rate))
     return nearest if abs(nearest / rate - 1) <= tolerance else rate.limit_denominator(1001)
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import av
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
+
+from metadeblur.video.colour import plane_rows
 
 
 def has_alpha(pix_fmt: str) -> bool:
@@ -30,9 +29,8 @@ def alpha_of(frame: av.VideoFrame) -> Tensor | None:
     if not (name.startswith(("yuva", "gbrap")) and name.endswith(("p", "le"))):
         frame = frame.reformat(format="gbrap" if bits <= 8 else "gbrap16le", interpolation="POINT")
         bits = 8 if bits <= 8 else 16
-    plane, dtype = frame.planes[3], np.dtype("u1") if bits <= 8 else np.dtype("<u2")
-    samples = np.frombuffer(memoryview(plane), dtype).reshape(plane.height, plane.line_size // dtype.itemsize)
-    opacity: Tensor = torch.from_numpy(samples[:, : plane.width].astype(np.float32)) / (2**bits - 1)
+    samples = plane_rows(frame.planes[3], bits)[:, : frame.planes[3].width]
+    opacity: Tensor = torch.from_numpy(samples.astype(np.float32)) / (2**bits - 1)
     return opacity
 
 
@@ -90,16 +88,10 @@ def with_alpha(frame: av.VideoFrame, pix_fmt: str, alpha: Tensor) -> av.VideoFra
     """
     target = av.VideoFrame(frame.width, frame.height, pix_fmt)
     for before, after in zip(frame.planes, target.planes, strict=False):
-        after_rows, before_rows = (_rows(plane) for plane in (after, before))
+        after_rows, before_rows = plane_rows(after), plane_rows(before)
         width = min(after_rows.shape[1], before_rows.shape[1])
         after_rows[:, :width] = before_rows[:, :width]
     bits = next(part.bits for part in target.format.components if part.is_alpha)
-    dtype = np.dtype("u1") if bits <= 8 else np.dtype("<u2")
-    samples = _rows(target.planes[3]).view(dtype)
-    values = (alpha * (2**bits - 1)).round().numpy().astype(dtype)
-    samples[:, : frame.width] = values
+    samples = plane_rows(target.planes[3], bits)
+    samples[:, : frame.width] = (alpha * (2**bits - 1)).round().numpy().astype(samples.dtype)
     return target
-
-
-def _rows(plane: Any) -> NDArray[np.uint8]:
-    return np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)

@@ -1,4 +1,4 @@
-"""Weight files as others write them: tensors by name, whatever they are wrapped in; nothing in them is ever run."""
+"""Read published weight files: tensors by name, with any known wrapping; no code in them is ever run."""
 
 from __future__ import annotations
 
@@ -117,13 +117,13 @@ def unwrapped(path: Path, loaded: Any) -> Checkpoint:
         around.append(f"{{'{key}': ...}}")
         loaded = loaded[key]
     if not isinstance(loaded, Mapping) or not loaded:
-        known = ", ".join(f"'{key}'" for key in WRAPPINGS)
-        raise MetadeblurError(f"{path}: holds {_kind(loaded)}, not weights by name, flat or under one of {known}")
+        keys = ", ".join(f"'{key}'" for key in WRAPPINGS)
+        raise MetadeblurError(f"{path}: holds {_kind(loaded)}, not weights by name, flat or under one of {keys}")
     strange = [name for name, value in loaded.items() if not isinstance(name, str) or not isinstance(value, Tensor)]
     if strange:
         named = ", ".join(f"{name!r:.60}" for name in strange[:6]) + (" and more" if len(strange) > 6 else "")
-        known = ", ".join(f"'{key}'" for key in WRAPPINGS)
-        raise MetadeblurError(f"{path}: holds {named}, no tensors; weights are looked for flat or under one of {known}")
+        keys = ", ".join(f"'{key}'" for key in WRAPPINGS)
+        raise MetadeblurError(f"{path}: holds {named}, no tensors; weights are looked for flat or under one of {keys}")
     weights = dict(loaded)
     while all(name.startswith("module.") for name in weights):
         weights = {name.removeprefix("module."): value for name, value in weights.items()}

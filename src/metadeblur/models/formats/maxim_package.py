@@ -157,10 +157,10 @@ class _Member(tarfile.TarInfo):
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
         """Read one header."""
-        found = super().frombuf(buf, encoding, errors)
-        if (not found.isfile() and found.size > _MOST_NOTES) or found.issparse():
-            raise ValueError(f"an entry of {found.size} bytes is no plain file")
-        return found
+        header = super().frombuf(buf, encoding, errors)
+        if (not header.isfile() and header.size > _MOST_NOTES) or header.issparse():
+            raise ValueError(f"an entry of {header.size} bytes is no plain file")
+        return header
 
 
 def _members(path: Path) -> dict[str, bytes]:
@@ -230,10 +230,10 @@ def our_name(layer: str) -> str:
     >>> our_name("UpSampleRatio_27/Conv_0")
     'stages.1.to_decoder.2.2.conv'
     """
-    if found := re.fullmatch(r"UpSampleRatio_(\d+)/Conv_0", layer):
+    if match := re.fullmatch(r"UpSampleRatio_(\d+)/Conv_0", layer):
         # For each stage nine on the way to the gating blocks and nine to the decoder, coarsest level first; to each
         # level from the three levels: finest first to the gating blocks, coarsest first to the decoder.
-        stage, place = divmod(int(found[1]), 18)
+        stage, place = divmod(int(match[1]), 18)
         to_decoder, place = divmod(place, 9)
         level, source = 2 - place // 3, place % 3
         if to_decoder:

@@ -1,4 +1,4 @@
-"""A pickle as PyTorch writes it, looked through without running it: what reading it would make, and of what size.
+"""Scan a pickle that PyTorch wrote, without running it: the tensors in it and their sizes.
 
 The opcodes are followed on a stack of stand-ins: a storage is its size, a tensor its shape. Only what weights and
 training checkpoints are made of is known here (tensors, numbers, words, lists, dictionaries); whatever else a pickle
@@ -45,7 +45,7 @@ _DTYPE = re.compile(r"torch (bool|bfloat16|(complex|float|u?int)\d+)")
 
 
 class NotPlain(ValueError):
-    """More than plain weights: to read it could run something."""
+    """The pickle holds more than plain weights; reading it could run code."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class TensorPlan:
 
 
 @dataclass
-class Scan:
+class PickleContents:
     """What a pickle would make."""
 
     value: Any = None
@@ -92,28 +92,28 @@ class Scan:
     opcodes: int = 0
 
 
-def scan(stream: io.BytesIO) -> Scan:
+def scan(stream: io.BytesIO) -> PickleContents:
     """Follow one pickle, from where the stream stands to its end.
 
     Raises:
         NotPlain: it asks for more than tensors, numbers, words and containers.
         ValueError: it is damaged, too long, or nested without end.
     """
-    found = _Follower(Scan()).follow(stream)
-    _check_structure(found.value)
-    return found
+    result = _Follower(PickleContents()).follow(stream)
+    _check_structure(result.value)
+    return result
 
 
 class _Follower:
     """The stack machine; one method for each group of opcodes."""
 
-    def __init__(self, found: Scan) -> None:
+    def __init__(self, found: PickleContents) -> None:
         self.found = found
         self.stack: list[Any] = []
         self.marks: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
 
-    def follow(self, stream: io.BytesIO) -> Scan:
+    def follow(self, stream: io.BytesIO) -> PickleContents:
         """Every opcode in turn."""
         for opcode, argument, _ in pickletools.genops(stream):
             self.found.opcodes += 1
@@ -276,8 +276,8 @@ def _named(name: str) -> Name:
     module, _, leaf = name.partition(" ")
     if leaf in _KINDS and module == "torch._utils":
         raise ValueError(f"holds {_KINDS[leaf]}; save plain tensors of float32 or float16 instead")
-    known = name in (_ORDERED, "torch Size", "torch device", "_codecs encode", *_REBUILD, *_WRAP)
-    if not known and not (module == "torch" and leaf.endswith("Storage")) and not _DTYPE.fullmatch(name):
+    allowed = name in (_ORDERED, "torch Size", "torch device", "_codecs encode", *_REBUILD, *_WRAP)
+    if not allowed and not (module == "torch" and leaf.endswith("Storage")) and not _DTYPE.fullmatch(name):
         raise NotPlain(_spelt(name))
     return Name(name)
 

@@ -1,4 +1,4 @@
-"""Safetensors files read: their header is bounded and looked through first, the library does the rest."""
+"""Read safetensors files; size and content of the header are checked first."""
 
 from __future__ import annotations
 
@@ -80,9 +80,9 @@ def _check_header(path: Path, size: int) -> dict[str, Any]:
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object, each name in it only once."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    values = dict(pairs)
+    if len(values) < len(pairs):
         names = [name for name, _ in pairs]
-        twice = next(name for name in found if names.count(name) > 1)
+        twice = next(name for name in values if names.count(name) > 1)
         raise ValueError(f"its header names {twice!r:.60} twice")
-    return found
+    return values

@@ -1,4 +1,4 @@
-"""Files that ``torch.save`` wrote, looked through before ``torch.load`` may read them: sizes come from the headers.
+"""Check files of ``torch.save`` before ``torch.load`` reads them; sizes come from the headers.
 
 Two formats: a zip archive with the list of tensors (``data.pkl``) and one entry for the values of each storage, and the
 older one, pickles with the values after them. In both, what the list claims has to be what the file has room for.
@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 import torch
 
-from metadeblur.models.formats.pickle_scan import MAGIC, MOST_TENSORS, NotPlain, Scan, scan
+from metadeblur.models.formats.pickle_scan import MAGIC, MOST_TENSORS, NotPlain, PickleContents, scan
 from metadeblur.system.memory import available_bytes
 from metadeblur.system.plain_files import sized
 
@@ -39,12 +39,12 @@ def check_torch_file(file: BinaryIO) -> None:
     """
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
-    found = _in_zip(file, size) if file.read(4) == b"PK\x03\x04" else _in_older(file, size)
-    if not found.tensors:
+    contents = _in_zip(file, size) if file.read(4) == b"PK\x03\x04" else _in_older(file, size)
+    if not contents.tensors:
         file.seek(0)
         return
-    claimed = sum(tensor.size for tensor in found.tensors)
-    held = sum(storage.size for storage in found.storages.values())
+    claimed = sum(tensor.size for tensor in contents.tensors)
+    held = sum(storage.size for storage in contents.storages.values())
     if claimed > 4 * held + 64 * _SLACK:
         raise ValueError(f"its tensors claim {sized(claimed)}, but it holds values of {sized(held)}")
     check_fits(held)
@@ -64,7 +64,7 @@ def check_fits(held: int) -> None:
         raise ValueError(f"holds {sized(held)} of tensors, and this computer has {sized(room)} of memory for them")
 
 
-def _in_zip(file: BinaryIO, size: int) -> Scan:
+def _in_zip(file: BinaryIO, size: int) -> PickleContents:
     """What the list of tensors in a zip archive makes."""
     _check_directory(file, size)
     file.seek(0)
@@ -78,15 +78,15 @@ def _in_zip(file: BinaryIO, size: int) -> Scan:
             entry = entries["data.pkl"]
             if entry.file_size > _MOST_LIST:
                 raise ValueError(f"its list of tensors has {sized(entry.file_size)}")
-            found = scan(io.BytesIO(archive.read(entry)))
+            contents = scan(io.BytesIO(archive.read(entry)))
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, OSError, RuntimeError) as error:
         raise ValueError(f"damaged: {str(error).strip() or type(error).__name__}") from error
-    for key, storage in found.storages.items():
+    for key, storage in contents.storages.items():
         values = entries.get(f"data/{key}")
         if values is None or values.file_size != storage.size:
             there = "nothing" if values is None else sized(values.file_size)
             raise ValueError(f"its list promises {sized(storage.size)} of values {key!r:.40}, and it holds {there}")
-    return found
+    return contents
 
 
 def _check_directory(file: BinaryIO, size: int) -> None:
@@ -123,22 +123,22 @@ def _checked_entries(listed: list[zipfile.ZipInfo], size: int) -> dict[str, zipf
     return {entry.filename.partition("/")[2]: entry for entry in listed}
 
 
-def _in_older(file: BinaryIO, size: int) -> Scan:
+def _in_older(file: BinaryIO, size: int) -> PickleContents:
     """What the list of tensors of the older format makes; the values have to follow it, each as many as it says."""
     file.seek(0)
     head = io.BytesIO(file.read(_MOST_LIST))
     if scan(head).value != MAGIC:
         raise NotPlain("a pickle that torch.save did not write")
     scan(head), scan(head)  # the format's version, and the machine that wrote it
-    found, keys = scan(head), scan(head).value
-    if not isinstance(keys, list) or sorted(map(str, keys)) != sorted(found.storages):
+    contents, keys = scan(head), scan(head).value
+    if not isinstance(keys, list) or sorted(map(str, keys)) != sorted(contents.storages):
         raise ValueError("its values are not those that its list promises")
     place = head.tell()
     for key in keys:
-        storage = found.storages[key]
+        storage = contents.storages[key]
         file.seek(place)
         start = file.read(_STORAGE_HEAD.size)
         place += _STORAGE_HEAD.size + storage.size
         if len(start) < _STORAGE_HEAD.size or _STORAGE_HEAD.unpack(start)[0] != storage.count or place > size:
             raise ValueError(f"its list promises {sized(storage.size)} of values {key!r:.40}, and it holds fewer")
-    return found
+    return contents

@@ -3,40 +3,41 @@
 from dataclasses import replace
 
 import pytest
-from evaluated import ADAPTATION, RESTORATION, Small, write_clip
+from evaluated import ADAPTATION, RESTORATION, Small, clip_record, means, method_summary, summary_of, write_clip
 
 from metadeblur.data.layouts import open_benchmark
 from metadeblur.errors import MetadeblurError
-from metadeblur.evaluation.compare import across_seeds, compare
+from metadeblur.evaluation.comparison import across_seeds, compare
 from metadeblur.evaluation.protocol import EvaluateSettings
+from metadeblur.evaluation.records import Effect, GroupMeans
 from metadeblur.evaluation.report import render
-from metadeblur.evaluation.tables import csv_text, latex, markdown, method_table, seeds_table, table, worth
+from metadeblur.evaluation.tables import csv_text, effect_lines, latex, markdown, method_table, seeds_table, table
 
 
 def method(gain, whole, seconds=10.0):
+    return method_summary(
+        psnr={"adapted": 25 + gain, "adapted_unguarded": 25 + whole},
+        effect=Effect(gain, 0.0, gain, (gain - 0.1, gain + 0.1)),
+        unguarded=Effect(whole, 0.5, None, None),
+        share=0.75,
+        seconds=seconds,
+    )
+
+
+def figures(gain):
     return {
-        "psnr": {"adapted": 25 + gain, "adapted_unguarded": 25 + whole},
-        "gain": gain,
-        "harm_rate": 0.0,
-        "oracle_ratio": gain,
-        "interval": (gain - 0.1, gain + 0.1),
-        "unguarded": {"gain": whole, "harm_rate": 0.5},
-        "share": 0.75,
-        "seconds": seconds,
+        "psnr": {"blurred": 24.0, "base": 25.0, "oracle": 26.0},
+        "methods": {"flow": method(gain, gain + 0.1), "self": method(-0.2, -0.3)},
     }
 
 
 def summary(gain, **more):
-    return {
-        "psnr": {"blurred": 24.0, "base": 25.0, "oracle": 26.0},
-        "methods": {"flow": method(gain, gain + 0.1), "self": method(-0.2, -0.3)},
-        **more,
-    }
+    return summary_of(**figures(gain), **more)
 
 
 def run(adapted, share, **more):
     psnr = {"blurred": 24.0, "base": 25.0, "adapted": adapted}
-    return [{"clip": "goat", "psnr": psnr, "share": share}], {"psnr": psnr, **more}
+    return [clip_record(psnr=psnr, share=share)], summary_of(psnr=psnr, **more)
 
 
 def test_several_runs_make_one_table():
@@ -49,15 +50,15 @@ def test_several_runs_make_one_table():
 
 
 def test_one_run_has_no_spread_and_the_clips_apart_leave_a_mean_of_the_others():
-    others = {"psnr": {"blurred": 23.0, "base": 23.5, "adapted": 23.25}}
-    lines = seeds_table([run(25.5, 0.5, apart={"clips": ["hero7"]}, others=others)])
+    others = means(GroupMeans, clips=("goat",), psnr={"blurred": 23.0, "base": 23.5, "adapted": 23.25})
+    lines = seeds_table([run(25.5, 0.5, apart=means(GroupMeans, clips=("hero7",)), others=others)])
     assert lines[1] == ["goat", "24.00", "25.00", "25.50", "0.5", "+0.50"]
     assert lines[-1] == ["mean of the others", "23.00", "23.50", "23.25", "", "-0.25"]
 
 
 def test_a_row_that_one_run_lacks_is_left_out():
     with_oracle = run(25.5, 1.0)
-    with_oracle[0][0]["psnr"]["oracle"] = 26.0
+    with_oracle[0][0].psnr["oracle"] = 26.0
     assert "oracle" not in seeds_table([with_oracle, run(25.3, 1.0)])[0]
 
 
@@ -70,8 +71,10 @@ def test_means_and_spread_over_seeds():
 
 
 def test_clips_apart_are_groups_of_their_own():
-    parts = {"apart": {"clips": ["hero7"], **summary(-0.1)}, "others": {"clips": ["goat"], **summary(0.7)}}
-    lines = across_seeds("val", [summary(0.3, **parts)])
+    apart, others = (
+        means(GroupMeans, clips=(clip,), **figures(gain)) for clip, gain in (("hero7", -0.1), ("goat", 0.7))
+    )
+    lines = across_seeds("val", [summary(0.3, apart=apart, others=others)])
     assert [(line[0], line[6]) for line in lines[1:] if line[1] == "flow"] == [
         ("val but hero7", "+0.70"),
         ("val: hero7", "-0.10"),
@@ -105,31 +108,25 @@ def test_comparing_evaluates_every_seed_with_equal_budgets(tmp_path):
 
 
 RECORDS = [
-    {
-        "clip": name,
-        "psnr": {"blurred": 24.0, "base": base, "adapted": base + 0.25},
-        "ssim": {"blurred": 0.7, "base": 0.75, "adapted": 0.76},
-        "share": 0.5,
-        "conditions": {"methods": ["flow"]},
-    }
+    clip_record(
+        clip=name,
+        psnr={"blurred": 24.0, "base": base, "adapted": base + 0.25},
+        ssim={"blurred": 0.7, "base": 0.75, "adapted": 0.76},
+        share=0.5,
+        conditions={"methods": ["flow"]},
+    )
     for name, base in (("goat_1", 25.0), ("<b>", 23.0))
 ]
-SUMMARY = {
-    "clips": ["goat_1", "<b>"],
-    "frames": 12,
-    "layout": "plain",
-    "notes": ["the wrong folder"],
-    "psnr": {"blurred": 24.0, "base": 23.9, "adapted": 24.25},
-    "ssim": {"blurred": 0.7, "base": 0.75, "adapted": 0.76},
-    "gain": 0.25,
-    "harm_rate": 0.5,
-    "oracle_ratio": 0.4,
-    "intervals": {"gain": (0.1, 0.4)},
-    "conditions": {"model": "lite"},
-    "seconds": {"base": 2.0},
-    "versions": {},
-    "machine": {},
-}
+SUMMARY = summary_of(
+    clips=("goat_1", "<b>"),
+    frames=12,
+    notes=("the wrong folder",),
+    psnr={"blurred": 24.0, "base": 23.9, "adapted": 24.25},
+    ssim={"blurred": 0.7, "base": 0.75, "adapted": 0.76},
+    effect=Effect(0.25, 0.5, 0.4, (0.1, 0.4)),
+    conditions={"model": "lite"},
+    seconds={"base": 2.0},
+)
 
 
 def test_tables_in_every_form():
@@ -140,7 +137,7 @@ def test_tables_in_every_form():
     assert r"goat\_1 & 24.00 & 25.00 & 25.25 & 0.50 & +0.25 \\" in latex(lines)
     assert csv_text(lines).splitlines()[1] == "goat_1,24.00,25.00,25.25,0.50,+0.25"
     assert table(RECORDS, SUMMARY, "ssim")[1][2] == "0.7500"
-    assert worth(SUMMARY) == [
+    assert effect_lines(SUMMARY) == [
         "oracle ratio: 0.40",
         "gain: +0.25 dB (95 % over clips: +0.10 to +0.40)",
         "harm rate: 50 % (adapted more than 0.05 dB below base)",
@@ -149,7 +146,7 @@ def test_tables_in_every_form():
 
 def test_a_method_table_only_where_there_is_something_to_compare():
     assert method_table(SUMMARY) == []
-    lines = method_table(SUMMARY | {"methods": summary(0.3)["methods"]})
+    lines = method_table(replace(SUMMARY, methods=summary(0.3).methods))
     assert lines[1] == [
         "flow",
         "25.30",
@@ -172,7 +169,7 @@ def test_the_page_is_safe_and_honest(tmp_path):
     assert "lite: adaptation gains 0.25 dB over the base model" in page
     assert "Its base is below the blurred input by 0.10 dB" in page
     assert "The wrong folder." in page
-    worse = render(RECORDS, SUMMARY | {"gain": -0.3}, tmp_path)
+    worse = render(RECORDS, replace(SUMMARY, effect=Effect(-0.3, 0.5, None, None)), tmp_path)
     assert "adaptation loses 0.30 dB" in worse
     assert page.count("<script>") == 1
 

@@ -8,8 +8,9 @@ from scenes import scene
 from metadeblur.adaptation.stages import AdaptSettings
 from metadeblur.data.layouts import open_benchmark
 from metadeblur.errors import MetadeblurError
-from metadeblur.evaluation import guard_trial as trial
-from metadeblur.evaluation.guard_trial import KINDS, spoilt, trial_table, verdict
+from metadeblur.evaluation import guard_trials as trial
+from metadeblur.evaluation.guard_trials import KINDS, spoilt, trial_table, verdict
+from metadeblur.evaluation.records import GuardRecord
 from metadeblur.restoration.restorer import RestoreSettings
 
 SETTINGS = AdaptSettings(pairs=3, steps=2, patch=48, batch=2, precision="fp32", device="cpu")
@@ -50,18 +51,18 @@ def test_the_trial_measures_and_goes_on_where_it_was(tmp_path, monkeypatch):
     benchmark = open_benchmark(tmp_path / "clips")
     arguments = {"kinds": ("honest", "rate"), "settings": SETTINGS, "restoration": RestoreSettings(precision="fp32")}
     records = trial.guard_trial(benchmark, Small(), tmp_path / "out", **arguments)
-    assert [(record["clip"], record["kind"], record["seed"]) for record in records] == [
+    assert [(record.clip, record.kind, record.seed) for record in records] == [
         ("a", "rate", 0),
         ("a", "honest", 0),
         ("b", "rate", 0),
         ("b", "honest", 0),
     ]
     for record in records:
-        if record["share"] == 0:
-            assert record["guarded"] == record["base"]
-        if record["share"] == 1:
-            assert record["guarded"] == record["whole"]
-        assert record["reasons"]
+        if record.share == 0:
+            assert record.guarded == record.base
+        if record.share == 1:
+            assert record.guarded == record.whole
+        assert record.reasons
     monkeypatch.setattr(trial, "spoilt", None)  # nothing is adapted again
     assert trial.guard_trial(benchmark, Small(), tmp_path / "out", **arguments) == records
     other = {**arguments, "settings": AdaptSettings(pairs=2)}
@@ -71,7 +72,7 @@ def test_the_trial_measures_and_goes_on_where_it_was(tmp_path, monkeypatch):
 
 def test_the_verdict_counts_what_happened():
     def record(kind, whole, guarded, share):
-        return {"kind": kind, "base": 25.0, "whole": whole, "guarded": guarded, "share": share}
+        return GuardRecord("a", kind, 0, 25.0, {}, whole, guarded, share, ())
 
     records = [
         record("honest", 26.0, 26.0, 1.0),
@@ -81,13 +82,13 @@ def test_the_verdict_counts_what_happened():
         record("rate", 24.0, 24.97, 0.25),
         record("colour", 24.0, 24.5, 0.5),
     ]
-    said = verdict(records)
-    assert (said["adaptations"], said["losing"]) == (6, 3)
-    assert said["rejected"] == pytest.approx(2 / 3)
-    assert said["dropped"] == pytest.approx(1 / 3)
-    assert said["kept"] == pytest.approx(1.0 / 1.5)
-    assert said["harm"] == pytest.approx(1 / 6)
+    counts = verdict(records)
+    assert (counts.adaptations, counts.losing) == (6, 3)
+    assert counts.rejected == pytest.approx(2 / 3)
+    assert counts.dropped == pytest.approx(1 / 3)
+    assert counts.kept == pytest.approx(1.0 / 1.5)
+    assert counts.harm == pytest.approx(1 / 6)
     table = trial_table(records)
     assert [line[0] for line in table[1:]] == ["honest", "colour", "rate", "all"]
     assert table[-1][1:] == ["6", "-0.92", "+0.07", "3", "67 %", "33 %", "67 %"]
-    assert verdict([])["rejected"] is None
+    assert verdict([]).rejected is None

@@ -1,7 +1,7 @@
 """The paper's experiments, one function each: Tables 1 and 2, Figures 5 and 6; its numbers beside ours.
 
-Each says row by row what data or weights are absent, runs the rest, and gives tables and pictures
-(:class:`Experiment`), the losing rows too.
+Each lists the data and weights that are absent, runs the rest, and returns tables and pictures (:class:`Experiment`),
+also of rows in which adaptation loses.
 """
 
 from __future__ import annotations
@@ -9,23 +9,25 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 
 from metadeblur.data.pairs import read_picture
 from metadeblur.errors import MetadeblurError
+from metadeblur.evaluation.records import Summary
 from metadeblur.evaluation.report import write_table
-from metadeblur.evaluation.tables import markdown
+from metadeblur.evaluation.tables import markdown, spread
 from metadeblur.imaging.pictures import Picture, data_uri, encode_png, side_by_side
 from metadeblur.paper.figures import Curve, curves_figure
 from metadeblur.paper.numbers import DATASETS, LOSSES, NETWORKS, TABLE_1, TABLE_2
-from metadeblur.paper.runs import Absent, Plan, ReproduceSettings, make_plan, mean_and_spread, say_range
+from metadeblur.paper.runs import Absent, Plan, ReproduceSettings, make_plan, say_range
 from metadeblur.report.html import whole_page
 from metadeblur.system.files import filling
 from metadeblur.system.machine import machine
 from metadeblur.system.names import utf8
-from metadeblur.system.record import plain, versions, write_json, write_whole
+from metadeblur.system.record import versions, write_json, write_whole
 from metadeblur.version import __version__
 
 PAIRS = (5, 10, 20, 40)  # M that figure6 compares
@@ -42,6 +44,20 @@ class Experiment:
     tables: dict[str, list[list[str]]] = field(default_factory=dict)  # by file name, without ending
     pictures: dict[str, bytes] = field(default_factory=dict)  # PNG by file name, without ending
     notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class ExperimentRecord:
+    """What ``EXPERIMENT.json`` holds."""
+
+    experiment: str
+    settings: ReproduceSettings
+    clips: dict[str, tuple[str, ...]]  # names by data set
+    tables: dict[str, list[list[str]]]  # lines of text cells by file name, without ending
+    notes: list[str]
+    version: str  # of this program
+    versions: dict[str, str]
+    machine: dict[str, Any]
 
 
 def reproduce(
@@ -77,19 +93,19 @@ def reproduce(
 def _reproduced(
     name: str, roots: Sequence[Path | str], out: Path, settings: ReproduceSettings, say: Callable[[str], None]
 ) -> Experiment:
-    """The same, once it is known that there is such an experiment and nobody else runs it there."""
+    """The experiment, once its name is checked and its folder is locked."""
     make, cells = EXPERIMENTS[name]
     plan = make_plan(roots, out, settings, say)
     datasets, networks = plan.here()
     for absent in plan.absent():
         say(f"absent: {absent}")
     if not datasets or not networks:
-        what = " and ".join(kind for kind, found in (("data", datasets), ("weights", networks)) if not found)
+        what = " and ".join(kind for kind, present in (("data", datasets), ("weights", networks)) if not present)
         raise MetadeblurError(f"{name}: no {what} to run on; {'; '.join(plan.absent())}")
     say(f"{name}: {say_range(plan.forecast(cells * plan.ways()))} on this machine; stopped, the same command goes on")
     experiment = make(plan)
     experiment.notes += [f"absent: {absent}" for absent in plan.absent()]
-    experiment.notes += [f"{label}: {note}" for label, found in datasets.items() for note in found.notes]
+    experiment.notes += [f"{label}: {note}" for label, benchmark in datasets.items() for note in benchmark.notes]
     if settings.small:
         experiment.notes.append(
             "--small: few frames, pairs and steps, the paper's inner update at 40 times its rates; these figures say "
@@ -106,7 +122,7 @@ def table1(plan: Plan) -> Experiment:
     head = ["network", "data", "blurred", "baseline, paper", "baseline", "meta, paper", "meta", "flow (guarded)"]
     lines = {figure: [[*head]] for figure in figures}
     for network, dataset in _cells(plan, experiment.notes):
-        runs = _runs_of_table1(plan, network, dataset, experiment.notes)
+        runs = _table1_runs(plan, network, dataset, experiment.notes)
         printed = TABLE_1.get((_key(network, NETWORKS), _key(dataset, DATASETS)))
         for number, (figure, digits) in enumerate((("psnr", 2), ("ssim", 4))):
             papers = [f"{pair[number]:.{2 + number}f}" for pair in printed] if printed else [_DASH, _DASH]
@@ -139,8 +155,8 @@ def figure5(plan: Plan) -> Experiment:
     """Figure 5: pieces of frames side by side: blurred, baseline, adapted by each way, truth."""
     experiment = Experiment("figure5", "Figure 5: side by side, where the blurred input is furthest from the truth")
     for dataset, network in _present(plan, experiment.notes):
-        runs = _runs_of_table1(plan, network, dataset, experiment.notes)
-        clip = runs["blurred"][0]["clips"][0]
+        _table1_runs(plan, network, dataset, experiment.notes)  # makes the pictures
+        clip = plan.base(dataset, network).clips[0]
         rows = {
             "blurred": plan.folder(dataset, network, "base") / "pictures" / _file(clip) / "blurred.png",
             "baseline": plan.folder(dataset, network, "base") / "pictures" / _file(clip) / "base.png",
@@ -166,14 +182,14 @@ def figure6(plan: Plan) -> Experiment:
         curves = [Curve("baseline", counts, [base] * len(counts), flat=True)]
         for way in _WAYS:
             scores = [_way_values(plan, way, dataset, network, count) for count in counts]
-            absent = next((found for found in scores if isinstance(found, Absent)), None)
+            absent = next((score for score in scores if isinstance(score, Absent)), None)
             if absent is not None:
                 _note(experiment.notes, f"{way} of {network}: absent: {absent.reason}")
             lines.append([network, dataset, way, *(_mean_cell(score, 2) for score in scores)])
-            known = [(count, s) for count, s in zip(counts, scores, strict=True) if not isinstance(s, Absent)]
-            if known:
-                means = [mean_and_spread(score)[0] for _, score in known]
-                curves.append(Curve(way, [count for count, _ in known], means))
+            points = [(count, s) for count, s in zip(counts, scores, strict=True) if not isinstance(s, Absent)]
+            if points:
+                means = [fmean(score) for _, score in points]
+                curves.append(Curve(way, [count for count, _ in points], means))
         experiment.pictures[f"figure6_{_file(dataset)}_{_file(network)}"] = curves_figure(
             curves, title=f"{network} on {dataset}", x_title="pseudo pairs M", y_title="PSNR in dB"
         )
@@ -230,34 +246,44 @@ def _cells(plan: Plan, notes: list[str]) -> list[tuple[str, str]]:
 def _present(plan: Plan, notes: list[str]) -> list[tuple[str, str]]:
     """(data set, network) of what is there, but for what a small experiment leaves out, which is noted."""
     datasets, networks = plan.here()
-    found = []
+    present = []
     for dataset in datasets:
         for network in networks:
             reason = plan.left_out(dataset, network)
             if reason is None:
-                found.append((dataset, network))
+                present.append((dataset, network))
             else:
                 _note(notes, reason)
-    return found
+    return present
 
 
-def _runs_of_table1(plan: Plan, network: str, dataset: str, notes: list[str]) -> dict[str, Any]:
+def _absent(plan: Plan, network: str, dataset: str) -> Absent | None:
+    """What a run of a network on a data set lacks."""
+    parts = (plan.datasets[dataset], plan.networks[network])
+    return next((part for part in parts if isinstance(part, Absent)), None)
+
+
+def _table1_runs(plan: Plan, network: str, dataset: str, notes: list[str]) -> dict[str, list[Summary] | Absent]:
     """Summaries (one a seed) by column, or what is absent."""
-    missing = next((f for f in (plan.datasets[dataset], plan.networks[network]) if isinstance(f, Absent)), None)
-    if missing is not None:
-        return dict.fromkeys(("blurred", "base", "meta", "flow"), missing)
-    seeds = range(plan.settings.seeds)
+    absent = _absent(plan, network, dataset)
+    if absent is not None:
+        return dict.fromkeys(_ROW_OF, absent)
     base = plan.base(dataset, network)
-    means = base["psnr"]
-    if means["base"] < means["blurred"]:
-        below = f"{means['blurred'] - means['base']:.2f} dB"
-        _note(notes, f"{network} on {dataset}: its base is below the blurred input by {below}")
-    meta: Any = [plan.by_network(dataset, network, meta=True, seed=seed) for seed in seeds]
-    if isinstance(meta[0], Absent):
-        _note(notes, f"meta of {network}: absent: {meta[0].reason}")
-        meta = meta[0]
-    flow = [plan.flow(dataset, network, seed=seed) for seed in seeds]
+    below = base.psnr["blurred"] - base.psnr["base"]
+    if below > 0:
+        _note(notes, f"{network} on {dataset}: its base is below the blurred input by {below:.2f} dB")
+    seeds = range(plan.settings.seeds)
+    meta = _all_seeds([plan.by_network(dataset, network, meta=True, seed=seed) for seed in seeds])
+    if isinstance(meta, Absent):
+        _note(notes, f"meta of {network}: absent: {meta.reason}")
+    flow: list[Summary] | Absent = [plan.flow(dataset, network, seed=seed) for seed in seeds]
     return {"blurred": [base], "base": [base], "meta": meta, "flow": flow}
+
+
+def _all_seeds(runs: Sequence[Summary | Absent]) -> list[Summary] | Absent:
+    """The runs of all seeds, or what one of them lacks."""
+    absent = next((run for run in runs if isinstance(run, Absent)), None)
+    return absent or [run for run in runs if not isinstance(run, Absent)]
 
 
 _ROW_OF = {"blurred": "blurred", "base": "base", "meta": "adapted", "flow": "adapted"}
@@ -265,9 +291,9 @@ _ROW_OF = {"blurred": "blurred", "base": "base", "meta": "adapted", "flow": "ada
 
 def _table2_values(plan: Plan, network: str, dataset: str, loss: Any, notes: list[str]) -> list[float] | Absent:
     """PSNR of a network with one of the losses, one a seed."""
-    for found in (plan.datasets[dataset], plan.networks[network]):
-        if isinstance(found, Absent):
-            return found
+    absent = _absent(plan, network, dataset)
+    if absent is not None:
+        return absent
     if loss == "none":
         return [_over_frames(plan.base(dataset, network), "base", "psnr")]
     values = []
@@ -284,12 +310,12 @@ def _table2_values(plan: Plan, network: str, dataset: str, loss: Any, notes: lis
     return values
 
 
-def _over_frames(summary: dict[str, Any], row: str, figure: str) -> float:
+def _over_frames(summary: Summary, row: str, figure: str) -> float:
     """A row's mean over all frames, as papers print it."""
-    return float(summary["over_frames"][figure][row])
+    return summary.over_frames[figure][row]
 
 
-def _cell(runs: Any, column: str, figure: str, digits: int) -> str:
+def _cell(runs: list[Summary] | Absent, column: str, figure: str, digits: int) -> str:
     if isinstance(runs, Absent):
         return "absent"
     return _mean_cell([_over_frames(run, _ROW_OF[column], figure) for run in runs], digits)
@@ -298,8 +324,7 @@ def _cell(runs: Any, column: str, figure: str, digits: int) -> str:
 def _mean_cell(values: Sequence[float] | Absent, digits: int) -> str:
     if isinstance(values, Absent):
         return "absent"
-    mean, spread = mean_and_spread(values)
-    return f"{mean:.{digits}f}" + (f" \u00b1 {spread:.{digits}f}" if spread is not None else "")
+    return spread(values, f".{digits}f")
 
 
 def _piece_psnr(picture: Picture, truth: Picture) -> str:
@@ -332,17 +357,18 @@ def _write(experiment: Experiment, plan: Plan, settings: ReproduceSettings) -> N
     for name, picture in experiment.pictures.items():
         write_whole(plan.out / f"{name}.png", picture)
     write_whole(plan.out / f"{experiment.name}.html", utf8(_page(experiment)))
-    record = {
-        "experiment": experiment.name,
-        "settings": settings,
-        "clips": {label: [c.name for c in found.clips] for label, found in plan.here()[0].items()},
-        "tables": experiment.tables,
-        "notes": experiment.notes,
-        "version": __version__,
-        "versions": versions(),
-        "machine": machine(),
-    }
-    write_json(plain(record), plan.out / f"{experiment.name}.json")
+    datasets, _ = plan.here()
+    record = ExperimentRecord(
+        experiment=experiment.name,
+        settings=settings,
+        clips={label: tuple(clip.name for clip in benchmark.clips) for label, benchmark in datasets.items()},
+        tables=experiment.tables,
+        notes=experiment.notes,
+        version=__version__,
+        versions=versions(),
+        machine=machine(),
+    )
+    write_json(record, plan.out / f"{experiment.name}.json")
 
 
 def render(experiment: Experiment) -> str:

@@ -1,4 +1,4 @@
-"""Ways to adapt, compared over several seeds: one line a way and group of clips, mean and spread over the seeds."""
+"""Compare ways to adapt over several seeds: a table with mean and standard deviation over the seeds."""
 
 from __future__ import annotations
 
@@ -6,17 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 from torch import nn
 
 from metadeblur.data.layouts import Benchmark
 from metadeblur.errors import MetadeblurError
 from metadeblur.evaluation.protocol import EvaluateSettings, evaluate, read_records
+from metadeblur.evaluation.records import Means, Summary
 from metadeblur.evaluation.report import write_tables
 from metadeblur.evaluation.tables import spread
-
-Summary = Mapping[str, Any]
 
 
 def compare(
@@ -46,15 +44,15 @@ def compare(
         The lines of :func:`across_seeds` for each benchmark.
 
     Raises:
-        MetadeblurError: fewer than two ways, and whatever evaluating raises.
+        MetadeblurError: fewer than two ways, and as :func:`~metadeblur.evaluation.protocol.evaluate`.
     """
     if len(settings.methods) < 2:
         raise MetadeblurError(f"methods {', '.join(settings.methods)}: name two or more to compare, for instance none")
     lines: list[list[str]] = []
     for label, benchmark in benchmarks.items():
         summaries = over_seeds(benchmark, net, out / label, settings, seeds=seeds, model=model, say=say)
-        found = across_seeds(label, summaries)
-        lines += found if not lines else found[1:]
+        head, *body = across_seeds(label, summaries)
+        lines += body if lines else [head, *body]
     return lines
 
 
@@ -87,45 +85,47 @@ def over_seeds(
 
 
 def across_seeds(label: str, summaries: Sequence[Summary]) -> list[list[str]]:
-    """One line a way and group of clips: means over the seeds, the gains with their standard deviation over them."""
+    """A table, one line a way and group of clips: means over the seeds, gains with standard deviation."""
     head = ["clips", "way", "blurred", "base", "adapted", "oracle", "gain", "oracle ratio", "harm"]
     lines: list[list[str]] = [[*head, "whole", "its gain", "its harm", "s"]]
-    for group, tables in groups(label, summaries):
-        for way in tables[0]["methods"]:
-            methods = [table["methods"][way] for table in tables]
-            whole = [method["unguarded"] for method in methods]
+    for group, seeds in groups(label, summaries):
+        for way in seeds[0].methods or {}:
+            methods = [means.methods[way] for means in seeds if means.methods]
+            effects = [method.effect for method in methods if method.effect]
+            whole = [method.unguarded for method in methods if method.unguarded]
             lines.append(
                 [
                     group,
                     way,
-                    *(_mean([table["psnr"].get(row) for table in tables], ".2f") for row in ("blurred", "base")),
-                    _mean([method["psnr"]["adapted"] for method in methods], ".2f"),
-                    _mean([table["psnr"].get("oracle") for table in tables], ".2f"),
-                    spread([method["gain"] for method in methods], "+.2f"),
-                    _mean([method.get("oracle_ratio") for method in methods], ".2f"),
-                    _mean([method["harm_rate"] for method in methods], ".0%"),
-                    _mean([method["psnr"]["adapted_unguarded"] for method in methods], ".2f"),
-                    spread([method["gain"] for method in whole], "+.2f"),
-                    _mean([method["harm_rate"] for method in whole], ".0%"),
-                    _mean([method["seconds"] for method in methods], ".0f"),
+                    *(_mean([means.psnr.get(row) for means in seeds], ".2f") for row in ("blurred", "base")),
+                    _mean([method.psnr["adapted"] for method in methods], ".2f"),
+                    _mean([means.psnr.get("oracle") for means in seeds], ".2f"),
+                    spread([effect.gain for effect in effects], "+.2f"),
+                    _mean([effect.oracle_ratio for effect in effects], ".2f"),
+                    _mean([effect.harm_rate for effect in effects], ".0%"),
+                    _mean([method.psnr["adapted_unguarded"] for method in methods], ".2f"),
+                    spread([effect.gain for effect in whole], "+.2f"),
+                    _mean([effect.harm_rate for effect in whole], ".0%"),
+                    _mean([method.seconds for method in methods], ".0f"),
                 ]
             )
     return lines
 
 
-def groups(label: str, summaries: Sequence[Summary]) -> list[tuple[str, list[Summary]]]:
+def groups(label: str, summaries: Sequence[Summary]) -> list[tuple[str, Sequence[Means]]]:
     """The summaries of all clips, or those of the clips reported apart and of the others, each with its name."""
-    if summaries[0].get("apart") and summaries[0].get("others"):
-        apart = [summary["apart"] for summary in summaries]
-        others = [summary["others"] for summary in summaries]
-        names = ", ".join(apart[0]["clips"])
-        return [(f"{label} but {names}", others), (f"{label}: {names}", apart)]
-    return [(label, list(summaries))]
+    apart = [summary.apart for summary in summaries if summary.apart]
+    others = [summary.others for summary in summaries if summary.others]
+    if not apart or not others:
+        return [(label, summaries)]
+    names = ", ".join(apart[0].clips)
+    return [(f"{label} but {names}", others), (f"{label}: {names}", apart)]
 
 
 def _mean(values: Sequence[float | None], form: str) -> str:
-    known = [value for value in values if value is not None]
-    return format(fmean(known), form).replace("%", " %") if len(known) == len(values) else ""
+    """The mean as text; nothing where a value is missing."""
+    numbers = [value for value in values if value is not None]
+    return format(fmean(numbers), form).replace("%", " %") if numbers and len(numbers) == len(values) else ""
 
 
 LEGEND = (

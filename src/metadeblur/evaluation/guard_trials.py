@@ -1,8 +1,8 @@
-"""The guard on trial: adaptations of which half are spoilt on purpose, each measured with and without it.
+"""A trial of the guard: half of the adaptations are spoilt on purpose; each is measured with and without the guard.
 
-What is asked: of the adaptations that lose more than 0.05 dB when used whole, how many does the guard not let through;
-and of what honest ones win, how much does it keep. The guard sees no truth and is not told what was spoilt; where the
-blur is spoilt, its held-out pairs are spoilt alike, as they would be in earnest.
+Two questions: how many of the adaptations that lose more than 0.05 dB does the guard reject, and how much of the gain
+of good adaptations does it keep? The guard sees no truth and does not know what was spoilt. Where the blur is spoilt,
+its held-out pairs are spoilt in the same way, as in practice.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from metadeblur.data.layouts import Benchmark
 from metadeblur.data.paired import read_trial
 from metadeblur.errors import MetadeblurError
 from metadeblur.evaluation.measures import measure_for
+from metadeblur.evaluation.records import GuardRecord, read_record
 from metadeblur.evaluation.rows import measure_row
-from metadeblur.evaluation.sealed import read_sealed, write_sealed
+from metadeblur.evaluation.sealed import write_sealed
 from metadeblur.evaluation.summary import HARM_DB
 from metadeblur.imaging.motion import ClipMotion, MotionField
 from metadeblur.models.weights import parameters_digest
@@ -34,8 +35,6 @@ from metadeblur.reblur.place import Place, Shrunk
 from metadeblur.reblur.reblurrer import Reblurrer
 from metadeblur.restoration.restorer import RestoreSettings
 from metadeblur.system.record import plain
-
-_NEEDED = ("clip", "kind", "seed", "base", "whole", "guarded", "share", "reasons", "conditions")  # of a record
 
 KINDS = ("honest", "direction", "colour", "rate", "other clip")
 """Nothing spoilt; blur turned by 90 degrees; pseudo-blurred patches with a colour cast; 100 times the learning rate;
@@ -58,14 +57,14 @@ class TurnedMotion(ClipMotion):
 
 @dataclass(frozen=True)
 class CastReblurrer(FlowReblurrer):
-    """Blurs as the clip is blurred, and shifts the colours, so that a deblurrer learns to shift them back."""
+    """Blurs as the clip is blurred and adds a colour cast, so that the deblurrer learns a wrong shift of colours."""
 
     def reblur_window(
         self, clip: Clip, place: Place, frames: int, generator: torch.Generator, shrunk: Shrunk | None = None
     ) -> Tensor:
         """The pseudo-blurred window (N, 3, P, P), single patches too, with a colour cast."""
-        made = super().reblur_window(clip, place, frames, generator, shrunk)
-        return (made + torch.tensor(CAST)[:, None, None]).clamp(0, 1)
+        window = super().reblur_window(clip, place, frames, generator, shrunk)
+        return (window + torch.tensor(CAST)[:, None, None]).clamp(0, 1)
 
 
 def spoilt(kind: str, net: nn.Module, clip: Clip, other: Clip, settings: AdaptSettings) -> Outcome:
@@ -107,7 +106,7 @@ def guard_trial(
     settings: AdaptSettings | None = None,
     restoration: RestoreSettings | None = None,
     say: Say = lambda _: None,
-) -> list[dict[str, Any]]:
+) -> list[GuardRecord]:
     """Adapt to every clip honestly and spoilt, and measure base, adapted whole and adapted guarded.
 
     As many honest adaptations as spoilt ones are made: each spoilt one has an honest one of the same clip, of its own
@@ -124,7 +123,7 @@ def guard_trial(
         say: told before each adaptation.
 
     Returns:
-        One record an adaptation: clip, kind, seed, base, whole and guarded PSNR in dB, share, and the guard's reasons.
+        One record an adaptation.
 
     Raises:
         MetadeblurError: fewer than two clips, an unknown kind, or records of other settings in ``out``.
@@ -145,88 +144,90 @@ def guard_trial(
         base: float | None = None
         for kind, seed in tries:
             path = out / f"{clip.name.replace('/', '_')}-{kind.replace(' ', '_')}-{seed}.json"
-            record = _known(path)
-            if record is not None and record["conditions"] != conditions:
+            record = _earlier(path)
+            if record is not None and record.conditions != conditions:
                 raise MetadeblurError(f"{path} was measured under other settings; give another folder")
             if record is None:
                 say(f"{clip.name}: {kind}, seed {seed}")
                 if base is None:
-                    base = measure_row(clip, net, measure_for("plain"), restoration)["psnr"]
+                    base = measure_row(clip, net, measure_for("plain"), restoration).psnr
                 other = clips[(index + 1) % len(clips)].pair.blurred
                 outcome = spoilt(kind, net, clip.pair.blurred, other, replace(settings, seed=seed))
-                record = {"clip": clip.name, "kind": kind, "seed": seed, "base": base, "conditions": conditions}
                 whole = _measured(clip, outcome.adapted, base, restoration)
                 guarded = base if outcome.share == 0 else whole
                 if 0 < outcome.share < 1:
                     guarded = _measured(clip, outcome.model, base, restoration)
-                record |= {"whole": whole, "guarded": guarded, "share": outcome.share}
-                record["reasons"] = [asdict(reason) for reason in outcome.reasons]
-                record = dict(plain(record))
+                reasons = tuple(asdict(reason) for reason in outcome.reasons)
+                record = GuardRecord(clip.name, kind, seed, base, conditions, whole, guarded, outcome.share, reasons)
                 write_sealed(record, path)
+                record = read_record(path, GuardRecord)  # rounded
             records.append(record)
     return records
 
 
-def _known(path: Path) -> dict[str, Any] | None:
+def _earlier(path: Path) -> GuardRecord | None:
     """The record of an earlier run, None where there is none that is whole."""
     if not path.is_file():
         return None
     try:
-        return read_sealed(path)
+        return read_record(path, GuardRecord)
     except MetadeblurError:
         return None
 
 
-def verdict(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What the trial says of the guard.
+@dataclass(frozen=True)
+class TrialVerdict:
+    """What the trial says of the guard. Losing: worse than base by more than 0.05 dB when used whole."""
 
-    Returns:
-        ``adaptations`` and ``losing`` (worse than base by more than 0.05 dB when used whole) are counts; ``rejected``:
-        share of the losing ones after which the guarded result is not worse than base by more than 0.05 dB;
-        ``dropped``: share of them that it dropped altogether; ``kept``: share of the sum of positive gains that guarded
-        results keep; ``harm``: share of all guarded results that are worse than base by more than 0.05 dB.
-
-    >>> said = verdict([{"base": 25.0, "whole": 24.0, "guarded": 25.0, "share": 0.0},
-    ...                 {"base": 25.0, "whole": 26.0, "guarded": 25.5, "share": 0.5}])
-    >>> said["rejected"], said["kept"]
-    (1.0, 0.5)
-    """
-    losing = [record for record in records if record["whole"] < record["base"] - HARM_DB]
-    winning = [record for record in records if record["whole"] > record["base"]]
-    won = sum(record["whole"] - record["base"] for record in winning)
-    harmed = [record for record in records if record["guarded"] < record["base"] - HARM_DB]
-    return {
-        "adaptations": len(records),
-        "losing": len(losing),
-        "rejected": _share_of(losing, lambda record: record["guarded"] >= record["base"] - HARM_DB),
-        "dropped": _share_of(losing, lambda record: record["share"] == 0),
-        "kept": sum(record["guarded"] - record["base"] for record in winning) / won if won > 0 else None,
-        "harm": len(harmed) / len(records) if records else None,
-    }
+    adaptations: int
+    losing: int
+    rejected: float | None  # share of the losing ones whose guarded result is not worse than base by more than 0.05 dB
+    dropped: float | None  # share of the losing ones that the guard dropped altogether
+    kept: float | None  # share of the sum of positive gains that guarded results keep
+    harm: float | None  # share of all guarded results that are worse than base by more than 0.05 dB
 
 
-def trial_table(records: Sequence[dict[str, Any]]) -> list[list[str]]:
+def verdict(records: Sequence[GuardRecord]) -> TrialVerdict:
+    """Count what the guard did."""
+    losing = [record for record in records if record.whole < record.base - HARM_DB]
+    winning = [record for record in records if record.whole > record.base]
+    won = sum(record.whole - record.base for record in winning)
+    return TrialVerdict(
+        adaptations=len(records),
+        losing=len(losing),
+        rejected=_share_of(losing, lambda record: record.guarded >= record.base - HARM_DB),
+        dropped=_share_of(losing, lambda record: record.share == 0),
+        kept=sum(record.guarded - record.base for record in winning) / won if won > 0 else None,
+        harm=_share_of(records, lambda record: record.guarded < record.base - HARM_DB),
+    )
+
+
+def trial_table(records: Sequence[GuardRecord]) -> list[list[str]]:
     """One line a kind of adaptation, and all together, as text cells."""
     lines = [
         ["kind", "adaptations", "mean gain whole", "mean gain guarded", "losing", "rejected", "dropped", "gain kept"]
     ]
-    kinds = [kind for kind in KINDS if any(record["kind"] == kind for record in records)]
-    groups = [(kind, [record for record in records if record["kind"] == kind]) for kind in kinds]
+    groups = [(kind, [record for record in records if record.kind == kind]) for kind in KINDS]
     for name, group in [*groups, ("all", list(records))]:
-        said = verdict(group)
-        gains = [np.mean([record[column] - record["base"] for record in group]) for column in ("whole", "guarded")]
-        shares = [said["rejected"], said["dropped"], said["kept"]]
-        cells = [f"{said['adaptations']}", *(f"{gain:+.2f}" for gain in gains), f"{said['losing']}"]
+        if not group:
+            continue
+        counts = verdict(group)
+        gains = [
+            np.mean([record.whole - record.base for record in group]),
+            np.mean([record.guarded - record.base for record in group]),
+        ]
+        shares = [counts.rejected, counts.dropped, counts.kept]
+        cells = [f"{counts.adaptations}", *(f"{gain:+.2f}" for gain in gains), f"{counts.losing}"]
         lines.append([name, *cells, *("" if share is None else f"{100 * share:.0f} %" for share in shares)])
     return lines
 
 
 def _measured(clip: Any, model: nn.Module | None, base: float, restoration: RestoreSettings) -> float:
-    """PSNR of a model; the base's where there is none, or 0 where its output is not even finite."""
+    """PSNR of a model in dB; without a model that of the base; 0 if its output is not finite."""
     if model is None:
         return base
     try:
-        return float(measure_row(clip, model, measure_for("plain"), restoration)["psnr"])
+        return measure_row(clip, model, measure_for("plain"), restoration).psnr
     except MetadeblurError:
         return 0.0
 
@@ -251,5 +252,5 @@ def _turned(vectors: Any) -> Any:
     return np.ascontiguousarray(np.stack([-vectors[..., 1], vectors[..., 0]], -1))
 
 
-def _share_of(records: Sequence[dict[str, Any]], condition: Callable[[dict[str, Any]], bool]) -> float | None:
+def _share_of(records: Sequence[GuardRecord], condition: Callable[[GuardRecord], bool]) -> float | None:
     return sum(map(condition, records)) / len(records) if records else None

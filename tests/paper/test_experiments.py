@@ -17,9 +17,9 @@ from metadeblur.models.mimo_unet import MIMOUNet
 from metadeblur.models.reblurring import ReblurNetwork
 from metadeblur.models.weights import load_deblurrer, save_deblurrer
 from metadeblur.paper import runs
+from metadeblur.paper.experiments import reproduce
 from metadeblur.paper.figures import Curve, curves_figure
 from metadeblur.paper.numbers import DATASETS, LOSSES, NETWORKS, TABLE_1, TABLE_2
-from metadeblur.paper.reproduce import reproduce
 from metadeblur.paper.runs import ReproduceSettings
 from metadeblur.reblur.fitting import NetworkReblurrer
 from metadeblur.reblur.weights import save_reblurrer

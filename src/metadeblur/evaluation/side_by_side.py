@@ -1,4 +1,4 @@
-"""Paired clips measured on a cluster: each by whichever worker is free."""
+"""Paired clips measured side by side: each by whichever worker is free."""
 
 from __future__ import annotations
 
@@ -8,32 +8,24 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
-from metadeblur.cluster.connection import ClusterSettings, joined
-from metadeblur.cluster.worker_pool import ClusterPool
 from metadeblur.data.paired import read_trial
 from metadeblur.errors import MetadeblurError
-from metadeblur.evaluation.protocol import Job, Progress, is_measured, ledger_path, measure_job
+from metadeblur.evaluation.protocol import ClipJob, ClipProgress, is_measured, ledger_path, measure_job
 from metadeblur.evaluation.settings import meta_files
 from metadeblur.pipeline.task_pool import Course, Task, TaskContext, TaskPool, weights_read, with_weights
 from metadeblur.restoration.restorer import Restorer
 
 
-def measure_on_cluster(
-    jobs: Sequence[Job],
-    net: nn.Module,
-    progress: Progress | None = None,
-    *,
-    cluster: ClusterSettings | None = None,
-    say: Callable[[str], object] = lambda _: None,
+def measure_side_by_side(
+    jobs: Sequence[ClipJob],
+    pool: TaskPool,
+    progress: ClipProgress | None = None,
 ) -> None:
-    """Measure clips on a cluster, as :func:`metadeblur.evaluation.protocol.measure_job` does each of them here.
+    """Measure clips, as :func:`metadeblur.evaluation.protocol.measure_job` does each of them alone.
 
     Raises:
-        MetadeblurError: no cluster answers, or clips could not be measured; the others are.
+        MetadeblurError: the workers cannot work, or clips could not be measured; the others are.
     """
-    cluster = cluster or ClusterSettings()
     left = [job for job in jobs if not is_measured(job)]
     if not left:
         return
@@ -45,10 +37,10 @@ def measure_on_cluster(
         if progress:
             progress(done, len(jobs), stage)
 
-    def choose(job: Job) -> Course:
+    def choose(job: ClipJob) -> Course:
         yield [Task(partial(_choose_tile, job), _reads(job), job.out, job.folder.name, chosen.update)]
 
-    def measure(job: Job, pool: TaskPool) -> Course:
+    def measure(job: ClipJob) -> Course:
         nonlocal done
         name, settings = job.folder.name, job.settings
         try:
@@ -58,44 +50,45 @@ def measure_on_cluster(
             ledger_path(job.path).unlink(missing_ok=True)
         except Exception as error:
             failures[name] = error
-            say(f"{name} failed: {error}")
+            pool.say(f"{name} failed: {error}")
         done += 1
         tell(name)
 
-    with joined(cluster), ClusterPool(net, cluster, left[0].settings.restoration.device, say) as pool:
-        pool.run([choose(_moved(left[0], Path.absolute))])
-        pool.run(measure(_moved(job, Path.absolute), pool) for job in left)
+    pool.run([choose(_moved(left[0], Path.absolute))])
+    pool.run(measure(_moved(job, Path.absolute)) for job in left)
     if failures:
         reasons = " | ".join(f"{name}: {error}" for name, error in failures.items())
         raise MetadeblurError(f"{len(failures)} of {len(jobs)} clips failed (--resume measures them alone): {reasons}")
 
 
-def _reads(job: Job) -> list[Path]:
+def _reads(job: ClipJob) -> list[Path]:
     """A clip's frames, and the networks that its methods name."""
     settings = job.settings
     meta = meta_files(settings.meta) if settings.meta and "meta" in settings.methods else ()
     return [*job.folder.blurred, *job.folder.sharp, *meta, *weights_read(settings.adaptation)]
 
 
-def _moved(job: Job, locate: Callable[[Path], Path]) -> Job:
+def _moved(job: ClipJob, locate: Callable[[Path], Path]) -> ClipJob:
     """A job whose files are found elsewhere."""
     settings, meta = job.settings, job.settings.meta
     blurred, sharp = (tuple(map(locate, files)) for files in (job.folder.blurred, job.folder.sharp))
     if meta and "meta" in settings.methods:
         meta = str(locate(meta_files(meta)[0]).parent)
     settings = replace(settings, meta=meta, adaptation=with_weights(settings.adaptation, locate))
-    return replace(job, folder=replace(job.folder, blurred=blurred, sharp=sharp), settings=settings)
+    folder = replace(job.folder, blurred=blurred, sharp=sharp)
+    return replace(job, folder=folder, out=job.out.absolute(), settings=settings)
 
 
 # What workers do, with the files that are on their machines.
 
 
-def _here(job: Job, context: TaskContext) -> Job:
+def _here(job: ClipJob, context: TaskContext) -> ClipJob:
     job = _moved(job, context.locate)
-    return replace(job, out=context.folder, settings=replace(job.settings, resume=False))
+    resume = job.settings.resume and context.folder == job.out  # elsewhere there is nothing to go on with
+    return replace(job, out=context.folder, settings=replace(job.settings, resume=resume))
 
 
-def _choose_tile(job: Job, context: TaskContext) -> Iterator[dict[str, Any]]:
+def _choose_tile(job: ClipJob, context: TaskContext) -> Iterator[dict[str, Any]]:
     """Choose tile and precision for a benchmark, on its first clip."""
     job = _here(job, context)
     clip = read_trial(job.folder, crop=job.settings.crop, frames=job.settings.frames).whole
@@ -104,7 +97,7 @@ def _choose_tile(job: Job, context: TaskContext) -> Iterator[dict[str, Any]]:
     yield {"tile": restorer.tile, "precision": restorer.precision}
 
 
-def _measure(job: Job, context: TaskContext) -> Iterator[None]:
+def _measure(job: ClipJob, context: TaskContext) -> Iterator[None]:
     """Measure a clip: its record and pictures."""
     measure_job(_here(job, context), context.net, lambda stage: context.tell(f"{job.folder.name}: {stage}"))
     yield
