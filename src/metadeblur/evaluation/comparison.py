@@ -25,7 +25,7 @@ def compare(
     *,
     seeds: int = 3,
     model: str = "",
-    say: Callable[[str], None] = lambda _: None,
+    say: Callable[[str], object] = lambda _: None,
 ) -> list[list[str]]:
     """Evaluate every benchmark with every seed, and put the ways to adapt side by side.
 
@@ -64,7 +64,7 @@ def over_seeds(
     *,
     seeds: int = 3,
     model: str = "",
-    say: Callable[[str], None] = lambda _: None,
+    say: Callable[[str], object] = lambda _: None,
 ) -> list[Summary]:
     """The summary of one evaluation for each seed, each in ``out/seed<S>``; the arguments are those of compare."""
     names = {clip.name for clip in benchmark.clips}

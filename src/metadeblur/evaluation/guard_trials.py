@@ -43,7 +43,7 @@ pairs of another clip."""
 CAST = (8 / 255, 0.0, -8 / 255)  # of spoilt colours, RGB
 RATE = 100.0
 
-Say = Callable[[str], None]
+Say = Callable[[str], object]
 
 
 class TurnedMotion(ClipMotion):

@@ -184,7 +184,7 @@ def _chosen(benchmark: Benchmark, settings: EvaluateSettings) -> list[ClipFolder
     return folders
 
 
-def _counting(progress: ClipProgress | None, number: int, count: int, name: str) -> Callable[[str], None] | None:
+def _counting(progress: ClipProgress | None, number: int, count: int, name: str) -> Callable[[str], object] | None:
     """Says what is done of one clip."""
     return (lambda stage: progress(number, count, f"{name}: {stage}")) if progress else None
 

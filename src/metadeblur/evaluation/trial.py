@@ -39,7 +39,7 @@ def evaluate_clip(
     measure: Measure | None = None,
     ledger: Ledger | None = None,
     pictures: Path | None = None,
-    say: Callable[[str], None] | None = None,
+    say: Callable[[str], object] | None = None,
     conditions: dict[str, Any] | None = None,
     mark: str = "",
 ) -> ClipRecord:
@@ -121,7 +121,7 @@ class _Trial:
         rule: Measure,
         ledger: Ledger,
         pictures: Path | None,
-        say: Callable[[str], None] | None,
+        say: Callable[[str], object] | None,
     ) -> None:
         self.clip, self.net, self.settings, self.rule, self.ledger = clip, net, settings, rule, ledger
         self.pictures, self.say = pictures, say
