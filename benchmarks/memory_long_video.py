@@ -17,8 +17,6 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -62,7 +60,7 @@ def run(source: Path, output: Path) -> None:
     from torch import nn
 
     from metadeblur.adaptation.stages import AdaptSettings
-    from metadeblur.pipeline.console import Bar, Talk
+    from metadeblur.pipeline.events import Event, FrameRestored, FrameScanned
     from metadeblur.pipeline.outputs import Job
     from metadeblur.pipeline.run import RunSettings, restore_file
     from metadeblur.restoration.restorer import RestoreSettings
@@ -74,19 +72,13 @@ def run(source: Path, output: Path) -> None:
         now = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
         print(f"{stage:<12} {frames:>7} {now:>8.0f} {peak_mib():>9.0f} {time.monotonic() - began:>6.0f}", flush=True)
 
-    class Told(Bar):
-        """Prints a line every so many frames where a terminal would show a bar."""
-
-        def __call__(self, done: int, *_: object) -> None:
-            if done % EVERY == 0:
-                tell(self.title.split()[0], done)
-
-    class Measured(Talk):
-        """Says its lines, and tells the memory as the work goes on."""
-
-        @contextmanager
-        def bar(self, title: str, unit: str = "frames") -> Iterator[Bar]:
-            yield Told(title, None, unit)
+    def listen(event: Event) -> None:
+        """Print the memory every so many frames."""
+        match event:
+            case FrameScanned(done=done) if done % EVERY == 0:
+                tell("looking", done)
+            case FrameRestored(at=at) if at.frames_done % EVERY == 0:
+                tell("restoring", at.frames_done)
 
     print(f"{'stage':<12} {'frames':>7} {'now MiB':>8} {'peak MiB':>9} {'s':>6}", flush=True)
     tell("start", 0)
@@ -96,8 +88,8 @@ def run(source: Path, output: Path) -> None:
         # Whole frames, so that the tile does not depend on how much memory the machine has free.
         restoration=RestoreSettings(tile=0, precision="fp32", device="cpu"),
     )
-    record = restore_file(Job(source, output), nn.Identity(), settings, model="identity", talk=Measured())
-    tell("done", record["video"]["frames"])
+    record = restore_file(Job(source, output), nn.Identity(), settings, model="identity", listener=listen)
+    tell("done", record.video["frames"])
 
 
 def peak_mib() -> float:
