@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from cases import case
 from evaluated import Small, write_clip
 
 from metadeblur.errors import MetadeblurError
@@ -91,6 +92,12 @@ def test_a_summary_that_does_not_fit_is_one_clear_line(tmp_path, values):
         read_summary(tmp_path)
 
 
+@case(
+    "Interrupted runs",
+    "a record that evaluate --resume is to keep was written by another version of this program",
+    "that clip is measured again",
+    "`...: the record is of another version; CLIP is measured again`",
+)
 def test_a_record_of_another_version_is_measured_again(tmp_path):
     write_clip(tmp_path / "clips" / "a", 3)
     settings = EvaluateSettings(rows=("blurred",), resume=True)
