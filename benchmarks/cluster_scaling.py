@@ -33,7 +33,7 @@ from metadeblur.pipeline.demo import DemoSettings, shaky_clip
 from metadeblur.pipeline.outputs import Job
 from metadeblur.pipeline.run import RunSettings, restore_file
 from metadeblur.pipeline.side_by_side import restore_files
-from metadeblur.system.machine import machine
+from metadeblur.system.machine import describe_machine
 from metadeblur.system.record import commit, versions, write_json, write_whole
 from metadeblur.video import write_clip
 
@@ -169,7 +169,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "sizes": sizes,
         "rounds": given.rounds,
         "small": given.small,
-        "machine": machine(),
+        "machine": describe_machine(),
         "versions": versions(),
         "ray": ray.__version__,
         "commit": commit(),

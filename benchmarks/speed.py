@@ -54,7 +54,7 @@ from metadeblur.pipeline.speed import moving
 from metadeblur.restoration.prefetching import pays
 from metadeblur.restoration.restorer import Restorer, RestoreSettings
 from metadeblur.system.device import has_native_bf16
-from metadeblur.system.machine import machine
+from metadeblur.system.machine import describe_machine
 from metadeblur.system.memory import peak_bytes
 from metadeblur.system.record import commit, plain, versions, write_whole
 from metadeblur.video import read_clip, write_clip
@@ -410,7 +410,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     file = given.out / "speed.json"
     for name in given.parts:
         part = PARTS[name](SMALL if given.small else Sizes(), given.rounds)
-        about = {"machine": machine(), "versions": versions(), "commit": commit(), "note": given.note}
+        about = {"machine": describe_machine(), "versions": versions(), "commit": commit(), "note": given.note}
         part |= {**about, "threads": given.threads, "rounds": given.rounds, "small": given.small}
         parts = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
         parts[name] = plain(part)

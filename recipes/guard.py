@@ -18,7 +18,7 @@ from metadeblur.evaluation.guard_trials import guard_trial, trial_table, verdict
 from metadeblur.evaluation.report import write_table
 from metadeblur.evaluation.tables import markdown
 from metadeblur.models.weights import load_deblurrer, parameters_digest
-from metadeblur.system.machine import machine
+from metadeblur.system.machine import describe_machine
 from metadeblur.system.record import plain, versions, write_json
 
 
@@ -45,7 +45,7 @@ def main() -> None:
     write_table(lines, given.out / "guard")
     about = {"model": given.model, "weights": parameters_digest(net), "settings": settings}
     record = {"table": lines, "verdict": verdict(records), "trials": records, **about}
-    write_json(plain(record | {"versions": versions(), "machine": machine()}), given.out / "guard.json")
+    write_json(plain(record | {"versions": versions(), "machine": describe_machine()}), given.out / "guard.json")
     print(markdown(lines))
 
 

@@ -22,7 +22,7 @@ from metadeblur.evaluation.report import write_table
 from metadeblur.evaluation.tables import markdown
 from metadeblur.models.weights import load_deblurrer, parameters_digest
 from metadeblur.reblur.settings import ReblurUpdates
-from metadeblur.system.machine import machine
+from metadeblur.system.machine import describe_machine
 from metadeblur.system.record import plain, versions, write_json
 
 
@@ -79,7 +79,7 @@ def main() -> None:
     )
     write_table(lines, given.out / "methods")
     about = {"seeds": given.seeds, "model": given.model, "weights": parameters_digest(net), "settings": settings}
-    record = {"table": lines, "legend": LEGEND, **about, "versions": versions(), "machine": machine()}
+    record = {"table": lines, "legend": LEGEND, **about, "versions": versions(), "machine": describe_machine()}
     write_json(plain(record), given.out / "methods.json")
     print(markdown(lines), *LEGEND, sep="\n")
 

@@ -47,7 +47,7 @@ from metadeblur.reblur.reblurrer import Reblurrer
 from metadeblur.reblur.settings import ReblurUpdates
 from metadeblur.reblur.weights import load_reblurrer
 from metadeblur.restoration.restorer import restore
-from metadeblur.system.machine import machine
+from metadeblur.system.machine import describe_machine
 from metadeblur.system.record import plain, versions, write_json
 
 ROWS = (
@@ -97,7 +97,7 @@ def main() -> None:
     write_table(pairs, given.out / "pairs")
     print(markdown(pairs))
     about = {"seeds": given.seeds, "model": given.model, "weights": parameters_digest(net), "settings": settings}
-    conditions = {"conditions": whole[0].conditions, "versions": versions(), "machine": machine()}
+    conditions = {"conditions": whole[0].conditions, "versions": versions(), "machine": describe_machine()}
     record = {"table": lines, "pairs": pairs, "clips": clips, **about, **conditions}
     write_json(plain(record), given.out / "paper_methods.json")
 

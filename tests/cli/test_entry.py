@@ -17,7 +17,7 @@ import metadeblur as md
 from metadeblur import __version__
 from metadeblur.cli.entry import COMMANDS, main, parse
 from metadeblur.errors import MetadeblurError, UsageError
-from metadeblur.system.explain import explain
+from metadeblur.system.explain import error_line
 
 CONTRACT = {
     "restore": "-o --model --reblur --adapt --no-adapt --guard --no-guard --pairs --steps --lr --budget --seed "
@@ -140,14 +140,14 @@ def test_a_wanted_traceback_is_shown(monkeypatch):
     ],
 )
 def test_errors_are_explained_in_one_line(error, said):
-    assert said in explain(error)
-    assert "\n" not in explain(error)
+    assert said in error_line(error)
+    assert "\n" not in error_line(error)
 
 
 def test_notes_follow_the_reason():
     error = MetadeblurError("it broke")
     error.add_note("2 finished shots are kept")
-    assert explain(error) == "error: it broke; 2 finished shots are kept"
+    assert error_line(error) == "error: it broke; 2 finished shots are kept"
 
 
 def test_flags_have_the_defaults_and_choices_of_the_rooms():

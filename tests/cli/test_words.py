@@ -22,7 +22,7 @@ from metadeblur.data.synthesis import synthesize
 from metadeblur.data.windows import Ahead
 from metadeblur.errors import MetadeblurError
 from metadeblur.restoration.prefetching import BackgroundWriter, prefetch
-from metadeblur.system.explain import explain
+from metadeblur.system.explain import error_line
 from metadeblur.system.memory import StageMeter
 from metadeblur.system.thread_limit import NO_MORE_THREADS
 from metadeblur.training.deblur import train_deblur
@@ -241,7 +241,7 @@ def test_limits_of_threads_are_said_plainly():
     with pytest.raises(MetadeblurError, match="ulimit -u"), StageMeter(torch.device("cpu")).stage("work"):
         pass
     for error in (RuntimeError("can't start new thread"), BlockingIOError(errno.EAGAIN, "Resource unavailable")):
-        assert explain(error) == f"error: {NO_MORE_THREADS}"
+        assert error_line(error) == f"error: {NO_MORE_THREADS}"
 
 
 def test_a_decoder_that_gets_no_threads_is_no_damaged_file():

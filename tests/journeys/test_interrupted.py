@@ -37,7 +37,7 @@ from metadeblur.restoration.restorer import RestoreSettings
 from metadeblur.system.identity import identify
 from metadeblur.system.interrupts import undisturbed
 from metadeblur.system.locks import writing
-from metadeblur.system.scratch import scratch
+from metadeblur.system.scratch import scratch_folder
 from metadeblur.training import deblur
 from metadeblur.training.deblur import train_deblur
 from metadeblur.training.settings import DeblurTraining, LoopSettings
@@ -436,8 +436,8 @@ def test_temporary_folders_of_killed_runs_are_removed_by_the_next(tmp_path, monk
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     (tmp_path / "metadeblur-demo").mkdir()  # of a user
     program = (
-        "import sys; from metadeblur.system.scratch import scratch\n"
-        "with scratch() as f: (f / 'x').touch(); print(f, flush=True); sys.stdin.read()"
+        "import sys; from metadeblur.system.scratch import scratch_folder\n"
+        "with scratch_folder() as f: (f / 'x').touch(); print(f, flush=True); sys.stdin.read()"
     )
     words = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
@@ -445,7 +445,7 @@ def test_temporary_folders_of_killed_runs_are_removed_by_the_next(tmp_path, monk
     killed, alive = (Path(process.stdout.readline().strip()) for process in processes)
     processes[0].kill()
     processes[0].wait()
-    with scratch() as own:
+    with scratch_folder() as own:
         assert own.is_dir()
         assert not killed.exists()
         assert (alive / "x").exists()

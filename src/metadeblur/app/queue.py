@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 from metadeblur.errors import MetadeblurError
 from metadeblur.pipeline.events import Note, Phase, PhaseEnded, PhaseStarted, TimeLeft
-from metadeblur.system.explain import explain
+from metadeblur.system.explain import error_line
 from metadeblur.system.thread_limit import starting
 from metadeblur.video.info import limit_pixels
 
@@ -113,7 +113,7 @@ def _work(
         except BrokenPipeError:
             raise
         except BaseException as error:  # told to whoever waits
-            messages.send(("failed", explain(error).removeprefix("error: ")))
+            messages.send(("failed", error_line(error).removeprefix("error: ")))
 
 
 def _end_with(parent: BaseProcess | None) -> None:
@@ -224,7 +224,7 @@ class TaskQueue:
             try:
                 job.process, messages = self._workers.start(job.folder, job.function, *job.values)
             except OSError as error:  # no more processes, or no memory for one
-                self._finish(job, "failed", error=explain(error).removeprefix("error: "))
+                self._finish(job, "failed", error=error_line(error).removeprefix("error: "))
                 return
             job.state, job.began = "running", time.monotonic()
         try:

@@ -68,7 +68,7 @@ class Adapt:
         from metadeblur.pipeline.cuts import find_shots
         from metadeblur.pipeline.policy import decide
         from metadeblur.system.identity import identify_files, refuse_change
-        from metadeblur.system.machine import machine
+        from metadeblur.system.machine import describe_machine
         from metadeblur.system.record import versions, write_json
         from metadeblur.version import __version__
         from metadeblur.video import VideoReader, reader_clip
@@ -107,7 +107,9 @@ class Adapt:
         if self.json is not None:
             about = {"input": self.input, "output": output, "model": self.model, "version": __version__}
             about |= {"weights": parameters_digest(net)[:16], "settings": settings}
-            write_json({**about, **outcome.to_record(), "versions": versions(), "machine": machine()}, self.json)
+            write_json(
+                {**about, **outcome.to_record(), "versions": versions(), "machine": describe_machine()}, self.json
+            )
         spent = in_words(sum(outcome.seconds.values()))
         if outcome.share == 0:
             why = "; ".join(reason.text for reason in outcome.reasons if not reason.passed)

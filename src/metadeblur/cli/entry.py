@@ -24,7 +24,7 @@ from metadeblur.cli.inputs import stray, there
 from metadeblur.cli.settings_file import from_file
 from metadeblur.errors import UsageError
 from metadeblur.limits import OutOfRange, allowed, fits, is_numeric, kinds, length, number
-from metadeblur.system.explain import explain
+from metadeblur.system.explain import error_line
 from metadeblur.system.names import shown
 from metadeblur.version import __version__
 
@@ -101,7 +101,7 @@ def _ended(words: Sequence[str]) -> int:
     except (Exception, KeyboardInterrupt) as error:
         if os.environ.get("METADEBLUR_DEBUG"):
             raise
-        print(f"metadeblur: {shown(explain(error))}", file=sys.stderr)
+        print(f"metadeblur: {shown(error_line(error))}", file=sys.stderr)
         return USAGE if isinstance(error, UsageError) else FAILED
 
 

@@ -14,7 +14,7 @@ from metadeblur.cli.inputs import refuse_missing
 from metadeblur.errors import MetadeblurError, UsageError
 from metadeblur.limits import Quality, Seconds, Tile, check
 from metadeblur.pipeline.console import Terminal
-from metadeblur.system.explain import explain
+from metadeblur.system.explain import error_line
 from metadeblur.types import Device, Precision
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class Restore:
 
         def failed(error: Exception) -> None:
             if len(jobs) > 1:
-                terminal.say(f"metadeblur: {explain(error)}")
+                terminal.say(f"metadeblur: {error_line(error)}")
 
         faults = unreadable(jobs) if len(jobs) > 1 else {}
         for fault in faults.values():  # said before the first of them is worked on

@@ -21,7 +21,7 @@ from metadeblur.errors import MetadeblurError
 from metadeblur.limits import Gpus, Threads, Workers, check
 from metadeblur.system.machine import usable_cpus
 from metadeblur.system.names import counted
-from metadeblur.system.scratch import remove_unused, scratch
+from metadeblur.system.scratch import remove_unused, scratch_folder
 from metadeblur.types import Device
 
 LOCAL = "local"
@@ -160,7 +160,7 @@ def joined(settings: ClusterSettings) -> Iterator[None]:
                 cores = usable_cpus()
                 options |= {"num_cpus": max(cores, (settings.workers or 1) * (settings.threads or 1))}
                 options |= {"object_store_memory": STORE_BYTES, "include_dashboard": False}
-                options |= {"_temp_dir": str(stack.enter_context(scratch(place)))}
+                options |= {"_temp_dir": str(stack.enter_context(scratch_folder(place)))}
             stack.callback(ray.shutdown)
             _init(settings.address, options)
         yield

@@ -29,7 +29,7 @@ from metadeblur.pipeline.task_pool import TaskPool
 from metadeblur.system.files import filling
 from metadeblur.system.identity import identify_files
 from metadeblur.system.locks import beside
-from metadeblur.system.machine import machine
+from metadeblur.system.machine import describe_machine
 from metadeblur.system.plain_files import RECORD, read_object
 from metadeblur.system.record import from_plain, versions, write_json
 from metadeblur.system.scratch import remove_deliveries
@@ -253,7 +253,7 @@ def _summary(
         notes=benchmark.notes,
         conditions=conditions,
         versions=versions(),
-        machine=machine(),
+        machine=describe_machine(),
         apart=GroupMeans(**vars(summarize(apart)), clips=settings.apart) if apart else None,
         others=GroupMeans(**vars(summarize(others)), clips=tuple(record.clip for record in others))
         if apart and others

@@ -25,7 +25,7 @@ from metadeblur.paper.numbers import DATASETS, LOSSES, NETWORKS, TABLE_1, TABLE_
 from metadeblur.paper.runs import Absent, Plan, ReproduceSettings, make_plan, say_range
 from metadeblur.report.html import whole_page
 from metadeblur.system.files import filling
-from metadeblur.system.machine import machine
+from metadeblur.system.machine import describe_machine
 from metadeblur.system.names import utf8
 from metadeblur.system.record import versions, write_json, write_whole
 from metadeblur.version import __version__
@@ -366,7 +366,7 @@ def _write(experiment: Experiment, plan: Plan, settings: ReproduceSettings) -> N
         notes=experiment.notes,
         version=__version__,
         versions=versions(),
-        machine=machine(),
+        machine=describe_machine(),
     )
     write_json(record, plan.out / f"{experiment.name}.json")
 

@@ -20,7 +20,7 @@ from metadeblur.models.weights import expected, imported_path, installed_path
 from metadeblur.pipeline.catalogue import names
 from metadeblur.pipeline.speed import SIZES, Speed, coding_seconds, measure
 from metadeblur.system.device import choose_device, has_native_bf16
-from metadeblur.system.machine import machine, usable_cpus
+from metadeblur.system.machine import describe_machine, usable_cpus
 from metadeblur.system.memory import available_bytes
 from metadeblur.system.record import versions
 from metadeblur.video.encoding import encoders
@@ -108,7 +108,7 @@ def examine(*, speed: bool = True, progress: Callable[[int, int, str], None] | N
         problems += _measure(present, measured, progress or (lambda *_: None))
     return Checkup(
         versions=versions(),
-        machine=machine(),
+        machine=describe_machine(),
         processors=usable_cpus(),
         device=device.type,
         native_bf16=has_native_bf16(device),

@@ -47,7 +47,7 @@ from metadeblur.restoration.restorer import RestoreSettings
 from metadeblur.system.device import choose_device
 from metadeblur.system.identity import InputChanged
 from metadeblur.system.interrupts import undisturbed
-from metadeblur.system.machine import machine, peak_memory_mb
+from metadeblur.system.machine import describe_machine, peak_memory_mb
 from metadeblur.system.record import plain, versions
 from metadeblur.version import __version__
 from metadeblur.video import EncodeSettings, VideoReader, assemble, whole
@@ -437,7 +437,7 @@ class Run:
             tile=next((shot.tile for shot in shots if shot.tile is not None), None),
             precision=next((shot.precision for shot in shots if shot.precision), None),
             versions=versions(),
-            machine=machine(),
+            machine=describe_machine(),
         )
 
     def _announce(self) -> None:

@@ -21,7 +21,7 @@ from metadeblur.models.registry import traits
 from metadeblur.models.weights import load_deblurrer
 from metadeblur.restoration.restorer import Restorer, RestoreSettings
 from metadeblur.system.machine import usable_cpus
-from metadeblur.system.scratch import scratch
+from metadeblur.system.scratch import scratch_folder
 from metadeblur.video import read_clip, write_clip
 
 SIZES = {"480p": (480, 854), "720p": (720, 1280), "1080p": (1080, 1920)}  # height, width, px
@@ -117,7 +117,7 @@ def coding_seconds() -> float:
     """
     count, height, width = _CODED
     clip = Clip(moving(count, height, width), fps=30)
-    with scratch() as folder:
+    with scratch_folder() as folder:
         path = folder / "coded.mp4"
 
         def code() -> float:

@@ -17,7 +17,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from metadeblur.system.names import counted, shown
+from metadeblur.system.names import counted, in_words, shown
 from metadeblur.version import __version__
 
 _NAMES = {
@@ -31,20 +31,6 @@ _NAMES = {
     "pix fmt": "Pixel format",
     "torch": "PyTorch",
 }
-
-
-def duration(seconds: float) -> str:
-    """Seconds in words.
-
-    >>> duration(0.042), duration(8.26), duration(95), duration(3720)
-    ('0.04 s', '8.3 s', '1 min 35 s', '1 h 2 min')
-    """
-    if not math.isfinite(seconds):
-        return "unknown"
-    if seconds < 59.95:
-        return f"{seconds:.2f} s" if seconds < 1 else f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def figure_text(value: float) -> str:
@@ -142,7 +128,7 @@ _TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_TEMPLATES.filters |= {use.__name__: use for use in (counted, duration, figure_text, percent, sentence, title_of)}
+_TEMPLATES.filters |= {use.__name__: use for use in (counted, figure_text, in_words, percent, sentence, title_of)}
 
 
 def fill(template: str, **values: object) -> Markup:

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from metadeblur.errors import MetadeblurError
-from metadeblur.report.html import as_number, duration, flat, percent, sentence, whole_page
+from metadeblur.report.html import as_number, flat, percent, sentence, whole_page
 from metadeblur.report.record import RunRecord, ShotRecord
 from metadeblur.report.shot import Look, PageSettings, ShotPictures, Values, shot_parts
 from metadeblur.report.verdict import overall_verdict, shot_verdict
-from metadeblur.system.names import utf8
+from metadeblur.system.names import in_words, utf8
 from metadeblur.system.record import write_whole
 from metadeblur.version import __version__
 
@@ -106,7 +106,7 @@ def _key_figures(record: RunRecord) -> list[tuple[str, str]]:
         figures.append(("Training steps", str(steps)))
     stages, total = _stages(record)
     if stages:
-        figures.append(("Time", duration(total)))
+        figures.append(("Time", in_words(total)))
     memory = record.peak_memory_mb
     if memory:
         figures.append(("Peak memory", f"{memory / 1024:.1f} GB" if memory >= 1024 else f"{memory:.0f} MB"))
@@ -119,7 +119,7 @@ def _key_figures(record: RunRecord) -> list[tuple[str, str]]:
 def _words(shot: ShotRecord, record: RunRecord) -> Values:
     """The line over one of several shots."""
     span, verdict = _span(shot, record), shot_verdict(shot)
-    spent = duration(_total(shot.seconds)) if shot.seconds else ""
+    spent = in_words(_total(shot.seconds)) if shot.seconds else ""
     parts = [verdict, span, spent, sentence(shot.note) if shot.note else ""]
     return {"span": span, "verdict": verdict, "summary": " · ".join(filter(None, parts))}
 

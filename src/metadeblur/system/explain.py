@@ -8,12 +8,12 @@ from metadeblur.errors import MetadeblurError
 from metadeblur.system.thread_limit import NO_MORE_THREADS, is_thread_limit
 
 
-def explain(error: BaseException) -> str:
+def error_line(error: BaseException) -> str:
     """One line on what went wrong, with what to do next where that is known.
 
-    >>> explain(KeyboardInterrupt())
+    >>> error_line(KeyboardInterrupt())
     'stopped'
-    >>> explain(OSError(28, "No space left on device", "out.mp4"))
+    >>> error_line(OSError(28, "No space left on device", "out.mp4"))
     'error: out.mp4: the disk is full; free some room or choose another place for the output'
     """
     notes = "".join(f"; {note}" for note in getattr(error, "__notes__", ()))

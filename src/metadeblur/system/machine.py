@@ -12,7 +12,7 @@ import psutil
 import torch
 
 
-def machine() -> dict[str, Any]:
+def describe_machine() -> dict[str, Any]:
     """The machine: system, processor, threads, memory in MB, accelerator."""
     return {
         "system": platform.platform(),

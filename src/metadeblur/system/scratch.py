@@ -18,7 +18,7 @@ _PREFIX, _MARK = "metadeblur-", "in-use"
 
 
 @contextmanager
-def scratch(place: Path | None = None) -> Iterator[Path]:
+def scratch_folder(place: Path | None = None) -> Iterator[Path]:
     """A new temporary folder for this user alone; removed when the block ends, or by a later run.
 
     Args:

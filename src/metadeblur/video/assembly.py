@@ -20,7 +20,7 @@ from metadeblur.system.files import check_writable, refusals, remove, whole
 from metadeblur.system.interrupts import undisturbed
 from metadeblur.system.locks import beside, writing
 from metadeblur.system.names import counted, for_ffmpeg
-from metadeblur.system.scratch import scratch
+from metadeblur.system.scratch import scratch_folder
 from metadeblur.video.carried import (
     DAMAGED,
     FORMATS,
@@ -132,7 +132,7 @@ def check_output(source: Path | str, output: Path | str, settings: EncodeSetting
     check_writable(output)
     if kind == "frames":
         refuse_foreign_files(output, picture_stems(info))
-    with scratch() as folder:
+    with scratch_folder() as folder:
         segment, trial = folder / "segment", folder / f"trial{output.suffix}"
         with SegmentWriter(segment, info, settings, output=output, source=reader) as writer:
             writer.write(torch.zeros(3, info.height, info.width))
