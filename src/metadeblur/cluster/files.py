@@ -16,7 +16,7 @@ Sent: TypeAlias = "dict[str, list[ray.ObjectRef[bytes]]]"
 """Files, by their names within a folder, with their pieces in Ray's object store."""
 
 
-class Reads:
+class ReadFiles:
     """Files on the driver's machine that tasks read, with ``sent`` once a worker has not found them on its own.
 
     A file is seen where it has the same path, size, time of change and samples, which ``mark`` sums up.

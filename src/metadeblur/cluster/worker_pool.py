@@ -25,7 +25,7 @@ from torch import nn
 from metadeblur.adaptation.stages import AdaptSettings
 from metadeblur.cluster import connection
 from metadeblur.cluster.connection import ClusterSettings, Places, folder_of
-from metadeblur.cluster.files import Reads, inside, pieces, receive, send
+from metadeblur.cluster.files import ReadFiles, inside, pieces, receive, send
 from metadeblur.errors import MetadeblurError
 from metadeblur.pipeline.task_pool import Task, TaskPool, Work, with_weights
 from metadeblur.restoration.restorer import RestoreSettings
@@ -43,7 +43,7 @@ _SAME = ("metadeblur", "torch")  # versions that decide what comes out
 
 
 @dataclass
-class _Context:
+class _MachineContext:
     """What a task finds on a machine of the cluster."""
 
     net: nn.Module
@@ -77,7 +77,7 @@ class Worker:
         bf16 = has_native_bf16(torch.device(self._device))
         return {"host": platform.node(), "versions": versions(), "bf16": bf16}
 
-    def do(self, net: nn.Module, queue: Any, work: Work, reads: Reads, folder: Path) -> Iterator[Any]:
+    def do(self, net: nn.Module, queue: Any, work: Work, reads: ReadFiles, folder: Path) -> Iterator[Any]:
         """Do a task; tell each of its values with the files that are whole by then.
 
         Args:
@@ -110,7 +110,7 @@ class Worker:
             results = folder if shared else Path(tempfile.mkdtemp(dir=self._folder))
             if not shared:
                 stack.callback(shutil.rmtree, results, ignore_errors=True)
-            for value in work(_Context(net, copies, results, folder.name, queue)):
+            for value in work(_MachineContext(net, copies, results, folder.name, queue)):
                 files = {path.relative_to(results).as_posix(): path for path in results.rglob("*") if path.is_file()}
                 for name, path in () if shared else files.items():
                     for piece in pieces(path):
@@ -118,7 +118,7 @@ class Worker:
                     path.unlink()
                 yield value, list(files), None
 
-    def sees(self, reads: Reads) -> bool:
+    def sees(self, reads: ReadFiles) -> bool:
         """Whether the driver's files are on this machine."""
         return reads.are_here()
 
@@ -139,7 +139,7 @@ class _Call:
     """A task that Ray is at."""
 
     task: Task
-    reads: Reads
+    reads: ReadFiles
     folder: Path  # where its results arrive
     introduced: bool = False
 
@@ -169,7 +169,7 @@ class ClusterPool(TaskPool):
         self._net = ray.put(net)
         self._bf16: bool | None = None  # whether the first worker computes natively in bf16
         self._calls: dict[Any, _Call] = {}
-        self._files: dict[tuple[Path, ...], Reads] = {}  # that tasks read
+        self._files: dict[tuple[Path, ...], ReadFiles] = {}  # that tasks read
         self._most, self._looked_at = 0, -LOOKS_EVERY
         self._patient_until = time.monotonic() + PATIENCE
         say(f"working on {self.places.describe()}")
@@ -218,7 +218,7 @@ class ClusterPool(TaskPool):
                 self._end(task, error)
                 continue
             files = tuple(task.reads)
-            reads = self._files[files] = self._files.get(files) or Reads(files)
+            reads = self._files[files] = self._files.get(files) or ReadFiles(files)
             given = (self._net, self._queue, task.work, reads, folder)
             task.running = True
             self._calls[self._start.remote(Worker, self.places, self._key, *given)] = _Call(task, reads, folder)

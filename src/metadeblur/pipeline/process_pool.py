@@ -129,7 +129,7 @@ def _deaf() -> Iterator[None]:
 
 
 @dataclass
-class _Context:
+class _ProcessContext:
     """What a task finds in a process of this machine, where all files are as they are for the others."""
 
     net: nn.Module
@@ -162,10 +162,10 @@ def _serve(messages: Connection, net: nn.Module, threads: int) -> None:
             work, folder = messages.recv()
         except EOFError:
             return
-        messages.send(_done(work, _Context(net, folder, messages)))
+        messages.send(_done(work, _ProcessContext(net, folder, messages)))
 
 
-def _done(work: Work, context: _Context) -> tuple[str, Exception | None]:
+def _done(work: Work, context: _ProcessContext) -> tuple[str, Exception | None]:
     """Do a task, and tell how it ended."""
     try:
         for value in work(context):
