@@ -29,7 +29,7 @@ from metadeblur.adaptation.targets import Sharpener
 from metadeblur.clip import Clip
 from metadeblur.guard.judge import Before, Reason, blend, judge, judge_fusion, look_before
 from metadeblur.guard.learnable import nothing_to_learn
-from metadeblur.models.adapted import FusionSettings, fusion_of, with_fusion
+from metadeblur.models.adapted import FusionSettings, fusion_of, unwrapped, with_fusion
 from metadeblur.models.forward import frozen, uses_bf16
 from metadeblur.models.registry import Loss, traits
 from metadeblur.reblur.fitting import Item, NetworkReblurrer, ReblurStage, collect, fit_stage
@@ -144,15 +144,14 @@ def adapt(
     settings = settings.changed(**overrides)
     device = choose_device(settings.device)
     # A plain copy: hooks and buffers come along, gradients and the caller's mode do not matter.
-    base = frozen(net).to(device)
-    if not settings.fuse:
-        with_fusion(base, None)  # the mark of weights that were adapted before
+    base = frozen(unwrapped(net)).to(device)
+    unchanged = with_fusion(base, fusion_of(net) if settings.fuse else None)  # the net may have been adapted before
     if len(clip) < MINIMUM_FRAMES:
         text = f"{too_few(len(clip))} (at least {MINIMUM_FRAMES}); the base model is used"
-        return Outcome(base, 0.0, (Reason("length", float(len(clip)), float(MINIMUM_FRAMES), False, text),))
+        return Outcome(unchanged, 0.0, (Reason("length", float(len(clip)), float(MINIMUM_FRAMES), False, text),))
     nothing = nothing_to_learn(clip)
     if nothing is not None:
-        return Outcome(base, 0.0, (nothing,))
+        return Outcome(unchanged, 0.0, (nothing,))
     if reblurrer is None and settings.reblur == "network":
         reblurrer = load_reblurrer(settings.reblurrer)
     generator, costs = torch.Generator().manual_seed(settings.seed), Costs(device)
@@ -161,7 +160,7 @@ def adapt(
     support = _select_places(job)
     fitted = _fit_reblurrer(job, support, reblurrer)
     outcome = Outcome(
-        base,
+        unchanged,
         0.0,
         () if fitted.failure is None else (fitted.failure,),
         support=support,
@@ -321,10 +320,11 @@ def _judge(job: _Job, outcome: Outcome, material: _Material, stepped: _Stepped) 
     fusion = None
     if settings.fuse:
         fusion = material.witness.fusion() if settings.back_project else FusionSettings()
-    outcome = replace(outcome, fusion=fusion, adapted=with_fusion(stepped.adapted, fusion))
+    adapted = with_fusion(stepped.adapted, fusion)
+    outcome = replace(outcome, fusion=fusion, adapted=adapted)
     if not settings.guard:
         text = "the guard was switched off: the adaptation is used whole"
-        return replace(outcome, model=stepped.adapted, share=1.0, reasons=(Reason("guard", 1.0, 1.0, True, text),))
+        return replace(outcome, model=adapted, share=1.0, reasons=(Reason("guard", 1.0, 1.0, True, text),))
     with job.costs.stage("guard"):
         verdict = judge(
             job.base,
@@ -335,13 +335,13 @@ def _judge(job: _Job, outcome: Outcome, material: _Material, stepped: _Stepped) 
             reblurrer=material.witness,
             before=stepped.before,
         )
-        model = blend(job.base, stepped.adapted, verdict.share) if verdict.share > 0 else outcome.model
+        model = blend(job.base, stepped.adapted, verdict.share) if verdict.share > 0 else job.base
         reasons = verdict.reasons
         # Frames help each other whatever the weights have learnt: votes of their own decide.
         if fusion is not None:
             chosen, more = judge_fusion(model, job.clip, fusion, reblurrer=material.witness)
             reasons += more
-            with_fusion(model, chosen)
+            model = with_fusion(model, chosen)
     return replace(outcome, model=model, share=verdict.share, reasons=reasons)
 
 

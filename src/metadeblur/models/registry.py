@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from metadeblur.models.adapted import unwrapped
 from metadeblur.models.cdvd_tsp import CDVDTSP
 from metadeblur.models.lite import Lite
 from metadeblur.models.losses import (
@@ -147,8 +148,9 @@ def traits(net: nn.Module) -> Traits:
     >>> traits(nn.Identity()).frames
     1
     """
-    known = (entry.traits for entry in ARCHITECTURES.values() if isinstance(net, entry.network))
-    default = next(known, Traits())
+    net = unwrapped(net)
+    registered = (entry.traits for entry in ARCHITECTURES.values() if isinstance(net, entry.network))
+    default = next(registered, Traits())
     return Traits(
         frames=int(getattr(net, "frames", default.frames)),
         multiple=int(getattr(net, "multiple", default.multiple)),

@@ -16,6 +16,7 @@ from metadeblur.data.pairs import Batch, PairSampler
 from metadeblur.errors import MetadeblurError
 from metadeblur.imaging.pictures import Picture, side_by_side, to_uint8
 from metadeblur.imaging.tiles import pad_to_multiple
+from metadeblur.models.adapted import unwrapped
 from metadeblur.models.forward import own_loss
 from metadeblur.models.lite import Lite
 from metadeblur.models.losses import balanced, charbonnier, psnr_loss
@@ -174,7 +175,8 @@ def train_deblur(
         raise MetadeblurError("no training clips; give a folder of paired clips, for instance one that synth made")
     workers = join(torch.device(device))
     torch.manual_seed(settings.loop.seed)
-    net = load_deblurrer(settings.start).train() if settings.start else new_network(settings)
+    # What is trained on other clips is no longer adapted to one.
+    net = unwrapped(load_deblurrer(settings.start)).train() if settings.start else new_network(settings)
     if not isinstance(net, ARCHITECTURES[settings.network].network):
         raise MetadeblurError(f"{settings.start} holds weights of another network than {settings.network} (--network)")
     trainee = DeblurTrainee(net, settings, workers.device, workers)

@@ -26,6 +26,7 @@ from metadeblur.errors import MetadeblurError
 from metadeblur.imaging.pictures import Picture, side_by_side, to_uint8
 from metadeblur.imaging.quality import psnr
 from metadeblur.imaging.tiles import pad_to_multiple
+from metadeblur.models.adapted import unwrapped
 from metadeblur.models.forward import frozen, uses_bf16
 from metadeblur.models.registry import final, recognise, traits
 from metadeblur.reblur.fitting import NetworkReblurrer
@@ -194,7 +195,8 @@ def train_meta(
         raise MetadeblurError("no training clips; give a folder of paired clips, for instance one that synth made")
     workers = join(torch.device(device))
     torch.manual_seed(settings.loop.seed)
-    trainee = MetaTrainee(load_reblurrer(settings.reblurrer), load_deblurrer(settings.model), settings, workers)
+    deblurrer = unwrapped(load_deblurrer(settings.model))
+    trainee = MetaTrainee(load_reblurrer(settings.reblurrer), deblurrer, settings, workers)
     steps = run(trainee, settings.loop, out, resume=resume, quiet=quiet, workers=workers)
     targets = out / "reblurrer.safetensors", out / "weights.safetensors"
     if workers.leads:
