@@ -19,6 +19,7 @@ from torch import Tensor
 
 from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
+from metadeblur.imaging.optical_flow import dense_flow
 from metadeblur.imaging.sharpness import Indices, box_sums, score_frame
 from metadeblur.reblur.place import Place
 from metadeblur.system.names import counted
@@ -211,7 +212,6 @@ def _survey(clip: Clip, tops: Indices, lefts: Indices, size: int, *, guided: boo
     scores, coarse, flows, contrast = [], [], [], []
     previous: npt.NDArray[np.uint8] | None = None
     factor = max(1, min(clip.height, clip.width) // 180)  # motion is as visible in a small picture, and cheaper
-    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
     small = (tops // factor, lefts // factor, size // factor, size // factor)
     for frame in clip:
         scores.append(score_frame(frame, tops, lefts, size, size).numpy())
@@ -220,7 +220,7 @@ def _survey(clip: Clip, tops: Indices, lefts: Indices, size: int, *, guided: boo
             coarse.append(score_frame(frame, tops, lefts, size, size, shift=_COARSE_SHIFT).numpy())
             picture = _small_grey(frame, factor)
             if previous is not None:
-                lengths = np.linalg.norm(flow.calc(previous, picture, None), axis=2)  # type: ignore[call-overload]
+                lengths = np.linalg.norm(dense_flow(previous, picture), axis=2)
                 flows.append(box_sums(torch.from_numpy(lengths), *small) * factor / (small[2] * small[3]))
             previous = picture
     still = np.zeros(len(tops))

@@ -29,6 +29,7 @@ from metadeblur.adaptation.targets import Sharpener
 from metadeblur.clip import Clip
 from metadeblur.guard.judge import Before, Reason, blend, judge, judge_fusion, look_before
 from metadeblur.guard.learnable import nothing_to_learn
+from metadeblur.imaging.clip_cache import ClipCache
 from metadeblur.models.adapted import FusionSettings, fusion_of, unwrapped, with_fusion
 from metadeblur.models.forward import frozen, uses_bf16
 from metadeblur.models.registry import Loss, traits
@@ -115,6 +116,7 @@ def adapt(
     loss: Loss | None = None,
     pair_source: PairSource | None = None,
     progress: Progress | None = None,
+    cache: ClipCache | None = None,
     **overrides: Any,
 ) -> Outcome:
     """Adapt a copy of ``net`` to a blurred clip.
@@ -129,6 +131,7 @@ def adapt(
         loss: the deblurrer's own loss on (output, sharp); by default its attribute ``loss``, or L1.
         pair_source: makes the pairs that are learnt from; by default :func:`make_pairs`. The guard's are always those.
         progress: called with (steps done, steps in all, stage).
+        cache: of the clip, where it was looked at before.
         **overrides: single fields of the settings, such as ``steps=40, seed=0``.
 
     Returns:
@@ -154,8 +157,8 @@ def adapt(
         return Outcome(unchanged, 0.0, (nothing,))
     if reblurrer is None and settings.reblur == "network":
         reblurrer = load_reblurrer(settings.reblurrer)
-    generator, costs = torch.Generator().manual_seed(settings.seed), Costs(device)
-    job = _Job(base, clip, settings, generator, costs, Budget(settings.budget_seconds), loss, progress)
+    generator, costs, cache = torch.Generator().manual_seed(settings.seed), Costs(device), cache or ClipCache()
+    job = _Job(base, clip, settings, generator, costs, Budget(settings.budget_seconds), cache, loss, progress)
 
     support = _select_places(job)
     fitted = _fit_reblurrer(job, support, reblurrer)
@@ -194,6 +197,7 @@ class _Job:
     generator: torch.Generator  # all randomness, drawn in the order of the stages
     costs: Costs
     budget: Budget
+    cache: ClipCache  # flows and figures of the clip, for all stages
     loss: Loss | None
     progress: Progress | None
 
@@ -265,16 +269,16 @@ def _fit_reblurrer(job: _Job, support: SupportSet, reblurrer: Reblurrer | None) 
 
 def _make_pairs(job: _Job, support: SupportSet, reblurrer: Reblurrer | None, source: PairSource | None) -> _Material:
     """Blur the places again: pairs to learn from, pairs for the guard, and what it has to compare them with."""
-    base, clip, settings, frames = job.base, job.clip, job.settings, job.frames
+    base, clip, settings, frames, cache = job.base, job.clip, job.settings, job.frames, job.cache
     with job.costs.stage("reblur"):
         if reblurrer is None:
-            reblurrer = fit_flow_reblurrer(clip, places=support.train, generator=job.generator)
+            reblurrer = fit_flow_reblurrer(clip, places=support.train, generator=job.generator, cache=cache)
         # A reblurrer that is learnt learns the clip's blur on the clip's own patches, so that is what it blurs.
         first = settings.restore_first and not reblurrer.learnt
-        from_clip = partial(make_pairs, sharpener=Sharpener(base, clip) if first else None)
+        from_clip = partial(make_pairs, sharpener=Sharpener(base, clip, cache) if first else None, cache=cache)
         places = support.train
         if source is None:
-            still = still_share(clip, frames, settings) if reblurrer.knows_motion else 0.0
+            still = still_share(clip, frames, settings, cache) if reblurrer.knows_motion else 0.0
             source = partial(from_clip, still=still)
             places = mark_shrunk(places, reblurrer, settings)
         chosen, maker = source, reblurrer
@@ -287,9 +291,10 @@ def _make_pairs(job: _Job, support: SupportSet, reblurrer: Reblurrer | None, sou
     if reblurrer.learnt and (settings.guard or settings.fuse):
         with job.costs.stage("guard"):  # the clip's own motion knows nothing of what the network has learnt
             seeded = torch.Generator().manual_seed(settings.seed)
-            witness = fit_flow_reblurrer(clip, places=support.train, generator=seeded)
+            witness = fit_flow_reblurrer(clip, places=support.train, generator=seeded, cache=cache)
             if settings.guard:
-                known = make_pairs(clip, held, witness, 1, frames, seeded, sharpener=Sharpener(base, clip))
+                sharpener = Sharpener(base, clip, cache)
+                known = make_pairs(clip, held, witness, 1, frames, seeded, sharpener=sharpener, cache=cache)
     support = replace(support, train=tuple(train), held_out=held)
     return _Material(reblurrer, witness, support, pairs, held_out, known)
 
@@ -299,7 +304,7 @@ def _take_steps(job: _Job, material: _Material, moved: Moved | None) -> _Stepped
     settings, budget, before = job.settings, job.budget, None
     if settings.guard and budget.limited:
         with job.costs.stage("guard"):
-            before = look_before(job.base, job.clip, material.witness)
+            before = look_before(job.base, job.clip, material.witness, cache=job.cache)
             budget.kept_back = before.seconds * (GUARD_ROUNDS + FUSION_ROUNDS * settings.fuse)
     with job.costs.stage("adapt"):
         adapted, history, failure = inner_update(
@@ -334,12 +339,13 @@ def _judge(job: _Job, outcome: Outcome, material: _Material, stepped: _Stepped) 
             known=[(pair.blurred, pair.sharp) for pair in material.known],
             reblurrer=material.witness,
             before=stepped.before,
+            cache=job.cache,
         )
         model = blend(job.base, stepped.adapted, verdict.share) if verdict.share > 0 else job.base
         reasons = verdict.reasons
         # Frames help each other whatever the weights have learnt: votes of their own decide.
         if fusion is not None:
-            chosen, more = judge_fusion(model, job.clip, fusion, reblurrer=material.witness)
+            chosen, more = judge_fusion(model, job.clip, fusion, reblurrer=material.witness, cache=job.cache)
             reasons += more
             model = with_fusion(model, chosen)
     return replace(outcome, model=model, share=verdict.share, reasons=reasons)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.swa_utils import get_swa_multi_avg_fn
 
 from metadeblur.adaptation.parameters import free, settle
 from metadeblur.adaptation.settings import AdaptSettings
@@ -134,11 +135,10 @@ class _Mean:
     @torch.no_grad()
     def add(self) -> None:
         """Takes the weights as they are now into the mean."""
-        self._count += 1
         if not self._means:
             self._means = [weight.clone() for weight in self._weights]
-        for mean, weight in zip(self._means, self._weights, strict=True):
-            mean.lerp_(weight, 1 / self._count)
+        get_swa_multi_avg_fn()(self._means, list(self._weights), self._count)  # type: ignore[no-untyped-call]
+        self._count += 1
 
     @torch.no_grad()
     def use(self) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metadeblur.clip import Clip
+from metadeblur.imaging.clip_cache import ClipCache
 from metadeblur.models.registry import traits
 from metadeblur.reblur.place import Place, Shrunk
 from metadeblur.restoration.restorer import Restorer, whole_frames
@@ -27,6 +28,7 @@ class Sharpener:
     Args:
         net: the base model; not changed.
         clip: that the places lie in; all of one size.
+        cache: of the clip.
 
     >>> import torch
     >>> clip = Clip(torch.zeros(5, 3, 40, 40))
@@ -36,8 +38,8 @@ class Sharpener:
     [True, True, False, True, True]
     """
 
-    def __init__(self, net: nn.Module, clip: Clip) -> None:
-        self.net, self.clip, self.frames = net, clip, traits(net).frames
+    def __init__(self, net: nn.Module, clip: Clip, cache: ClipCache | None = None) -> None:
+        self.net, self.clip, self.frames, self.cache = net, clip, traits(net).frames, cache or ClipCache()
         self._restorers: dict[tuple[int, int], Restorer] = {}
 
     def __call__(self, place: Place) -> Clip:
@@ -90,7 +92,7 @@ class Sharpener:
         """The place's frame restored at the place and around it: where that begins, and (3, h, w) on the CPU."""
         height, width = (min(side, place.size + 2 * margin) for side in (self.clip.height, self.clip.width))
         if (height, width) not in self._restorers:
-            self._restorers[height, width] = whole_frames(self.net, height, width)
+            self._restorers[height, width] = whole_frames(self.net, height, width, self.cache)
         top = min(max(place.top - margin, 0), self.clip.height - height)
         left = min(max(place.left - margin, 0), self.clip.width - width)
         window = self.clip.window(place.frame, self.frames)[..., top : top + height, left : left + width]

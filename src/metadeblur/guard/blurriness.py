@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metadeblur.clip import Clip
+from metadeblur.imaging.optical_flow import dense_flow
 
 Array = NDArray[Any]
 
@@ -183,10 +184,8 @@ def _motion(clip: Clip, index: int, picture: Array) -> Array:
     here = _flow_picture(picture)
     flow = np.zeros((*here.shape, 2), np.float32)
     neighbours = [(other, sign) for other, sign in ((index + 1, 1), (index - 1, -1)) if 0 <= other < len(clip)]
-    finder = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
     for other, sign in neighbours:
-        found = finder.calc(here, _flow_picture(_gray(clip, other)), None)  # type: ignore[call-overload]
-        flow += sign * found / len(neighbours)
+        flow += sign * dense_flow(here, _flow_picture(_gray(clip, other))) / len(neighbours)
     height, width = picture.shape
     scale = np.array([width / here.shape[1], height / here.shape[0]], np.float32)
     return _pooled(np.asarray(cv2.resize(flow, (width, height), interpolation=cv2.INTER_LINEAR)) * scale, _PATCH)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch.nn import functional as F
 
 from metadeblur.clip import Clip
 from metadeblur.imaging.brightness import changes
+from metadeblur.imaging.clip_cache import ClipCache
 from metadeblur.imaging.quality import colour_shift, dis_flow, flicker, ringing
 from metadeblur.imaging.sharpness import self_shift_score
 from metadeblur.reblur.flow import FlowReblurrer, Spot, blur_patch, paths
@@ -147,7 +149,7 @@ class Vote:
     excuse: str = ""  # why it passed although its figure is beyond the limit
 
 
-def choose_samples(clip: Clip, frames: int, amounts: Amounts) -> list[Sample]:
+def choose_samples(clip: Clip, frames: int, amounts: Amounts, cache: ClipCache | None = None) -> list[Sample]:
     """Pairs of neighbouring frames spread over the clip, cropped where they are large, each elsewhere in the frame.
 
     Frames of different brightness are no pair. Where the clip's brightness changes, the two frames of its greatest
@@ -157,13 +159,14 @@ def choose_samples(clip: Clip, frames: int, amounts: Amounts) -> list[Sample]:
         clip: the blurred clip.
         frames: that the network takes at once.
         amounts: number of places, pixels of a crop.
+        cache: of the clip.
     """
     scale = min(1.0, math.sqrt(amounts.pixels / (clip.height * clip.width)))
     height, width = (_crop_side(side, scale) for side in (clip.height, clip.width))
     firsts = sorted(
         {int((2 * spot + 1) * max(len(clip) - 1, 1) / (2 * amounts.spots)) for spot in range(amounts.spots)}
     )
-    steps = changes(clip)
+    steps = changes(clip, cache)
     wanted = [
         (first, [first, first + 1][: 1 if first + 1 in steps or first + 1 == len(clip) else 2]) for first in firsts
     ]
@@ -185,13 +188,16 @@ def _crop_side(side: int, scale: float) -> int:
     return side if scale == 1 else min(side, max(_GRID, int(side * scale) // _GRID * _GRID))
 
 
-def look_at(samples: Sequence[Sample], restored: Sequence[Tensor], reblurrer: Any = None) -> dict[str, float]:
+def look_at(
+    samples: Sequence[Sample], restored: Sequence[Tensor], reblurrer: Any = None, cache: ClipCache | None = None
+) -> dict[str, float]:
     """The figures of restored frames that votes compare, by the vote's name.
 
     Args:
         samples: what was restored.
         restored: (K, 3, h, w) for each sample.
         reblurrer: of the clip; the vote on reblurring needs a FlowReblurrer that knows the exposure.
+        cache: of the clip.
     """
     blurred, frames = torch.cat([sample.blurred for sample in samples]), torch.cat(list(restored))
     figures = {
@@ -200,7 +206,7 @@ def look_at(samples: Sequence[Sample], restored: Sequence[Tensor], reblurrer: An
         "divergence": divergence(frames, blurred),
     }
     if any(len(sample.blurred) > 1 for sample in samples):
-        figures["flicker"] = _mean_flicker(samples, restored)
+        figures["flicker"] = _mean_flicker(samples, restored, cache)
     if isinstance(reblurrer, FlowReblurrer) and reblurrer.exposure is not None:
         figures["reblur consistency"] = -10 * math.log10(_reblur_error(samples, restored, reblurrer))
     return figures | {"sharpness": float(self_shift_score(frames).mean())}
@@ -270,14 +276,11 @@ def divergence(restored: Tensor, blurred: Tensor) -> float:
     return float((change / contrast).sqrt().flatten().quantile(0.98))
 
 
-def _mean_flicker(samples: Sequence[Sample], frames: Sequence[Tensor]) -> float:
+def _mean_flicker(samples: Sequence[Sample], frames: Sequence[Tensor], cache: ClipCache | None) -> float:
     """Mean flicker over the samples with two frames, in levels of 255."""
     pairs = [(some, sample.blurred) for some, sample in zip(frames, samples, strict=True) if len(some) > 1]
-    return math.fsum(flicker(some, blurred, flow=_flow) for some, blurred in pairs) / len(pairs)
-
-
-def _flow(first: Tensor, second: Tensor) -> Tensor:
-    return dis_flow(first, second)
+    flow = partial(dis_flow, cache=cache)
+    return math.fsum(flicker(some, blurred, flow=flow) for some, blurred in pairs) / len(pairs)
 
 
 def _reblur_error(samples: Sequence[Sample], frames: Sequence[Tensor], reblurrer: FlowReblurrer) -> float:

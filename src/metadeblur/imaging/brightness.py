@@ -9,7 +9,6 @@ that still do not agree say nothing, and a neighbour without anything in common 
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -21,7 +20,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from metadeblur.imaging.optical_flow import dense_flow, trust
+from metadeblur.imaging.clip_cache import ClipCache
+from metadeblur.imaging.optical_flow import Flow, dense_flow, trust, warp
 
 Array = NDArray[Any]
 
@@ -50,7 +50,6 @@ _AGREED = 5.0  # levels of difference in brightness, after matching, at which ag
 _CLIPPED = 0.98  # of the range: a neighbour as bright as this may have been any brighter
 _SPREAD = 8.0  # px: Gaussian that carries what places say to those that say nothing
 _LEAST_AGREED = 0.4  # share of the picture that must agree for a neighbour to be of use
-_REMEMBERED = 16  # pairs of frames: those of a window and of the next
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,7 @@ class Match:
         rows, columns = self.back.shape[:2]
         flow = _resized(self.back, picture.shape) * np.array([width / columns, height / rows], np.float32)
         share = _resized(self.agreement, picture.shape)[..., None]
-        return np.asarray(share * self.applied(picture) + (1 - share) * _read(frame, flow), np.float32)
+        return np.asarray(share * self.applied(picture) + (1 - share) * warp(frame, flow), np.float32)
 
 
 def small(picture: Array) -> Array:
@@ -123,17 +122,24 @@ def contrast(picture: Array) -> float:
     return float(cv2.blur(picture, (side, side)).std((0, 1)).max())
 
 
-def differs(one: Array, other: Array) -> bool:
+def differs(one: Array, other: Array, cache: ClipCache | None = None) -> bool:
     """Whether two neighbouring frames are of different brightness, or one shows nothing that the other does.
 
     Args:
         one: :func:`small` picture.
         other: of the next frame, the same size.
+        cache: of their clip.
 
     >>> texture = cv2.GaussianBlur(np.random.default_rng(0).random((96, 128, 3), np.float32), (0, 0), 3)
     >>> differs(texture, np.roll(texture, 3, 1)), differs(texture, 0.9 * np.roll(texture, 3, 1))
     (False, True)
     """
+    if cache is None:
+        return _differs(one, other, dense_flow)
+    return cache.of("differs", lambda: _differs(one, other, cache.flow), one, other)
+
+
+def _differs(one: Array, other: Array, flow: Flow) -> bool:
     if np.array_equal(one, other):
         return False
     apart = float(np.abs(one.mean((0, 1)) - other.mean((0, 1))).max()) / float(_LEVEL)
@@ -142,7 +148,7 @@ def differs(one: Array, other: Array) -> bool:
         return True
     if contrasts[1] <= _FLAT * _LEVEL:
         return apart > _BROAD
-    along = _best(one, other)
+    along = _best(one, other, flow)
     return _stands_out(along, other) if along.share >= _ALIGNED else apart > _ELSEWHERE
 
 
@@ -160,12 +166,13 @@ def _stands_out(along: _Aligned, other: Array) -> bool:
     return any(float(((purity > pure) & (levels > least))[known].mean()) > share for pure, least, share in _DIFFERENT)
 
 
-def match(frame: Array, other: Array) -> Match | None:
+def match(frame: Array, other: Array, flow: Flow = dense_flow) -> Match | None:
     """Bring a neighbour to a frame's brightness.
 
     Args:
         frame: :func:`small` picture.
         other: of the neighbour, the same size.
+        flow: what computes the flow between the two.
 
     Returns:
         How; None where the two have nothing in common that could be compared.
@@ -174,7 +181,7 @@ def match(frame: Array, other: Array) -> Match | None:
         return None
     bright = other
     for _ in range(3):
-        along = _best(frame, bright)
+        along = _best(frame, bright, flow)
         if not along.known.any():
             return None
         gain, offset = _fields(along, other)
@@ -186,7 +193,7 @@ def match(frame: Array, other: Array) -> Match | None:
     if float(agreement.mean()) < _LEAST_AGREED:
         return None
     agreement = agreement.astype(np.float32)
-    return Match(gain, offset, agreement, _read(agreement, along.there), along.back)
+    return Match(gain, offset, agreement, warp(agreement, along.there), along.back)
 
 
 @dataclass(frozen=True)
@@ -200,20 +207,11 @@ class _Aligned:
     back: Array
 
     @classmethod
-    def of(cls, frame: Array, other: Array) -> _Aligned:
-        """By the flow between the two."""
-        return cls._by(frame, *(_grey(picture) for picture in (frame, other)))
-
-    @classmethod
-    def by_structure(cls, frame: Array, other: Array) -> _Aligned:
-        """By the flow between what is left of the two without slow changes and differences of contrast."""
-        return cls._by(frame, *(_structure(_grey(picture)) for picture in (frame, other)))
-
-    @classmethod
-    def _by(cls, frame: Array, *greys: Array) -> _Aligned:
-        there, back = dense_flow(*greys), dense_flow(*greys[::-1])
+    def of(cls, frame: Array, greys: tuple[Array, Array], flow: Flow) -> _Aligned:
+        """By the flow between two grey pictures, the frame's and its neighbour's."""
+        there, back = flow(*greys), flow(*greys[::-1])
         valid = (trust(back, there, _TRUST_STEP) > 0.75).astype(np.float32)
-        return cls(_read(frame, back), valid, _box(valid), there, back)
+        return cls(warp(frame, back), valid, _box(valid), there, back)
 
     @property
     def known(self) -> Array:
@@ -230,13 +228,16 @@ class _Aligned:
         return np.asarray(_box(values * self.valid[..., None]) / np.maximum(self.weight, 0.01)[..., None])
 
 
-def _best(frame: Array, other: Array) -> _Aligned:
+def _best(frame: Array, other: Array, flow: Flow) -> _Aligned:
     """The two aligned as they are, or by what does not depend on brightness where that fails."""
-    along = _Aligned.of(frame, other)
+    here, there = _grey(frame), _grey(other)
+    along = _Aligned.of(frame, (here, there), flow)
     if along.share < _WELL_ALIGNED:
-        along = max(along, _Aligned.by_structure(frame, other), key=lambda one: one.share)
+        structures = _structure(here), _structure(there)
+        along = max(along, _Aligned.of(frame, structures, flow), key=lambda one: one.share)
     if along.share < _ALIGNED:
-        along = max(along, _Aligned.of(frame, _same_tones(frame, other)), key=lambda one: one.share)
+        toned = here, _grey(_same_tones(frame, other))
+        along = max(along, _Aligned.of(frame, toned, flow), key=lambda one: one.share)
     return along
 
 
@@ -284,48 +285,7 @@ def _same_tones(frame: Array, other: Array) -> Array:
     return np.asarray(np.clip(other * gain + wanted.mean(0) - gain * has.mean(0), 0, 1), np.float32)
 
 
-class Neighbours:
-    """Windows of frames whose neighbours can be compared with the centre, whatever the light does.
-
-    It remembers which neighbouring frames differ, as windows overlap.
-
-    >>> window = torch.rand(3, 3, 40, 40, generator=torch.Generator().manual_seed(0))
-    >>> window[2] = 0
-    >>> matched = Neighbours()(window[[1, 1, 2]])
-    >>> torch.equal(matched[2], window[1])
-    True
-    """
-
-    def __init__(self) -> None:
-        self._known: OrderedDict[tuple[bytes, bytes], bool] = OrderedDict()
-
-    def __call__(self, window: Tensor) -> Tensor:
-        """The window (N, 3, H, W) with each neighbour in the brightness of the centre.
-
-        What a neighbour does not show equally bright is filled in from the centre; one that shows nothing of it is the
-        centre again, as at the ends of a clip. Where all frames have one brightness the window itself comes back.
-        """
-        half = len(window) // 2
-        pictures = [small_frame(frame) for frame in window]
-        steps = [self._differs(*pair) for pair in pairwise(pictures)]
-        if not any(steps):
-            return window
-        frames = list(window)
-        for number in range(len(window)):
-            if any(steps[min(number, half) : max(number, half)]):
-                frames[number] = _matched(window[half], window[number], match(pictures[half], pictures[number]))
-        return torch.stack(frames)
-
-    def _differs(self, one: Array, other: Array) -> bool:
-        key = one.tobytes(), other.tobytes()
-        if key not in self._known:
-            self._known[key] = differs(one, other)
-            while len(self._known) > _REMEMBERED:
-                self._known.popitem(last=False)
-        return self._known[key]
-
-
-def changes(frames: Iterable[Tensor]) -> dict[int, float]:
+def changes(frames: Iterable[Tensor], cache: ClipCache | None = None) -> dict[int, float]:
     """The frames (3, H, W) of a clip that are not of their predecessor's brightness: number, difference of the means.
 
     >>> texture = torch.rand(3, 48, 64, generator=torch.Generator().manual_seed(0))
@@ -336,13 +296,33 @@ def changes(frames: Iterable[Tensor]) -> dict[int, float]:
     return {
         number: float(np.abs(one.mean((0, 1)) - other.mean((0, 1))).max())
         for number, (one, other) in enumerate(pairwise(pictures), 1)
-        if differs(one, other)
+        if differs(one, other, cache)
     }
 
 
-def matched_window(window: Tensor) -> Tensor:
-    """One window (N, 3, H, W) with each neighbour in the brightness of the centre, see :class:`Neighbours`."""
-    return Neighbours()(window)
+def matched_window(window: Tensor, cache: ClipCache | None = None) -> Tensor:
+    """A window of frames (N, 3, H, W) with each neighbour in the brightness of the centre, whatever the light does.
+
+    What a neighbour does not show equally bright is filled in from the centre; one that shows nothing of it is the
+    centre again, as at the ends of a clip. Where all frames have one brightness the window itself comes back.
+
+    >>> window = torch.rand(3, 3, 40, 40, generator=torch.Generator().manual_seed(0))
+    >>> window[2] = 0
+    >>> torch.equal(matched_window(window[[1, 1, 2]])[2], window[1])
+    True
+    """
+    cache = cache or ClipCache()
+    half = len(window) // 2
+    pictures = [small_frame(frame) for frame in window]
+    steps = [differs(*pair, cache) for pair in pairwise(pictures)]
+    if not any(steps):
+        return window
+    frames = list(window)
+    for number in range(len(window)):
+        if any(steps[min(number, half) : max(number, half)]):
+            how = match(pictures[half], pictures[number], cache.flow)
+            frames[number] = _matched(window[half], window[number], how)
+    return torch.stack(frames)
 
 
 def _matched(frame: Tensor, other: Tensor, how: Match | None) -> Tensor:
@@ -374,10 +354,3 @@ def _box(values: Array) -> Array:
 
 def _resized(values: Array, shape: tuple[int, ...]) -> Array:
     return np.asarray(cv2.resize(values, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR))
-
-
-def _read(picture: Array, flow: Array) -> Array:
-    """A picture (h, w) or (h, w, C) read at each pixel's place plus its flow (h, w, 2)."""
-    rows, columns = np.indices(flow.shape[:2], dtype=np.float32)
-    x, y = columns + flow[..., 0], rows + flow[..., 1]
-    return np.asarray(cv2.remap(picture, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))

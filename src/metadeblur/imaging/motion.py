@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from metadeblur.clip import Clip
 from metadeblur.imaging.brightness import Match, differs, match, small_frame
-from metadeblur.imaging.optical_flow import dense_flow
+from metadeblur.imaging.clip_cache import ClipCache
 
 Array = NDArray[Any]
 Key = TypeVar("Key")
@@ -60,6 +60,16 @@ def steady(flow: Array) -> Array:
     return cv2.GaussianBlur(flow, (0, 0), 1.0).reshape(flow.shape)
 
 
+def moments(count: int, exposure: float) -> Array:
+    """The middles of so many equal parts of an exposure, (count,) float32, in frame intervals from the frame's time."""
+    return ((np.arange(count, dtype=np.float32) + 0.5) / count - 0.5) * np.float32(exposure)
+
+
+def displacement(velocity: Array, bend: Array, time: float) -> Array:
+    """How far the pixels of a frame have moved at a time in frame intervals: (h, w, 2) px; see :func:`parabola`."""
+    return time * velocity + time * time * bend
+
+
 def lengths(vectors: Array) -> Array:
     """Lengths of (..., 2) vectors."""
     return np.hypot(vectors[..., 0], vectors[..., 1])
@@ -72,10 +82,12 @@ class ClipMotion:
         clip: the clip.
         pixels: flow is computed on pictures reduced to about this many pixels.
         keep: fields kept; at 256,000 pixels one takes 2 MB.
+        cache: of the clip.
     """
 
-    def __init__(self, clip: Clip, *, pixels: int = 256_000, keep: int = 40) -> None:
+    def __init__(self, clip: Clip, *, pixels: int = 256_000, keep: int = 40, cache: ClipCache | None = None) -> None:
         self.clip = clip
+        self.cache = cache or ClipCache()
         scale = min(1.0, (pixels / (clip.height * clip.width)) ** 0.5)
         self.height = max(1, round(clip.height * scale))
         self.width = max(1, round(clip.width * scale))
@@ -102,7 +114,7 @@ class ClipMotion:
     def flow(self, index: int, other: int) -> Array:
         """Displacements from frame ``index`` to frame ``other``, (height, width, 2) float32, in reduced pixels."""
         light, there = self.light(index, other), self.gray(other)
-        return steady(dense_flow(self.gray(index), there if light is None else light.applied_grey(there)))
+        return steady(self.cache.flow(self.gray(index), there if light is None else light.applied_grey(there)))
 
     def comparable(self, index: int, other: int) -> bool:
         """Whether frame ``other`` shows what frame ``index`` does, once it is as bright."""
@@ -112,13 +124,16 @@ class ClipMotion:
         """What brings frame ``other`` to the brightness of frame ``index``; None: nothing is needed, or would help."""
         if not self._differ(index, other):
             return None
-        return self._kept(self._lights, (index, other), lambda pair: match(*map(self._small, pair)))
+        return self._kept(self._lights, (index, other), self._match)
+
+    def _match(self, pair: tuple[int, int]) -> Match | None:
+        return match(self._small(pair[0]), self._small(pair[1]), self.cache.flow)
 
     def _differ(self, index: int, other: int) -> bool:
         """Whether brightness changes between two frames."""
         for number in range(min(index, other) + 1, max(index, other) + 1):
             if number not in self._steps:
-                self._steps[number] = differs(self._small(number - 1), self._small(number))
+                self._steps[number] = differs(self._small(number - 1), self._small(number), self.cache)
             if self._steps[number]:
                 return True
         return False

@@ -19,6 +19,8 @@ from torch import Tensor
 
 from metadeblur.clip import FrameSource
 from metadeblur.errors import MetadeblurError
+from metadeblur.imaging import optical_flow
+from metadeblur.imaging.clip_cache import ClipCache
 from metadeblur.imaging.sharpness import IDENTICAL_DB
 
 Flow = Callable[[Tensor, Tensor], Tensor]
@@ -202,12 +204,13 @@ def ringing(restored: Tensor, blurred: Tensor, *, radius: int = 15) -> Tensor:
     return torch.tensor(figures, dtype=torch.float64).reshape(restored.shape[:-3])
 
 
-def dis_flow(first: Tensor, second: Tensor) -> Tensor:
+def dis_flow(first: Tensor, second: Tensor, cache: ClipCache | None = None) -> Tensor:
     """Dense optical flow by OpenCV's inverse search (DIS, Kroeger et al. 2016), preset medium.
 
     Args:
         first: (3, H, W) in [0, 1], at least 12 pixels a side (smaller frames give no motion).
         second: the same shape.
+        cache: of their clip.
 
     Returns:
         (2, H, W), float32: how far right and down each pixel of ``first`` lies in ``second``, in pixels.
@@ -216,8 +219,8 @@ def dis_flow(first: Tensor, second: Tensor) -> Tensor:
     if min(height, width) < 12:
         return torch.zeros(2, height, width)
     one, other = (cv2.cvtColor(_pixels(_levels(f, True)).astype(np.uint8), cv2.COLOR_RGB2GRAY) for f in (first, second))
-    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(one, other, None)  # type: ignore[call-overload]
-    return torch.from_numpy(flow).permute(2, 0, 1).contiguous()
+    flow = (cache or ClipCache()).flow(one, other, optical_flow.MEDIUM)
+    return torch.from_numpy(flow.copy()).permute(2, 0, 1).contiguous()
 
 
 def flicker(restored: FrameSource, blurred: FrameSource, *, flow: Flow = dis_flow) -> float:
@@ -272,9 +275,7 @@ def warp(frame: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
     height, width = flow.shape[-2:]
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     right, down = columns + flow[0], rows + flow[1]
-    moved = cv2.remap(
-        _pixels(_plain(frame)), right.numpy(), down.numpy(), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
+    moved = optical_flow.warp(_pixels(_plain(frame)), flow.permute(1, 2, 0).numpy())
     inside = (right >= 0) & (right <= width - 1) & (down >= 0) & (down <= height - 1)
     return torch.from_numpy(moved).reshape(height, width, -1).permute(2, 0, 1), inside
 

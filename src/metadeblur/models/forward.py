@@ -37,6 +37,17 @@ def own_loss(net: nn.Module, blurred: Tensor, sharp: Tensor, loss: Loss | None =
     return (loss or known.loss)(_cropped(output, padded.shape[-2:], sharp.shape[-2:]), sharp)
 
 
+def whole_picture(net: nn.Module, frames: Tensor) -> Tensor:
+    """What a deblurrer gives for frames of any size: (B, 3, H, W) float32, unclamped.
+
+    Args:
+        net: image or video deblurrer, on the device of the frames.
+        frames: (B, 3, H, W), or (B, N, 3, H, W) for a video deblurrer; padded to the network's multiple.
+    """
+    rows, columns = frames.shape[-2:]
+    return final(net(pad_to_multiple(frames, traits(net).multiple)))[..., :rows, :columns].float()
+
+
 def trainable(net: nn.Module) -> list[nn.Parameter]:
     """The parameters that an optimiser moves: the floating-point ones."""
     return [weight for weight in net.parameters() if weight.is_floating_point()]

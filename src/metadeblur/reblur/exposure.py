@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from metadeblur.imaging.linear_light import RESPONSES, to_linear
 from metadeblur.imaging.motion import ClipMotion, lengths
+from metadeblur.imaging.optical_flow import warp
 from metadeblur.types import Response
 
 Array = NDArray[Any]
@@ -186,9 +187,9 @@ def _prepare(motion: ClipMotion, first: int, second: int, height: int, width: in
     there, back = reduced(motion.flow(first, second)), reduced(motion.flow(second, first))
     own = path(first)
     velocity, bend = path(second)
-    other = sample(velocity, there), sample(bend, there)
+    other = warp(velocity, there), warp(bend, there)
     # The flow forth and back agree where the place is seen in both frames.
-    lost = _box(lengths(there + sample(back, there)))
+    lost = _box(lengths(there + warp(back, there)))
     difference = _box(_difference(own[0], other[0]))
     texture = _box(_band(_light(motion, first, "srgb", height, width)) ** 2)
     voters = _places((lost < _LOST) & (difference > _DIFFERENT) & (texture > _TEXTURE))
@@ -202,7 +203,7 @@ def _vote(motion: ClipMotion, pair: _Pair, response: Response, candidates: Array
     one = _light(motion, first, response, height, width)
     two = _light(motion, second, response, height, width, as_bright_as=first)
     by_other = _blurred(one, *pair.other, candidates)
-    other_by_own = _blurred(sample(two, pair.there, cv2.INTER_CUBIC), *pair.own, candidates)
+    other_by_own = _blurred(warp(two, pair.there, cv2.INTER_CUBIC), *pair.own, candidates)
     curves = [_places(_unexplained(*both))[pair.voters] for both in zip(by_other, other_by_own, strict=True)]
     return _Votes(np.log(np.stack(curves, -1)), np.minimum(_places(pair.difference)[pair.voters], _HEAVIEST))
 
@@ -228,32 +229,13 @@ def _places(picture: Array) -> Array:
     return picture[border : picture.shape[0] - border + 1 : _BLOCK, border : picture.shape[1] - border + 1 : _BLOCK]
 
 
-def sample(picture: Array, displacement: Array, interpolation: int = cv2.INTER_LINEAR) -> Array:
-    """``picture`` (h, w) or (h, w, C) read at each pixel's place plus ``displacement`` (h, w, 2)."""
-    rows, columns = np.mgrid[0 : displacement.shape[0], 0 : displacement.shape[1]].astype(np.float32)
-    return np.asarray(
-        cv2.remap(
-            picture,
-            columns + displacement[..., 0],
-            rows + displacement[..., 1],
-            interpolation,
-            borderMode=cv2.BORDER_REPLICATE,
-        )
-    )
-
-
 def _blurred(light: Array, velocity: Array, bend: Array, candidates: Array) -> list[Array]:
     """``light`` (h, w) averaged along the paths at each candidate exposure.
 
     The samples are taken once over the longest span; sums over ever wider parts of it serve all candidates.
     """
     times = ((np.arange(_SAMPLES) + 0.5) / _SAMPLES - 0.5) * _SPAN
-    rows, columns = np.mgrid[0 : light.shape[0], 0 : light.shape[1]].astype(np.float32)
-    (across, down), (bend_across, bend_down) = (np.ascontiguousarray(np.moveaxis(v, -1, 0)) for v in (velocity, bend))
-    samples = []
-    for s in times.astype(np.float32):
-        x, y = columns - s * (across + s * bend_across), rows - s * (down + s * bend_down)
-        samples.append(np.asarray(cv2.remap(light, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)))
+    samples = [warp(light, -s * (velocity + s * bend), cv2.INTER_CUBIC) for s in times.astype(np.float32)]
     middle = _SAMPLES // 2
     sums = [samples[middle]]
     for k in range(1, middle + 1):

@@ -18,9 +18,11 @@ from torch import Tensor
 
 from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
+from metadeblur.imaging.clip_cache import ClipCache
 from metadeblur.imaging.linear_light import to_display, to_linear
-from metadeblur.imaging.motion import ClipMotion, lengths
+from metadeblur.imaging.motion import ClipMotion, displacement, lengths, moments
 from metadeblur.imaging.noise import draw_noise, estimate_noise
+from metadeblur.imaging.optical_flow import warp
 from metadeblur.limits import RISING, Count, CountOrNone, Pixels, Share, Within, check
 from metadeblur.models.adapted import FusionSettings
 from metadeblur.reblur.exposure import LONGEST, ExposureEstimate, estimate_exposure
@@ -249,6 +251,7 @@ def fit_flow_reblurrer(
     places: Sequence[Place] | None = None,
     exposure: float | None = None,
     settings: FlowSettings | None = None,
+    cache: ClipCache | None = None,
 ) -> FlowReblurrer:
     """Learn how a clip is blurred.
 
@@ -259,6 +262,7 @@ def fit_flow_reblurrer(
             drawn over the clip.
         exposure: frame intervals the shutter was open, where it is known; estimated otherwise.
         settings: how; the defaults are good.
+        cache: of the clip.
 
     Raises:
         MetadeblurError: ``exposure`` is not in 0..1.6.
@@ -266,7 +270,7 @@ def fit_flow_reblurrer(
     if exposure is not None and not 0 <= exposure <= LONGEST:
         raise MetadeblurError(f"exposure {exposure} is not allowed; give 0 to {LONGEST} frame intervals, or nothing")
     settings = settings or FlowSettings()
-    motion = ClipMotion(clip, pixels=settings.flow_pixels)
+    motion = ClipMotion(clip, pixels=settings.flow_pixels, cache=cache)
     estimate = estimate_exposure(motion) if exposure is None else None
     known = exposure if estimate is None or not estimate.strong else estimate.exposure
     spots = _find_spots(motion, places or (), settings.spots, generator)
@@ -358,7 +362,7 @@ def blur_patch(
     count = min(int(np.ceil(longest - 1e-3)) | 1, most_samples | 1)
     if longest <= 0 and middle == 0:
         return frame[:, top : top + height, left : left + width].clone(), 0.0
-    times = ((np.arange(max(count, 3), dtype=np.float32) + 0.5) / max(count, 3) - 0.5) * exposure + middle
+    times = moments(max(count, 3), exposure) + np.float32(middle)
     farthest = float(np.abs(times).max())
     reach = farthest * float(speed.max()) + farthest**2 * float(lengths(bend).max())
     margin = int(np.ceil(reach)) + _INTERPOLATION_MARGIN
@@ -369,15 +373,10 @@ def blur_patch(
         first_column : min(frame_width, left + width + margin),
     ]
     light = to_linear(crop, response).permute(1, 2, 0).contiguous().numpy()
-    rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)
-    rows += top - first_row
-    columns += left - first_column
+    inside = {"left": left - first_column, "top": top - first_row}
     total = np.zeros((height, width, 3), np.float32)
-    for s in times:
-        path = (s * velocity + s * s * bend).astype(np.float32)
-        total += cv2.remap(
-            light, columns - path[..., 0], rows - path[..., 1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT
-        )
+    for time in times:
+        total += warp(light, -displacement(velocity, bend, time), cv2.INTER_CUBIC, cv2.BORDER_REFLECT, **inside)
     blurred = torch.from_numpy(total / len(times)).permute(2, 0, 1).contiguous()
     return to_display(blurred, response), exposure * float(speed.mean())
 

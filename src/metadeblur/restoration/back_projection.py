@@ -21,7 +21,8 @@ import torch
 from numpy.typing import NDArray
 
 from metadeblur.imaging.linear_light import to_display, to_linear
-from metadeblur.imaging.motion import lengths
+from metadeblur.imaging.motion import displacement, lengths, moments
+from metadeblur.imaging.optical_flow import places
 from metadeblur.limits import Positive, Within, check
 from metadeblur.types import Response
 
@@ -120,25 +121,17 @@ def _convert(curve: Any, picture: Array, response: Response) -> Array:
     return np.asarray(curve(torch.from_numpy(np.ascontiguousarray(picture)), response).numpy(), np.float32)
 
 
-def _fixed_point(places: Array) -> Any:
-    none: Any = None  # the places are one array, not two
-    return cv2.convertMaps(places, none, cv2.CV_16SC2)
-
-
 class _Paths:
     """The places that each pixel's path leads through while the shutter is open."""
 
     def __init__(self, velocity: Array, bend: Array, exposure: float, most: int) -> None:
-        height, width = velocity.shape[:2]
         self.length = lengths(velocity) * np.float32(exposure)
         count = int(np.clip(np.ceil(np.quantile(self.length, 0.95)), 3, most)) | 1
-        rows, columns = np.indices((height, width), dtype=np.float32)
-        here = np.dstack([columns, rows])
         self._maps: list[list[Any]] = []
-        for time in ((np.arange(count, dtype=np.float32) + 0.5) / count - 0.5) * np.float32(exposure):
-            away = time * velocity + time * time * bend
+        for time in moments(count, exposure):
+            moved = displacement(velocity, bend, time)
             # Fixed-point maps are read twice as fast, and are read in every round.
-            self._maps.append([_fixed_point(here + sign * away) for sign in (-1, 1)])
+            self._maps.append([cv2.convertMaps(*places(sign * moved), cv2.CV_16SC2) for sign in (-1, 1)])
 
     def blurred(self, light: Array) -> Array:
         """The mean of the light along the paths, (h, w, 3)."""
@@ -151,6 +144,6 @@ class _Paths:
     def _mean(self, picture: Array, side: int) -> Array:
         total = np.zeros_like(picture)
         for sides in self._maps:
-            places, parts = sides[side]
-            total += cv2.remap(picture, places, parts, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+            x, y = sides[side]
+            total += cv2.remap(picture, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
         return np.asarray(total / len(self._maps), np.float32)

@@ -26,8 +26,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from metadeblur.imaging.brightness import Match, differs, match, small
+from metadeblur.imaging.clip_cache import ClipCache
 from metadeblur.imaging.motion import parabola, steady
-from metadeblur.imaging.optical_flow import dense_flow
+from metadeblur.imaging.optical_flow import warp
 from metadeblur.models.adapted import FusionSettings
 from metadeblur.restoration.back_projection import BackProjectionSettings, back_project
 
@@ -41,13 +42,14 @@ _FAR = 1e3  # px: what the flow out of the picture is set to
 
 
 def fuse_pairs(
-    pairs: Iterable[tuple[Tensor, Tensor]], settings: FusionSettings | None = None
+    pairs: Iterable[tuple[Tensor, Tensor]], settings: FusionSettings | None = None, cache: ClipCache | None = None
 ) -> Generator[tuple[Tensor, Tensor], None, None]:
     """Fuse restored frames as they come, each as soon as ``radius`` later ones are known; memory stays bounded.
 
     Args:
         pairs: (blurred, restored), each (3, H, W) in [0, 1], in the order of the clip.
         settings: how; the defaults are good.
+        cache: of the clip.
 
     Yields:
         (blurred, fused), float32 in [0, 1], as many as came in.
@@ -56,12 +58,16 @@ def fuse_pairs(
     >>> [round(float(fused.mean()), 4) for _, fused in fuse_pairs(frames)]
     [0.5, 0.5, 0.5]
     """
-    settings = settings or FusionSettings()
-    yield from _Fused(settings).through(_corrected(pairs, settings))
+    settings, cache = settings or FusionSettings(), cache or ClipCache()
+    yield from _Fused(settings, cache).through(_corrected(pairs, settings, cache))
 
 
 def fuse_frames(
-    blurred: Tensor, restored: Tensor, settings: FusionSettings | None = None, only: range | None = None
+    blurred: Tensor,
+    restored: Tensor,
+    settings: FusionSettings | None = None,
+    only: range | None = None,
+    cache: ClipCache | None = None,
 ) -> Tensor:
     """Fused frames of a short clip in memory.
 
@@ -70,21 +76,24 @@ def fuse_frames(
         restored: as ``blurred``.
         settings: how; the defaults are good.
         only: the frames that are wanted; by default all.
+        cache: of the clip.
 
     Returns:
         (T, 3, H, W), or as many as are wanted.
     """
     wanted = range(len(blurred)) if only is None else only
-    settings = settings or FusionSettings()
-    fused = _Fused(settings)
-    for pair in _corrected(zip(blurred, restored, strict=True), settings):
+    settings, cache = settings or FusionSettings(), cache or ClipCache()
+    fused = _Fused(settings, cache)
+    for pair in _corrected(zip(blurred, restored, strict=True), settings, cache):
         fused.take(*pair)
     return torch.stack([fused.made(number) for number in wanted])
 
 
-def _corrected(pairs: Iterable[tuple[Tensor, Tensor]], settings: FusionSettings) -> Iterable[tuple[Tensor, Tensor]]:
+def _corrected(
+    pairs: Iterable[tuple[Tensor, Tensor]], settings: FusionSettings, cache: ClipCache
+) -> Iterable[tuple[Tensor, Tensor]]:
     """(blurred, restored) frames, each corrected by itself where the exposure is known."""
-    return pairs if settings.exposure is None else _Corrected(settings).through(pairs)
+    return pairs if settings.exposure is None else _Corrected(settings, cache).through(pairs)
 
 
 @dataclass(frozen=True)
@@ -117,8 +126,8 @@ class _Frame:
 class _Pass(ABC):
     """Frames that go by, each remade from those around it; and the flows between them."""
 
-    def __init__(self, settings: FusionSettings, radius: int) -> None:
-        self.settings = settings
+    def __init__(self, settings: FusionSettings, cache: ClipCache, radius: int) -> None:
+        self.settings, self.cache = settings, cache
         self.radius = radius
         self.frames: OrderedDict[int, _Frame] = OrderedDict()
         self.flows: dict[tuple[int, int], Array] = {}
@@ -139,7 +148,7 @@ class _Pass(ABC):
         """Take the next frame in."""
         self.frames[self.came] = _prepared(blurred, restored, self.settings.pixels)
         before = self.frames.get(self.came - 1)
-        if before is not None and differs(before.compared, self.frames[self.came].compared):
+        if before is not None and differs(before.compared, self.frames[self.came].compared, self.cache):
             self.steps.add(self.came)
         self.came += 1
 
@@ -191,22 +200,24 @@ class _Pass(ABC):
         if not self._differ(number, other):
             return None
         if (number, other) not in self.lights:
-            self.lights[number, other] = match(self.frames[number].compared, self.frames[other].compared)
+            self.lights[number, other] = match(
+                self.frames[number].compared, self.frames[other].compared, self.cache.flow
+            )
         return self.lights[number, other]
 
     def _flow(self, source: int, target: int) -> Array:
         if (source, target) not in self.flows:
             light, there = self._light(source, target), self.frames[target].grey
             there = there if light is None else light.applied_grey(there)
-            self.flows[source, target] = dense_flow(self.frames[source].grey, there)
+            self.flows[source, target] = self.cache.flow(self.frames[source].grey, there)
         return self.flows[source, target]
 
 
 class _Corrected(_Pass):
     """Each frame by itself, corrected by what it leaves unexplained."""
 
-    def __init__(self, settings: FusionSettings) -> None:
-        super().__init__(settings, radius=1)
+    def __init__(self, settings: FusionSettings, cache: ClipCache) -> None:
+        super().__init__(settings, cache, radius=1)
 
     def _remade(self, number: int) -> Array:
         picture = self.frames[number].picture.astype(np.float32) / np.float32(_LEVELS)
@@ -216,8 +227,8 @@ class _Corrected(_Pass):
 class _Fused(_Pass):
     """Each frame fused with those around it, then corrected with more care: errors that frames shared are averaged."""
 
-    def __init__(self, settings: FusionSettings) -> None:
-        super().__init__(settings, settings.radius)
+    def __init__(self, settings: FusionSettings, cache: ClipCache) -> None:
+        super().__init__(settings, cache, settings.radius)
 
     def _remade(self, number: int) -> Array:
         frame = self.frames[number]
@@ -272,12 +283,12 @@ def _weight(frame: _Frame, other: _Frame, warped: Array, there: Array, back: Arr
         settings: how.
     """
     height, width = frame.grey.shape
-    returned = _warp(back, there, cv2.INTER_LINEAR, cv2.BORDER_CONSTANT, (_FAR, _FAR, 0, 0))
+    returned = warp(back, there, border=cv2.BORDER_CONSTANT, outside=_FAR)
     astray = np.square(there + returned).sum(-1) / settings.flow_px**2
     apart = _smooth(_reduced(warped, (width, height)) / _LEVELS - frame.small, _COMPARED)
     expected = settings.floor**2 + settings.allowed * frame.change
     apart_by = _smooth(np.square(apart).mean(-1), _COMPARED) / (2 * expected)
-    detail, change = (_warp(part, there, cv2.INTER_LINEAR) for part in (other.detail, other.change))
+    detail, change = (warp(part, there, border=cv2.BORDER_REFLECT) for part in (other.detail, other.change))
     better = ((detail + _LEAST) / (frame.detail + _LEAST)) ** settings.detail
     better *= ((frame.change + _LEAST) / (change + _LEAST)) ** settings.change
     weight = settings.share * np.exp(-apart_by - astray) * np.clip(better, 0, settings.most)
@@ -293,19 +304,7 @@ def _warp_full(picture: Array, flow: Array) -> Array:
     if (rows, columns) != (height, width):
         step = np.array([width / columns, height / rows], np.float32)
         flow = cv2.resize(flow, (width, height), interpolation=cv2.INTER_LINEAR) * step
-    return _warp(picture, flow, cv2.INTER_CUBIC).astype(np.float32)
-
-
-def _warp(
-    picture: Array, flow: Array, interpolation: int, border: int = cv2.BORDER_REFLECT, value: Any = (0, 0, 0, 0)
-) -> Array:
-    """A picture (h, w) or (h, w, C) read at each pixel's place plus its flow (h, w, 2)."""
-    rows, columns = np.indices(flow.shape[:2], dtype=np.float32)
-    return np.asarray(
-        cv2.remap(
-            picture, columns + flow[..., 0], rows + flow[..., 1], interpolation, borderMode=border, borderValue=value
-        )
-    )
+    return warp(picture, flow, cv2.INTER_CUBIC, cv2.BORDER_REFLECT).astype(np.float32)
 
 
 def _reduced(picture: Array, size: tuple[int, int]) -> Array:

@@ -22,7 +22,9 @@ from torch import Tensor, nn
 
 from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
-from metadeblur.imaging.brightness import Neighbours
+from metadeblur.imaging.brightness import matched_window
+from metadeblur.imaging.clip_cache import ClipCache
+from metadeblur.imaging.optical_flow import window_flows
 from metadeblur.imaging.tiles import RAMP, pad_to_multiple, spans
 from metadeblur.limits import Tile, Within, check
 from metadeblur.models.adapted import fusion_of
@@ -74,6 +76,7 @@ class Restorer:
         height: of the frames to come, px.
         width: likewise.
         settings: how; the defaults choose by themselves.
+        cache: of the clip that the windows are of.
 
     Raises:
         MetadeblurError: the device asked for does not exist.
@@ -84,7 +87,14 @@ class Restorer:
     (True, 0)
     """
 
-    def __init__(self, net: nn.Module, height: int, width: int, settings: RestoreSettings | None = None) -> None:
+    def __init__(
+        self,
+        net: nn.Module,
+        height: int,
+        width: int,
+        settings: RestoreSettings | None = None,
+        cache: ClipCache | None = None,
+    ) -> None:
         self.settings = settings or RestoreSettings()
         self.height, self.width = height, width
         self.traits = traits(net)
@@ -95,12 +105,12 @@ class Restorer:
         self.margin = self.settings.overlap  # px, actual once the frame is cut; None until then
         self.precision = "fp32"  # actual: "fp32" or "bf16"
         self._prepared = False
-        self._neighbours = Neighbours()
+        self.cache = cache or ClipCache(megabytes=64)
         # Channels-last is the faster layout in fp32 and bf16 alike (benchmarks/speed.py).
         self._net = copy.deepcopy(net).to(self.device).eval().requires_grad_(False)
         self._net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         # Some networks look beyond a pixel's surroundings first (motion); only what comes after is cut into tiles.
-        self._ready: Callable[[Tensor], Tensor] = getattr(self._net, "prepare_window", lambda frames: frames)
+        self._prepare: Callable[..., Tensor] | None = getattr(self._net, "prepare_window", None)
         self._body: Callable[[Tensor], Tensor | Sequence[Tensor]] = getattr(self._net, "deblur_prepared", self._net)
 
     def __call__(self, window: Tensor) -> Tensor:
@@ -116,7 +126,7 @@ class Restorer:
             MetadeblurError: another size or number of frames; the network gave values that are not finite; memory does
                 not even hold the smallest tile.
         """
-        frames = self._checked(self._neighbours(window) if self.frames > 1 and window.ndim == 4 else window)
+        frames = self._checked(self._matched(window))
         with torch.inference_mode():
             if not self._prepared:
                 self.prepare(window)
@@ -182,6 +192,18 @@ class Restorer:
             )
         frames = frames.to(self.device, torch.float32)
         return frames if self.frames == 1 else frames[None]
+
+    def _matched(self, window: Tensor) -> Tensor:
+        return matched_window(window, self.cache) if self.frames > 1 and window.ndim == 4 else window
+
+    def _ready(self, frames: Tensor) -> Tensor:
+        """What the network makes of frames before they are cut into tiles: itself, or with its motion."""
+        if self._prepare is None:
+            return frames
+        if frames.ndim == 4:
+            return self._prepare(frames)
+        flows = torch.stack([window_flows(window, flow=self.cache.flow) for window in frames])
+        return self._prepare(frames, flows)
 
     def _forward(self, frames: Tensor) -> Tensor:
         """The network on prepared frames, (B, C, H, W) or (B, N, 3, H, W), in the chosen precision."""
@@ -289,11 +311,11 @@ class Restorer:
         return result
 
 
-def whole_frames(net: nn.Module, height: int, width: int) -> Restorer:
+def whole_frames(net: nn.Module, height: int, width: int, cache: ClipCache | None = None) -> Restorer:
     """Sends windows of one size through a network uncut, on the device that the network is on."""
     weight = next(net.parameters(), None)
     settings = RestoreSettings(tile=0, device="cuda" if weight is not None and weight.is_cuda else "cpu")
-    return Restorer(net, height, width, settings)
+    return Restorer(net, height, width, settings, cache)
 
 
 def _too_little(height: int, width: int) -> MetadeblurError:
@@ -383,7 +405,7 @@ def restore_pairs(restorer: Restorer, clip: Clip) -> Generator[tuple[Tensor, Ten
         if restorer.fusion is None or len(clip) == 1:
             yield from pairs
         else:
-            yield from fuse_pairs(pairs, restorer.fusion)
+            yield from fuse_pairs(pairs, restorer.fusion, restorer.cache)
 
 
 def _one_by_one(restorer: Restorer, clip: Clip) -> Generator[tuple[Tensor, Tensor], None, None]:

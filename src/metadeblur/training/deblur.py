@@ -15,9 +15,8 @@ from metadeblur.data.layouts import plain_clips
 from metadeblur.data.pairs import Batch, PairSampler
 from metadeblur.errors import MetadeblurError
 from metadeblur.imaging.pictures import Picture, side_by_side, to_uint8
-from metadeblur.imaging.tiles import pad_to_multiple
 from metadeblur.models.adapted import unwrapped
-from metadeblur.models.forward import own_loss
+from metadeblur.models.forward import own_loss, whole_picture
 from metadeblur.models.lite import Lite
 from metadeblur.models.losses import balanced, charbonnier, psnr_loss
 from metadeblur.models.registry import ARCHITECTURES, Loss, final, traits
@@ -117,15 +116,14 @@ class DeblurTrainee:
     def _forward(self, net: nn.Module, batch: Batch) -> Tensor:
         """The full-size picture (B, 3, P, P) that a network gives for a batch."""
         blurred = batch.blurred.to(self.device)
-        rows, columns = blurred.shape[-2:]
-        if isinstance(net, Lite):  # what it is told of the motion was worked out once for each frame
+        ready: Tensor | None = None
+        if isinstance(net, Lite):  # its motion was worked out once for each frame
             flows = None if batch.flows is None else batch.flows.to(self.device)
-            fed = net.prepare_window(blurred, flows).contiguous(memory_format=torch.channels_last)
-        else:
-            fed = pad_to_multiple(blurred, traits(net).multiple)
+            ready = net.prepare_window(blurred, flows).contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.settings.precision == "bf16"):
-            output = net.deblur_prepared(fed) if isinstance(net, Lite) else final(net(fed))
-        return output[..., :rows, :columns].float()
+            if isinstance(net, Lite) and ready is not None:
+                return net.deblur_prepared(ready).float()
+            return whole_picture(net, blurred)
 
     def state_dict(self) -> dict[str, Any]:
         """Weights, their mean and the optimiser."""

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from metadeblur.errors import MetadeblurError
 from metadeblur.imaging.pictures import Picture, encode_png
@@ -80,10 +81,11 @@ def follow(mean: nn.Module, net: nn.Module, decay: float, number: int) -> None:
     decay = min(decay, (1 + number) / (10 + number))
     with torch.no_grad():
         # Not by the state dict, where a weight that layers share stands under several names.
-        for value, current in zip(_values(mean), _values(net), strict=True):
-            if value.is_floating_point():
-                value.lerp_(current.to(value), 1 - decay)
-            else:
+        both = [(value, current.to(value)) for value, current in zip(_values(mean), _values(net), strict=True)]
+        floats = [pair for pair in both if pair[0].is_floating_point()]
+        get_ema_multi_avg_fn(decay)(*map(list, zip(*floats, strict=True)), None)  # type: ignore[no-untyped-call]
+        for value, current in both:
+            if not value.is_floating_point():
                 value.copy_(current)
 
 

@@ -25,10 +25,9 @@ from metadeblur.data.paired import PairedClip, PictureFiles
 from metadeblur.errors import MetadeblurError
 from metadeblur.imaging.pictures import Picture, side_by_side, to_uint8
 from metadeblur.imaging.quality import psnr
-from metadeblur.imaging.tiles import pad_to_multiple
 from metadeblur.models.adapted import unwrapped
-from metadeblur.models.forward import frozen, uses_bf16
-from metadeblur.models.registry import final, recognise, traits
+from metadeblur.models.forward import frozen, uses_bf16, whole_picture
+from metadeblur.models.registry import recognise, traits
 from metadeblur.reblur.fitting import NetworkReblurrer
 from metadeblur.system.names import counted
 from metadeblur.training.loop import follow, run
@@ -149,12 +148,10 @@ class MetaTrainee:
         return {name: fmean(row[name] for row in rows) for name in rows[0]}, shown
 
     def _deblurred(self, net: nn.Module, query: Query) -> Tensor:
-        known = traits(net)
-        fed = query.blurred if known.frames > 1 else query.blurred[query.blurred.shape[0] // 2]
+        window = query.blurred
+        frames = window if traits(net).frames > 1 else window[len(window) // 2]
         with torch.no_grad():
-            output = final(net(pad_to_multiple(fed[None].to(self.workers.device), known.multiple)))
-        rows, columns = fed.shape[-2:]
-        return output[0, :, :rows, :columns].float().clamp(0, 1).cpu()
+            return whole_picture(net, frames[None].to(self.workers.device))[0].clamp(0, 1).cpu()
 
     def result(self) -> tuple[NetworkReblurrer, nn.Module]:
         """The meta-trained reblurrer with the critic as it was, and the meta-trained deblurrer."""

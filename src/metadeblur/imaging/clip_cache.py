@@ -1,0 +1,67 @@
+"""What has been worked out of the pictures of one clip: flows, changes of brightness, how blurred it is."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metadeblur.imaging.optical_flow import FAST, dense_flow
+
+Array = NDArray[Any]
+Result = TypeVar("Result")
+
+
+class ClipCache:
+    """Results, found again by the content of the pictures that they come from; those not used for longest go first.
+
+    Make one for each clip, and hand it down to all that looks at this clip: the same two pictures are compared when
+    pairs are made, when frames are restored, and by every vote of the guard.
+
+    Args:
+        megabytes: of the arrays kept.
+
+    >>> cache, picture = ClipCache(), np.zeros((64, 64), np.uint8)
+    >>> cache.flow(picture, picture) is cache.flow(picture.copy(), picture)
+    True
+    """
+
+    def __init__(self, megabytes: float = 192.0) -> None:
+        self._room = megabytes * 2**20
+        self._results: OrderedDict[Hashable, Any] = OrderedDict()
+
+    def flow(self, source: Array, target: Array, preset: int = FAST) -> Array:
+        """:func:`~metadeblur.imaging.optical_flow.dense_flow` of two pictures (h, w) uint8; not to be written to."""
+
+        def make() -> Array:
+            flow = dense_flow(source, target, preset)
+            flow.flags.writeable = False
+            return flow
+
+        return self.of(("flow", preset), make, source, target)
+
+    def of(self, name: Hashable, make: Callable[[], Result], *pictures: Array) -> Result:
+        """What ``make`` gives, kept under a name and the pictures it depends on; of none: once for the whole clip."""
+        key = (name, *((picture.shape, _digest(picture)) for picture in pictures))
+        if key in self._results:
+            self._results.move_to_end(key)
+        else:
+            self._results[key] = result = make()
+            self._room -= _bytes(result)
+            while self._room < 0 and len(self._results) > 1:
+                _, oldest = self._results.popitem(last=False)
+                self._room += _bytes(oldest)
+        value: Result = self._results[key]
+        return value
+
+
+def _digest(picture: Array) -> bytes:
+    return hashlib.sha256(np.ascontiguousarray(picture).data).digest()
+
+
+def _bytes(result: object) -> int:
+    return result.nbytes if isinstance(result, np.ndarray) else 0
