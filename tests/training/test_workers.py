@@ -26,7 +26,7 @@ from metadeblur.reblur.weights import load_reblurrer, save_reblurrer
 from metadeblur.training import deblur, workers
 from metadeblur.training.loop import run
 from metadeblur.training.settings import LoopSettings
-from metadeblur.training.workers import Workers, join
+from metadeblur.training.workers import TrainingProcess, join
 
 TESTS = Path(__file__).parents[1]
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
@@ -95,16 +95,16 @@ def test_all_processes_stop_when_the_first_finds_a_run_that_is_there_already(tmp
         values[0] = MetadeblurError("checkpoint.pt is there already")
 
     monkeypatch.setattr(workers.distributed, "broadcast_object_list", from_the_first)
-    other = Workers(torch.device("cpu"), rank=1, world=2)
+    other = TrainingProcess(torch.device("cpu"), rank=1, world=2)
     with pytest.raises(MetadeblurError, match="there already"):
         run(None, LoopSettings(), tmp_path, workers=other)
 
 
 def test_a_batch_is_shared_evenly_or_refused():
-    shares = [list(Workers(torch.device("cpu"), rank, 3).share(6)) for rank in range(3)]
+    shares = [list(TrainingProcess(torch.device("cpu"), rank, 3).share(6)) for rank in range(3)]
     assert sorted(number for share in shares for number in share) == list(range(6))
     with pytest.raises(MetadeblurError, match="multiple of 4"):
-        Workers(torch.device("cpu"), 0, 4).share(6)
+        TrainingProcess(torch.device("cpu"), 0, 4).share(6)
 
 
 def test_alone_nothing_is_averaged(monkeypatch):

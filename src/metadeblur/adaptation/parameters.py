@@ -45,7 +45,7 @@ class LowRank(nn.Module):
 
 
 def free(net: nn.Module, which: str, generator: torch.Generator) -> list[nn.Parameter]:
-    """Let a part of a network's parameters take gradients, and only these; :func:`settle` ends it.
+    """Let a part of a network's parameters take gradients, and only these; :func:`merge_adapters` ends it.
 
     Args:
         net: changed in place.
@@ -82,7 +82,7 @@ def free(net: nn.Module, which: str, generator: torch.Generator) -> list[nn.Para
     return chosen
 
 
-def settle(net: nn.Module) -> None:
+def merge_adapters(net: nn.Module) -> None:
     """Write what low-rank adapters have learnt into the weights and take them away; names keep their order."""
     for module in list(net.modules()):
         if isinstance(module, _ADAPTED) and parametrize.is_parametrized(module, "weight"):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import get_swa_multi_avg_fn
 
-from metadeblur.adaptation.parameters import free, settle
+from metadeblur.adaptation.parameters import free, merge_adapters
 from metadeblur.adaptation.settings import AdaptSettings
 from metadeblur.guard.judge import Reason
 from metadeblur.models.forward import own_loss, uses_bf16
@@ -120,7 +120,7 @@ def inner_update(
     if not all(bool(weight.isfinite().all()) for weight in weights):
         text = "the adapted weights are not finite; the base model is used"
         return base, history, Reason("diverged", float("nan"), 0.0, False, text)
-    settle(net)
+    merge_adapters(net)
     return net.eval().requires_grad_(False), history, None
 
 
@@ -180,8 +180,8 @@ def _through(pairs: Sequence[Pair], mirrored: _Mirrored, net: nn.Module, loss: L
 
     A deblurrer whose own loss wants several outputs learns by L1 here: operators are made for the full size.
     """
-    known = traits(net)
-    measured = loss or (F.l1_loss if known.all_outputs else known.loss)
+    wanted = traits(net)
+    measured = loss or (F.l1_loss if wanted.all_outputs else wanted.loss)
 
     def compared(output: Any, sharp: Tensor) -> Tensor:
         pictures = mirrored.back(final(output))

@@ -87,11 +87,11 @@ def blurriness(clip: Clip, *, frames: int = 16) -> Blurriness | None:
         if len(clip) > 1:
             motion = _motion(clip, index, picture)
             moving = textured & (np.hypot(motion[..., 0], motion[..., 1]) > _MOVES)
-            for found, turned in ((along_motion, motion), (across_motion, motion[..., ::-1] * (-1, 1))):
-                found.append(_ratio_along(turned[moving], fine[moving], coarse[moving]))
+            for ratios, turned in ((along_motion, motion), (across_motion, motion[..., ::-1] * (-1, 1))):
+                ratios.append(_ratio_along(turned[moving], fine[moving], coarse[moving]))
     if not medians:
         return None
-    along, across = (np.concatenate(found) if found else np.zeros(0) for found in (along_motion, across_motion))
+    along, across = (np.concatenate(ratios) if ratios else np.zeros(0) for ratios in (along_motion, across_motion))
     share = len(along) / patches
     enough = len(along) >= _LEAST_PATCHES and share >= _LEAST_SHARE
     worst, best = np.quantile(medians, (0.05, 0.95))

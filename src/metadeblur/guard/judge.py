@@ -136,7 +136,7 @@ def judge(
     clip: Clip,
     held_out: Sequence[tuple[Tensor, Tensor]],
     *,
-    known: Sequence[tuple[Tensor, Tensor]] = (),
+    motion_pairs: Sequence[tuple[Tensor, Tensor]] = (),
     reblurrer: Any = None,
     before: Before | None = None,
     settings: GuardSettings | None = None,
@@ -150,7 +150,7 @@ def judge(
         clip: the blurred clip; a few of its frames are restored.
         held_out: pairs that the adaptation has not seen: pseudo-blurred (3, P, P), or (N, 3, P, P) for a video
             deblurrer, and pseudo-sharp (3, P, P), in [0, 1].
-        known: where a network blurred those pairs, others of the same places, blurred by the clip's own motion: an
+        motion_pairs: where a network blurred those pairs: the same places blurred by the clip's own motion. An
             adaptation that is not better on these too is dropped.
         reblurrer: the clip's :class:`~metadeblur.reblur.flow.FlowReblurrer`; with it, restored frames are blurred again
             by the clip's own motion and must explain the blurred ones. Others: this vote is not taken.
@@ -178,12 +178,12 @@ def judge(
     enough = min(gains[best] - TELLING_DB, settings.least_gain_db)
     most = max(share for share in shares if gains[share] >= gains[best] - TELLING_DB)
     shares = [share for share in shares if share <= most]
-    by_motion, failure = _gains(base, adapted, known, shares, cache)
+    by_motion, failure = _gains(base, adapted, motion_pairs, shares, cache)
     if failure is not None:
         return Verdict(0.0, (failure,))
     agreed: tuple[Reason, ...] = ()
     if by_motion:
-        agreed = (_motion_reason(by_motion[most], most, settings.least_gain_db, len(known)),)
+        agreed = (_motion_reason(by_motion[most], most, settings.least_gain_db, len(motion_pairs)),)
         if not agreed[0].passed:
             return Verdict(0.0, (pairs, *agreed))
     before = before or look_before(base, clip, reblurrer, settings, cache)
@@ -196,13 +196,13 @@ def judge(
         except MetadeblurError as error:
             vetoes.append(Reason("finite", share, 0.0, False, f"{_percent(share)} of the adaptation: {error}"))
             continue
-        said = f"with {_percent(share)} of the adaptation"
+        case = f"with {_percent(share)} of the adaptation"
         votes = compare(
             before.figures,
             look_at(before.samples, restored, reblurrer, cache),
             pairs=min(gains[share], by_motion.get(share, math.inf)),
         )
-        reasons = [_vote_reason(vote, VOTES[vote.name], said) for vote in votes]
+        reasons = [_vote_reason(vote, VOTES[vote.name], case) for vote in votes]
         failed = [reason for reason in reasons if not reason.passed]
         if not failed:
             chosen = _pairs_reason(gains[share], share, enough, len(held_out))
@@ -247,10 +247,10 @@ def judge_fusion(
     for candidate in dict.fromkeys((fusion, fused_only)):
         corrected = candidate.exposure is not None
         after = [fuse_frames(piece.blurred, piece.restored, candidate, piece.middle, cache) for piece in pieces]
-        said = (_CORRECTED, _NOT_CORRECTED) if corrected else (_FUSED, _NOT_FUSED)
+        case = (_CORRECTED, _NOT_CORRECTED) if corrected else (_FUSED, _NOT_FUSED)
         reasons = [
             replace(
-                _vote_reason(vote, FUSION_VOTES[vote.name], *said),
+                _vote_reason(vote, FUSION_VOTES[vote.name], *case),
                 name=f"{'back-projection' if corrected else 'fusion'}: {vote.name}",
             )
             for vote in compare(base, look_at(samples, after, reblurrer, cache), FUSION_VOTES)
@@ -417,12 +417,12 @@ def _gain_reason(name: str, gain: float, share: float, least: float, what: str, 
     return Reason(name, gain, least, passed, text)
 
 
-def _vote_reason(vote: Vote, kind: Kind, said: str, against: str = "") -> Reason:
-    """A vote in words; ``said`` tells what it is on, ``against`` what a veto says in place of the kind's complaint."""
+def _vote_reason(vote: Vote, kind: Kind, case: str, against: str = "") -> Reason:
+    """A vote in words; ``case`` says what was judged, ``against`` replaces the kind's complaint."""
     relation = "at least" if kind.at_least else "at most"
     verdict = f"; let pass: {vote.excuse}" if vote.excuse else "" if vote.passed else f": {against or kind.complaint}"
     text = (
-        f"{said}, {kind.subject} is {vote.figure:.2f} {kind.unit} "
+        f"{case}, {kind.subject} is {vote.figure:.2f} {kind.unit} "
         f"(base {vote.base:.2f}, {relation} {vote.limit:.2f} allowed){verdict}"
     )
     return Reason(vote.name, vote.figure, vote.limit, vote.passed, text, bool(vote.excuse))

@@ -292,9 +292,9 @@ def _reblur_error(samples: Sequence[Sample], frames: Sequence[Tensor], reblurrer
             velocity, bend = _paths(reblurrer, sample.first + number, sample.top, sample.left, height, width)
             exposure = float(reblurrer.exposure or 0.0)
             again, _ = blur_patch(picture, 0, 0, velocity, bend, exposure, reblurrer.response)
-            known = _inside(velocity, exposure)
+            inside = _inside(velocity, exposure)
             difference = (again - sample.blurred[number]).square().mean(0)
-            errors.append(float(difference[known].mean()) if known.any() else float(difference.mean()))
+            errors.append(float(difference[inside].mean()) if inside.any() else float(difference.mean()))
     return max(math.fsum(errors) / len(errors), 1e-10)
 
 

@@ -158,12 +158,14 @@ def _stands_out(along: _Aligned, other: Array) -> bool:
     mean = along.mean(difference)
     square = along.mean(np.square(difference))
     levels = np.abs(mean) / _LEVEL
-    known = along.known
+    reliable = along.reliable
     most = levels.argmax(-1)[..., None]
     levels, square = (np.take_along_axis(part, most, -1)[..., 0] for part in (levels, square))
     # A change of light moves all pixels of a place by about as much; an error of the flow moves some up, some down.
     purity = np.square(levels * _LEVEL) / (square + 1e-8)
-    return any(float(((purity > pure) & (levels > least))[known].mean()) > share for pure, least, share in _DIFFERENT)
+    return any(
+        float(((purity > pure) & (levels > least))[reliable].mean()) > share for pure, least, share in _DIFFERENT
+    )
 
 
 def match(frame: Array, other: Array, flow: Flow = dense_flow) -> Match | None:
@@ -182,7 +184,7 @@ def match(frame: Array, other: Array, flow: Flow = dense_flow) -> Match | None:
     bright = other
     for _ in range(3):
         along = _best(frame, bright, flow)
-        if not along.known.any():
+        if not along.reliable.any():
             return None
         gain, offset = _fields(along, other)
         bright = np.clip(other * gain + offset, 0, 1)
@@ -214,7 +216,7 @@ class _Aligned:
         return cls(warp(frame, back), valid, _box(valid), there, back)
 
     @property
-    def known(self) -> Array:
+    def reliable(self) -> Array:
         """Where (h, w) enough around is valid."""
         return np.asarray(self.weight > 0.5 * self.weight.max())
 
@@ -246,7 +248,7 @@ def _fields(along: _Aligned, other: Array) -> tuple[Array, Array]:
     wanted, has = along.mean(along.warped), along.mean(other)
     gain, offset = _whole(along, other, wanted, has)
     has = gain * has + offset
-    weight = (along.weight * along.known)[..., None]
+    weight = (along.weight * along.reliable)[..., None]
     total = cv2.GaussianBlur(weight, (0, 0), _SPREAD)[..., None]
     left = cv2.GaussianBlur(weight * (wanted - has), (0, 0), _SPREAD) / (total + 0.02)
     here = cv2.GaussianBlur(gain * other + offset, (0, 0), _SPREAD)
@@ -257,9 +259,9 @@ def _fields(along: _Aligned, other: Array) -> tuple[Array, Array]:
 
 def _whole(along: _Aligned, other: Array, wanted: Array, has: Array) -> tuple[Array, Array]:
     """Gain and offset (3,) of the whole picture, from what places have and should have; places astray count little."""
-    first, second = (np.asarray(part[along.known], np.float64) for part in (wanted, has))
+    first, second = (np.asarray(part[along.reliable], np.float64) for part in (wanted, has))
     deviation = [along.mean(np.square(part)) - np.square(along.mean(part)) for part in (along.warped, other)]
-    ratio = [np.sqrt(np.maximum(part[along.known].mean(0), 0)) + 0.002 for part in deviation]
+    ratio = [np.sqrt(np.maximum(part[along.reliable].mean(0), 0)) + 0.002 for part in deviation]
     prior = np.clip(ratio[0] / ratio[1], *_GAINS)
     weight = np.ones_like(first)
     for _ in range(6):

@@ -47,7 +47,7 @@ def dense_flow(source: Array, target: Array, preset: int = FAST) -> Array:
     return np.ascontiguousarray(flow[:height, :width], dtype=np.float32)
 
 
-def places(flow: Array, left: int = 0, top: int = 0) -> tuple[Array, Array]:
+def positions(flow: Array, left: int = 0, top: int = 0) -> tuple[Array, Array]:
     """Where the pixels of a picture, or of a part that begins at (left, top), are led to: x and y, (h, w) float32.
 
     Args:
@@ -86,7 +86,7 @@ def warp(
     >>> warp(np.arange(4, dtype=np.float32)[None], np.ones((1, 4, 2), np.float32) * (1, 0)).tolist()
     [[1.0, 2.0, 3.0, 3.0]]
     """
-    x, y = places(np.asarray(flow, np.float32), left, top)
+    x, y = positions(np.asarray(flow, np.float32), left, top)
     return np.asarray(cv2.remap(picture, x, y, interpolation, borderMode=border, borderValue=(outside,) * 4))
 
 
@@ -149,7 +149,7 @@ def trust(there: Array, back: Array, step: Array) -> Array:
         back: (h, w, 2) from the other frame's pixels to this one.
         step: (2,) px of the frame that one pixel of the flow is wide and high.
     """
-    x, y = places(there / step)
+    x, y = positions(there / step)
     returned = cv2.remap(back, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     difference = np.hypot(*np.moveaxis(there + returned, -1, 0))
     seen = (x >= 0) & (y >= 0) & (x <= there.shape[1] - 1) & (y <= there.shape[0] - 1)

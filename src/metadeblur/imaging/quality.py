@@ -23,7 +23,7 @@ from metadeblur.imaging import optical_flow
 from metadeblur.imaging.clip_cache import ClipCache
 from metadeblur.imaging.sharpness import IDENTICAL_DB
 
-Flow = Callable[[Tensor, Tensor], Tensor]
+FrameFlow = Callable[[Tensor, Tensor], Tensor]
 """Optical flow: two frames (3, H, W) to (2, H, W), the pixels (right, down) from the first to the second."""
 
 _Picture = npt.NDArray[np.float64]
@@ -223,7 +223,7 @@ def dis_flow(first: Tensor, second: Tensor, cache: ClipCache | None = None) -> T
     return torch.from_numpy(flow.copy()).permute(2, 0, 1).contiguous()
 
 
-def flicker(restored: FrameSource, blurred: FrameSource, *, flow: Flow = dis_flow) -> float:
+def flicker(restored: FrameSource, blurred: FrameSource, *, flow: FrameFlow = dis_flow) -> float:
     """How much less steady over time the restored frames are than the blurred ones, in 8-bit levels.
 
     Each next frame is warped onto its predecessor by the flow of the blurred frames; the warping error is the mean
@@ -252,7 +252,7 @@ def flicker(restored: FrameSource, blurred: FrameSource, *, flow: Flow = dis_flo
     for index, following in pairwise(range(len(blurred))):
         first, second = blurred[index], blurred[following]
         forward, backward = flow(first, second), flow(second, first)
-        returned, inside = warp(backward, forward)
+        returned, inside = warp_frame(backward, forward)
         longest = forward.square().sum(0) + returned.square().sum(0)
         trusted = inside & ((forward + returned).square().sum(0) < 0.25 + 0.01 * longest)
         if trusted.any():
@@ -262,7 +262,7 @@ def flicker(restored: FrameSource, blurred: FrameSource, *, flow: Flow = dis_flo
     return math.fsum(figures) / len(figures) if figures else 0.0
 
 
-def warp(frame: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
+def warp_frame(frame: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
     """Fetches each pixel from where the flow points.
 
     Args:
@@ -336,7 +336,7 @@ def _unsteadiness(first: Tensor, second: Tensor, flow: Tensor, trusted: Tensor) 
     """Mean warping error and mean gradient of ``first`` over the trusted pixels, both per channel and in [0, 1]."""
     one, other = (cv2.GaussianBlur(_pixels(_plain(frame)), (0, 0), 1.0) for frame in (first, second))
     start, end = (torch.from_numpy(picture).permute(2, 0, 1) for picture in (one, other))
-    moved, _ = warp(end, flow)
+    moved, _ = warp_frame(end, flow)
     error = (moved - start).abs().mean(0)
     right, down = torch.zeros_like(error), torch.zeros_like(error)
     right[:, :-1] = start.diff(dim=2).abs().mean(0)
@@ -370,8 +370,8 @@ def _alignment(truth: npt.NDArray[np.float32], picture: npt.NDArray[np.float32])
     one, other = cv2.cvtColor(truth, cv2.COLOR_RGB2GRAY), cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
     try:
         start = np.eye(3, dtype=np.float32)
-        _, found = cv2.findTransformECC(one, other, start, cv2.MOTION_HOMOGRAPHY, criteria, None, 5)  # type: ignore[call-overload]
+        _, matrix = cv2.findTransformECC(one, other, start, cv2.MOTION_HOMOGRAPHY, criteria, None, 5)  # type: ignore[call-overload]
     except cv2.error:
         return None
-    homography = np.asarray(found, dtype=np.float32)
+    homography = np.asarray(matrix, dtype=np.float32)
     return homography if np.isfinite(homography).all() and abs(np.linalg.det(homography)) > 1e-6 else None

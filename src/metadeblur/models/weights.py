@@ -77,16 +77,16 @@ def find(model: str | Path) -> Path:
         MetadeblurError: no file that is there, and no model whose weights are built in or imported.
     """
     name = str(model)
-    known = name in ARCHITECTURES or name in VARIANTS
-    if known and installed_path(name).is_file():
+    by_name = name in ARCHITECTURES or name in VARIANTS
+    if by_name and installed_path(name).is_file():
         return installed_path(name)
     path = Path(model)
-    if not known and os.path.lexists(path):
+    if not by_name and os.path.lexists(path):
         check_plain(path)
     if path.is_file():
         return path
     published = VARIANTS.get(name, name)
-    if known and published in PUBLISHED:
+    if by_name and published in PUBLISHED:
         raise MetadeblurError(f"model {name}: its weights are not here; {PUBLISHED[published].how(published)}")
     names = ", ".join([*ARCHITECTURES, *VARIANTS])
     raise MetadeblurError(f"model {name!r} is neither a file nor a known name; known: {names}")
@@ -150,8 +150,8 @@ def load_deblurrer(model: str | Path = "lite") -> nn.Module:
     if name is None and has_spandrel():
         return _from_spandrel(path, weights)
     if name is None:
-        known = ", ".join(ARCHITECTURES)
-        raise MetadeblurError(f"{path}: its {len(weights)} tensors belong to no known network; known: {known}")
+        names = ", ".join(ARCHITECTURES)
+        raise MetadeblurError(f"{path}: its {len(weights)} tensors belong to no known network; known: {names}")
     try:
         net = built(ARCHITECTURES[name].variants.get(str(model), ARCHITECTURES[name].build), weights)
     except Misfit as error:
@@ -198,11 +198,11 @@ def read_reblurrer(source: str | Path = "") -> tuple[nn.Module, nn.Module | None
         critic, _ = read_weights(imported_path("critic"))
     order = metadata.get("order", "own")
     try:
-        made = built(lambda given: ReblurNetwork.from_weights(given, order), network)  # type: ignore[arg-type]
+        reblurrer = built(lambda given: ReblurNetwork.from_weights(given, order), network)  # type: ignore[arg-type]
         judge = built(critic_from_weights, critic) if critic else None
     except Misfit as error:
         raise MetadeblurError(f"{path}: not the weights of a reblurring network and its critic ({error})") from error
-    return made.float().eval(), judge.eval() if judge is not None else None
+    return reblurrer.float().eval(), judge.eval() if judge is not None else None
 
 
 def reblurrer_path(source: str | Path = "") -> Path:

@@ -82,7 +82,7 @@ class _Votes:
 
 
 @dataclass(frozen=True)
-class _Pair:
+class _ComparedFrames:
     """Two frames made ready to be blurred by each other's motion, on the first one's grid of (h, w) reduced pixels.
 
     Attributes:
@@ -172,7 +172,7 @@ def _comparing_scale(motion: ClipMotion, frames: list[int]) -> float:
     return float(np.clip(min(_SPEED / speed, largest), smallest, 1.0))
 
 
-def _prepare(motion: ClipMotion, first: int, second: int, height: int, width: int) -> _Pair:
+def _prepare(motion: ClipMotion, first: int, second: int, height: int, width: int) -> _ComparedFrames:
     """The motions of two frames on one grid, and the places where they can be compared."""
     ratio = np.array([width / motion.width, height / motion.height], np.float32)
 
@@ -192,11 +192,11 @@ def _prepare(motion: ClipMotion, first: int, second: int, height: int, width: in
     lost = _box(lengths(there + warp(back, there)))
     difference = _box(_difference(own[0], other[0]))
     texture = _box(_band(_light(motion, first, "srgb", height, width)) ** 2)
-    voters = _places((lost < _LOST) & (difference > _DIFFERENT) & (texture > _TEXTURE))
-    return _Pair((first, second), there, own, other, difference, voters)
+    voters = _at_places((lost < _LOST) & (difference > _DIFFERENT) & (texture > _TEXTURE))
+    return _ComparedFrames((first, second), there, own, other, difference, voters)
 
 
-def _vote(motion: ClipMotion, pair: _Pair, response: Response, candidates: Array) -> _Votes:
+def _vote(motion: ClipMotion, pair: _ComparedFrames, response: Response, candidates: Array) -> _Votes:
     """Blur the two frames by each other's motion at all candidate exposures; what each place makes of it."""
     height, width = pair.difference.shape
     first, second = pair.frames
@@ -204,8 +204,8 @@ def _vote(motion: ClipMotion, pair: _Pair, response: Response, candidates: Array
     two = _light(motion, second, response, height, width, as_bright_as=first)
     by_other = _blurred(one, *pair.other, candidates)
     other_by_own = _blurred(warp(two, pair.there, cv2.INTER_CUBIC), *pair.own, candidates)
-    curves = [_places(_unexplained(*both))[pair.voters] for both in zip(by_other, other_by_own, strict=True)]
-    return _Votes(np.log(np.stack(curves, -1)), np.minimum(_places(pair.difference)[pair.voters], _HEAVIEST))
+    curves = [_at_places(_unexplained(*both))[pair.voters] for both in zip(by_other, other_by_own, strict=True)]
+    return _Votes(np.log(np.stack(curves, -1)), np.minimum(_at_places(pair.difference)[pair.voters], _HEAVIEST))
 
 
 def _light(
@@ -223,7 +223,7 @@ def _light(
     return np.asarray(cv2.cvtColor(light, cv2.COLOR_RGB2GRAY))
 
 
-def _places(picture: Array) -> Array:
+def _at_places(picture: Array) -> Array:
     """A picture of means around each pixel, read at the places that may vote: away from the frame's border."""
     border = 2 * _BLOCK
     return picture[border : picture.shape[0] - border + 1 : _BLOCK, border : picture.shape[1] - border + 1 : _BLOCK]
@@ -296,7 +296,7 @@ def _lowest(votes: list[_Votes]) -> tuple[float, Array]:
     return min(exposure, LONGEST), curve
 
 
-def _try_responses(motion: ClipMotion, pairs: list[_Pair], exposure: float) -> dict[Response, float]:
+def _try_responses(motion: ClipMotion, pairs: list[_ComparedFrames], exposure: float) -> dict[Response, float]:
     """What each response leaves unexplained around the estimated exposure, relative to the sRGB curve."""
     nearest = CANDIDATES[np.argsort(np.abs(CANDIDATES - exposure))[:3]]
     left = {response: _mean([_vote(motion, pair, response, nearest) for pair in pairs]).min() for response in RESPONSES}

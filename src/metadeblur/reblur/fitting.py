@@ -81,8 +81,8 @@ class NetworkReblurrer(Reblurrer):
         """The blurred centre (3, P, P), clamped, of a window (F, 3, P, P), without gradient."""
         device = next(self.network.parameters()).device
         with torch.no_grad(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.bf16):
-            made = self.network(window[None].to(device))
-        blurred: Tensor = made[0].float().clamp(0, 1).cpu()
+            reblurred = self.network(window[None].to(device))
+        blurred: Tensor = reblurred[0].float().clamp(0, 1).cpu()
         return blurred
 
     def ready(self, device: torch.device, *, bf16: bool = False) -> NetworkReblurrer:
@@ -160,12 +160,12 @@ class ReblurStage:
         """
         window, real = item.window[None].to(self.device), item.real[None].to(self.device)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
-            made = self.reblurrer(_middle(window, int(self.reblurrer.frames))).float()  # type: ignore[arg-type]
+            reblurred = self.reblurrer(_middle(window, int(self.reblurrer.frames))).float()  # type: ignore[arg-type]
         terms: Terms = {}
         parts: list[Tensor] = []
         if self.critic is not None:
-            terms |= critic_step(self.critic, self.critic_optimizer, real, made.detach(), self.updates.critic)
-            adversarial = adversarial_term(self.critic, made, self.updates.critic)
+            terms |= critic_step(self.critic, self.critic_optimizer, real, reblurred.detach(), self.updates.critic)
+            adversarial = adversarial_term(self.critic, reblurred, self.updates.critic)
             terms["adversarial"] = adversarial.item()
             parts.append(self.updates.adversarial * adversarial)
         if self.updates.losses in ("both", "cycle"):
@@ -174,7 +174,7 @@ class ReblurStage:
             def deblur_loss(blurred: Tensor, sharp: Tensor) -> Tensor:
                 return own_loss(self.deblurrer, with_centre(window, blurred, frames), sharp, self.loss, bf16=self.bf16)
 
-            back = cycle(deblur_loss, made, window[:, window.shape[1] // 2])
+            back = cycle(deblur_loss, reblurred, window[:, window.shape[1] // 2])
             terms["cycle"] = back.item()
             parts.append(self.updates.cycle * back)
         loss = torch.stack(parts).sum()
@@ -195,7 +195,7 @@ def critic_step(
     critic: nn.Module,
     optimizer: torch.optim.Optimizer,
     real: Tensor,
-    made: Tensor,
+    reblurred: Tensor,
     settings: CriticSettings,
     *,
     average: Callable[[Iterable[nn.Parameter]], None] | None = None,
@@ -206,14 +206,14 @@ def critic_step(
         critic: (B, 3, H, W) -> (B,); changed.
         optimizer: of its weights.
         real: really blurred patches, (B, 3, H, W).
-        made: the reblurrer's, not clamped to [0, 1], without gradient.
+        reblurred: the reblurrer's, not clamped to [0, 1], without gradient.
         settings: kind of loss and clip.
         average: averages the gradients over the processes that train together.
 
     Returns:
         Before the step: "real" and "made", the mean scores, and "critic", the loss.
     """
-    scores = critic(real), critic(made)
+    scores = critic(real), critic(reblurred)
     loss = critic_loss(*scores, settings.adversarial_kind)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
@@ -224,10 +224,10 @@ def critic_step(
     return {"real": scores[0].mean().item(), "made": scores[1].mean().item(), "critic": loss.item()}
 
 
-def adversarial_term(critic: nn.Module, made: Tensor, settings: CriticSettings) -> Tensor:
+def adversarial_term(critic: nn.Module, reblurred: Tensor, settings: CriticSettings) -> Tensor:
     """L_adv of made patches, with gradient to them but none to the critic's weights."""
     critic.requires_grad_(False)
-    term = generator_loss(critic(made), settings.adversarial_kind)
+    term = generator_loss(critic(reblurred), settings.adversarial_kind)
     critic.requires_grad_(True)
     return term
 

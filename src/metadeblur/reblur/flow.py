@@ -272,16 +272,16 @@ def fit_flow_reblurrer(
     settings = settings or FlowSettings()
     motion = ClipMotion(clip, pixels=settings.flow_pixels, cache=cache)
     estimate = estimate_exposure(motion) if exposure is None else None
-    known = exposure if estimate is None or not estimate.strong else estimate.exposure
+    chosen = exposure if estimate is None or not estimate.strong else estimate.exposure
     spots = _find_spots(motion, places or (), settings.spots, generator)
-    assumed = _assumed(known, settings)
+    assumed = _assumed(chosen, settings)
     blur = [assumed * float(np.median(lengths(paths(motion, spot, 16)[0]))) for spot in spots[0] or spots[1]]
     step = max(1, len(clip) // settings.noise_frames)
     frames = [clip[index] for index in range(0, len(clip), step)][: settings.noise_frames]
     return FlowReblurrer(
         clip_motion=motion,
         spots=tuple(spots[0] + spots[1]),
-        exposure=known,
+        exposure=chosen,
         exposure_error=estimate.error if estimate is not None and estimate.strong else 0.0,
         response=estimate.response if estimate is not None and estimate.strong else "srgb",
         noise=estimate_noise(frames),

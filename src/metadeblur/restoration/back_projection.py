@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from metadeblur.imaging.linear_light import to_display, to_linear
 from metadeblur.imaging.motion import displacement, lengths, moments
-from metadeblur.imaging.optical_flow import places
+from metadeblur.imaging.optical_flow import positions
 from metadeblur.limits import Positive, Within, check
 from metadeblur.types import Response
 
@@ -131,7 +131,7 @@ class _Paths:
         for time in moments(count, exposure):
             moved = displacement(velocity, bend, time)
             # Fixed-point maps are read twice as fast, and are read in every round.
-            self._maps.append([cv2.convertMaps(*places(sign * moved), cv2.CV_16SC2) for sign in (-1, 1)])
+            self._maps.append([cv2.convertMaps(*positions(sign * moved), cv2.CV_16SC2) for sign in (-1, 1)])
 
     def blurred(self, light: Array) -> Array:
         """The mean of the light along the paths, (h, w, 3)."""

@@ -86,7 +86,7 @@ def fuse_frames(
     fused = _Fused(settings, cache)
     for pair in _corrected(zip(blurred, restored, strict=True), settings, cache):
         fused.take(*pair)
-    return torch.stack([fused.made(number) for number in wanted])
+    return torch.stack([fused.remade(number) for number in wanted])
 
 
 def _corrected(
@@ -152,7 +152,7 @@ class _Pass(ABC):
             self.steps.add(self.came)
         self.came += 1
 
-    def made(self, number: int) -> Tensor:
+    def remade(self, number: int) -> Tensor:
         """One of the frames that are here, remade: (3, H, W) in [0, 1]."""
         return torch.from_numpy(self._remade(number)).permute(2, 0, 1).contiguous().clamp_(0, 1)
 
@@ -161,7 +161,7 @@ class _Pass(ABC):
         """The same as (H, W, 3)."""
 
     def _next(self) -> tuple[Tensor, Tensor]:
-        ready = self.frames[self.gone].blurred, self.made(self.gone)
+        ready = self.frames[self.gone].blurred, self.remade(self.gone)
         self.gone += 1
         for old in [key for key in self.frames if key < self.gone - self.radius]:
             del self.frames[old]

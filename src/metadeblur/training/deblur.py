@@ -22,7 +22,7 @@ from metadeblur.models.losses import balanced, charbonnier, psnr_loss
 from metadeblur.models.registry import ARCHITECTURES, Loss, final, traits
 from metadeblur.training.loop import follow, run
 from metadeblur.training.settings import DeblurTraining
-from metadeblur.training.workers import Workers, join
+from metadeblur.training.workers import TrainingProcess, join
 
 LOSSES: dict[str, Loss] = {"balanced": balanced, "charbonnier": charbonnier, "psnr": psnr_loss}
 
@@ -31,10 +31,10 @@ class DeblurTrainee:
     """A deblurrer, the running mean of its weights, its optimiser and its data."""
 
     def __init__(
-        self, net: nn.Module, settings: DeblurTraining, device: torch.device, workers: Workers | None = None
+        self, net: nn.Module, settings: DeblurTraining, device: torch.device, workers: TrainingProcess | None = None
     ) -> None:
         self.settings, self.device = settings, device
-        self.workers = workers or Workers(device)
+        self.workers = workers or TrainingProcess(device)
         self.share = self.workers.share(settings.batch)
         self.net: nn.Module = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.mean = copy.deepcopy(self.net).eval().requires_grad_(False)
@@ -147,11 +147,11 @@ def new_network(settings: DeblurTraining) -> nn.Module:
         MetadeblurError: no such network, or it has no small form.
     """
     entry = ARCHITECTURES[settings.network]
-    made = entry.published if settings.size == "published" else entry.small
-    if made is None:
+    build = entry.published if settings.size == "published" else entry.small
+    if build is None:
         able = ", ".join(name for name, entry in ARCHITECTURES.items() if entry.small is not None)
         raise MetadeblurError(f"{settings.network} has no small form; those that have: {able}")
-    return made()
+    return build()
 
 
 def _of_the_final_picture(loss: Loss, output: Any, sharp: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from metadeblur.system.files import filling, whole
 from metadeblur.training.checkpoint import saved_state, write_checkpoint
 from metadeblur.training.curves import write_curves
 from metadeblur.training.settings import LoopSettings
-from metadeblur.training.workers import Workers
+from metadeblur.training.workers import TrainingProcess
 
 
 class Trainee(Protocol):
@@ -100,7 +100,7 @@ def run(
     *,
     resume: bool = False,
     quiet: bool = False,
-    workers: Workers | None = None,
+    workers: TrainingProcess | None = None,
     items: int = 0,
 ) -> int:
     """Train until ``settings.steps``.
@@ -125,7 +125,7 @@ def run(
         MetadeblurError: ``out`` holds a checkpoint and ``resume`` was not asked for, it was made with other settings,
             none is whole, somebody else trains there, a schedule that is not known, or figures that are not finite.
     """
-    workers = workers or Workers(torch.device("cpu"))
+    workers = workers or TrainingProcess(torch.device("cpu"))
     with ExitStack() as locks:
         saved = workers.agree(_begin(out, locks, resume=resume, quiet=quiet) if workers.leads else None)
         if isinstance(saved, MetadeblurError):
@@ -134,7 +134,14 @@ def run(
 
 
 def _steps(
-    trainee: Trainee, settings: LoopSettings, out: Path, saved: Any, *, quiet: bool, workers: Workers, items: int
+    trainee: Trainee,
+    settings: LoopSettings,
+    out: Path,
+    saved: Any,
+    *,
+    quiet: bool,
+    workers: TrainingProcess,
+    items: int,
 ) -> int:
     """Train from a checkpoint, or from the start where there is none; returns the number of the last step."""
     first, meter = 0, _Meter()
@@ -188,8 +195,8 @@ class _Meter:
         self.seconds, self.count = self.seconds + seconds, self.count + 1
 
     def means(self) -> dict[str, float]:
-        known = {name: value / self.count for name, value in (self.sums or {}).items()}
-        return {"seconds_a_step": self.seconds / self.count, **known}
+        means = {name: value / self.count for name, value in (self.sums or {}).items()}
+        return {"seconds_a_step": self.seconds / self.count, **means}
 
     def clear_if(self, full: bool) -> None:
         if full:

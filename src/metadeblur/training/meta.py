@@ -33,14 +33,14 @@ from metadeblur.system.names import counted
 from metadeblur.training.loop import follow, run
 from metadeblur.training.outer import MetaLearner, Query, query_set
 from metadeblur.training.settings import MetaTraining
-from metadeblur.training.workers import Workers, join
+from metadeblur.training.workers import TrainingProcess, join
 
 
 class MetaTrainee:
     """A meta-learner with its tasks."""
 
     def __init__(
-        self, reblurrer: NetworkReblurrer, deblurrer: nn.Module, settings: MetaTraining, workers: Workers
+        self, reblurrer: NetworkReblurrer, deblurrer: nn.Module, settings: MetaTraining, workers: TrainingProcess
     ) -> None:
         self.settings, self.workers = settings, workers
         if settings.outer.outer_step == "frame" and workers.world > 1:
@@ -140,10 +140,10 @@ class MetaTrainee:
         for query in queries:
             sharp, blurred = (part[part.shape[0] // 2] for part in (query.sharp, query.blurred))
             before, after = (self._deblurred(net, query) for net in (deblurrer, outcome.adapted or deblurrer))
-            made = reblurrer.blur(query.sharp)
+            reblurred = reblurrer.blur(query.sharp)
             kinds = (("blurred", blurred, sharp), ("before", before, sharp), ("after", after, sharp))
             figures = {f"psnr_{name}": float(psnr(one, other)) for name, one, other in kinds}
-            rows.append({**figures, "psnr_reblurred": float(psnr(made, blurred))})
+            rows.append({**figures, "psnr_reblurred": float(psnr(reblurred, blurred))})
             shown = shown or [blurred, before, after, sharp]
         return {name: fmean(row[name] for row in rows) for name in rows[0]}, shown
 

@@ -22,7 +22,7 @@ from metadeblur.models.losses import charbonnier, charbonnier_edge
 from metadeblur.models.registry import traits
 from metadeblur.reblur.fitting import NetworkReblurrer
 from metadeblur.training.settings import OuterUpdate
-from metadeblur.training.workers import Workers
+from metadeblur.training.workers import TrainingProcess
 
 REBLUR_LOSSES = {"charbonnier": charbonnier, "charbonnier_edge": charbonnier_edge}
 
@@ -56,7 +56,7 @@ class MetaLearner:
         reblurrer: NetworkReblurrer,
         deblurrer: nn.Module,
         settings: OuterUpdate,
-        workers: Workers,
+        workers: TrainingProcess,
         *,
         bf16: bool = False,
     ) -> None:
@@ -134,8 +134,8 @@ class MetaLearner:
         blurred = torch.stack([query.blurred for query in part]).to(self.device)
         centre = blurred[:, blurred.shape[1] // 2]
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
-            made = reblurrer(sharp)
-        reblur = REBLUR_LOSSES[self.settings.reblur_loss](made.float(), centre)
+            reblurred = reblurrer(sharp)
+        reblur = REBLUR_LOSSES[self.settings.reblur_loss](reblurred.float(), centre)
         fed = centre if traits(deblurrer).frames == 1 else blurred
         deblur = own_loss(deblurrer, fed, sharp[:, sharp.shape[1] // 2], bf16=self.bf16)
         return reblur * len(part), deblur * len(part)

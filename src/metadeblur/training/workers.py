@@ -21,7 +21,7 @@ from metadeblur.errors import MetadeblurError
 
 
 @dataclass(frozen=True)
-class Workers:
+class TrainingProcess:
     """One process among those that train together.
 
     Attributes:
@@ -85,7 +85,7 @@ class Workers:
         return values.div_(self.world)
 
 
-def join(device: torch.device) -> Workers:
+def join(device: torch.device) -> TrainingProcess:
     """The workers that this process belongs to: those that ``torchrun`` started, or this one alone.
 
     Args:
@@ -95,7 +95,7 @@ def join(device: torch.device) -> Workers:
         MetadeblurError: there are several processes, and this PyTorch was built without them.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return Workers(device)
+        return TrainingProcess(device)
     if not distributed.is_available():
         raise MetadeblurError("this PyTorch was built without torch.distributed: train with one process")
     if device.type == "cuda":
@@ -104,4 +104,4 @@ def join(device: torch.device) -> Workers:
     if not distributed.is_initialized():
         distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
         atexit.register(distributed.destroy_process_group)
-    return Workers(device, distributed.get_rank(), distributed.get_world_size())
+    return TrainingProcess(device, distributed.get_rank(), distributed.get_world_size())
