@@ -21,7 +21,7 @@ from metadeblur.data.settings import SynthSettings
 from metadeblur.data.synthesis import synthesize
 from metadeblur.data.windows import Ahead
 from metadeblur.errors import MetadeblurError
-from metadeblur.restoration.prefetching import Behind, prefetch
+from metadeblur.restoration.prefetching import BackgroundWriter, prefetch
 from metadeblur.system.explain import explain
 from metadeblur.system.memory import Costs
 from metadeblur.system.thread_limit import NO_MORE_THREADS
@@ -230,7 +230,7 @@ def no_threads(monkeypatch):
 )
 def test_limits_of_threads_are_said_plainly():
     done = []
-    with Behind() as behind:
+    with BackgroundWriter() as behind:
         for number in range(4):
             behind.do(done.append, number)
         behind.finish()

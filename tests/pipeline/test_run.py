@@ -37,7 +37,7 @@ from metadeblur.pipeline.resume import Parts, differences, parts_folder
 from metadeblur.pipeline.run import RunSettings, restore_file
 from metadeblur.report.shot_pictures import frames_to_show
 from metadeblur.restoration import restorer as restoring
-from metadeblur.restoration.prefetching import Behind
+from metadeblur.restoration.prefetching import BackgroundWriter
 from metadeblur.restoration.restorer import RestoreSettings
 from metadeblur.system import record
 from metadeblur.system.identity import identify
@@ -634,7 +634,7 @@ def test_what_fails_behind_fails_in_front():
     def fail():
         raise OSError("disk full")
 
-    with Behind() as behind:
+    with BackgroundWriter() as behind:
         behind.do(fail)
         with pytest.raises(OSError, match="disk full"):
             behind.finish()

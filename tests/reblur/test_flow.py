@@ -13,6 +13,7 @@ from torch import Tensor
 
 from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
+from metadeblur.imaging.clip_cache import ClipCache
 from metadeblur.imaging.linear_light import RESPONSES, to_display, to_linear
 from metadeblur.imaging.motion import ClipMotion
 from metadeblur.imaging.noise import draw_noise, estimate_noise
@@ -255,7 +256,7 @@ def test_errors_say_what_is_wrong() -> None:
 
 def test_motion_is_kept_within_bounds() -> None:
     clip = Clip(torch.rand(12, 3, 48, 64, generator=seeded()))
-    motion = ClipMotion(clip, keep=3)
+    motion = ClipMotion(clip, cache=ClipCache(megabytes=0.2))
     fields = [motion.field(index) for index in range(12)]
     assert motion.field(11) is fields[11]
     assert motion.field(0) is not fields[0]

@@ -415,7 +415,7 @@ def test_closing_stops_the_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(restoring, "pays", lambda _: True)
 
     def threads() -> int:
-        return sum(thread.name == "prefetch" for thread in threading.enumerate())
+        return sum(thread.name.startswith("prefetch") for thread in threading.enumerate())
 
     clip = Clip(torch.rand(50, 3, 8, 8))
     frames = restore_frames(Restorer(nn.Identity(), 8, 8, CPU), clip)

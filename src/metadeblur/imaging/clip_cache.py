@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from dataclasses import is_dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -31,8 +32,13 @@ class ClipCache:
     """
 
     def __init__(self, megabytes: float = 192.0) -> None:
+        self._megabytes = megabytes
         self._room = megabytes * 2**20
         self._results: OrderedDict[Hashable, Any] = OrderedDict()
+
+    def __reduce__(self) -> tuple[type[ClipCache], tuple[float]]:
+        """Copies and pickles are empty."""
+        return ClipCache, (self._megabytes,)
 
     def flow(self, source: Array, target: Array, preset: int = FAST) -> Array:
         """:func:`~metadeblur.imaging.optical_flow.dense_flow` of two pictures (h, w) uint8; not to be written to."""
@@ -64,4 +70,6 @@ def _digest(picture: Array) -> bytes:
 
 
 def _bytes(result: object) -> int:
-    return result.nbytes if isinstance(result, np.ndarray) else 0
+    """Memory of an array, or of the arrays in the fields of a dataclass."""
+    parts = vars(result).values() if is_dataclass(result) else [result]
+    return sum(part.nbytes for part in parts if isinstance(part, np.ndarray))

@@ -6,7 +6,6 @@ the next one: displacement(s) = s * velocity + s^2 * bend, with s in frame inter
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -18,9 +17,9 @@ from numpy.typing import NDArray
 from metadeblur.clip import Clip
 from metadeblur.imaging.brightness import Match, differs, match, small_frame
 from metadeblur.imaging.clip_cache import ClipCache
+from metadeblur.imaging.optical_flow import grey
 
 Array = NDArray[Any]
-Key = TypeVar("Key")
 Kept = TypeVar("Kept")
 
 
@@ -76,26 +75,21 @@ def lengths(vectors: Array) -> Array:
 
 
 class ClipMotion:
-    """The motion of a clip's frames, worked out when asked for and kept within bounds.
+    """The motion of a clip's frames, worked out when asked for.
 
     Args:
         clip: the clip.
         pixels: flow is computed on pictures reduced to about this many pixels.
-        keep: fields kept; at 256,000 pixels one takes 2 MB.
-        cache: of the clip.
+        cache: of the clip; what is worked out is kept there.
     """
 
-    def __init__(self, clip: Clip, *, pixels: int = 256_000, keep: int = 40, cache: ClipCache | None = None) -> None:
+    def __init__(self, clip: Clip, *, pixels: int = 256_000, cache: ClipCache | None = None) -> None:
         self.clip = clip
         self.cache = cache or ClipCache()
+        self._pixels = pixels
         scale = min(1.0, (pixels / (clip.height * clip.width)) ** 0.5)
         self.height = max(1, round(clip.height * scale))
         self.width = max(1, round(clip.width * scale))
-        self._keep = keep
-        self._fields: OrderedDict[int, MotionField] = OrderedDict()
-        self._grays: OrderedDict[int, Array] = OrderedDict()
-        self._compared: OrderedDict[int, Array] = OrderedDict()
-        self._lights: OrderedDict[tuple[int, int], Match | None] = OrderedDict()
         self._steps: dict[int, bool] = {}
 
     @property
@@ -105,11 +99,11 @@ class ClipMotion:
 
     def gray(self, index: int) -> Array:
         """The reduced frame in grey, (height, width) uint8."""
-        return self._kept(self._grays, index, self._make_gray)
+        return self._kept("gray", index, lambda: grey(self.clip[index], self._pixels))
 
     def field(self, index: int) -> MotionField:
         """The paths of frame ``index``; straight where only one neighbour tells, of no length where none does."""
-        return self._kept(self._fields, index, self._make_field)
+        return self._kept("field", index, lambda: self._make_field(index))
 
     def flow(self, index: int, other: int) -> Array:
         """Displacements from frame ``index`` to frame ``other``, (height, width, 2) float32, in reduced pixels."""
@@ -124,10 +118,8 @@ class ClipMotion:
         """What brings frame ``other`` to the brightness of frame ``index``; None: nothing is needed, or would help."""
         if not self._differ(index, other):
             return None
-        return self._kept(self._lights, (index, other), self._match)
-
-    def _match(self, pair: tuple[int, int]) -> Match | None:
-        return match(self._small(pair[0]), self._small(pair[1]), self.cache.flow)
+        pair = index, other
+        return self._kept("light", pair, lambda: match(self._small(index), self._small(other), self.cache.flow))
 
     def _differ(self, index: int, other: int) -> bool:
         """Whether brightness changes between two frames."""
@@ -139,14 +131,7 @@ class ClipMotion:
         return False
 
     def _small(self, index: int) -> Array:
-        return self._kept(self._compared, index, lambda number: small_frame(self.clip[number]))
-
-    def _make_gray(self, index: int) -> Array:
-        frame = (self.clip[index] * 255).round().byte().permute(1, 2, 0).contiguous().numpy()
-        gray = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
-        return cv2.resize(gray, (self.width, self.height), interpolation=cv2.INTER_AREA).reshape(
-            self.height, self.width
-        )
+        return self._kept("small", index, lambda: small_frame(self.clip[index]))
 
     def _make_field(self, index: int) -> MotionField:
         last = len(self.clip) - 1
@@ -162,11 +147,5 @@ class ClipMotion:
         velocity, bend = parabola(forward, backward)
         return MotionField((velocity * self.step).astype(np.float16), (bend * self.step).astype(np.float16))
 
-    def _kept(self, store: OrderedDict[Key, Kept], index: Key, make: Callable[[Key], Kept]) -> Kept:
-        if index in store:
-            store.move_to_end(index)
-        else:
-            store[index] = make(index)
-            if len(store) > self._keep:
-                store.popitem(last=False)
-        return store[index]
+    def _kept(self, name: str, frames: int | tuple[int, int], make: Callable[[], Kept]) -> Kept:
+        return self.cache.of((name, frames, self.height, self.width), make)

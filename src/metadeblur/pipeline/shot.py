@@ -19,7 +19,7 @@ from metadeblur.pipeline.cuts import Shot
 from metadeblur.pipeline.policy import Decision, decide, shared_budget
 from metadeblur.pipeline.resume import part_path
 from metadeblur.report.shot_pictures import PICTURES, Sketch, frames_to_show
-from metadeblur.restoration.prefetching import Behind, pays, prefetch
+from metadeblur.restoration.prefetching import BackgroundWriter, pays, prefetch
 from metadeblur.restoration.restorer import Restorer, RestoreSettings, restore_pairs
 from metadeblur.video import EncodeSettings, SegmentWriter, VideoReader
 from metadeblur.video.info import VideoInfo
@@ -158,7 +158,7 @@ def write_shot(
         clip = clip.part(0, count)
     with ExitStack() as stack:
         writers = {kind: stack.enter_context(_writer(film, kind, index)) for kind in kinds}
-        behind = stack.enter_context(Behind(beside=restorer is None or pays(restorer.device)))
+        behind = stack.enter_context(BackgroundWriter(beside=restorer is None or pays(restorer.device)))
         began = time.monotonic()
         for number, (blurred, restored) in enumerate(stack.enter_context(closing(_pairs(clip, restorer)))):
             for kind, writer in writers.items():
