@@ -5,7 +5,7 @@ from metadeblur.exports import lazily
 __getattr__, __dir__, __all__ = lazily(
     __name__,
     blurriness="Blurriness",
-    judge="Before GuardSettings Reason Verdict blend judge_fusion look_before sharp_already sharp_at_times",
+    judge="Before Reason Verdict blend judge_fusion look_before sharp_already sharp_at_times",
     learnable="nothing_to_learn",
-    votes="FUSION_VOTES VOTES Kind Sample Vote choose_samples compare divergence look_at",
+    votes="FUSION_VOTES VOTES GuardSettings Kind Sample Vote choose_samples compare divergence look_at",
 )

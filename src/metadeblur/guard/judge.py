@@ -13,7 +13,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,10 +21,19 @@ from torch import Tensor, nn
 from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
 from metadeblur.guard.blurriness import Blurriness, blurriness
-from metadeblur.guard.votes import FUSION_VOTES, VOTES, Kind, Sample, Vote, choose_samples, compare, look_at
+from metadeblur.guard.votes import (
+    FUSION_VOTES,
+    VOTES,
+    GuardSettings,
+    Kind,
+    Sample,
+    Vote,
+    choose_samples,
+    compare,
+    look_at,
+)
 from metadeblur.imaging.clip_cache import ClipCache
 from metadeblur.imaging.quality import psnr
-from metadeblur.limits import Count, Pixels, Within, check
 from metadeblur.models.adapted import FusionSettings
 from metadeblur.models.registry import traits
 from metadeblur.restoration.fusion import fuse_frames
@@ -76,23 +85,6 @@ class Verdict:
 
     share: float  # of the adaptation to use, 0 (dropped) to 1 (kept whole)
     reasons: tuple[Reason, ...]
-
-
-@dataclass(frozen=True)
-class GuardSettings:
-    """How an adaptation is judged."""
-
-    # tried, besides dropping it
-    shares: tuple[Annotated[float, Within(0, 1, above=True)], ...] = (1.0, 0.75, 0.5, 0.25)
-    # mean PSNR on the held-out pairs that an adaptation must win over the base
-    least_gain_db: Annotated[float, Within(-100, 100)] = 0.001
-    spots: Count = 3  # places in the clip whose frames are restored for the votes; two neighbouring frames at each
-    pixels: Pixels = 240_000  # px; larger frames are cropped to about this for the votes
-
-    def __post_init__(self) -> None:
-        check(self)
-        if not self.shares:
-            raise MetadeblurError("shares is empty; give one or more above 0 and at most 1")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -18,28 +18,33 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from metadeblur.clip import Clip
+from metadeblur.errors import MetadeblurError
 from metadeblur.imaging.brightness import changes
 from metadeblur.imaging.clip_cache import ClipCache
 from metadeblur.imaging.quality import colour_shift, dis_flow, flicker, ringing
 from metadeblur.imaging.sharpness import self_shift_score
+from metadeblur.limits import Count, Pixels, Within, check
 from metadeblur.reblur.flow import FlowReblurrer, Spot, blur_patch, paths
 
 _BLOCK = 32  # px: side of the regions in which divergence is looked for
 _GRID = 16  # px: crops lie on multiples of this
 
 
-class Amounts(Protocol):
-    """How much is looked at."""
+@dataclass(frozen=True)
+class GuardSettings:
+    """How an adaptation is judged."""
 
-    @property
-    def spots(self) -> int:
-        """Places in the clip."""
-        ...
+    # tried, besides dropping it
+    shares: tuple[Annotated[float, Within(0, 1, above=True)], ...] = (1.0, 0.75, 0.5, 0.25)
+    # mean PSNR on the held-out pairs that an adaptation must win over the base
+    least_gain_db: Annotated[float, Within(-100, 100)] = 0.001
+    spots: Count = 3  # places in the clip whose frames are restored for the votes; two neighbouring frames at each
+    pixels: Pixels = 240_000  # px; larger frames are cropped to about this for the votes
 
-    @property
-    def pixels(self) -> int:
-        """Of a crop."""
-        ...
+    def __post_init__(self) -> None:
+        check(self)
+        if not self.shares:
+            raise MetadeblurError("shares is empty; give one or more above 0 and at most 1")
 
 
 @dataclass(frozen=True)
@@ -149,7 +154,7 @@ class Vote:
     excuse: str = ""  # why it passed although its figure is beyond the limit
 
 
-def choose_samples(clip: Clip, frames: int, amounts: Amounts, cache: ClipCache | None = None) -> list[Sample]:
+def choose_samples(clip: Clip, frames: int, settings: GuardSettings, cache: ClipCache | None = None) -> list[Sample]:
     """Pairs of neighbouring frames spread over the clip, cropped where they are large, each elsewhere in the frame.
 
     Frames of different brightness are no pair. Where the clip's brightness changes, the two frames of its greatest
@@ -158,13 +163,13 @@ def choose_samples(clip: Clip, frames: int, amounts: Amounts, cache: ClipCache |
     Args:
         clip: the blurred clip.
         frames: that the network takes at once.
-        amounts: number of places, pixels of a crop.
+        settings: number of places, pixels of a crop.
         cache: of the clip.
     """
-    scale = min(1.0, math.sqrt(amounts.pixels / (clip.height * clip.width)))
+    scale = min(1.0, math.sqrt(settings.pixels / (clip.height * clip.width)))
     height, width = (_crop_side(side, scale) for side in (clip.height, clip.width))
     firsts = sorted(
-        {int((2 * spot + 1) * max(len(clip) - 1, 1) / (2 * amounts.spots)) for spot in range(amounts.spots)}
+        {int((2 * spot + 1) * max(len(clip) - 1, 1) / (2 * settings.spots)) for spot in range(settings.spots)}
     )
     steps = changes(clip, cache)
     wanted = [

@@ -98,10 +98,9 @@ class AlignedFigures:
 def aligned_psnr_ssim(restored: Tensor, truth: Tensor, *, round_to_8bit: bool = False) -> AlignedFigures:
     """PSNR and SSIM as the RealBlur benchmark takes them: brightness fitted, then aligned by a homography.
 
-    RealBlur's blurred and sharp pictures come from two cameras. The restored picture is scaled by the least-squares
-    factor, aligned to the truth (enhanced correlation coefficient, 100 iterations, 5 px Gaussian), resampled
-    cubically, and compared where it covers the truth. Where no alignment is found the scaled picture is compared as
-    it is, and ``converged`` says so.
+    The restored picture is scaled by the least-squares factor, aligned to the truth (enhanced correlation coefficient,
+    100 iterations, 5 px Gaussian), resampled cubically, and compared where it covers the truth. Where no alignment is
+    found, the scaled picture is compared as it is, and ``converged`` says so.
 
     Args:
         restored: (3, H, W) in [0, 1], at least 11x11 pixels.
@@ -144,11 +143,10 @@ def aligned_psnr_ssim(restored: Tensor, truth: Tensor, *, round_to_8bit: bool = 
 def colour_shift(restored: Tensor, blurred: Tensor) -> Tensor:
     """Low-frequency colour difference between a restored picture and its blurred input, in 8-bit levels.
 
-    Exposure adds up light, so blur keeps the mean of a neighbourhood in linear light, as long as the neighbourhood
-    is wider than the blur (the mean of the stored, gamma-coded values it does not keep). Both pictures are averaged
-    in linear light with a Gaussian of sigma H / 8, coded again, and their difference is taken as root mean square
-    over pixels and channels. 0 for the input itself; on six clips at most 0.5 for true sharp frames (1.5 on one with
-    very fast motion); about the number of levels for a uniform cast.
+    Blur keeps the mean of wide neighbourhoods in linear light. Both pictures are averaged in linear light by a Gaussian
+    of sigma H / 8 and coded again; the figure is the root mean square of their difference. 0 for the input itself; on
+    six clips at most 0.5 for true sharp frames (1.5 on one with very fast motion); about the number of levels for a
+    uniform cast.
 
     Args:
         restored: (..., 3, H, W) in [0, 1].
@@ -173,12 +171,10 @@ def colour_shift(restored: Tensor, blurred: Tensor) -> Tensor:
 def ringing(restored: Tensor, blurred: Tensor, *, radius: int = 15) -> Tensor:
     """Overshoot at strong edges, as ringing and over-sharpening make it, in 8-bit levels.
 
-    Beside an edge, blur longer than ``2 radius`` aside, the blurred neighbourhood still holds the true brightness of
-    both sides. A restored pixel brighter than the brightest or darker than the darkest blurred pixel of its
-    neighbourhood overshoots. The overshoot is averaged with the squared contrast of the neighbourhood as weight, so
-    that strong edges count and fine texture, which a good restoration does lift out of the blurred range, hardly
-    does. 0 for the input itself; on six clips 0.1 to 1.4 for true sharp frames, from 1.5 on for these under an unsharp
-    mask of sigma 1.5 px and amount 1, from 3.1 on with sigma 3.
+    How far restored pixels are brighter than the brightest, or darker than the darkest, blurred pixel around them. The
+    mean is weighted by the squared contrast around, so that strong edges count and fine texture hardly does. 0 for
+    the input itself; on six clips 0.1 to 1.4 for true sharp frames, from 1.5 on for these under an unsharp mask of
+    sigma 1.5 px and amount 1, from 3.1 on with sigma 3.
 
     Args:
         restored: (..., 3, H, W) in [0, 1].
@@ -226,12 +222,11 @@ def dis_flow(first: Tensor, second: Tensor, cache: ClipCache | None = None) -> T
 def flicker(restored: FrameSource, blurred: FrameSource, *, flow: FrameFlow = dis_flow) -> float:
     """How much less steady over time the restored frames are than the blurred ones, in 8-bit levels.
 
-    Each next frame is warped onto its predecessor by the flow of the blurred frames; the warping error is the mean
-    absolute difference over the pixels whose flow agrees forwards and backwards. An error of the flow costs a sharp
-    picture more than a blurred one, so the restored frames' error is scaled by the ratio of mean gradients, blurred
-    to restored, before the blurred frames' own error is taken off. All frames are smoothed with a Gaussian of
-    1 px first, so that noise does not pass for detail. 0 where nothing was changed; on six clips -1.0 to 1.1 for true
-    sharp frames, 1.8 to 4.1 where sharp and blurred frames take turns.
+    The mean absolute difference between each frame and the next one warped onto it, where the flow of the blurred
+    frames agrees forwards and backwards. Errors of the flow cost a sharp picture more, so the restored frames' figure
+    is scaled by the ratio of mean gradients, blurred to restored, before the blurred frames' own is taken off. All
+    frames are smoothed by 1 px first. 0 where nothing was changed; on six clips -1.0 to 1.1 for true sharp frames, 1.8
+    to 4.1 where sharp and blurred frames take turns.
 
     Args:
         restored: T frames (3, H, W) in [0, 1] (tensor (T, 3, H, W), list, clip).

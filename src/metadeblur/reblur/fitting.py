@@ -200,13 +200,13 @@ def critic_step(
     *,
     average: Callable[[Iterable[nn.Parameter]], None] | None = None,
 ) -> Terms:
-    """One step of the critic on real and made patches, then the clip of all its weights.
+    """One step of the critic on real and reblurred patches (B, 3, H, W), then the clip of all its weights.
 
     Args:
         critic: (B, 3, H, W) -> (B,); changed.
         optimizer: of its weights.
-        real: really blurred patches, (B, 3, H, W).
-        reblurred: the reblurrer's, not clamped to [0, 1], without gradient.
+        real: really blurred patches.
+        reblurred: not clamped to [0, 1], without gradient.
         settings: kind of loss and clip.
         average: averages the gradients over the processes that train together.
 
@@ -225,7 +225,7 @@ def critic_step(
 
 
 def adversarial_term(critic: nn.Module, reblurred: Tensor, settings: CriticSettings) -> Tensor:
-    """L_adv of made patches, with gradient to them but none to the critic's weights."""
+    """L_adv of reblurred patches, with gradient to them but none to the critic's weights."""
     critic.requires_grad_(False)
     term = generator_loss(critic(reblurred), settings.adversarial_kind)
     critic.requires_grad_(True)
@@ -239,13 +239,7 @@ def fit_stage(
     seconds: float = 0.0,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> tuple[list[Terms], str | None]:
-    """All steps of the stage over the items, in their order, ``passes`` times.
-
-    Args:
-        stage: left as the last step left it.
-        items: one for each of the M places.
-        seconds: stop stepping after this time; 0: no limit.
-        progress: called with (steps done, steps in all, "fit the reblurrer").
+    """All steps of the stage over the items, in their order, ``passes`` times, or for so many seconds (0: no limit).
 
     Returns:
         The terms of each step, with "step" and "seconds"; and None, or why the result cannot be used.
@@ -293,15 +287,7 @@ def collect(
 
 
 def with_centre(window: Tensor, centre: Tensor, frames: int) -> Tensor:
-    """What a deblurrer is fed: the patch alone, or the window's middle ``frames`` with the patch in the centre.
-
-    Args:
-        window: (B, N, 3, P, P).
-        centre: (B, 3, P, P).
-        frames: that the deblurrer takes, 1 or odd up to N.
-
-    Returns:
-        (B, 3, P, P) for an image deblurrer, else (B, frames, 3, P, P).
+    """A deblurrer's input (B, frames, 3, P, P): the window's middle frames with another centre; or this alone for one.
 
     >>> window = torch.zeros(1, 5, 3, 2, 2)
     >>> with_centre(window, torch.ones(1, 3, 2, 2), 3).mean((2, 3, 4)).tolist()

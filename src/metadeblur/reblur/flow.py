@@ -1,7 +1,7 @@
 """Reblur pseudo-sharp patches by the clip's own motion: optical flow, no weights.
 
-The light of the full frame around the patch is averaged along the path that the pixels of one of the clip's blurred
-places take while the shutter is open; exposure, response and noise are worked out from the clip.
+The light of the frame around a patch is averaged along the path that pixels of a blurred place of the clip take while
+the shutter is open; exposure, response and noise are estimated from the clip.
 """
 
 from __future__ import annotations
@@ -95,19 +95,7 @@ class FlowReblurrer(Reblurrer):
     knows_motion: ClassVar[bool] = True
 
     def reblur(self, clip: Clip, place: Place, generator: torch.Generator) -> Tensor:
-        """The pseudo-blurred patch at ``place``.
-
-        Args:
-            clip: the clip this was fitted to.
-            place: the pseudo-sharp place: frame, top, left, size and blurred_frame are used.
-            generator: all that is drawn comes from it.
-
-        Returns:
-            (3, P, P) float32 in [0, 1], on the CPU.
-
-        Raises:
-            MetadeblurError: the place reaches over the frame, or the clip is not the one this was fitted to.
-        """
+        """The pseudo-blurred patch at ``place``, (3, P, P); see :meth:`reblur_window`."""
         return self.reblur_window(clip, place, 1, generator)[0]
 
     def reblur_window(
@@ -119,16 +107,16 @@ class FlowReblurrer(Reblurrer):
 
         Args:
             clip: the clip this was fitted to.
-            place: as for :meth:`reblur`.
+            place: the pseudo-sharp place.
             frames: N, odd.
             generator: all that is drawn comes from it.
-            shrunk: things around the place, smaller and sharper, that are blurred in its stead.
+            shrunk: what is around the place, smaller and sharper; it is blurred instead.
 
         Returns:
             (N, 3, P, P) float32 in [0, 1], on the CPU.
 
         Raises:
-            MetadeblurError: as for :meth:`reblur`.
+            MetadeblurError: the place reaches over the frame, or the clip is not the one this was fitted to.
         """
         fitted = self.clip_motion.clip
         if (len(clip), clip.height, clip.width) != (len(fitted), fitted.height, fitted.width):
@@ -227,8 +215,8 @@ class FlowReblurrer(Reblurrer):
     def _paths(self, place: Place, size: int, spot: Spot) -> tuple[Array, Array]:
         """Velocity and bend (P, P, 2) for a patch of ``size`` px that shows a place, with a blurred spot's mean motion.
 
-        Where the patch moves itself, its own field, whose edges are those of the things in it, is turned and
-        stretched to the spot's mean motion; where it is at rest, it borrows the spot's field, smoothed.
+        Where the patch moves itself, its own field is turned and stretched to the spot's mean motion, so that its edges
+        stay where they are; where it is at rest, it gets the spot's field, smoothed.
         """
         lent = paths(self.clip_motion, spot, size)
         own = paths(self.clip_motion, Spot(place.frame, place.top, place.left, place.size), size)

@@ -68,7 +68,7 @@ class RestoreSettings:
 class Restorer:
     """Sends windows of one size through a network; the network given is copied, never changed.
 
-    Tile and precision are settled on the first window (see :meth:`prepare`); a tile is made smaller when memory runs
+    Tile and precision are chosen on the first window (see :meth:`prepare`); a tile is made smaller when memory runs
     out.
 
     Args:
@@ -134,7 +134,7 @@ class Restorer:
             ready = self._ready(padded)
             while True:
                 try:
-                    output = self._tiled(ready, self._settled_margin(padded)) if self.tile else self._forward(ready)
+                    output = self._tiled(ready, self._margin_of(padded)) if self.tile else self._forward(ready)
                     break
                 except (RuntimeError, MemoryError) as error:
                     if not is_out_of_memory(error):
@@ -150,7 +150,7 @@ class Restorer:
             return restored.clamp(0, 1)
 
     def prepare(self, window: Tensor) -> None:
-        """Settle precision and tile on a window of the clip; the first call of the restorer does it by itself.
+        """Choose precision and tile on a window of the clip; the first call of the restorer does it by itself.
 
         Args:
             window: (N, 3, H, W) or (3, H, W), RGB in [0, 1].
@@ -164,7 +164,7 @@ class Restorer:
             while True:
                 sample = _centre(padded, side, self.traits.multiple)
                 try:
-                    self._settle(padded, sample)
+                    self._choose_tile(padded, sample)
                     break
                 except (RuntimeError, MemoryError) as error:
                     if not is_out_of_memory(error):
@@ -174,7 +174,7 @@ class Restorer:
                     raise _too_little(*sample.shape[-2:])
         self._prepared = True
 
-    def _settle(self, padded: Tensor, sample: Tensor) -> None:
+    def _choose_tile(self, padded: Tensor, sample: Tensor) -> None:
         """Precision and tile, found out on a sample of the padded frame."""
         self.precision = self._choose_precision(sample)
         if self.settings.tile is None:
@@ -239,7 +239,7 @@ class Restorer:
         pixels = available_bytes(self.device) / pixel_bytes
         if pixels >= padded.shape[-2] * padded.shape[-1]:
             return 0
-        side = math.isqrt(int(pixels)) - 2 * self._settled_margin(padded) - RAMP
+        side = math.isqrt(int(pixels)) - 2 * self._margin_of(padded) - RAMP
         return max(side // self.traits.multiple * self.traits.multiple, self._smallest_tile())
 
     def _smallest_tile(self) -> int:
@@ -258,7 +258,7 @@ class Restorer:
         lowered = (self.tile or seen) * 2 // 3 // self.traits.multiple * self.traits.multiple
         self.tile = max(lowered, self._smallest_tile())
 
-    def _settled_margin(self, padded: Tensor) -> int:
+    def _margin_of(self, padded: Tensor) -> int:
         if self.margin is None:
             self.margin = self._measure_reach(padded)
         return self.margin
@@ -319,7 +319,7 @@ def whole_frames(net: nn.Module, height: int, width: int, cache: ClipCache | Non
 
 
 def _too_little(height: int, width: int) -> MetadeblurError:
-    """What to say where memory does not hold the smallest piece of work."""
+    """The error where memory does not hold the smallest tile."""
     return MetadeblurError(
         f"not enough memory for the network on even {width}x{height} pixels: close other programs or choose a smaller "
         "--model"
@@ -396,10 +396,10 @@ def restore_frames(restorer: Restorer, clip: Clip) -> Generator[Tensor, None, No
 
 
 def restore_pairs(restorer: Restorer, clip: Clip) -> Generator[tuple[Tensor, Tensor], None, None]:
-    """As :func:`restore_frames`, with the blurred frame before each restored one: for pictures side by side.
+    """(blurred, restored) frames of a clip in order, (3, H, W) each.
 
-    Frames of a network that was adapted to the clip are fused with their neighbours
-    (:mod:`metadeblur.restoration.fusion`), so the first ones come when some more have been restored.
+    Frames of an :class:`~metadeblur.models.adapted.AdaptedModel` are fused with their neighbours, so the first ones
+    come when some more have been restored.
     """
     with closing(_one_by_one(restorer, clip)) as pairs:
         if restorer.fusion is None or len(clip) == 1:

@@ -20,14 +20,14 @@ from metadeblur.models.forward import own_loss, whole_picture
 from metadeblur.models.lite import Lite
 from metadeblur.models.losses import balanced, charbonnier, psnr_loss
 from metadeblur.models.registry import ARCHITECTURES, Loss, final, traits
-from metadeblur.training.loop import follow, run
+from metadeblur.training.loop import Trainee, follow, run
 from metadeblur.training.settings import DeblurTraining
 from metadeblur.training.workers import TrainingProcess, join
 
 LOSSES: dict[str, Loss] = {"balanced": balanced, "charbonnier": charbonnier, "psnr": psnr_loss}
 
 
-class DeblurTrainee:
+class DeblurTrainee(Trainee):
     """A deblurrer, the running mean of its weights, its optimiser and its data."""
 
     def __init__(
@@ -125,16 +125,9 @@ class DeblurTrainee:
                 return net.deblur_prepared(ready).float()
             return whole_picture(net, blurred)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Weights, their mean and the optimiser."""
-        parts = {"net": self.net, "mean": self.mean, "optimizer": self.optimizer}
-        return {name: part.state_dict() for name, part in parts.items()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from :meth:`state_dict`."""
-        self.net.load_state_dict(state["net"])
-        self.mean.load_state_dict(state["mean"])
-        self.optimizer.load_state_dict(state["optimizer"])
+    def parts(self) -> dict[str, Any]:
+        """The network, the mean of its weights, and the optimiser."""
+        return {"net": self.net, "mean": self.mean, "optimizer": self.optimizer}
 
 
 def new_network(settings: DeblurTraining) -> nn.Module:

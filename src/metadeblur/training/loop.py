@@ -42,13 +42,18 @@ class Trainee(Protocol):
         """Pictures of held-out data to look at, by name; none where there is none."""
         ...
 
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that a resumed run needs, tensors and plain values only."""
+    def parts(self) -> dict[str, Any]:
+        """Networks and optimisers whose state a resumed run needs, by their names in the checkpoint."""
         ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of every part, tensors and plain values only."""
+        return {name: part.state_dict() for name, part in self.parts().items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a saved state."""
-        ...
+        for name, part in self.parts().items():
+            part.load_state_dict(state[name])
 
 
 def rate(step: int, settings: LoopSettings) -> float:

@@ -30,13 +30,13 @@ from metadeblur.models.forward import frozen, uses_bf16, whole_picture
 from metadeblur.models.registry import recognise, traits
 from metadeblur.reblur.fitting import NetworkReblurrer
 from metadeblur.system.names import counted
-from metadeblur.training.loop import follow, run
+from metadeblur.training.loop import Trainee, follow, run
 from metadeblur.training.outer import MetaLearner, Query, query_set
 from metadeblur.training.settings import MetaTraining
 from metadeblur.training.workers import TrainingProcess, join
 
 
-class MetaTrainee:
+class MetaTrainee(Trainee):
     """A meta-learner with its tasks."""
 
     def __init__(
@@ -158,21 +158,11 @@ class MetaTrainee:
         nets = self.means or self._networks()
         return NetworkReblurrer(nets["reblurrer"], self.learner.critic), nets["deblurrer"]
 
-    def state_dict(self) -> dict[str, Any]:
+    def parts(self) -> dict[str, Any]:
         """Meta-weights, their means, and the outer optimisers with their moments."""
-        nets = {name: net.state_dict() for name, net in self._networks().items()}
-        means = {f"mean_{name}": net.state_dict() for name, net in self.means.items()}
-        optimizers = {f"{name}_optimizer": one.state_dict() for name, one in self.learner.optimizers.items()}
-        return nets | means | optimizers
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from :meth:`state_dict`."""
-        for name, net in self._networks().items():
-            net.load_state_dict(state[name])
-        for name, net in self.means.items():
-            net.load_state_dict(state[f"mean_{name}"])
-        for name, optimizer in self.learner.optimizers.items():
-            optimizer.load_state_dict(state[f"{name}_optimizer"])
+        means = {f"mean_{name}": net for name, net in self.means.items()}
+        optimizers = {f"{name}_optimizer": optimizer for name, optimizer in self.learner.optimizers.items()}
+        return self._networks() | means | optimizers
 
 
 def train_meta(

@@ -26,7 +26,7 @@ from metadeblur.models.forward import uses_bf16
 from metadeblur.models.losses import charbonnier
 from metadeblur.models.reblurring import ReblurNetwork
 from metadeblur.reblur.fitting import NetworkReblurrer, adversarial_term, critic_step
-from metadeblur.training.loop import follow, run
+from metadeblur.training.loop import Trainee, follow, run
 from metadeblur.training.settings import ReblurTraining
 from metadeblur.training.workers import TrainingProcess, join
 
@@ -34,7 +34,7 @@ VALIDATION_BATCH = 4  # windows at once
 SHOWN = 3  # validation windows in the sample pictures
 
 
-class ReblurTrainee:
+class ReblurTrainee(Trainee):
     """A reblurring network, the running mean of its weights, its critic, their optimisers and data."""
 
     def __init__(self, start: NetworkReblurrer, settings: ReblurTraining, workers: TrainingProcess) -> None:
@@ -154,20 +154,12 @@ class ReblurTrainee:
         """The running mean of the network, and the critic."""
         return NetworkReblurrer(self.mean, self.critic)
 
-    def _parts(self) -> dict[str, Any]:
+    def parts(self) -> dict[str, Any]:
+        """The network, the mean of its weights, its critic, and the optimisers."""
         parts: dict[str, Any] = {"net": self.net, "mean": self.mean, "optimizer": self.optimizer}
         if self.critic is not None:
             parts |= {"critic": self.critic, "critic_optimizer": self.critic_optimizer}
         return parts
-
-    def state_dict(self) -> dict[str, Any]:
-        """Weights, their mean, the critic and the optimisers."""
-        return {name: part.state_dict() for name, part in self._parts().items()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from :meth:`state_dict`."""
-        for name, part in self._parts().items():
-            part.load_state_dict(state[name])
 
 
 def train_reblur(
