@@ -91,12 +91,16 @@ class Sharpener:
     def _restored(self, place: Place, margin: int) -> tuple[int, int, Tensor]:
         """The place's frame restored at the place and around it: where that begins, and (3, h, w) on the CPU."""
         height, width = (min(side, place.size + 2 * margin) for side in (self.clip.height, self.clip.width))
-        if (height, width) not in self._restorers:
-            self._restorers[height, width] = whole_frames(self.net, height, width, self.cache)
         top = min(max(place.top - margin, 0), self.clip.height - height)
         left = min(max(place.left - margin, 0), self.clip.width - width)
-        window = self.clip.window(place.frame, self.frames)[..., top : top + height, left : left + width]
-        return top, left, self._restorers[height, width](window if self.frames > 1 else window[0])
+
+        def restore() -> Tensor:
+            if (height, width) not in self._restorers:
+                self._restorers[height, width] = whole_frames(self.net, height, width, self.cache)
+            window = self.clip.window(place.frame, self.frames)[..., top : top + height, left : left + width]
+            return self._restorers[height, width](window if self.frames > 1 else window[0])
+
+        return top, left, self.cache.of((self, place.frame, top, left, height, width), restore)
 
 
 @dataclass(frozen=True)

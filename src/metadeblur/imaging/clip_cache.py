@@ -70,6 +70,6 @@ def _digest(picture: Array) -> bytes:
 
 
 def _bytes(result: object) -> int:
-    """Memory of an array, or of the arrays in the fields of a dataclass."""
+    """Memory of an array or tensor, or of those in the fields of a dataclass."""
     parts = vars(result).values() if is_dataclass(result) else [result]
-    return sum(part.nbytes for part in parts if isinstance(part, np.ndarray))
+    return sum(getattr(part, "nbytes", 0) for part in parts)

@@ -1,4 +1,4 @@
-"""Deblurring networks, the reblurring network and the critic: their registry, losses and weight files."""
+"""Networks and weights: the registry, one file a network, losses, weight files."""
 
 from metadeblur.exports import lazily
 
