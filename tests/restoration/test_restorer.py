@@ -379,7 +379,7 @@ def test_nothing_is_decoded_ahead_where_every_processor_is_taken(monkeypatch: py
     names = []
     for depth in (0, 2):
         names += list(prefetch((threading.current_thread().name for _ in range(1)), depth))
-    assert names == [threading.current_thread().name, "prefetch"]
+    assert names == [threading.current_thread().name, "prefetch_0"]
 
 
 def test_prefetch_works_ahead_and_no_further() -> None:

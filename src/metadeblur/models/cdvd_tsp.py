@@ -61,7 +61,7 @@ def fetch(x: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
         The warped picture and the mask (B, 1, H, W), 1 inside and 0 outside.
 
     >>> picture = torch.arange(4.0).expand(1, 1, 2, 4)
-    >>> warp(picture, torch.tensor([1.0, 0.0]).reshape(1, 2, 1, 1).expand(1, 2, 2, 4))[0][0, 0, 0].tolist()
+    >>> fetch(picture, torch.tensor([1.0, 0.0]).reshape(1, 2, 1, 1).expand(1, 2, 2, 4))[0][0, 0, 0].tolist()
     [1.0, 2.0, 3.0, 0.0]
     """
     height, width = x.shape[-2:]

@@ -45,7 +45,7 @@ class TrainingProcess:
         Raises:
             MetadeblurError: the batch cannot be shared evenly.
 
-        >>> list(Workers(torch.device("cpu"), rank=1, world=2).share(4))
+        >>> list(TrainingProcess(torch.device("cpu"), rank=1, world=2).share(4))
         [1, 3]
         """
         if batch % self.world:
