@@ -1,4 +1,4 @@
-"""The time that adapting to a clip may take, and how it is shared out between pairs, gradient steps and guard."""
+"""The time that adapting to a clip may take, shared by pairs, gradient steps and guard."""
 
 from __future__ import annotations
 
@@ -49,15 +49,7 @@ class Budget:
     def places(
         self, places: Sequence[Place], make: Callable[[Sequence[Place]], list[Result]]
     ) -> tuple[Sequence[Place], list[Result]]:
-        """The first places and what is made of them, as many as there is time for.
-
-        Args:
-            places: in the order in which they count.
-            make: what is to be made of some of them.
-
-        Returns:
-            The places that were taken, and everything that was made.
-        """
+        """The first places, as many as there is time for, and what ``make`` gives for them."""
         if not self.limited:
             return places, make(places)
         results: list[Result] = []

@@ -67,7 +67,7 @@ def inner_update(
         base: the deblurrer; not changed.
         pairs: the support set.
         settings: steps or passes, batch, order, learning rate, which parameters, precision, time budget.
-        generator: draws order and mirroring, and where low-rank adapters start.
+        generator: draws order, mirroring and low-rank adapters.
         loss: on (output, sharp); the deblurrer's own if not given.
         moved: go on with this network and its optimiser instead of a copy and a fresh one (preset "release").
         progress: called with (steps done, steps in all, "adapt").

@@ -63,12 +63,7 @@ class Blurriness:
 def blurriness(clip: Clip, *, frames: int = 16) -> Blurriness | None:
     """How motion-blurred a clip is.
 
-    Args:
-        clip: the clip; triples of neighbouring frames are read from it.
-        frames: looked at, spread evenly over the clip.
-
-    Returns:
-        The figures, or None where they cannot be taken: frames under 64 px a side, or without texture.
+    So many frames, spread evenly, are read with their neighbours. None: frames under 64 px a side, or without texture.
     """
     if min(clip.height, clip.width) < _SMALLEST_SIDE:
         return None

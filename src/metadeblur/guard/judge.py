@@ -103,14 +103,7 @@ def look_before(
     settings: GuardSettings | None = None,
     cache: ClipCache | None = None,
 ) -> Before:
-    """Restore some frames with the base model and take the figures that the votes compare.
-
-    Args:
-        base: the deblurrer before.
-        clip: the blurred clip.
-        reblurrer: as for :func:`judge`.
-        settings: amounts.
-        cache: of the clip.
+    """Restore some frames with the base model and take the figures that the votes compare; see :func:`judge`.
 
     Raises:
         MetadeblurError: the base gives values that are not finite.
@@ -304,12 +297,8 @@ def sharp_already(clip: Clip, cache: ClipCache | None = None) -> Reason | None:
     its best ones, and of what moves, along the motion and against across it. A blurred clip taken for sharp would come
     back unrestored, so the limits lie on the careful side.
 
-    Args:
-        clip: the clip.
-        cache: of the clip; the figures are taken once.
-
     Returns:
-        The reason to leave it alone, or None where it is blurred or nothing can be said.
+        The reason to leave it alone; None where it is blurred, or too small or plain to tell.
     """
     figures = _figures(clip, cache)
     if figures is None or figures.whole <= SHARP_WHOLE or figures.spread >= SHARP_SPREAD:

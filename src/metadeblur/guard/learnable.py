@@ -34,13 +34,9 @@ _GRAINY = 25.0  # as _FLAT, where no two frames are alike: grain
 
 
 def nothing_to_learn(clip: Clip) -> Reason | None:
-    """Why a clip cannot teach a network anything, or None where it may.
+    """Why a clip cannot teach a network anything, or None where it may; frames are read in order, until one tells.
 
-    Args:
-        clip: the clip; every frame is read once.
-
-    Returns:
-        The reason: no frame has texture (figure and limit in levels of 255), or nothing moves (shares of the pixels).
+    The reason is that no frame has texture (levels of 255), or that nothing moves (shares of the pixels).
     """
     texture = moving = 0.0
     needed = _GRAINY

@@ -158,13 +158,7 @@ def choose_samples(clip: Clip, frames: int, settings: GuardSettings, cache: Clip
     """Pairs of neighbouring frames spread over the clip, cropped where they are large, each elsewhere in the frame.
 
     Frames of different brightness are no pair. Where the clip's brightness changes, the two frames of its greatest
-    change are looked at besides: there, what follows optical flow fails first.
-
-    Args:
-        clip: the blurred clip.
-        frames: that the network takes at once.
-        settings: number of places, pixels of a crop.
-        cache: of the clip.
+    change are samples too: what follows optical flow fails there first. ``frames`` is what the network takes at once.
     """
     scale = min(1.0, math.sqrt(settings.pixels / (clip.height * clip.width)))
     height, width = (_crop_side(side, scale) for side in (clip.height, clip.width))
@@ -220,13 +214,9 @@ def look_at(
 def compare(
     before: Mapping[str, float], after: Mapping[str, float], kinds: Mapping[str, Kind] = VOTES, pairs: float = 0.0
 ) -> list[Vote]:
-    """All votes that can be taken.
+    """All votes on the figures of :func:`look_at` for the base and the adapted model's frames.
 
-    Args:
-        before: figures of the base model's frames, see :func:`look_at`.
-        after: of the adapted one's.
-        kinds: what is normal.
-        pairs: gain over the base on the held-out pairs, dB.
+    ``pairs`` is the gain over the base on the held-out pairs, dB.
     """
     votes = []
     explained = None
@@ -247,12 +237,7 @@ def compare(
 
 
 def _may_be_softer(explained: float | None, pairs: float) -> str:
-    """Why adapted frames may be less sharp than the base model's, or nothing.
-
-    Args:
-        explained: dB of reblur consistency over the base; None where the clip does not tell its exposure.
-        pairs: gain over the base on the held-out pairs, dB.
-    """
+    """Why adapted frames may be less sharp than the base model's, or nothing; both figures are dB over the base."""
     again = "" if explained is None else f"blurred again, the frames explain the clip {explained:.2f} dB better"
     if explained is not None and explained >= CLEARLY_EXPLAINED:
         return f"{again} (from {CLEARLY_EXPLAINED:.2f} on they may be softer: the base model overdid them)"
@@ -267,11 +252,7 @@ def divergence(restored: Tensor, blurred: Tensor) -> float:
 
     Deblurring moves light about within the reach of the blur, so a region cannot change much more than the contrast of
     its neighbourhood. Root mean square of the change in blocks of 32 px, over the standard deviation of the blurred
-    frame in three by three blocks (at least 2.5 levels of 255); the 98 % quantile over all blocks.
-
-    Args:
-        restored: (B, 3, H, W) in [0, 1].
-        blurred: the same shape.
+    frame in three by three blocks (at least 2.5 levels of 255); the 98 % quantile over all blocks. Both (B, 3, H, W).
     """
     side = min(_BLOCK, *blurred.shape[-2:])
     change = F.avg_pool2d((restored - blurred).square(), side).mean(1, keepdim=True)

@@ -123,12 +123,7 @@ def contrast(picture: Array) -> float:
 
 
 def differs(one: Array, other: Array, cache: ClipCache | None = None) -> bool:
-    """Whether two neighbouring frames are of different brightness, or one shows nothing that the other does.
-
-    Args:
-        one: :func:`small` picture.
-        other: of the next frame, the same size.
-        cache: of their clip.
+    """Whether :func:`small` pictures of two neighbouring frames differ in brightness, or have nothing in common.
 
     >>> texture = cv2.GaussianBlur(np.random.default_rng(0).random((96, 128, 3), np.float32), (0, 0), 3)
     >>> differs(texture, np.roll(texture, 3, 1)), differs(texture, 0.9 * np.roll(texture, 3, 1))
@@ -169,16 +164,7 @@ def _stands_out(along: _Aligned, other: Array) -> bool:
 
 
 def match(frame: Array, other: Array, flow: Flow = dense_flow) -> Match | None:
-    """Bring a neighbour to a frame's brightness.
-
-    Args:
-        frame: :func:`small` picture.
-        other: of the neighbour, the same size.
-        flow: what computes the flow between the two.
-
-    Returns:
-        How; None where the two have nothing in common that could be compared.
-    """
+    """How a neighbour gets a frame's brightness, from :func:`small` pictures; None: they have nothing in common."""
     if flat(other) or contrast(other) * _GAINS[1] < contrast(frame):
         return None
     bright = other
@@ -231,7 +217,7 @@ class _Aligned:
 
 
 def _best(frame: Array, other: Array, flow: Flow) -> _Aligned:
-    """The two aligned as they are, or by what does not depend on brightness where that fails."""
+    """The two aligned by their grey values; where that fails, by their structure, or with one spread of tones."""
     here, there = _grey(frame), _grey(other)
     along = _Aligned.of(frame, (here, there), flow)
     if along.share < _WELL_ALIGNED:

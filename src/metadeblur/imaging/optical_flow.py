@@ -48,13 +48,7 @@ def dense_flow(source: Array, target: Array, preset: int = FAST) -> Array:
 
 
 def positions(flow: Array, left: int = 0, top: int = 0) -> tuple[Array, Array]:
-    """Where the pixels of a picture, or of a part that begins at (left, top), are led to: x and y, (h, w) float32.
-
-    Args:
-        flow: (h, w, 2) float32, px, x then y.
-        left: px.
-        top: px.
-    """
+    """Where a flow (h, w, 2) leads the pixels of a picture, or of its part that begins at (left, top): x, y (h, w)."""
     rows, columns = np.indices(flow.shape[:2], dtype=np.float32)
     return (columns + np.float32(left)) + flow[..., 0], (rows + np.float32(top)) + flow[..., 1]
 
@@ -142,12 +136,8 @@ def trust(there: Array, back: Array, step: Array) -> Array:
     """How far the flow there is borne out by the flow back: (h, w) float32, 1 (fully) to 0 (not at all).
 
     Where a thing is hidden in the other frame, or out of its view, the flow back leads elsewhere. Full up to 4 px of
-    difference, none from 8 px on.
-
-    Args:
-        there: (h, w, 2) from each pixel to the other frame, px of the frame.
-        back: (h, w, 2) from the other frame's pixels to this one.
-        step: (2,) px of the frame that one pixel of the flow is wide and high.
+    difference, none from 8 px on. Flows are (h, w, 2) in px of the frame; a pixel of theirs is ``step`` (2,) px wide
+    and high.
     """
     x, y = positions(there / step)
     returned = cv2.remap(back, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)

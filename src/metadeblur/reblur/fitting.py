@@ -263,15 +263,10 @@ def fit_stage(
 def collect(
     clip: Clip, places: Sequence[Place], frames: int, real: RealSample, generator: torch.Generator
 ) -> list[Item]:
-    """The items of a clip's support set.
+    """The items of a clip's support set, with windows of an odd number of frames.
 
-    Args:
-        clip: the blurred clip.
-        places: the support set's places.
-        frames: of the windows, odd.
-        real: the most blurred co-located patch, as the paper says; or that of a neighbouring frame drawn at random, at
-            most two away, as the release does (docs/fidelity.md, real sample).
-        generator: draws the neighbours.
+    Real is the most blurred co-located patch, as the paper says; or that of a neighbouring frame drawn at random, at
+    most two away, as the release does (docs/fidelity.md, real sample).
     """
     items = []
     for place in places:

@@ -46,16 +46,9 @@ class Shrunk:
 
 
 def place_window(clip: Clip, place: Place, frames: int = 5, cache: ClipCache | None = None) -> Tensor:
-    """Co-located patches of the frames around the pseudo-sharp one, which is in the middle.
+    """Co-located patches (N, 3, P, P) of an odd number of frames, the pseudo-sharp one in the middle.
 
-    Args:
-        clip: the clip that the place was chosen in.
-        place: where.
-        frames: N, odd.
-        cache: of the clip.
-
-    Returns:
-        (N, 3, P, P), float32 in [0, 1]; clip ends repeat the end frame, neighbours have the centre's brightness.
+    Clip ends repeat the end frame; neighbours have the centre's brightness.
 
     Raises:
         MetadeblurError: an even number of frames.

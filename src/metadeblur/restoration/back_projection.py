@@ -98,18 +98,9 @@ def back_project(
 
 
 def _borne_out(seen: Array, light: Array, blurred: Array, sigma: float) -> Array:
-    """1 where a frame blurred along its paths is nearer to what was seen than the frame itself, less elsewhere.
+    """1 where the frame's light, blurred along its paths, is nearer to what was seen than unblurred; less elsewhere.
 
     A moment when the camera held still between two fast ones has a speed by the flow to its neighbours, yet no blur.
-
-    Args:
-        seen: (h, w, 3) light.
-        light: of the frame, as ``seen``.
-        blurred: the same, blurred along its paths.
-        sigma: px.
-
-    Returns:
-        (h, w, 1) in (0, 1].
     """
     as_it_is, explained = (
         cv2.GaussianBlur(np.square(seen - one).mean(-1), (0, 0), sigma) + _ALMOST_NOTHING for one in (light, blurred)

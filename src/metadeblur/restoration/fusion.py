@@ -274,13 +274,7 @@ def _prepared(blurred: Tensor, restored: Tensor, pixels: int) -> _Frame:
 def _weight(frame: _Frame, other: _Frame, warped: Array, there: Array, back: Array, settings: FusionSettings) -> Array:
     """How much a neighbour counts at each pixel of the reduced frame, (h, w) float32; the frame itself counts 1.
 
-    Args:
-        frame: that is to be fused.
-        other: its neighbour.
-        warped: the neighbour's picture warped onto the frame, (H, W, 3) in 16-bit levels.
-        there: flow from frame to neighbour, (h, w, 2).
-        back: flow from neighbour to frame.
-        settings: how.
+    ``warped`` is the neighbour warped onto the frame, (H, W, 3) in 16-bit levels; flows lead from and to the frame.
     """
     height, width = frame.grey.shape
     returned = warp(back, there, border=cv2.BORDER_CONSTANT, outside=_FAR)

@@ -75,13 +75,10 @@ def rate(step: int, settings: LoopSettings) -> float:
 
 
 def follow(mean: nn.Module, net: nn.Module, decay: float, number: int) -> None:
-    """Move the running mean of a network's weights (EMA) one step on.
+    """Move the running mean of a network's weights (EMA) one step on, after step ``number``, from 0.
 
-    Args:
-        mean: holds the mean; changed.
-        net: the network after step ``number``.
-        decay: weight of the past, 0 to 1; in a short run less, so that the first weights are soon forgotten.
-        number: of the step, from 0.
+    ``decay`` is the weight of the past, 0 to 1; in the first steps it is less, so that the first weights are soon
+    forgotten.
     """
     decay = min(decay, (1 + number) / (10 + number))
     with torch.no_grad():

@@ -162,14 +162,10 @@ class MetaLearner:
 
 
 def query_set(pair: PairedClip, frames: tuple[int, int], patch: int, count: int, seed: int) -> list[Query]:
-    """Query frames of a clip, each cropped at a random place; windows at clip ends repeat the end frame.
+    """So many query frames of a clip (0: all), each cropped at a random place; clip ends repeat the end frame.
 
-    Args:
-        pair: the clip with its truth.
-        frames: that the reblurrer and the deblurrer take.
-        patch: side of the crops, px; smaller in small frames.
-        count: query frames; 0: all.
-        seed: of frames and places.
+    ``frames`` are those that the reblurrer and the deblurrer take; ``patch`` is the side of the crops in px, less in
+    small frames.
     """
     rng = np.random.default_rng((seed, 1))
     count = min(count or len(pair), len(pair))
