@@ -59,7 +59,7 @@ def make_pairs(
 
 
 def mark_shrunk(places: Sequence[Place], reblurrer: Reblurrer, settings: AdaptSettings) -> tuple[Place, ...]:
-    """The places, those marked to be shrunk whose pseudo-sharp patch is blurred itself.
+    """The places; those whose pseudo-sharp patch is blurred itself are marked to be shrunk.
 
     A patch from a still moment shows things as sharp as they are; one from a moving one is as sharp only when shrunk.
     """

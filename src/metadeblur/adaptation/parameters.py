@@ -108,7 +108,7 @@ def _with_adapters(net: nn.Module, generator: torch.Generator) -> list[nn.Parame
 
 
 def _part(net: nn.Module, which: str) -> list[nn.Parameter]:
-    """The parameters of the modules that the network, or the one that it wraps, calls so."""
+    """The parameters of a part that the network, or the one that it wraps, names in ``parts``."""
     for prefix, module in net.named_modules():
         parts = getattr(module, "parts", None)
         if isinstance(parts, dict) and which in parts:

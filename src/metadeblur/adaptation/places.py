@@ -44,7 +44,7 @@ _Mask = npt.NDArray[np.bool_]
 
 
 def too_few(frames: int) -> str:
-    """So many frames are not enough.
+    """The words for a clip of too few frames.
 
     >>> too_few(1), too_few(3)
     ('1 frame is too few to adapt to', '3 frames are too few to adapt to')
@@ -64,7 +64,7 @@ class SupportSet:
 
 @dataclass(frozen=True)
 class _Survey:
-    """What one pass over the clip says about K candidate places in T frames; patches of one size."""
+    """Measures of K candidate places of one size in T frames, taken in one pass over the clip."""
 
     tops: Indices  # (K,)
     lefts: Indices  # (K,)

@@ -5,8 +5,8 @@ patches of the clip are reblurred with the clip's own kind of blur, and the debl
 pairs with its own loss. The blur comes from the clip's optical flow, or from the paper's reblurring network, which is
 fitted to the clip first (:mod:`metadeblur.reblur.fitting`). Nothing here takes sharp frames: there is no way to hand it
 any. Beyond the paper, the clip's frames also help each other once restored, and what they leave unexplained of the
-blurred ones corrects them (:mod:`metadeblur.restoration.fusion`): the adapted model carries the wish, and whoever
-restores the clip with it does so.
+blurred ones corrects them (:mod:`metadeblur.restoration.fusion`): the adapted model says so
+(:class:`~metadeblur.models.adapted.AdaptedModel`), and the restorer does it.
 """
 
 from __future__ import annotations
@@ -209,7 +209,7 @@ class _Context:
 
 @dataclass(frozen=True)
 class _FittedReblurrer:
-    """A reblurrer that is ready, or why there is none; None: it is still to be made of the clip's motion."""
+    """A fitted reblurrer, or the failure; neither: flow is to be fitted with the pairs."""
 
     reblurrer: Reblurrer | None
     moved: Moved | None = None

@@ -7,5 +7,5 @@ __getattr__, __dir__, __all__ = lazily(
     blurriness="Blurriness",
     judge="Before Reason Verdict blend judge_fusion look_before sharp_already sharp_at_times",
     learnable="nothing_to_learn",
-    votes="FUSION_VOTES VOTES GuardSettings Kind Sample Vote choose_samples compare divergence look_at",
+    votes="FUSION_VOTES VOTES GuardSettings Sample Vote VoteKind choose_samples compare divergence look_at",
 )

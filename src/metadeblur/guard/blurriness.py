@@ -73,7 +73,7 @@ def blurriness(clip: Clip, *, frames: int = 16) -> Blurriness | None:
     across_motion: list[Array] = []
     patches = 0
     for index in chosen:
-        picture = _gray(clip, index)
+        picture = _grey(clip, index)
         fine, coarse, textured = _tensors(picture)
         if not textured.any():
             continue
@@ -100,7 +100,7 @@ def blurriness(clip: Clip, *, frames: int = 16) -> Blurriness | None:
     )
 
 
-def _gray(clip: Clip, index: int) -> Array:
+def _grey(clip: Clip, index: int) -> Array:
     """A frame in grey, float32 in [0, 1], reduced where it is large."""
     frame = clip[clip.clamp(index)].permute(1, 2, 0).contiguous().numpy()
     return _reduced(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), _LONGEST_SIDE)
@@ -180,7 +180,7 @@ def _motion(clip: Clip, index: int, picture: Array) -> Array:
     flow = np.zeros((*here.shape, 2), np.float32)
     neighbours = [(other, sign) for other, sign in ((index + 1, 1), (index - 1, -1)) if 0 <= other < len(clip)]
     for other, sign in neighbours:
-        flow += sign * dense_flow(here, _flow_picture(_gray(clip, other))) / len(neighbours)
+        flow += sign * dense_flow(here, _flow_picture(_grey(clip, other))) / len(neighbours)
     height, width = picture.shape
     scale = np.array([width / here.shape[1], height / here.shape[0]], np.float32)
     return _pooled(np.asarray(cv2.resize(flow, (width, height), interpolation=cv2.INTER_LINEAR)) * scale, _PATCH)

@@ -25,9 +25,9 @@ from metadeblur.guard.votes import (
     FUSION_VOTES,
     VOTES,
     GuardSettings,
-    Kind,
     Sample,
     Vote,
+    VoteKind,
     choose_samples,
     compare,
     look_at,
@@ -69,7 +69,7 @@ _NOT_CORRECTED = "frames are not corrected"
 
 @dataclass(frozen=True)
 class Reason:
-    """One vote on an adaptation, ready for the record and for people."""
+    """One vote on an adaptation: for the record and for people."""
 
     name: str  # what was looked at
     figure: float  # what was measured
@@ -89,7 +89,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Before:
-    """The base model's part of the votes, taken before the adaptation."""
+    """The base model's figures that votes compare with."""
 
     samples: tuple[Sample, ...]
     figures: dict[str, float]  # see metadeblur.guard.votes.look_at
@@ -388,7 +388,7 @@ def _motion_reason(gain: float, share: float, least: float, count: int) -> Reaso
 
 
 def _gain_reason(name: str, gain: float, share: float, least: float, what: str, complaint: str) -> Reason:
-    """A vote of pairs whose sharp side is known."""
+    """The vote of pairs: gain over the base model."""
     passed = gain >= least
     verdict = "better than the base model" if passed else f"{complaint} than the base model: it is dropped"
     text = (
@@ -398,7 +398,7 @@ def _gain_reason(name: str, gain: float, share: float, least: float, what: str, 
     return Reason(name, gain, least, passed, text)
 
 
-def _vote_reason(vote: Vote, kind: Kind, case: str, against: str = "") -> Reason:
+def _vote_reason(vote: Vote, kind: VoteKind, case: str, against: str = "") -> Reason:
     """A vote in words; ``case`` says what was judged, ``against`` replaces the kind's complaint."""
     relation = "at least" if kind.at_least else "at most"
     verdict = f"; let pass: {vote.excuse}" if vote.excuse else "" if vote.passed else f": {against or kind.complaint}"

@@ -48,8 +48,8 @@ class GuardSettings:
 
 
 @dataclass(frozen=True)
-class Kind:
-    """What a vote is about, in words, and when it is a veto."""
+class VoteKind:
+    """The words of a vote, and the limit from which it is a veto."""
 
     subject: str
     unit: str
@@ -60,36 +60,36 @@ class Kind:
     fatal: bool = False  # whether a veto drops the adaptation, instead of trying a smaller share
 
 
-VOTES: dict[str, Kind] = {
-    "colour drift": Kind(
+VOTES: dict[str, VoteKind] = {
+    "colour drift": VoteKind(
         "the shift of broad colours against the blurred frames",
         "levels of 255",
         "the adaptation changes the colours",
         1.2,
         0.5,
     ),
-    "ringing": Kind(
+    "ringing": VoteKind(
         "the overshoot beside strong edges",
         "levels of 255",
         "the adaptation over-sharpens",
         1.2,
         0.4,
     ),
-    "divergence": Kind(
+    "divergence": VoteKind(
         "the change in the most changed regions, against their own contrast,",
         "of it",
         "the adaptation invents what the blurred frames do not hold",
         1.0,
         0.3,
     ),
-    "flicker": Kind(
+    "flicker": VoteKind(
         "the unsteadiness from frame to frame",
         "levels of 255",
         "the adaptation makes the picture flicker",
         0.5,
         0.4,
     ),
-    "reblur consistency": Kind(
+    "reblur consistency": VoteKind(
         "the agreement with the blurred frames after blurring again by the clip's own motion",
         "dB over the base model",
         "the adapted frames explain the blurred ones worse",
@@ -100,7 +100,7 @@ VOTES: dict[str, Kind] = {
         at_least=True,
         fatal=True,
     ),
-    "sharpness": Kind(
+    "sharpness": VoteKind(
         "the self-shift score",
         "dB over the base model (lower is sharper)",
         "the adaptation learnt to leave blur in",
@@ -212,7 +212,7 @@ def look_at(
 
 
 def compare(
-    before: Mapping[str, float], after: Mapping[str, float], kinds: Mapping[str, Kind] = VOTES, pairs: float = 0.0
+    before: Mapping[str, float], after: Mapping[str, float], kinds: Mapping[str, VoteKind] = VOTES, pairs: float = 0.0
 ) -> list[Vote]:
     """All votes on the figures of :func:`look_at` for the base and the adapted model's frames.
 

@@ -1,6 +1,6 @@
-"""Frames of another brightness: seen, and brought to a frame's own brightness before they are compared with it.
+"""Neighbouring frames of another brightness: found, and changed to a frame's own brightness before they are compared.
 
-Optical flow, and all that follows it, believes that a thing looks equally bright in every frame. Fades, flashes, steps
+Optical flow assumes that a thing looks equally bright in every frame. Fades, flashes, steps
 of exposure, flickering lamps and cuts break that. Here neighbouring frames are compared on small pictures, along their
 flow. Where they agree within what noise and motion make of one brightness (:func:`differs`), nothing happens. Where
 they do not, a neighbour gets a gain and an offset for each colour, which vary over the picture (:func:`match`); places
@@ -54,7 +54,7 @@ _LEAST_AGREED = 0.4  # share of the picture that must agree for a neighbour to b
 
 @dataclass(frozen=True)
 class Match:
-    """What brings a neighbour to a frame's brightness; maps are small, in the neighbour's coordinates unless said.
+    """Gain and offset that give a neighbour a frame's brightness; small maps in the neighbour's coordinates.
 
     Attributes:
         gain: (h, w, 3).
@@ -186,7 +186,7 @@ def match(frame: Array, other: Array, flow: Flow = dense_flow) -> Match | None:
 
 @dataclass(frozen=True)
 class _Aligned:
-    """A frame read at the places of its neighbour's pixels, (h, w, 3), and where that is borne out."""
+    """A frame warped onto its neighbour, (h, w, 3), and where the flow can be trusted."""
 
     warped: Array  # the frame, in the neighbour's coordinates
     valid: Array  # (h, w) float32, 1 or 0
@@ -244,7 +244,7 @@ def _fields(along: _Aligned, other: Array) -> tuple[Array, Array]:
 
 
 def _whole(along: _Aligned, other: Array, wanted: Array, has: Array) -> tuple[Array, Array]:
-    """Gain and offset (3,) of the whole picture, from what places have and should have; places astray count little."""
+    """Gain and offset (3,) of the whole picture, by least squares in which outliers count little."""
     first, second = (np.asarray(part[along.reliable], np.float64) for part in (wanted, has))
     deviation = [along.mean(np.square(part)) - np.square(along.mean(part)) for part in (along.warped, other)]
     ratio = [np.sqrt(np.maximum(part[along.reliable].mean(0), 0)) + 0.002 for part in deviation]
@@ -265,7 +265,7 @@ def _whole(along: _Aligned, other: Array, wanted: Array, has: Array) -> tuple[Ar
 
 
 def _same_tones(frame: Array, other: Array) -> Array:
-    """The other picture with the spread of tones of the frame, whatever moved."""
+    """The other picture with the frame's histogram of tones, roughly."""
     shares = np.linspace(0.05, 0.95, 19)
     wanted, has = (np.quantile(part.reshape(-1, 3), shares, axis=0) for part in (frame, other))
     away = has - has.mean(0)
@@ -274,7 +274,7 @@ def _same_tones(frame: Array, other: Array) -> Array:
 
 
 def changes(frames: Iterable[Tensor], cache: ClipCache | None = None) -> dict[int, float]:
-    """The frames (3, H, W) of a clip that are not of their predecessor's brightness: number, difference of the means.
+    """Frames of a clip whose brightness differs from the one before: their numbers, and the difference of the means.
 
     >>> texture = torch.rand(3, 48, 64, generator=torch.Generator().manual_seed(0))
     >>> list(changes([texture, texture, 0 * texture, 0 * texture]))
@@ -289,7 +289,7 @@ def changes(frames: Iterable[Tensor], cache: ClipCache | None = None) -> dict[in
 
 
 def matched_window(window: Tensor, cache: ClipCache | None = None) -> Tensor:
-    """A window of frames (N, 3, H, W) with each neighbour in the brightness of the centre, whatever the light does.
+    """A window of frames (N, 3, H, W) with each neighbour in the brightness of the centre.
 
     What a neighbour does not show equally bright is filled in from the centre; one that shows nothing of it is the
     centre again, as at the ends of a clip. Where all frames have one brightness the window itself comes back.
@@ -314,7 +314,7 @@ def matched_window(window: Tensor, cache: ClipCache | None = None) -> Tensor:
 
 
 def _matched(frame: Tensor, other: Tensor, how: Match | None) -> Tensor:
-    """A neighbour (3, H, W) as it is of use to a frame."""
+    """A neighbour (3, H, W) in a frame's brightness; without a match the frame itself."""
     if how is None:
         return frame
     return torch.from_numpy(how.completed(_picture(other), _picture(frame))).permute(2, 0, 1).to(other)

@@ -1,4 +1,4 @@
-"""What has been worked out of the pictures of one clip: flows, changes of brightness, how blurred it is."""
+"""Results computed from the pictures of one clip: flows, changes of brightness, blurriness."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Result = TypeVar("Result")
 
 
 class ClipCache:
-    """Results, found again by the content of the pictures that they come from; those not used for longest go first.
+    """Results by the content of the pictures they were computed from; the least recently used are dropped first.
 
     Make one for each clip, and hand it down to all that looks at this clip: the same two pictures are compared when
     pairs are made, when frames are restored, and by every vote of the guard.
@@ -41,7 +41,7 @@ class ClipCache:
         return ClipCache, (self._megabytes,)
 
     def flow(self, source: Array, target: Array, preset: int = FAST) -> Array:
-        """:func:`~metadeblur.imaging.optical_flow.dense_flow` of two pictures (h, w) uint8; not to be written to."""
+        """:func:`~metadeblur.imaging.optical_flow.dense_flow` of two pictures (h, w) uint8, read-only."""
 
         def make() -> Array:
             flow = dense_flow(source, target, preset)
@@ -51,7 +51,7 @@ class ClipCache:
         return self.of(("flow", preset), make, source, target)
 
     def of(self, name: Hashable, make: Callable[[], Result], *pictures: Array) -> Result:
-        """What ``make`` gives, kept under a name and the pictures it depends on; of none: once for the whole clip."""
+        """The result of ``make``, kept by a name and its pictures; without pictures there is one for the clip."""
         key = (name, *((picture.shape, _digest(picture)) for picture in pictures))
         if key in self._results:
             self._results.move_to_end(key)

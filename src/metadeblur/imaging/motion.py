@@ -53,7 +53,7 @@ def parabola(forward: Array, backward: Array) -> tuple[Array, Array]:
 
 
 def steady(flow: Array) -> Array:
-    """A flow (h, w, 2) without its tears at occlusions, by a small median, and its patches' edges, by a Gaussian."""
+    """A flow (h, w, 2) smoothed: a small median against tears at occlusions, a Gaussian against its block edges."""
     if min(flow.shape[:2]) > 5:
         flow = np.stack([cv2.medianBlur(np.ascontiguousarray(flow[..., axis]), 5) for axis in (0, 1)], -1)
     return cv2.GaussianBlur(flow, (0, 0), 1.0).reshape(flow.shape)
@@ -75,12 +75,12 @@ def lengths(vectors: Array) -> Array:
 
 
 class ClipMotion:
-    """The motion of a clip's frames, worked out when asked for.
+    """The motion of a clip's frames, computed when asked for.
 
     Args:
         clip: the clip.
         pixels: flow is computed on pictures reduced to about this many pixels.
-        cache: of the clip; what is worked out is kept there.
+        cache: of the clip; results are kept there.
     """
 
     def __init__(self, clip: Clip, *, pixels: int = 256_000, cache: ClipCache | None = None) -> None:
@@ -97,25 +97,25 @@ class ClipMotion:
         """Full-frame pixels a pixel of the reduced picture, x then y: (2,) float32."""
         return np.array([self.clip.width / self.width, self.clip.height / self.height], np.float32)
 
-    def gray(self, index: int) -> Array:
+    def grey_frame(self, index: int) -> Array:
         """The reduced frame in grey, (height, width) uint8."""
-        return self._kept("gray", index, lambda: grey(self.clip[index], self._pixels))
+        return self._kept("grey", index, lambda: grey(self.clip[index], self._pixels))
 
     def field(self, index: int) -> MotionField:
-        """The paths of frame ``index``; straight where only one neighbour tells, of no length where none does."""
+        """The paths of frame ``index``: straight with one usable neighbour, of length 0 with none."""
         return self._kept("field", index, lambda: self._make_field(index))
 
     def flow(self, index: int, other: int) -> Array:
         """Displacements from frame ``index`` to frame ``other``, (height, width, 2) float32, in reduced pixels."""
-        light, there = self.light(index, other), self.gray(other)
-        return steady(self.cache.flow(self.gray(index), there if light is None else light.applied_grey(there)))
+        light, there = self.light(index, other), self.grey_frame(other)
+        return steady(self.cache.flow(self.grey_frame(index), there if light is None else light.applied_grey(there)))
 
     def comparable(self, index: int, other: int) -> bool:
         """Whether frame ``other`` shows what frame ``index`` does, once it is as bright."""
         return not self._differ(index, other) or self.light(index, other) is not None
 
     def light(self, index: int, other: int) -> Match | None:
-        """What brings frame ``other`` to the brightness of frame ``index``; None: nothing is needed, or would help."""
+        """The match of frame ``other`` to frame ``index``; None: not needed, or not possible."""
         if not self._differ(index, other):
             return None
         pair = index, other

@@ -1,4 +1,4 @@
-"""What a network that was adapted to a clip asks for beside its weights: frames that are fused once restored."""
+"""A network that was adapted to a clip: its weights, and how its restored frames are fused."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class AdaptedModel(nn.Module):
 
 
 def with_fusion(net: nn.Module, fusion: FusionSettings | None) -> nn.Module:
-    """The network as a model whose frames are fused so; None: the network alone. A model given is taken apart first."""
+    """The network as a model whose frames are fused; None: the network alone. An earlier fusion is replaced."""
     bare = unwrapped(net)
     return bare if fusion is None else AdaptedModel(bare, fusion)
 

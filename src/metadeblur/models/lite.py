@@ -126,7 +126,7 @@ class Lite(nn.Module):
         return self.deblur_prepared(self.prepare_window(x))
 
     def prepare_window(self, x: Tensor, flows: Tensor | None = None) -> Tensor:
-        """What looks beyond a pixel's surroundings, apart, so that frames can be cut into tiles after it.
+        """The network's input with its motion; after this step frames can be cut into tiles.
 
         Args:
             x: (B, N, 3, H, W), or (B, 3, H, W) for windows that stand still.

@@ -216,7 +216,7 @@ def l1_hard_example(
 
 
 def critic_loss(real: Tensor, fake: Tensor, kind: AdversarialKind = "wgan") -> Tensor:
-    """What the critic makes small, from its scores of real and of made pictures, one number each.
+    """The critic's loss, from its scores of real and of generated pictures.
 
     Args:
         real: scores of real pictures, any shape.
@@ -237,7 +237,7 @@ def critic_loss(real: Tensor, fake: Tensor, kind: AdversarialKind = "wgan") -> T
 
 
 def generator_loss(fake: Tensor, kind: AdversarialKind = "wgan") -> Tensor:
-    """The adversarial term L_adv of what made the pictures, from the critic's scores of them.
+    """The adversarial term L_adv of the generator, from the critic's scores of its pictures.
 
     >>> [generator_loss(torch.tensor([0.5]), kind).item() for kind in ("wgan", "hinge", "lsgan")]
     [-0.5, -0.5, 0.125]

@@ -167,7 +167,7 @@ def final(output: Tensor | Sequence[Tensor]) -> Tensor:
 
 
 def outputs(net: nn.Module, frames: Tensor) -> Any:
-    """All that a network's own loss is taken of: its method ``outputs`` gives it, or else it is what it returns."""
+    """The network's output for its own loss: from its method ``outputs`` where it has one."""
     every = getattr(net, "outputs", None)
     return every(frames) if callable(every) else net(frames)
 

@@ -1,4 +1,4 @@
-"""How long the shutter was open and how light became display values, worked out from the blurred clip alone.
+"""Exposure time and camera response, estimated from the blurred clip alone.
 
 Two frames A and B of a clip show the same things blurred by different motions a and b. Blurring A by b's path and B
 by a's path gives the same picture, whatever was in it: but only if both paths are cut to the exposure that the
@@ -197,7 +197,7 @@ def _prepare(motion: ClipMotion, first: int, second: int, height: int, width: in
 
 
 def _vote(motion: ClipMotion, pair: _ComparedFrames, response: Response, candidates: Array) -> _Votes:
-    """Blur the two frames by each other's motion at all candidate exposures; what each place makes of it."""
+    """Blur two frames by each other's motion at all candidate exposures: the votes of all places."""
     height, width = pair.difference.shape
     first, second = pair.frames
     one = _light(motion, first, response, height, width)

@@ -60,7 +60,7 @@ class FlowSettings:
 
 @dataclass(frozen=True)
 class Spot:
-    """A blurred place that lends its motion: frame number, top left corner and side in px."""
+    """A blurred place whose motion blurs other patches: frame number, top left corner and side in px."""
 
     frame: int
     top: int
@@ -101,7 +101,7 @@ class FlowReblurrer(Reblurrer):
     def reblur_window(
         self, clip: Clip, place: Place, frames: int, generator: torch.Generator, shrunk: Shrunk | None = None
     ) -> Tensor:
-        """The pseudo-blurred patch at ``place`` with the neighbours that a camera moving so would have taken.
+        """The pseudo-blurred patch at ``place`` between neighbours blurred by the same motion.
 
         The clip's own neighbours would show another motion than the one that blurs the patch.
 
@@ -281,7 +281,7 @@ def fit_flow_reblurrer(
 
 
 def _assumed(exposure: float | None, settings: FlowSettings) -> float:
-    """The exposure, or the middle of what is drawn from where the clip does not tell it."""
+    """The exposure; where it is not estimated, the middle of the prior."""
     return exposure if exposure is not None else sum(settings.prior) / 2
 
 

@@ -1,4 +1,4 @@
-"""Fuse each restored frame with what its neighbours show of the same things, where they show it better.
+"""Fuse each restored frame with its neighbours, where they show the same things sharper.
 
 In shaky footage sharp moments alternate with blurred ones, and even among equally blurred frames errors of the
 restoration differ. After all frames have gone through the deblurrer, the restored neighbours of each are warped onto it
@@ -124,7 +124,7 @@ class _Frame:
 
 
 class _Pass(ABC):
-    """Frames that go by, each remade from those around it; and the flows between them."""
+    """A pass over the frames: each is replaced by one made from those around it."""
 
     def __init__(self, settings: FusionSettings, cache: ClipCache, radius: int) -> None:
         self.settings, self.cache = settings, cache
@@ -136,7 +136,7 @@ class _Pass(ABC):
         self.came = self.gone = 0
 
     def through(self, pairs: Iterable[tuple[Tensor, Tensor]]) -> Generator[tuple[Tensor, Tensor], None, None]:
-        """(blurred, restored) frames in, (blurred, remade) frames out, each as soon as ``radius`` later ones came."""
+        """(blurred, restored) frames in, (blurred, new) frames out, each after ``radius`` later ones."""
         for pair in pairs:
             self.take(*pair)
             if self.came - self.gone > self.radius:
@@ -153,7 +153,7 @@ class _Pass(ABC):
         self.came += 1
 
     def remade(self, number: int) -> Tensor:
-        """One of the frames that are here, remade: (3, H, W) in [0, 1]."""
+        """The new frame of a number that is here: (3, H, W) in [0, 1]."""
         return torch.from_numpy(self._remade(number)).permute(2, 0, 1).contiguous().clamp_(0, 1)
 
     @abstractmethod
@@ -196,7 +196,7 @@ class _Pass(ABC):
         return not self.steps.isdisjoint(range(min(number, other) + 1, max(number, other) + 1))
 
     def _light(self, number: int, other: int) -> Match | None:
-        """What brings another frame to a frame's brightness; None: nothing is needed, or would help."""
+        """The match of another frame to a frame; None: not needed, or not possible."""
         if not self._differ(number, other):
             return None
         if (number, other) not in self.lights:
@@ -214,7 +214,7 @@ class _Pass(ABC):
 
 
 class _Corrected(_Pass):
-    """Each frame by itself, corrected by what it leaves unexplained."""
+    """Corrects each frame by back-projection."""
 
     def __init__(self, settings: FusionSettings, cache: ClipCache) -> None:
         super().__init__(settings, cache, radius=1)
@@ -225,7 +225,7 @@ class _Corrected(_Pass):
 
 
 class _Fused(_Pass):
-    """Each frame fused with those around it, then corrected with more care: errors that frames shared are averaged."""
+    """Fuses each frame with those around it, then corrects it with more care: averaging has removed errors."""
 
     def __init__(self, settings: FusionSettings, cache: ClipCache) -> None:
         super().__init__(settings, cache, settings.radius)

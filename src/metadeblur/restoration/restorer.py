@@ -175,7 +175,7 @@ class Restorer:
         self._prepared = True
 
     def _choose_tile(self, padded: Tensor, sample: Tensor) -> None:
-        """Precision and tile, found out on a sample of the padded frame."""
+        """Choose precision and tile on a sample of the padded frame."""
         self.precision = self._choose_precision(sample)
         if self.settings.tile is None:
             self.tile = self._fitting_tile(padded, sample)
