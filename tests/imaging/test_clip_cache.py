@@ -43,7 +43,7 @@ def test_what_is_not_used_for_longest_is_forgotten_first() -> None:
     def of(cache: ClipCache, name: int) -> None:
         cache.of(name, lambda: made.append(name) or megabyte)
 
-    cache = ClipCache(megabytes=2)
+    cache = ClipCache(megabytes=2.1)
     for name in (1, 2, 1, 3, 1, 2):
         of(cache, name)
     assert made == [1, 2, 3, 2]

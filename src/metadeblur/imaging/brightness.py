@@ -9,7 +9,7 @@ that still do not agree say nothing, and a neighbour without anything in common 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -271,6 +271,43 @@ def _same_tones(frame: Array, other: Array) -> Array:
     away = has - has.mean(0)
     gain = np.clip((away * (wanted - wanted.mean(0))).sum(0) / ((away * away).sum(0) + 1e-6), *_GAINS)
     return np.asarray(np.clip(other * gain + wanted.mean(0) - gain * has.mean(0), 0, 1), np.float32)
+
+
+class Lights:
+    """Brightness of the frames of a clip, compared with each other.
+
+    Args:
+        picture: the :func:`small` picture of a frame, by its number.
+        cache: of the clip.
+    """
+
+    def __init__(self, picture: Callable[[int], Array], cache: ClipCache) -> None:
+        self._picture, self._cache = picture, cache
+        self._steps: dict[int, bool] = {}  # whether a frame differs from the one before it
+
+    def differ(self, number: int, other: int) -> bool:
+        """Whether brightness changes between two frames."""
+        for step in range(min(number, other) + 1, max(number, other) + 1):
+            if step not in self._steps:
+                self._steps[step] = differs(self._picture(step - 1), self._picture(step), self._cache)
+            if self._steps[step]:
+                return True
+        return False
+
+    def match(self, number: int, other: int) -> Match | None:
+        """The match of another frame to a frame; None: not needed, or not possible."""
+        if not self.differ(number, other):
+            return None
+        pair = self._picture(number), self._picture(other)
+        return self._cache.of("match", lambda: match(*pair, self._cache.flow), *pair)
+
+    def forget(self, number: int) -> None:
+        """Forget the frames before one: they are not asked for again."""
+        self._steps = {step: differ for step, differ in self._steps.items() if step > number}
+
+    def comparable(self, number: int, other: int) -> bool:
+        """Whether another frame shows what a frame does, once it is as bright."""
+        return not self.differ(number, other) or self.match(number, other) is not None
 
 
 def changes(frames: Iterable[Tensor], cache: ClipCache | None = None) -> dict[int, float]:

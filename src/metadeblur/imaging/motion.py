@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metadeblur.clip import Clip
-from metadeblur.imaging.brightness import Match, differs, match, small_frame
+from metadeblur.imaging.brightness import Lights, small_frame
 from metadeblur.imaging.clip_cache import ClipCache
 from metadeblur.imaging.optical_flow import grey
 
@@ -90,7 +90,7 @@ class ClipMotion:
         scale = min(1.0, (pixels / (clip.height * clip.width)) ** 0.5)
         self.height = max(1, round(clip.height * scale))
         self.width = max(1, round(clip.width * scale))
-        self._steps: dict[int, bool] = {}
+        self.lights = Lights(self._small, self.cache)
 
     @property
     def step(self) -> Array:
@@ -107,36 +107,17 @@ class ClipMotion:
 
     def flow(self, index: int, other: int) -> Array:
         """Displacements from frame ``index`` to frame ``other``, (height, width, 2) float32, in reduced pixels."""
-        light, there = self.light(index, other), self.grey_frame(other)
+        light, there = self.lights.match(index, other), self.grey_frame(other)
         return steady(self.cache.flow(self.grey_frame(index), there if light is None else light.applied_grey(there)))
-
-    def comparable(self, index: int, other: int) -> bool:
-        """Whether frame ``other`` shows what frame ``index`` does, once it is as bright."""
-        return not self._differ(index, other) or self.light(index, other) is not None
-
-    def light(self, index: int, other: int) -> Match | None:
-        """The match of frame ``other`` to frame ``index``; None: not needed, or not possible."""
-        if not self._differ(index, other):
-            return None
-        pair = index, other
-        return self._kept("light", pair, lambda: match(self._small(index), self._small(other), self.cache.flow))
-
-    def _differ(self, index: int, other: int) -> bool:
-        """Whether brightness changes between two frames."""
-        for number in range(min(index, other) + 1, max(index, other) + 1):
-            if number not in self._steps:
-                self._steps[number] = differs(self._small(number - 1), self._small(number), self.cache)
-            if self._steps[number]:
-                return True
-        return False
 
     def _small(self, index: int) -> Array:
         return self._kept("small", index, lambda: small_frame(self.clip[index]))
 
     def _make_field(self, index: int) -> MotionField:
-        last = len(self.clip) - 1
-        forward = self.flow(index, index + 1) if index < last and self.comparable(index, index + 1) else None
-        backward = self.flow(index, index - 1) if index > 0 and self.comparable(index, index - 1) else None
+        forward, backward = (
+            self.flow(index, other) if 0 <= other < len(self.clip) and self.lights.comparable(index, other) else None
+            for other in (index + 1, index - 1)
+        )
         if forward is None and backward is None:
             forward = np.zeros((self.height, self.width, 2), np.float32)
         if backward is None:
@@ -147,5 +128,5 @@ class ClipMotion:
         velocity, bend = parabola(forward, backward)
         return MotionField((velocity * self.step).astype(np.float16), (bend * self.step).astype(np.float16))
 
-    def _kept(self, name: str, frames: int | tuple[int, int], make: Callable[[], Kept]) -> Kept:
-        return self.cache.of((name, frames, self.height, self.width), make)
+    def _kept(self, name: str, index: int, make: Callable[[], Kept]) -> Kept:
+        return self.cache.of((name, index, self.height, self.width), make)

@@ -148,7 +148,7 @@ def _most_different(motion: ClipMotion) -> list[tuple[int, int]]:
     scored = []
     for start in starts:
         for other in (start + 1, start + 2):
-            if other < count - 1 and motion.comparable(start, other):
+            if other < count - 1 and motion.lights.comparable(start, other):
                 a, b = (motion.field(index).velocity[::4, ::4].astype(np.float32) for index in (start, other))
                 scored.append((float(np.median(_difference(a, b))), start, other))
     return [(start, other) for _, start, other in sorted(scored, key=lambda item: -item[0])]
@@ -213,7 +213,7 @@ def _light(
 ) -> Array:
     """A frame's light in grey, (height, width) float32, in its own or another frame's brightness."""
     picture = motion.clip[index]
-    matched = None if as_bright_as is None else motion.light(as_bright_as, index)
+    matched = None if as_bright_as is None else motion.lights.match(as_bright_as, index)
     if matched is not None:
         picture = torch.from_numpy(matched.applied(picture.permute(1, 2, 0).numpy())).permute(2, 0, 1)
     frame = (picture * 255).round().byte().permute(1, 2, 0).contiguous()

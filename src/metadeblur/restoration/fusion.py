@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from metadeblur.imaging.brightness import Match, differs, match, small
+from metadeblur.imaging.brightness import Lights, Match, small
 from metadeblur.imaging.clip_cache import ClipCache
 from metadeblur.imaging.motion import parabola, steady
 from metadeblur.imaging.optical_flow import warp
@@ -131,8 +131,7 @@ class _Pass(ABC):
         self.radius = radius
         self.frames: OrderedDict[int, _Frame] = OrderedDict()
         self.flows: dict[tuple[int, int], Array] = {}
-        self.lights: dict[tuple[int, int], Match | None] = {}
-        self.steps: set[int] = set()  # frames of another brightness than the one before them
+        self.lights = Lights(lambda number: self.frames[number].compared, cache)
         self.came = self.gone = 0
 
     def through(self, pairs: Iterable[tuple[Tensor, Tensor]]) -> Generator[tuple[Tensor, Tensor], None, None]:
@@ -147,9 +146,6 @@ class _Pass(ABC):
     def take(self, blurred: Tensor, restored: Tensor) -> None:
         """Take the next frame in."""
         self.frames[self.came] = _prepared(blurred, restored, self.settings.pixels)
-        before = self.frames.get(self.came - 1)
-        if before is not None and differs(before.compared, self.frames[self.came].compared, self.cache):
-            self.steps.add(self.came)
         self.came += 1
 
     def remade(self, number: int) -> Tensor:
@@ -167,8 +163,7 @@ class _Pass(ABC):
             del self.frames[old]
         oldest = self.gone - self.radius
         self.flows = {key: flow for key, flow in self.flows.items() if min(key) >= oldest}
-        self.lights = {key: light for key, light in self.lights.items() if min(key) >= oldest}
-        self.steps = {step for step in self.steps if step > oldest}
+        self.lights.forget(oldest)
         return ready
 
     def _explaining(self, number: int, picture: Array, settings: BackProjectionSettings) -> Array:
@@ -187,27 +182,11 @@ class _Pass(ABC):
 
     def _comparable(self, number: int, other: int) -> bool:
         """Whether another frame is here and shows what a frame does, once it is as bright."""
-        if not {number, other} <= self.frames.keys():
-            return False
-        return not self._differ(number, other) or self._light(number, other) is not None
-
-    def _differ(self, number: int, other: int) -> bool:
-        """Whether brightness changes between two frames."""
-        return not self.steps.isdisjoint(range(min(number, other) + 1, max(number, other) + 1))
-
-    def _light(self, number: int, other: int) -> Match | None:
-        """The match of another frame to a frame; None: not needed, or not possible."""
-        if not self._differ(number, other):
-            return None
-        if (number, other) not in self.lights:
-            self.lights[number, other] = match(
-                self.frames[number].compared, self.frames[other].compared, self.cache.flow
-            )
-        return self.lights[number, other]
+        return {number, other} <= self.frames.keys() and self.lights.comparable(number, other)
 
     def _flow(self, source: int, target: int) -> Array:
         if (source, target) not in self.flows:
-            light, there = self._light(source, target), self.frames[target].grey
+            light, there = self.lights.match(source, target), self.frames[target].grey
             there = there if light is None else light.applied_grey(there)
             self.flows[source, target] = self.cache.flow(self.frames[source].grey, there)
         return self.flows[source, target]
@@ -238,7 +217,7 @@ class _Fused(_Pass):
         for other in range(max(0, number - self.radius), min(self.came, number + self.radius + 1)):
             if other == number or not self._comparable(number, other):
                 continue
-            light, seen = self._light(number, other), self.frames[other]
+            light, seen = self.lights.match(number, other), self.frames[other]
             seen = seen if light is None else seen.brought(light)
             there, back = self._flow(number, other), self._flow(other, number)
             warped = _warp_full(seen.picture, there)
