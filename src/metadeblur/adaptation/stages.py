@@ -362,15 +362,7 @@ def fit_network(
     loss: Loss | None = None,
     progress: Progress | None = None,
 ) -> tuple[NetworkReblurrer, Moved | None, Reason | None]:
-    """Fit a copy of the reblurring network and its critic to a clip (paper, Eq. 3 and 4).
-
-    Args:
-        reblurrer: to start from; not changed.
-        base: the deblurrer of the cycle loss; not changed.
-        items: one for each place of the support set.
-        settings: its ``updates`` say how; precision, time budget, and the deblurrer's rate where it moves too.
-        loss: the deblurrer's own loss, if not its attribute.
-        progress: called with (steps done, steps in all, stage).
+    """Fit a copy of the reblurring network and its critic to a clip, with a base deblurrer (paper, Eq. 3 and 4).
 
     Returns:
         The fitted reblurrer, what the deblurrer's stage goes on with (preset "release"), and why it cannot be used.

@@ -30,6 +30,9 @@ class Sharpener:
         clip: that the places lie in; all of one size.
         cache: of the clip.
 
+    Raises:
+        MetadeblurError: when a place is restored, the network gives values that are not finite.
+
     >>> import torch
     >>> clip = Clip(torch.zeros(5, 3, 40, 40))
     >>> place = Place(frame=2, top=8, left=0, size=32, score=0.0, blurred_frame=0, blurred_score=0.0)
@@ -43,11 +46,7 @@ class Sharpener:
         self._restorers: dict[tuple[int, int], Restorer] = {}
 
     def __call__(self, place: Place) -> Clip:
-        """The clip with the place's frame restored there.
-
-        Raises:
-            MetadeblurError: the network gives values that are not finite.
-        """
+        """The clip with the place's frame restored there."""
         top, left, restored = self._restored(place, MARGIN)
         frame = self.clip[place.frame].clone()
         frame[:, top : top + restored.shape[1], left : left + restored.shape[2]] = restored
@@ -55,9 +54,6 @@ class Sharpener:
 
     def shrunk(self, place: Place) -> Shrunk:
         """What lies around the place, restored and shrunk, with a patch of the place's size in it.
-
-        Raises:
-            MetadeblurError: as for a call.
 
         >>> import torch
         >>> place = Place(frame=0, top=0, left=60, size=32, score=0.0, blurred_frame=0, blurred_score=0.0)

@@ -209,14 +209,7 @@ def judge_fusion(
 ) -> tuple[FusionSettings | None, tuple[Reason, ...]]:
     """Whether restored frames should be fused with their neighbours, by the same votes on the same places.
 
-    Args:
-        model: what restores the frames.
-        clip: the blurred clip.
-        fusion: how frames would be fused; where it says to correct them too and a vote is against that, fusing alone
-            is voted on.
-        reblurrer: as for :func:`judge`.
-        settings: amounts.
-        cache: of the clip.
+    Where ``fusion`` says to correct frames too and a vote is against that, fusing alone is voted on.
 
     Returns:
         How to fuse, or None where votes are against it; and the votes: those of what is chosen, and every veto.

@@ -115,9 +115,6 @@ def data_uri(encoded: bytes) -> str:
 def side_by_side(pictures: Sequence[Picture], labels: Sequence[str] = (), gap: int = 4) -> Picture:
     """Pictures of one height next to each other, ``gap`` px of white between them, each with its label above.
 
-    Raises:
-        ValueError: no pictures, or heights that differ.
-
     >>> side_by_side([np.zeros((10, 20, 3), np.uint8)] * 2).shape
     (10, 44, 3)
     """

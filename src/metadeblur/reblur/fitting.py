@@ -105,13 +105,7 @@ class NetworkReblurrer(Reblurrer):
 class ReblurStage:
     """The networks and optimisers of the stage that fits a reblurrer and its critic to a clip; one item a step.
 
-    Args:
-        reblurrer: the networks to start from; copied.
-        deblurrer: the base; frozen, or copied and moved too with ``shared_adam``.
-        updates: how.
-        loss: the deblurrer's loss, if not its own.
-        lr_deblurrer: the deblurrer's learning rate, with ``shared_adam``.
-        bf16: run the networks in mixed precision.
+    Networks are copied. The deblurrer is frozen; with ``shared_adam`` it moves too, at ``lr_deblurrer``.
 
     Raises:
         MetadeblurError: the adversarial loss is wanted and there is no critic.

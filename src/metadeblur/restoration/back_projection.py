@@ -61,17 +61,8 @@ def back_project(
 ) -> Array:
     """A restored frame, corrected until it explains the blurred one better.
 
-    Args:
-        blurred: (h, w, 3) float32 display values in [0, 1], RGB.
-        restored: as ``blurred``.
-        velocity: (h, w, 2) float32, x then y, px a frame interval; see :mod:`metadeblur.imaging.motion`.
-        bend: (h, w, 2) float32, px a squared frame interval.
-        exposure: frame intervals that the shutter was open.
-        response: how display values depend on light.
-        settings: how; the defaults are good.
-
-    Returns:
-        (h, w, 3) float32 in [0, 1].
+    Pictures are (h, w, 3) float32 display values in [0, 1], RGB; velocity and bend are (h, w, 2) as in
+    :mod:`metadeblur.imaging.motion`; the exposure is in frame intervals.
 
     >>> sharp = np.random.default_rng(0).uniform(0.4, 0.6, (16, 64, 3)).astype(np.float32)
     >>> blurred = np.mean([np.roll(sharp, step, 1) for step in (-2, -1, 0, 1, 2)], 0)

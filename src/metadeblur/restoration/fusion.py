@@ -69,18 +69,7 @@ def fuse_frames(
     only: range | None = None,
     cache: ClipCache | None = None,
 ) -> Tensor:
-    """Fused frames of a short clip in memory.
-
-    Args:
-        blurred: (T, 3, H, W) in [0, 1].
-        restored: as ``blurred``.
-        settings: how; the defaults are good.
-        only: the frames that are wanted; by default all.
-        cache: of the clip.
-
-    Returns:
-        (T, 3, H, W), or as many as are wanted.
-    """
+    """Fused frames of a short clip in memory: all of (T, 3, H, W) in [0, 1], or ``only`` some."""
     wanted = range(len(blurred)) if only is None else only
     settings, cache = settings or FusionSettings(), cache or ClipCache()
     fused = _Fused(settings, cache)

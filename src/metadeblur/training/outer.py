@@ -43,12 +43,7 @@ class Query:
 class MetaLearner:
     """The meta-weights of a deblurrer and a reblurrer, the critic that every task begins with, and the outer Adams.
 
-    Args:
-        reblurrer: as pre-trained, with its critic; copied.
-        deblurrer: as pre-trained; copied.
-        settings: algorithm, losses and rates.
-        workers: the processes that train together.
-        bf16: run the networks in mixed precision.
+    The pre-trained networks given are copied.
     """
 
     def __init__(
