@@ -34,7 +34,7 @@ from torch.nn import functional as F
 from metadeblur import load_deblurrer
 from metadeblur.data.pairs import read_picture
 from metadeblur.imaging.quality import psnr
-from metadeblur.models.cdvd_tsp import CDVDTSP, temporal_sharpness, warp
+from metadeblur.models.cdvd_tsp import CDVDTSP, fetch, temporal_sharpness
 from metadeblur.models.registry import ARCHITECTURES, final, maxim, nafnet, recognise, restormer, traits
 from metadeblur.models.weights import installed_path
 from metadeblur.system.device import has_native_bf16
@@ -105,8 +105,8 @@ def plain_resize(self: maxim.LevelResize, x: Tensor) -> Tensor:
 def plain_stage(self: CDVDTSP, frames: Sequence[Tensor]) -> list[Tensor]:
     restored = []
     for before, middle, after in zip(frames, frames[1:], frames[2:], strict=False):
-        previous, seen = warp(before, self.flow_net(middle, before))
-        following, seen_too = warp(after, self.flow_net(middle, after))
+        previous, seen = fetch(before, self.flow_net(middle, before))
+        following, seen_too = fetch(after, self.flow_net(middle, after))
         sharpness = temporal_sharpness(previous, middle, following) * seen * seen_too
         restored.append(self.recons_net(torch.cat([previous, middle, following, sharpness], 1)))
     return restored

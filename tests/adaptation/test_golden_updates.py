@@ -17,7 +17,7 @@ from metadeblur.adaptation.stages import AdaptSettings, Moved, Pair, fit_network
 from metadeblur.reblur.fitting import Item, NetworkReblurrer, ReblurStage
 from metadeblur.training.outer import MetaLearner, Query
 from metadeblur.training.settings import OuterUpdate
-from metadeblur.training.workers import Workers
+from metadeblur.training.workers import TrainingProcess
 
 CASES = (
     "paper_x1",
@@ -202,7 +202,7 @@ def play_outer(name: str, golden: Golden) -> dict[str, float]:
     nets["deblurrer"].loss = LOSSES["mimo_upstream"]
     outer = OuterUpdate(lr_deblurrer=2.5e-6 * factor, lr_reblurrer=1e-6 * factor)
     reblurrer = NetworkReblurrer(nets["reblurrer"], nets["critic"])
-    learner = MetaLearner(reblurrer, nets["deblurrer"], outer, Workers(torch.device("cpu")))
+    learner = MetaLearner(reblurrer, nets["deblurrer"], outer, TrainingProcess(torch.device("cpu")))
     tasks = list(zip(golden.values["data"]["tasks"], check.known["tasks"], strict=True))
     for number, (data, known) in enumerate(tasks[:1] if factor == 100 else tasks):
         place = f"task {number}"

@@ -7,7 +7,7 @@ from small_networks import SMALL, frames_for, moving_clip, small
 from torch import nn
 
 import metadeblur as md
-from metadeblur.adaptation.parameters import PARAMETERS, RANK, free, settle
+from metadeblur.adaptation.parameters import PARAMETERS, RANK, free, merge_adapters
 from metadeblur.adaptation.stages import AdaptSettings, Pair, inner_update, preset
 from metadeblur.cli.entry import parse
 from metadeblur.errors import MetadeblurError
@@ -76,7 +76,7 @@ def test_adapters_change_nothing_before_they_learn():
         weights = free(net, "low-rank", torch.Generator())
         assert torch.equal(net(frames), plain)
         assert sum(weight.numel() for weight in weights) < count
-        settle(net)
+        merge_adapters(net)
         assert torch.equal(net(frames), plain)
     assert recognise(net.state_dict()) == "restormer"
 

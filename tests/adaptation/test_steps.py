@@ -322,9 +322,9 @@ def test_the_guard_judges_the_networks_pairs_by_the_clips_own_motion(clip, reblu
 
     def heard(base, adapted, clip, held_out, **keywords):
         seen.append(keywords["reblurrer"])
-        known = keywords["known"]
-        assert len(known) == len(held_out) > 0
-        assert all((own != by_motion).any() for (own, _), (by_motion, _) in zip(held_out, known, strict=True))
+        pairs = keywords["motion_pairs"]
+        assert len(pairs) == len(held_out) > 0
+        assert all((own != by_motion).any() for (own, _), (by_motion, _) in zip(held_out, pairs, strict=True))
         return judge(base, adapted, clip, held_out, **keywords)
 
     monkeypatch.setattr(stages, "judge", heard)

@@ -148,11 +148,11 @@ def spoilt(net: nn.Module, how: Callable[[nn.Module, float], None], amount: floa
 @pytest.mark.slow
 def test_pairs_of_the_clips_own_motion_have_to_agree(world: World) -> None:
     alone = world.judged(world.adapted)
-    agreed = world.judged(world.adapted, known=world.held_out)
+    agreed = world.judged(world.adapted, motion_pairs=world.held_out)
     assert agreed.share == alone.share == 1
     assert [reason for reason in agreed.reasons if reason.name != "motion pairs"] == list(alone.reasons)
     nothing_to_restore = [(sharp, sharp) for _, sharp in world.held_out]
-    verdict = world.judged(world.adapted, known=nothing_to_restore)
+    verdict = world.judged(world.adapted, motion_pairs=nothing_to_restore)
     assert verdict.share == 0
     assert [(reason.name, reason.passed) for reason in verdict.reasons] == [
         ("held-out pairs", True),

@@ -13,7 +13,7 @@ from metadeblur.adaptation.places import choose_support
 from metadeblur.clip import Clip
 from metadeblur.guard.judge import GuardSettings
 from metadeblur.guard.votes import choose_samples
-from metadeblur.imaging.brightness import Neighbours, changes, match, small_frame
+from metadeblur.imaging.brightness import changes, match, matched_window, small_frame
 from metadeblur.imaging.motion import ClipMotion
 from metadeblur.models.adapted import FusionSettings
 from metadeblur.models.weights import load_deblurrer
@@ -92,7 +92,7 @@ def test_windows_of_one_brightness_are_handed_on_as_they_are(seed: int) -> None:
     frames = scene(seed=seed, step=2 + 2 * seed)
     assert not changes(frames)
     window = frames[1:6]
-    assert Neighbours()(window) is window
+    assert matched_window(window) is window
 
 
 @case(
@@ -106,11 +106,10 @@ def test_neighbours_come_in_the_brightness_of_the_frame(light: str) -> None:
     frames = scene()
     lit = LIGHTS[light](frames)
     assert changes(lit)
-    matched = Neighbours()
     for number in (2, 3, 4):
         # What a neighbour shows elsewhere than the frame does is no difference of brightness.
         usual = max(broad(frames[other] - frames[number]) for other in (number - 1, number + 1))
-        for frame in matched(lit[number - 1 : number + 2]):
+        for frame in matched_window(lit[number - 1 : number + 2]):
             assert broad(frame - lit[number]) <= usual + 0.03, f"{light}, frame {number}"
 
 

@@ -23,7 +23,7 @@ from metadeblur.imaging.quality import (
     psnr,
     ringing,
     ssim,
-    warp,
+    warp_frame,
 )
 
 
@@ -229,7 +229,7 @@ def test_dis_flow_finds_a_pan_and_warp_follows_it() -> None:
     frames = panning(7)
     flow = dis_flow(frames[0], frames[1])
     assert flow.shape == (2, 64, 96)
-    moved, inside = warp(frames[1], flow)
+    moved, inside = warp_frame(frames[1], flow)
     assert psnr(moved[..., 8:-8, 8:-8], frames[0][..., 8:-8, 8:-8]) > psnr(frames[1], frames[0]) + 8
     assert inside.float().mean() > 0.8
     assert dis_flow(torch.rand(3, 8, 8), torch.rand(3, 8, 8)).abs().max() == 0

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import metadeblur as md
+from metadeblur.models.adapted import unwrapped
 from metadeblur.models.deblurrer import Deblurrer, from_spandrel
 from metadeblur.models.forward import own_loss
 from metadeblur.models.mimo_unet import MIMOUNet
@@ -59,7 +60,7 @@ def test_it_adapts_and_restores():
     clip = md.Clip(torch.rand(6, 3, 40, 52))
     outcome = md.adapt(strict(), clip, steps=1, pairs=1, guard=False)
     assert outcome.share == 1
-    assert outcome.model.net.scale != 1
+    assert unwrapped(outcome.model).net.scale != 1
     assert len(md.restore(outcome.model, clip)) == 6
 
 

@@ -15,7 +15,7 @@ import metadeblur as md
 from metadeblur.adaptation.pairs import make_pairs
 from metadeblur.adaptation.stages import AdaptSettings, Pair, inner_update
 from metadeblur.guard.judge import blend
-from metadeblur.models.cdvd_tsp import cost_volume, temporal_sharpness, warp
+from metadeblur.models.cdvd_tsp import cost_volume, fetch, temporal_sharpness
 from metadeblur.models.forward import own_loss, trainable
 from metadeblur.models.nafnet import Block, WindowMean
 from metadeblur.models.registry import ARCHITECTURES, final, outputs, recognise, traits
@@ -208,10 +208,10 @@ def test_cost_volume_is_the_correlation(size):
         assert torch.allclose(costs[:, (dy + 4) * 9 + dx + 4, y, x], expected, atol=1e-6)
 
 
-def test_warp_follows_the_flow_and_masks_what_lies_outside():
+def test_fetch_follows_the_flow_and_masks_what_lies_outside():
     picture = torch.rand(1, 3, 10, 12)
     flow = torch.tensor([2.0, -1.0]).reshape(1, 2, 1, 1).expand(1, 2, 10, 12)
-    warped, mask = warp(picture, flow)
+    warped, mask = fetch(picture, flow)
     assert torch.allclose(warped[..., 1:, :-2], picture[..., :-1, 2:], atol=1e-5)
     assert mask[..., 1:, :-2].all()
     assert not warped[..., 0, :].any()

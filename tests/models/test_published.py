@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from metadeblur.models.cdvd_tsp import CDVDTSP, warp
+from metadeblur.models.cdvd_tsp import CDVDTSP, fetch
 from metadeblur.models.registry import ARCHITECTURES, outputs, recognise
 
 TOLERANCE = 2e-5
@@ -94,7 +94,7 @@ def test_pwc_net_equals_the_golden_values(shared, recipe):
     window = recipe.smooth_uniform(501, (1, 5, 3, 96, 128))
     with torch.no_grad():
         flow = net(window[:, 2], window[:, 1])
-        warped, mask = warp(window[:, 1], flow)
+        warped, mask = fetch(window[:, 1], flow)
     reference = np.load(shared / "golden" / "pwc_flow_2to1_alignTrue.npz")
     assert np.abs(flow.numpy() - reference["flow"]).max() < TOLERANCE
     for picture, name in ((warped, "warped"), (mask, "mask")):  # a pixel at the threshold of the mask may flip

@@ -21,6 +21,7 @@ from torch import nn
 
 from metadeblur.cli.entry import main
 from metadeblur.errors import MetadeblurError
+from metadeblur.models.adapted import unwrapped
 from metadeblur.models.formats.checkpoints import read_checkpoint
 from metadeblur.models.importing import fault, import_weights
 from metadeblur.models.lite import Lite
@@ -54,7 +55,7 @@ def refused(path, load=read_any, **limits):
 
 
 def architecture(path):
-    return type(load_deblurrer(path)).__name__
+    return type(unwrapped(load_deblurrer(path))).__name__
 
 
 def maxim(path):
@@ -449,7 +450,7 @@ def test_reblurrers_that_lie(tmp_path):
 def test_metadata_that_lie_about_fusing_are_not_believed(tmp_path, said):
     save_file(Lite(**SMALL).state_dict(), tmp_path / "w.safetensors", {"fuses": said, "architecture": "maxim"})
     assert confined(architecture, tmp_path / "w.safetensors") == "Lite"
-    assert isinstance(load_deblurrer(tmp_path / "w.safetensors"), Lite)
+    assert isinstance(unwrapped(load_deblurrer(tmp_path / "w.safetensors")), Lite)
 
 
 @case(

@@ -315,7 +315,7 @@ def test_short_shots_and_pictures_get_the_base_model_and_the_record_says_so(tmp_
 def sharp_where(test):
     """A stand-in for the guard's check that calls some shots sharp already."""
 
-    def check(clip):
+    def check(clip, _cache):
         return Reason("sharp already", 50.0, 40.0, True, "this is sharp already") if test(clip) else None
 
     return check

@@ -22,9 +22,9 @@ from metadeblur.reblur.weights import load_reblurrer, save_reblurrer
 from metadeblur.training import meta
 from metadeblur.training.meta import MetaTrainee, train_meta
 from metadeblur.training.settings import LoopSettings, MetaTraining, OuterUpdate
-from metadeblur.training.workers import Workers
+from metadeblur.training.workers import TrainingProcess
 
-ALONE = Workers(torch.device("cpu"))
+ALONE = TrainingProcess(torch.device("cpu"))
 
 
 @pytest.fixture
@@ -167,7 +167,7 @@ def test_an_outer_step_for_each_frame_is_a_switch(small):
             load_reblurrer(small.reblurrer),
             load_deblurrer(small.model),
             replace(small, tasks=2, outer=OuterUpdate(outer_step="frame")),
-            Workers(torch.device("cpu"), 0, 2),
+            TrainingProcess(torch.device("cpu"), 0, 2),
         )
 
 

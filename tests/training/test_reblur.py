@@ -23,9 +23,9 @@ from metadeblur.reblur.weights import load_reblurrer
 from metadeblur.training.loop import rate
 from metadeblur.training.reblur import ReblurTrainee, new_network, train_reblur
 from metadeblur.training.settings import LoopSettings, ReblurTraining
-from metadeblur.training.workers import Workers
+from metadeblur.training.workers import TrainingProcess
 
-ALONE = Workers(torch.device("cpu"))
+ALONE = TrainingProcess(torch.device("cpu"))
 
 
 @pytest.fixture

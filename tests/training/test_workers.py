@@ -23,10 +23,10 @@ from metadeblur.models.reblurring import ReblurNetwork
 from metadeblur.models.weights import save_deblurrer
 from metadeblur.reblur.fitting import NetworkReblurrer
 from metadeblur.reblur.weights import load_reblurrer, save_reblurrer
-from metadeblur.training import deblur
+from metadeblur.training import deblur, workers
 from metadeblur.training.loop import run
 from metadeblur.training.settings import LoopSettings
-from metadeblur.training.workers import Workers, join
+from metadeblur.training.workers import TrainingProcess, join
 
 TESTS = Path(__file__).parents[1]
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
@@ -55,7 +55,6 @@ def material(tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_train_as_one_does_with_the_same_global_batch(material, monkeypatch):
-    pytest.importorskip("lightning_fabric", reason="several processes train through Lightning Fabric: extra [train]")
     monkeypatch.setattr(deblur, "new_network", deblur.new_network)  # train_all replaces it
     torch.manual_seed(0)
     train_all(material, material / "one")
@@ -80,7 +79,6 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 @pytest.mark.slow
 def test_the_command_is_the_same_under_torchrun(material):
-    pytest.importorskip("lightning_fabric", reason="several processes train through Lightning Fabric: extra [train]")
     words = "train reblur --channels 4 --units 1 --width 8 --blocks 1 --heads 2 --batch 2 --patch 32"
     words += f" --critic-channels 4 --precision fp32 --clips {material / 'train'} -o {material / 'run'}"
     assert main([*words.split(), "--steps", "1"]) == 0
@@ -91,38 +89,38 @@ def test_the_command_is_the_same_under_torchrun(material):
     assert done.stderr.count("the weights") == 1  # one of them talks
 
 
-def test_all_processes_stop_when_the_first_finds_a_run_that_is_there_already(tmp_path):
-    class Fabric:
-        def broadcast(self, value, src):
-            assert (value, src) == (None, 0)  # this process has not looked itself
-            return MetadeblurError("checkpoint.pt is there already")
+def test_all_processes_stop_when_the_first_finds_a_run_that_is_there_already(tmp_path, monkeypatch):
+    def from_the_first(values, src, **_):
+        assert (values, src) == ([None], 0)  # this process has not looked itself
+        values[0] = MetadeblurError("checkpoint.pt is there already")
 
-    other = Workers(torch.device("cpu"), rank=1, world=2, fabric=Fabric())
+    monkeypatch.setattr(workers.distributed, "broadcast_object_list", from_the_first)
+    other = TrainingProcess(torch.device("cpu"), rank=1, world=2)
     with pytest.raises(MetadeblurError, match="there already"):
         run(None, LoopSettings(), tmp_path, workers=other)
 
 
 def test_a_batch_is_shared_evenly_or_refused():
-    shares = [list(Workers(torch.device("cpu"), rank, 3).share(6)) for rank in range(3)]
+    shares = [list(TrainingProcess(torch.device("cpu"), rank, 3).share(6)) for rank in range(3)]
     assert sorted(number for share in shares for number in share) == list(range(6))
     with pytest.raises(MetadeblurError, match="multiple of 4"):
-        Workers(torch.device("cpu"), 0, 4).share(6)
+        TrainingProcess(torch.device("cpu"), 0, 4).share(6)
 
 
 def test_alone_nothing_is_averaged(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    workers = join(torch.device("cpu"))
+    alone = join(torch.device("cpu"))
     layer = nn.Linear(2, 1)
     layer(torch.ones(1, 2)).sum().backward()
     before = layer.weight.grad.clone()
-    workers.average_gradients(layer.parameters())
+    alone.average_gradients(layer.parameters())
     assert torch.equal(layer.weight.grad, before)
-    assert workers.average({"loss": 2.0}) == {"loss": 2.0}
-    assert (workers.leads, workers.agree("x"), workers.world) == (True, "x", 1)
+    assert alone.average({"loss": 2.0}) == {"loss": 2.0}
+    assert (alone.leads, alone.agree("x"), alone.world) == (True, "x", 1)
 
 
-def test_several_processes_without_fabric_say_what_to_install(monkeypatch):
+def test_a_pytorch_without_processes_says_so(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setitem(sys.modules, "lightning_fabric", None)
-    with pytest.raises(MetadeblurError, match=r"metadeblur\[train\]"):
+    monkeypatch.setattr(workers.distributed, "is_available", lambda: False)
+    with pytest.raises(MetadeblurError, match="train with one process"):
         join(torch.device("cpu"))

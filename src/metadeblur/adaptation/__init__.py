@@ -1,1 +1,15 @@
 """Adaptation: a copy of a deblurrer fits itself to one blurred clip, without ground truth."""
+
+from metadeblur.exports import lazily
+
+__getattr__, __dir__, __all__ = lazily(
+    __name__,
+    budget="Budget",
+    pairs="PairSource make_pairs mark_shrunk still_share",
+    parameters="PARAMETERS LowRank free merge_adapters",
+    places="MINIMUM_FRAMES MINIMUM_PATCH SupportSet choose_support too_few",
+    settings="AdaptSettings preset",
+    stages="Outcome adapt fit_network",
+    steps="Moved Pair Progress inner_update",
+    targets="Sharpener",
+)

@@ -1,4 +1,4 @@
-"""The time that adapting to a clip may take, and how it is shared out between pairs, gradient steps and guard."""
+"""The time that adapting to a clip may take, shared by pairs, gradient steps and guard."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from metadeblur.reblur.place import Place
 
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 
 PAIRS_SHARE = 0.3
 """Share of the time after which no further place is reblurred: more steps on fewer pairs win more than none."""
@@ -47,22 +47,14 @@ class Budget:
         return not self.limited or time.monotonic() - self.began < share * self.seconds
 
     def places(
-        self, places: Sequence[Place], make: Callable[[Sequence[Place]], list[Made]]
-    ) -> tuple[Sequence[Place], list[Made]]:
-        """The first places and what is made of them, as many as there is time for.
-
-        Args:
-            places: in the order in which they count.
-            make: what is to be made of some of them.
-
-        Returns:
-            The places that were taken, and everything that was made.
-        """
+        self, places: Sequence[Place], make: Callable[[Sequence[Place]], list[Result]]
+    ) -> tuple[Sequence[Place], list[Result]]:
+        """The first places, as many as there is time for, and what ``make`` gives for them."""
         if not self.limited:
             return places, make(places)
-        made: list[Made] = []
+        results: list[Result] = []
         for count, place in enumerate(places):
             if count >= LEAST_PLACES and not self.pays_for(PAIRS_SHARE):
-                return places[:count], made
-            made += make([place])
-        return places, made
+                return places[:count], results
+            results += make([place])
+        return places, results

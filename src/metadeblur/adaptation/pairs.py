@@ -12,6 +12,7 @@ from metadeblur.adaptation.steps import Pair
 from metadeblur.adaptation.targets import Sharpener
 from metadeblur.clip import Clip
 from metadeblur.guard.judge import sharp_at_times
+from metadeblur.imaging.clip_cache import ClipCache
 from metadeblur.reblur.place import Place, Shrunk, place_window
 from metadeblur.reblur.reblurrer import Reblurrer
 
@@ -29,6 +30,7 @@ def make_pairs(
     *,
     sharpener: Sharpener | None = None,
     still: float = 0.0,
+    cache: ClipCache | None = None,
 ) -> list[Pair]:
     """Reblur the pseudo-sharp patch of every place ``blurs`` times, all once and without gradient (paper, Eq. 5).
 
@@ -46,7 +48,7 @@ def make_pairs(
             smaller = sharpener.shrunk(place)
         elif sharpener:
             source = sharpener(place)
-        window = place_window(source, place, frames)
+        window = place_window(source, place, frames, cache)
         sharp = smaller.patch if smaller else window[frames // 2]
         for _ in range(blurs):
             blurred = reblurrer.reblur_window(source, place, frames, generator, smaller)
@@ -57,7 +59,7 @@ def make_pairs(
 
 
 def mark_shrunk(places: Sequence[Place], reblurrer: Reblurrer, settings: AdaptSettings) -> tuple[Place, ...]:
-    """The places, those marked to be shrunk whose pseudo-sharp patch is blurred itself.
+    """The places; those whose pseudo-sharp patch is blurred itself are marked to be shrunk.
 
     A patch from a still moment shows things as sharp as they are; one from a moving one is as sharp only when shrunk.
     """
@@ -66,9 +68,9 @@ def mark_shrunk(places: Sequence[Place], reblurrer: Reblurrer, settings: AdaptSe
     return tuple(replace(place, shrunk=reblurrer.blur_at(place) >= settings.shrink_from) for place in places)
 
 
-def still_share(clip: Clip, frames: int, settings: AdaptSettings) -> float:
+def still_share(clip: Clip, frames: int, settings: AdaptSettings, cache: ClipCache | None = None) -> float:
     """Share of the pairs whose centre stays sharp, for a deblurrer of so many frames.
 
     None where the clip has no sharp moments that could be taken for blurred, or the deblurrer sees no neighbours.
     """
-    return settings.still if settings.still and frames > 1 and sharp_at_times(clip) else 0.0
+    return settings.still if settings.still and frames > 1 and sharp_at_times(clip, cache) else 0.0

@@ -45,7 +45,7 @@ class LowRank(nn.Module):
 
 
 def free(net: nn.Module, which: str, generator: torch.Generator) -> list[nn.Parameter]:
-    """Let a part of a network's parameters take gradients, and only these; :func:`settle` ends it.
+    """Let a part of a network's parameters take gradients, and only these; :func:`merge_adapters` ends it.
 
     Args:
         net: changed in place.
@@ -82,7 +82,7 @@ def free(net: nn.Module, which: str, generator: torch.Generator) -> list[nn.Para
     return chosen
 
 
-def settle(net: nn.Module) -> None:
+def merge_adapters(net: nn.Module) -> None:
     """Write what low-rank adapters have learnt into the weights and take them away; names keep their order."""
     for module in list(net.modules()):
         if isinstance(module, _ADAPTED) and parametrize.is_parametrized(module, "weight"):
@@ -108,7 +108,7 @@ def _with_adapters(net: nn.Module, generator: torch.Generator) -> list[nn.Parame
 
 
 def _part(net: nn.Module, which: str) -> list[nn.Parameter]:
-    """The parameters of the modules that the network, or the one that it wraps, calls so."""
+    """The parameters of a part that the network, or the one that it wraps, names in ``parts``."""
     for prefix, module in net.named_modules():
         parts = getattr(module, "parts", None)
         if isinstance(parts, dict) and which in parts:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
+from metadeblur.imaging.optical_flow import dense_flow
 from metadeblur.imaging.sharpness import Indices, box_sums, score_frame
 from metadeblur.reblur.place import Place
 from metadeblur.system.names import counted
@@ -43,7 +44,7 @@ _Mask = npt.NDArray[np.bool_]
 
 
 def too_few(frames: int) -> str:
-    """So many frames are not enough.
+    """The words for a clip of too few frames.
 
     >>> too_few(1), too_few(3)
     ('1 frame is too few to adapt to', '3 frames are too few to adapt to')
@@ -63,7 +64,7 @@ class SupportSet:
 
 @dataclass(frozen=True)
 class _Survey:
-    """What one pass over the clip says about K candidate places in T frames; patches of one size."""
+    """Measures of K candidate places of one size in T frames, taken in one pass over the clip."""
 
     tops: Indices  # (K,)
     lefts: Indices  # (K,)
@@ -102,31 +103,24 @@ def choose_support(
 ) -> SupportSet:
     """Chooses the support set of a clip; every frame is read once, whatever the number of places.
 
-    All frames may be pseudo-sharp, also the first and the last two (docs/fidelity.md, clip ends: windows are clamped),
-    unless a ``margin`` leaves them out. Candidate places are drawn at random; their co-located patches are scored in
-    one pass.
+    Candidate places are drawn at random, and their co-located patches are scored in one pass. "random" takes them as
+    drawn, as the paper does. "guided" takes those of highest merit: half of it is little flow to the neighbouring
+    frames, a quarter a low score, a quarter a large gap between the most blurred frame and the sharpest, each as a
+    rank. Flat places come last; frames and regions that have given places cost merit.
 
-    "random" takes the candidates as drawn, as the paper does. "guided" takes those of highest merit: half of it how
-    steady the picture is there (least flow to the neighbouring frames), a quarter how low the score, a quarter how
-    large the gap between the most blurred frame and the sharpest, each as a rank among the candidates; flat places
-    are left to the last, and frames and regions that have given places already cost merit.
-
-    Held-out places come on top of ``pairs``. From 6 frames on, every fifth frame (at the default share), by mean
-    score, gives held-out places only. A place whose overall sharpest frame belongs to the other side is used only when
-    there are too few others, with the sharpest frame of its own side. In shorter clips held-out places may share a
-    frame with train places, but overlap them as little as the picture allows.
+    From 6 frames on, every fifth frame (at the default share), by mean score, gives held-out places only. In shorter
+    clips they may share a frame with train places, but overlap them as little as possible.
 
     Args:
         clip: at least ``minimum_frames`` frames, 32x32 pixels or more.
-        pairs: M, the number of train places; fewer come back only where the frame has fewer distinct places.
-        patch: side of the places, px; shrinks to a multiple of 8 and to 3/4 of the frame's shorter side (so that
-            places can differ), though never below 32.
-        held_out: held-out places as a share of ``pairs``, rounded up; 0 for none.
+        pairs: M, the number of train places; fewer where the frame has fewer distinct places.
+        patch: side of the places, px; at most 3/4 of the frame's shorter side, in multiples of 8, and at least 32.
+        held_out: further places, as a share of ``pairs``, rounded up.
         method: "guided" or "random".
         candidates: number of places looked at.
-        minimum_frames: fewest frames; lower it (to 1) to allow shorter clips.
+        minimum_frames: fewest frames.
         margin: frames at each end that give no pseudo-sharp patch; the paper's release leaves out 2.
-        generator: where the places come from; the same seed gives the same places.
+        generator: draws the candidates.
 
     Raises:
         MetadeblurError: too few frames, frames or patch too small, or a setting out of range.
@@ -211,7 +205,6 @@ def _survey(clip: Clip, tops: Indices, lefts: Indices, size: int, *, guided: boo
     scores, coarse, flows, contrast = [], [], [], []
     previous: npt.NDArray[np.uint8] | None = None
     factor = max(1, min(clip.height, clip.width) // 180)  # motion is as visible in a small picture, and cheaper
-    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
     small = (tops // factor, lefts // factor, size // factor, size // factor)
     for frame in clip:
         scores.append(score_frame(frame, tops, lefts, size, size).numpy())
@@ -220,7 +213,7 @@ def _survey(clip: Clip, tops: Indices, lefts: Indices, size: int, *, guided: boo
             coarse.append(score_frame(frame, tops, lefts, size, size, shift=_COARSE_SHIFT).numpy())
             picture = _small_grey(frame, factor)
             if previous is not None:
-                lengths = np.linalg.norm(flow.calc(previous, picture, None), axis=2)  # type: ignore[call-overload]
+                lengths = np.linalg.norm(dense_flow(previous, picture), axis=2)
                 flows.append(box_sums(torch.from_numpy(lengths), *small) * factor / (small[2] * small[3]))
             previous = picture
     still = np.zeros(len(tops))

@@ -5,8 +5,8 @@ patches of the clip are reblurred with the clip's own kind of blur, and the debl
 pairs with its own loss. The blur comes from the clip's optical flow, or from the paper's reblurring network, which is
 fitted to the clip first (:mod:`metadeblur.reblur.fitting`). Nothing here takes sharp frames: there is no way to hand it
 any. Beyond the paper, the clip's frames also help each other once restored, and what they leave unexplained of the
-blurred ones corrects them (:mod:`metadeblur.restoration.fusion`): the adapted model carries the wish, and whoever
-restores the clip with it does so.
+blurred ones corrects them (:mod:`metadeblur.restoration.fusion`): the adapted model says so
+(:class:`~metadeblur.models.adapted.AdaptedModel`), and the restorer does it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from metadeblur.adaptation.targets import Sharpener
 from metadeblur.clip import Clip
 from metadeblur.guard.judge import Before, Reason, blend, judge, judge_fusion, look_before
 from metadeblur.guard.learnable import nothing_to_learn
-from metadeblur.models.adapted import FusionSettings, fusion_of, with_fusion
+from metadeblur.imaging.clip_cache import ClipCache
+from metadeblur.models.adapted import FusionSettings, fusion_of, unwrapped, with_fusion
 from metadeblur.models.forward import frozen, uses_bf16
 from metadeblur.models.registry import Loss, traits
 from metadeblur.reblur.fitting import Item, NetworkReblurrer, ReblurStage, collect, fit_stage
@@ -115,6 +116,7 @@ def adapt(
     loss: Loss | None = None,
     pair_source: PairSource | None = None,
     progress: Progress | None = None,
+    cache: ClipCache | None = None,
     **overrides: Any,
 ) -> Outcome:
     """Adapt a copy of ``net`` to a blurred clip.
@@ -129,6 +131,7 @@ def adapt(
         loss: the deblurrer's own loss on (output, sharp); by default its attribute ``loss``, or L1.
         pair_source: makes the pairs that are learnt from; by default :func:`make_pairs`. The guard's are always those.
         progress: called with (steps done, steps in all, stage).
+        cache: of the clip, where it was looked at before.
         **overrides: single fields of the settings, such as ``steps=40, seed=0``.
 
     Returns:
@@ -144,24 +147,23 @@ def adapt(
     settings = settings.changed(**overrides)
     device = choose_device(settings.device)
     # A plain copy: hooks and buffers come along, gradients and the caller's mode do not matter.
-    base = frozen(net).to(device)
-    if not settings.fuse:
-        with_fusion(base, None)  # the mark of weights that were adapted before
+    base = frozen(unwrapped(net)).to(device)
+    unchanged = with_fusion(base, fusion_of(net) if settings.fuse else None)  # the net may have been adapted before
     if len(clip) < MINIMUM_FRAMES:
         text = f"{too_few(len(clip))} (at least {MINIMUM_FRAMES}); the base model is used"
-        return Outcome(base, 0.0, (Reason("length", float(len(clip)), float(MINIMUM_FRAMES), False, text),))
+        return Outcome(unchanged, 0.0, (Reason("length", float(len(clip)), float(MINIMUM_FRAMES), False, text),))
     nothing = nothing_to_learn(clip)
     if nothing is not None:
-        return Outcome(base, 0.0, (nothing,))
+        return Outcome(unchanged, 0.0, (nothing,))
     if reblurrer is None and settings.reblur == "network":
         reblurrer = load_reblurrer(settings.reblurrer)
-    generator, costs = torch.Generator().manual_seed(settings.seed), StageMeter(device)
-    job = _Job(base, clip, settings, generator, costs, Budget(settings.budget_seconds), loss, progress)
+    generator, costs, cache = torch.Generator().manual_seed(settings.seed), StageMeter(device), cache or ClipCache()
+    context = _Context(base, clip, settings, generator, costs, Budget(settings.budget_seconds), cache, loss, progress)
 
-    support = _select_places(job)
-    fitted = _fit_reblurrer(job, support, reblurrer)
+    support = _select_places(context)
+    fitted = _fit_reblurrer(context, support, reblurrer)
     outcome = Outcome(
-        base,
+        unchanged,
         0.0,
         () if fitted.failure is None else (fitted.failure,),
         support=support,
@@ -171,8 +173,8 @@ def adapt(
     )
     if fitted.failure is not None:
         return outcome
-    material = _make_pairs(job, support, fitted.reblurrer, pair_source)
-    stepped = _take_steps(job, material, fitted.moved)
+    material = _make_pairs(context, support, fitted.reblurrer, pair_source)
+    stepped = _take_steps(context, material, fitted.moved)
     outcome = replace(
         outcome,
         reblurrer=material.reblurrer,
@@ -182,11 +184,11 @@ def adapt(
     )
     if stepped.failure is not None:
         return replace(outcome, reasons=(stepped.failure,))
-    return _judge(job, outcome, material, stepped)
+    return _judge(context, outcome, material, stepped)
 
 
 @dataclass(frozen=True)
-class _Job:
+class _Context:
     """What all stages of one adaptation work with."""
 
     base: nn.Module  # frozen copy of the deblurrer
@@ -195,6 +197,7 @@ class _Job:
     generator: torch.Generator  # all randomness, drawn in the order of the stages
     costs: StageMeter
     budget: Budget
+    cache: ClipCache  # flows and figures of the clip, for all stages
     loss: Loss | None
     progress: Progress | None
 
@@ -205,8 +208,8 @@ class _Job:
 
 
 @dataclass(frozen=True)
-class _Fitted:
-    """A reblurrer that is ready, or why there is none; None: it is still to be made of the clip's motion."""
+class _FittedReblurrer:
+    """A fitted reblurrer, or the failure; neither: flow is to be fitted with the pairs."""
 
     reblurrer: Reblurrer | None
     moved: Moved | None = None
@@ -223,7 +226,7 @@ class _Material:
     support: SupportSet
     pairs: list[Pair]  # to learn from
     held_out: list[Pair]  # for the guard alone
-    known: list[Pair]  # the same places, blurred by the witness where that is another
+    motion_pairs: list[Pair]  # the same places, blurred by the witness where that is another
 
 
 @dataclass(frozen=True)
@@ -236,112 +239,117 @@ class _Stepped:
     before: Before | None  # the base model's figures, where the guard has taken them already
 
 
-def _select_places(job: _Job) -> SupportSet:
+def _select_places(context: _Context) -> SupportSet:
     """Choose the places that are learnt from, and those held out."""
-    settings = job.settings
-    with job.costs.stage("select"):
+    settings = context.settings
+    with context.costs.stage("select"):
         return choose_support(
-            job.clip,
+            context.clip,
             pairs=settings.pairs,
             patch=settings.patch,
             held_out=settings.held_out,
             method=settings.method,
             margin=settings.margin,
-            generator=job.generator,
+            generator=context.generator,
         )
 
 
-def _fit_reblurrer(job: _Job, support: SupportSet, reblurrer: Reblurrer | None) -> _Fitted:
+def _fit_reblurrer(context: _Context, support: SupportSet, reblurrer: Reblurrer | None) -> _FittedReblurrer:
     """Fit a reblurring network to the clip; other reblurrers need no fitting."""
     if not isinstance(reblurrer, NetworkReblurrer):
-        return _Fitted(reblurrer)
-    with job.costs.stage("fit reblurrer"):
-        frames = max(reblurrer.frames, job.frames)
-        items = collect(job.clip, support.train, frames, job.settings.updates.real, job.generator)
+        return _FittedReblurrer(reblurrer)
+    with context.costs.stage("fit reblurrer"):
+        frames = max(reblurrer.frames, context.frames)
+        items = collect(context.clip, support.train, frames, context.settings.updates.real, context.generator)
         fitted, moved, failure = fit_network(
-            reblurrer, job.base, items, job.settings, loss=job.loss, progress=job.progress
+            reblurrer, context.base, items, context.settings, loss=context.loss, progress=context.progress
         )
-    return _Fitted(fitted, moved, failure, list(fitted.history))
+    return _FittedReblurrer(fitted, moved, failure, list(fitted.history))
 
 
-def _make_pairs(job: _Job, support: SupportSet, reblurrer: Reblurrer | None, source: PairSource | None) -> _Material:
+def _make_pairs(
+    context: _Context, support: SupportSet, reblurrer: Reblurrer | None, source: PairSource | None
+) -> _Material:
     """Blur the places again: pairs to learn from, pairs for the guard, and what it has to compare them with."""
-    base, clip, settings, frames = job.base, job.clip, job.settings, job.frames
-    with job.costs.stage("reblur"):
+    base, clip, settings, frames, cache = context.base, context.clip, context.settings, context.frames, context.cache
+    with context.costs.stage("reblur"):
         if reblurrer is None:
-            reblurrer = fit_flow_reblurrer(clip, places=support.train, generator=job.generator)
+            reblurrer = fit_flow_reblurrer(clip, places=support.train, generator=context.generator, cache=cache)
         # A reblurrer that is learnt learns the clip's blur on the clip's own patches, so that is what it blurs.
         first = settings.restore_first and not reblurrer.learnt
-        from_clip = partial(make_pairs, sharpener=Sharpener(base, clip) if first else None)
+        from_clip = partial(make_pairs, sharpener=Sharpener(base, clip, cache) if first else None, cache=cache)
         places = support.train
         if source is None:
-            still = still_share(clip, frames, settings) if reblurrer.knows_motion else 0.0
+            still = still_share(clip, frames, settings, cache) if reblurrer.knows_motion else 0.0
             source = partial(from_clip, still=still)
             places = mark_shrunk(places, reblurrer, settings)
         chosen, maker = source, reblurrer
-        train, pairs = job.budget.places(
-            places, lambda some: chosen(clip, some, maker, settings.blurs, frames, job.generator)
+        train, pairs = context.budget.places(
+            places, lambda some: chosen(clip, some, maker, settings.blurs, frames, context.generator)
         )
         held = support.held_out[: math.ceil(len(support.held_out) * len(train) / max(len(support.train), 1))]
-        held_out = from_clip(clip, held, reblurrer, 1, frames, job.generator)
-    witness, known = reblurrer, list[Pair]()
+        held_out = from_clip(clip, held, reblurrer, 1, frames, context.generator)
+    witness, motion_pairs = reblurrer, list[Pair]()
     if reblurrer.learnt and (settings.guard or settings.fuse):
-        with job.costs.stage("guard"):  # the clip's own motion knows nothing of what the network has learnt
+        with context.costs.stage("guard"):  # the clip's own motion knows nothing of what the network has learnt
             seeded = torch.Generator().manual_seed(settings.seed)
-            witness = fit_flow_reblurrer(clip, places=support.train, generator=seeded)
+            witness = fit_flow_reblurrer(clip, places=support.train, generator=seeded, cache=cache)
             if settings.guard:
-                known = make_pairs(clip, held, witness, 1, frames, seeded, sharpener=Sharpener(base, clip))
+                sharpener = Sharpener(base, clip, cache)
+                motion_pairs = make_pairs(clip, held, witness, 1, frames, seeded, sharpener=sharpener, cache=cache)
     support = replace(support, train=tuple(train), held_out=held)
-    return _Material(reblurrer, witness, support, pairs, held_out, known)
+    return _Material(reblurrer, witness, support, pairs, held_out, motion_pairs)
 
 
-def _take_steps(job: _Job, material: _Material, moved: Moved | None) -> _Stepped:
+def _take_steps(context: _Context, material: _Material, moved: Moved | None) -> _Stepped:
     """Take the gradient steps on the pairs; with a time limit the guard's share of it is measured and kept back."""
-    settings, budget, before = job.settings, job.budget, None
+    settings, budget, before = context.settings, context.budget, None
     if settings.guard and budget.limited:
-        with job.costs.stage("guard"):
-            before = look_before(job.base, job.clip, material.witness)
+        with context.costs.stage("guard"):
+            before = look_before(context.base, context.clip, material.witness, cache=context.cache)
             budget.kept_back = before.seconds * (GUARD_ROUNDS + FUSION_ROUNDS * settings.fuse)
-    with job.costs.stage("adapt"):
+    with context.costs.stage("adapt"):
         adapted, history, failure = inner_update(
-            job.base,
+            context.base,
             material.pairs,
             replace(settings, budget_seconds=budget.left()) if budget.limited else settings,
-            job.generator,
-            loss=job.loss,
+            context.generator,
+            loss=context.loss,
             moved=moved,
-            progress=job.progress,
+            progress=context.progress,
         )
     return _Stepped(adapted, history, failure, before)
 
 
-def _judge(job: _Job, outcome: Outcome, material: _Material, stepped: _Stepped) -> Outcome:
+def _judge(context: _Context, outcome: Outcome, material: _Material, stepped: _Stepped) -> Outcome:
     """Let the guard decide how much of the adaptation is used, and whether frames are fused."""
-    settings = job.settings
+    settings = context.settings
     fusion = None
     if settings.fuse:
         fusion = material.witness.fusion() if settings.back_project else FusionSettings()
-    outcome = replace(outcome, fusion=fusion, adapted=with_fusion(stepped.adapted, fusion))
+    adapted = with_fusion(stepped.adapted, fusion)
+    outcome = replace(outcome, fusion=fusion, adapted=adapted)
     if not settings.guard:
         text = "the guard was switched off: the adaptation is used whole"
-        return replace(outcome, model=stepped.adapted, share=1.0, reasons=(Reason("guard", 1.0, 1.0, True, text),))
-    with job.costs.stage("guard"):
+        return replace(outcome, model=adapted, share=1.0, reasons=(Reason("guard", 1.0, 1.0, True, text),))
+    with context.costs.stage("guard"):
         verdict = judge(
-            job.base,
+            context.base,
             stepped.adapted,
-            job.clip,
+            context.clip,
             [(pair.blurred, pair.sharp) for pair in material.held_out],
-            known=[(pair.blurred, pair.sharp) for pair in material.known],
+            motion_pairs=[(pair.blurred, pair.sharp) for pair in material.motion_pairs],
             reblurrer=material.witness,
             before=stepped.before,
+            cache=context.cache,
         )
-        model = blend(job.base, stepped.adapted, verdict.share) if verdict.share > 0 else outcome.model
+        model = blend(context.base, stepped.adapted, verdict.share) if verdict.share > 0 else context.base
         reasons = verdict.reasons
         # Frames help each other whatever the weights have learnt: votes of their own decide.
         if fusion is not None:
-            chosen, more = judge_fusion(model, job.clip, fusion, reblurrer=material.witness)
+            chosen, more = judge_fusion(model, context.clip, fusion, reblurrer=material.witness, cache=context.cache)
             reasons += more
-            with_fusion(model, chosen)
+            model = with_fusion(model, chosen)
     return replace(outcome, model=model, share=verdict.share, reasons=reasons)
 
 
@@ -354,15 +362,7 @@ def fit_network(
     loss: Loss | None = None,
     progress: Progress | None = None,
 ) -> tuple[NetworkReblurrer, Moved | None, Reason | None]:
-    """Fit a copy of the reblurring network and its critic to a clip (paper, Eq. 3 and 4).
-
-    Args:
-        reblurrer: to start from; not changed.
-        base: the deblurrer of the cycle loss; not changed.
-        items: one for each place of the support set.
-        settings: its ``updates`` say how; precision, time budget, and the deblurrer's rate where it moves too.
-        loss: the deblurrer's own loss, if not its attribute.
-        progress: called with (steps done, steps in all, stage).
+    """Fit a copy of the reblurring network and its critic to a clip, with a base deblurrer (paper, Eq. 3 and 4).
 
     Returns:
         The fitted reblurrer, what the deblurrer's stage goes on with (preset "release"), and why it cannot be used.
@@ -372,7 +372,7 @@ def fit_network(
     if updates.losses == "none":
         return reblurrer.ready(device, bf16=bf16), None, None
     stage = ReblurStage(reblurrer, base, updates, loss=loss, lr_deblurrer=settings.lr, bf16=bf16)
-    history, said = fit_stage(stage, items, seconds=settings.budget_seconds * REBLUR_SHARE, progress=progress)
-    failure = Reason("diverged", history[-1]["loss"], 0.0, False, said) if said else None
+    history, text = fit_stage(stage, items, seconds=settings.budget_seconds * REBLUR_SHARE, progress=progress)
+    failure = Reason("diverged", history[-1]["loss"], 0.0, False, text) if text else None
     moved = Moved(stage.deblurrer, stage.optimizer) if updates.shared_adam else None
     return stage.result(history), moved, failure

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.swa_utils import get_swa_multi_avg_fn
 
-from metadeblur.adaptation.parameters import free, settle
+from metadeblur.adaptation.parameters import free, merge_adapters
 from metadeblur.adaptation.settings import AdaptSettings
 from metadeblur.guard.judge import Reason
 from metadeblur.models.forward import own_loss, uses_bf16
@@ -67,7 +68,7 @@ def inner_update(
         base: the deblurrer; not changed.
         pairs: the support set.
         settings: steps or passes, batch, order, learning rate, which parameters, precision, time budget.
-        generator: draws order and mirroring, and where low-rank adapters start.
+        generator: draws order, mirroring and low-rank adapters.
         loss: on (output, sharp); the deblurrer's own if not given.
         moved: go on with this network and its optimiser instead of a copy and a fresh one (preset "release").
         progress: called with (steps done, steps in all, "adapt").
@@ -120,7 +121,7 @@ def inner_update(
     if not all(bool(weight.isfinite().all()) for weight in weights):
         text = "the adapted weights are not finite; the base model is used"
         return base, history, Reason("diverged", float("nan"), 0.0, False, text)
-    settle(net)
+    merge_adapters(net)
     return net.eval().requires_grad_(False), history, None
 
 
@@ -135,11 +136,10 @@ class _Mean:
     @torch.no_grad()
     def add(self) -> None:
         """Takes the weights as they are now into the mean."""
-        self._count += 1
         if not self._means:
             self._means = [weight.clone() for weight in self._weights]
-        for mean, weight in zip(self._means, self._weights, strict=True):
-            mean.lerp_(weight, 1 / self._count)
+        get_swa_multi_avg_fn()(self._means, list(self._weights), self._count)  # type: ignore[no-untyped-call]
+        self._count += 1
 
     @torch.no_grad()
     def use(self) -> None:
@@ -181,8 +181,8 @@ def _through(pairs: Sequence[Pair], mirrored: _Mirrored, net: nn.Module, loss: L
 
     A deblurrer whose own loss wants several outputs learns by L1 here: operators are made for the full size.
     """
-    known = traits(net)
-    measured = loss or (F.l1_loss if known.all_outputs else known.loss)
+    wanted = traits(net)
+    measured = loss or (F.l1_loss if wanted.all_outputs else wanted.loss)
 
     def compared(output: Any, sharp: Tensor) -> Tensor:
         pictures = mirrored.back(final(output))

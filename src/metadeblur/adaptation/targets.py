@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metadeblur.clip import Clip
+from metadeblur.imaging.clip_cache import ClipCache
 from metadeblur.models.registry import traits
 from metadeblur.reblur.place import Place, Shrunk
 from metadeblur.restoration.restorer import Restorer, whole_frames
@@ -27,6 +28,10 @@ class Sharpener:
     Args:
         net: the base model; not changed.
         clip: that the places lie in; all of one size.
+        cache: of the clip.
+
+    Raises:
+        MetadeblurError: when a place is restored, the network gives values that are not finite.
 
     >>> import torch
     >>> clip = Clip(torch.zeros(5, 3, 40, 40))
@@ -36,16 +41,12 @@ class Sharpener:
     [True, True, False, True, True]
     """
 
-    def __init__(self, net: nn.Module, clip: Clip) -> None:
-        self.net, self.clip, self.frames = net, clip, traits(net).frames
+    def __init__(self, net: nn.Module, clip: Clip, cache: ClipCache | None = None) -> None:
+        self.net, self.clip, self.frames, self.cache = net, clip, traits(net).frames, cache or ClipCache()
         self._restorers: dict[tuple[int, int], Restorer] = {}
 
     def __call__(self, place: Place) -> Clip:
-        """The clip with the place's frame restored there.
-
-        Raises:
-            MetadeblurError: the network gives values that are not finite.
-        """
+        """The clip with the place's frame restored there."""
         top, left, restored = self._restored(place, MARGIN)
         frame = self.clip[place.frame].clone()
         frame[:, top : top + restored.shape[1], left : left + restored.shape[2]] = restored
@@ -53,9 +54,6 @@ class Sharpener:
 
     def shrunk(self, place: Place) -> Shrunk:
         """What lies around the place, restored and shrunk, with a patch of the place's size in it.
-
-        Raises:
-            MetadeblurError: as for a call.
 
         >>> import torch
         >>> place = Place(frame=0, top=0, left=60, size=32, score=0.0, blurred_frame=0, blurred_score=0.0)
@@ -89,12 +87,16 @@ class Sharpener:
     def _restored(self, place: Place, margin: int) -> tuple[int, int, Tensor]:
         """The place's frame restored at the place and around it: where that begins, and (3, h, w) on the CPU."""
         height, width = (min(side, place.size + 2 * margin) for side in (self.clip.height, self.clip.width))
-        if (height, width) not in self._restorers:
-            self._restorers[height, width] = whole_frames(self.net, height, width)
         top = min(max(place.top - margin, 0), self.clip.height - height)
         left = min(max(place.left - margin, 0), self.clip.width - width)
-        window = self.clip.window(place.frame, self.frames)[..., top : top + height, left : left + width]
-        return top, left, self._restorers[height, width](window if self.frames > 1 else window[0])
+
+        def restore() -> Tensor:
+            if (height, width) not in self._restorers:
+                self._restorers[height, width] = whole_frames(self.net, height, width, self.cache)
+            window = self.clip.window(place.frame, self.frames)[..., top : top + height, left : left + width]
+            return self._restorers[height, width](window if self.frames > 1 else window[0])
+
+        return top, left, self.cache.of((self, place.frame, top, left, height, width), restore)
 
 
 @dataclass(frozen=True)

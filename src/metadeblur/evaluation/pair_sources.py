@@ -20,7 +20,7 @@ from metadeblur.adaptation.stages import Pair
 from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
 from metadeblur.imaging.linear_light import to_display, to_linear
-from metadeblur.imaging.quality import dis_flow, warp
+from metadeblur.imaging.quality import dis_flow, warp_frame
 from metadeblur.imaging.sharpness import self_shift_score
 from metadeblur.reblur.fitting import NetworkReblurrer
 from metadeblur.reblur.flow import FlowReblurrer, Spot, paths
@@ -159,8 +159,8 @@ def _aligned(clip: Clip, place: Place, frame: int, frames: int) -> Pair | None:
     region = (..., slice(top, place.top + place.size + _MARGIN), slice(left, place.left + place.size + _MARGIN))
     blurred, sharp = clip[frame][region].contiguous(), clip[place.frame][region].contiguous()
     forward, backward = dis_flow(blurred, sharp), dis_flow(sharp, blurred)
-    moved, inside = warp(sharp, forward)
-    returned, _ = warp(backward, forward)
+    moved, inside = warp_frame(sharp, forward)
+    returned, _ = warp_frame(backward, forward)
     longest = forward.square().sum(0) + returned.square().sum(0)
     agrees = inside & ((forward + returned).square().sum(0) < 0.5 + 0.01 * longest)
     row, column = place.top - top, place.left - left

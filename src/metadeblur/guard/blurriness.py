@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metadeblur.clip import Clip
+from metadeblur.imaging.optical_flow import dense_flow
 
 Array = NDArray[Any]
 
@@ -62,12 +63,7 @@ class Blurriness:
 def blurriness(clip: Clip, *, frames: int = 16) -> Blurriness | None:
     """How motion-blurred a clip is.
 
-    Args:
-        clip: the clip; triples of neighbouring frames are read from it.
-        frames: looked at, spread evenly over the clip.
-
-    Returns:
-        The figures, or None where they cannot be taken: frames under 64 px a side, or without texture.
+    So many frames, spread evenly, are read with their neighbours. None: frames under 64 px a side, or without texture.
     """
     if min(clip.height, clip.width) < _SMALLEST_SIDE:
         return None
@@ -77,7 +73,7 @@ def blurriness(clip: Clip, *, frames: int = 16) -> Blurriness | None:
     across_motion: list[Array] = []
     patches = 0
     for index in chosen:
-        picture = _gray(clip, index)
+        picture = _grey(clip, index)
         fine, coarse, textured = _tensors(picture)
         if not textured.any():
             continue
@@ -86,11 +82,11 @@ def blurriness(clip: Clip, *, frames: int = 16) -> Blurriness | None:
         if len(clip) > 1:
             motion = _motion(clip, index, picture)
             moving = textured & (np.hypot(motion[..., 0], motion[..., 1]) > _MOVES)
-            for found, turned in ((along_motion, motion), (across_motion, motion[..., ::-1] * (-1, 1))):
-                found.append(_ratio_along(turned[moving], fine[moving], coarse[moving]))
+            for ratios, turned in ((along_motion, motion), (across_motion, motion[..., ::-1] * (-1, 1))):
+                ratios.append(_ratio_along(turned[moving], fine[moving], coarse[moving]))
     if not medians:
         return None
-    along, across = (np.concatenate(found) if found else np.zeros(0) for found in (along_motion, across_motion))
+    along, across = (np.concatenate(ratios) if ratios else np.zeros(0) for ratios in (along_motion, across_motion))
     share = len(along) / patches
     enough = len(along) >= _LEAST_PATCHES and share >= _LEAST_SHARE
     worst, best = np.quantile(medians, (0.05, 0.95))
@@ -104,7 +100,7 @@ def blurriness(clip: Clip, *, frames: int = 16) -> Blurriness | None:
     )
 
 
-def _gray(clip: Clip, index: int) -> Array:
+def _grey(clip: Clip, index: int) -> Array:
     """A frame in grey, float32 in [0, 1], reduced where it is large."""
     frame = clip[clip.clamp(index)].permute(1, 2, 0).contiguous().numpy()
     return _reduced(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), _LONGEST_SIDE)
@@ -183,10 +179,8 @@ def _motion(clip: Clip, index: int, picture: Array) -> Array:
     here = _flow_picture(picture)
     flow = np.zeros((*here.shape, 2), np.float32)
     neighbours = [(other, sign) for other, sign in ((index + 1, 1), (index - 1, -1)) if 0 <= other < len(clip)]
-    finder = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
     for other, sign in neighbours:
-        found = finder.calc(here, _flow_picture(_gray(clip, other)), None)  # type: ignore[call-overload]
-        flow += sign * found / len(neighbours)
+        flow += sign * dense_flow(here, _flow_picture(_grey(clip, other))) / len(neighbours)
     height, width = picture.shape
     scale = np.array([width / here.shape[1], height / here.shape[0]], np.float32)
     return _pooled(np.asarray(cv2.resize(flow, (width, height), interpolation=cv2.INTER_LINEAR)) * scale, _PATCH)

@@ -13,17 +13,27 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
-from metadeblur.guard.blurriness import blurriness
-from metadeblur.guard.votes import FUSION_VOTES, VOTES, Kind, Sample, Vote, choose_samples, compare, look_at
+from metadeblur.guard.blurriness import Blurriness, blurriness
+from metadeblur.guard.votes import (
+    FUSION_VOTES,
+    VOTES,
+    GuardSettings,
+    Sample,
+    Vote,
+    VoteKind,
+    choose_samples,
+    compare,
+    look_at,
+)
+from metadeblur.imaging.clip_cache import ClipCache
 from metadeblur.imaging.quality import psnr
-from metadeblur.limits import Count, Pixels, Within, check
 from metadeblur.models.adapted import FusionSettings
 from metadeblur.models.registry import traits
 from metadeblur.restoration.fusion import fuse_frames
@@ -59,7 +69,7 @@ _NOT_CORRECTED = "frames are not corrected"
 
 @dataclass(frozen=True)
 class Reason:
-    """One vote on an adaptation, ready for the record and for people."""
+    """One vote on an adaptation: for the record and for people."""
 
     name: str  # what was looked at
     figure: float  # what was measured
@@ -78,46 +88,30 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class GuardSettings:
-    """How an adaptation is judged."""
-
-    # tried, besides dropping it
-    shares: tuple[Annotated[float, Within(0, 1, above=True)], ...] = (1.0, 0.75, 0.5, 0.25)
-    # mean PSNR on the held-out pairs that an adaptation must win over the base
-    least_gain_db: Annotated[float, Within(-100, 100)] = 0.001
-    spots: Count = 3  # places in the clip whose frames are restored for the votes; two neighbouring frames at each
-    pixels: Pixels = 240_000  # px; larger frames are cropped to about this for the votes
-
-    def __post_init__(self) -> None:
-        check(self)
-        if not self.shares:
-            raise MetadeblurError("shares is empty; give one or more above 0 and at most 1")
-
-
-@dataclass(frozen=True)
 class Before:
-    """The base model's part of the votes, taken before the adaptation."""
+    """The base model's figures that votes compare with."""
 
     samples: tuple[Sample, ...]
     figures: dict[str, float]  # see metadeblur.guard.votes.look_at
     seconds: float  # that it took
 
 
-def look_before(base: nn.Module, clip: Clip, reblurrer: Any = None, settings: GuardSettings | None = None) -> Before:
-    """Restore some frames with the base model and take the figures that the votes compare.
-
-    Args:
-        base: the deblurrer before.
-        clip: the blurred clip.
-        reblurrer: as for :func:`judge`.
-        settings: amounts.
+def look_before(
+    base: nn.Module,
+    clip: Clip,
+    reblurrer: Any = None,
+    settings: GuardSettings | None = None,
+    cache: ClipCache | None = None,
+) -> Before:
+    """Restore some frames with the base model and take the figures that the votes compare; see :func:`judge`.
 
     Raises:
         MetadeblurError: the base gives values that are not finite.
     """
     began = time.monotonic()
-    samples = choose_samples(clip, traits(base).frames, settings or GuardSettings())
-    figures = look_at(samples, _restored(base, samples), reblurrer)
+    cache = cache or ClipCache()
+    samples = choose_samples(clip, traits(base).frames, settings or GuardSettings(), cache)
+    figures = look_at(samples, _restored(base, samples, cache), reblurrer, cache)
     return Before(tuple(samples), figures, time.monotonic() - began)
 
 
@@ -127,10 +121,11 @@ def judge(
     clip: Clip,
     held_out: Sequence[tuple[Tensor, Tensor]],
     *,
-    known: Sequence[tuple[Tensor, Tensor]] = (),
+    motion_pairs: Sequence[tuple[Tensor, Tensor]] = (),
     reblurrer: Any = None,
     before: Before | None = None,
     settings: GuardSettings | None = None,
+    cache: ClipCache | None = None,
 ) -> Verdict:
     """Choose how much of an adaptation to use.
 
@@ -140,22 +135,23 @@ def judge(
         clip: the blurred clip; a few of its frames are restored.
         held_out: pairs that the adaptation has not seen: pseudo-blurred (3, P, P), or (N, 3, P, P) for a video
             deblurrer, and pseudo-sharp (3, P, P), in [0, 1].
-        known: where a network blurred those pairs, others of the same places, blurred by the clip's own motion: an
+        motion_pairs: where a network blurred those pairs: the same places blurred by the clip's own motion. An
             adaptation that is not better on these too is dropped.
         reblurrer: the clip's :class:`~metadeblur.reblur.flow.FlowReblurrer`; with it, restored frames are blurred again
             by the clip's own motion and must explain the blurred ones. Others: this vote is not taken.
         before: what :func:`look_before` gave, where it was called before.
         settings: limits and amounts.
+        cache: of the clip.
 
     Raises:
         MetadeblurError: the base itself gives values that are not finite.
     """
-    settings = settings or GuardSettings()
+    settings, cache = settings or GuardSettings(), cache or ClipCache()
     broken = _broken_weights(adapted)
     if broken is not None:
         return Verdict(0.0, (broken,))
     shares = sorted(set(settings.shares), reverse=True)
-    gains, failure = _gains(base, adapted, held_out, shares)
+    gains, failure = _gains(base, adapted, held_out, shares, cache)
     if failure is not None:
         return Verdict(0.0, (failure,))
     best = max(gains, key=lambda share: (gains[share], share), default=0.0)
@@ -167,31 +163,31 @@ def judge(
     enough = min(gains[best] - TELLING_DB, settings.least_gain_db)
     most = max(share for share in shares if gains[share] >= gains[best] - TELLING_DB)
     shares = [share for share in shares if share <= most]
-    by_motion, failure = _gains(base, adapted, known, shares)
+    by_motion, failure = _gains(base, adapted, motion_pairs, shares, cache)
     if failure is not None:
         return Verdict(0.0, (failure,))
     agreed: tuple[Reason, ...] = ()
     if by_motion:
-        agreed = (_motion_reason(by_motion[most], most, settings.least_gain_db, len(known)),)
+        agreed = (_motion_reason(by_motion[most], most, settings.least_gain_db, len(motion_pairs)),)
         if not agreed[0].passed:
             return Verdict(0.0, (pairs, *agreed))
-    before = before or look_before(base, clip, reblurrer, settings)
+    before = before or look_before(base, clip, reblurrer, settings, cache)
     vetoes: list[Reason] = []
     for share in shares:
         if gains[share] < enough:
             continue
         try:
-            restored = _restored(blend(base, adapted, share), before.samples)
+            restored = _restored(blend(base, adapted, share), before.samples, cache)
         except MetadeblurError as error:
             vetoes.append(Reason("finite", share, 0.0, False, f"{_percent(share)} of the adaptation: {error}"))
             continue
-        said = f"with {_percent(share)} of the adaptation"
+        case = f"with {_percent(share)} of the adaptation"
         votes = compare(
             before.figures,
-            look_at(before.samples, restored, reblurrer),
+            look_at(before.samples, restored, reblurrer, cache),
             pairs=min(gains[share], by_motion.get(share, math.inf)),
         )
-        reasons = [_vote_reason(vote, VOTES[vote.name], said) for vote in votes]
+        reasons = [_vote_reason(vote, VOTES[vote.name], case) for vote in votes]
         failed = [reason for reason in reasons if not reason.passed]
         if not failed:
             chosen = _pairs_reason(gains[share], share, enough, len(held_out))
@@ -209,36 +205,33 @@ def judge_fusion(
     *,
     reblurrer: Any = None,
     settings: GuardSettings | None = None,
+    cache: ClipCache | None = None,
 ) -> tuple[FusionSettings | None, tuple[Reason, ...]]:
     """Whether restored frames should be fused with their neighbours, by the same votes on the same places.
 
-    Args:
-        model: what restores the frames.
-        clip: the blurred clip.
-        fusion: how frames would be fused; where it says to correct them too and a vote is against that, fusing alone
-            is voted on.
-        reblurrer: as for :func:`judge`.
-        settings: amounts.
+    Where ``fusion`` says to correct frames too and a vote is against that, fusing alone is voted on.
 
     Returns:
         How to fuse, or None where votes are against it; and the votes: those of what is chosen, and every veto.
     """
-    samples = choose_samples(clip, traits(model).frames, settings or GuardSettings())
+    cache = cache or ClipCache()
+    samples = choose_samples(clip, traits(model).frames, settings or GuardSettings(), cache)
     # One frame more: those at a piece's ends are fused with the others but not corrected before.
-    pieces = [_Piece.around(sample, clip, model, fusion.radius + 1) for sample in samples]
-    base = look_at(samples, [piece.restored[piece.middle.start : piece.middle.stop] for piece in pieces], reblurrer)
+    pieces = [_Piece.around(sample, clip, model, fusion.radius + 1, cache) for sample in samples]
+    alone = [piece.restored[piece.middle.start : piece.middle.stop] for piece in pieces]
+    base = look_at(samples, alone, reblurrer, cache)
     vetoes: list[Reason] = []
     fused_only = replace(fusion, exposure=None)
     for candidate in dict.fromkeys((fusion, fused_only)):
         corrected = candidate.exposure is not None
-        after = [fuse_frames(piece.blurred, piece.restored, candidate, piece.middle) for piece in pieces]
-        said = (_CORRECTED, _NOT_CORRECTED) if corrected else (_FUSED, _NOT_FUSED)
+        after = [fuse_frames(piece.blurred, piece.restored, candidate, piece.middle, cache) for piece in pieces]
+        case = (_CORRECTED, _NOT_CORRECTED) if corrected else (_FUSED, _NOT_FUSED)
         reasons = [
             replace(
-                _vote_reason(vote, FUSION_VOTES[vote.name], *said),
+                _vote_reason(vote, FUSION_VOTES[vote.name], *case),
                 name=f"{'back-projection' if corrected else 'fusion'}: {vote.name}",
             )
-            for vote in compare(base, look_at(samples, after, reblurrer), FUSION_VOTES)
+            for vote in compare(base, look_at(samples, after, reblurrer, cache), FUSION_VOTES)
         ]
         failed = [reason for reason in reasons if not reason.passed]
         if not failed:
@@ -256,14 +249,14 @@ class _Piece:
     middle: range  # where the sample's own frames are
 
     @classmethod
-    def around(cls, sample: Sample, clip: Clip, model: nn.Module, radius: int) -> _Piece:
+    def around(cls, sample: Sample, clip: Clip, model: nn.Module, radius: int, cache: ClipCache) -> _Piece:
         """Restores the sample and ``radius`` frames to each side."""
         first = max(0, sample.first - radius)
         stop = min(len(clip), sample.first + len(sample.blurred) + radius)
         windows = sample.frames_of(clip, range(first, stop))
         wide = replace(sample, windows=windows, blurred=windows[:, windows.shape[1] // 2])
         middle = range(sample.first - first, sample.first - first + len(sample.blurred))
-        return cls(wide.blurred, _restored(model, [wide])[0], middle)
+        return cls(wide.blurred, _restored(model, [wide], cache)[0], middle)
 
 
 def blend(base: nn.Module, adapted: nn.Module, share: float) -> nn.Module:
@@ -290,20 +283,17 @@ def _tensors(net: nn.Module) -> list[tuple[str, Tensor]]:
     return [*net.named_parameters(), *net.named_buffers()]
 
 
-def sharp_already(clip: Clip) -> Reason | None:
+def sharp_already(clip: Clip, cache: ClipCache | None = None) -> Reason | None:
     """Whether a clip needs no deblurring at all.
 
     The figures of :mod:`metadeblur.guard.blurriness` must all say so: of the clip's worst frames as a whole and against
     its best ones, and of what moves, along the motion and against across it. A blurred clip taken for sharp would come
     back unrestored, so the limits lie on the careful side.
 
-    Args:
-        clip: the clip.
-
     Returns:
-        The reason to leave it alone, or None where it is blurred or nothing can be said.
+        The reason to leave it alone; None where it is blurred, or too small or plain to tell.
     """
-    figures = blurriness(clip)
+    figures = _figures(clip, cache)
     if figures is None or figures.whole <= SHARP_WHOLE or figures.spread >= SHARP_SPREAD:
         return None
     moving = ""
@@ -318,39 +308,49 @@ def sharp_already(clip: Clip) -> Reason | None:
     return Reason("sharp already", figures.whole, SHARP_WHOLE, True, text)
 
 
-def sharp_at_times(clip: Clip) -> bool:
+def sharp_at_times(clip: Clip, cache: ClipCache | None = None) -> bool:
     """Whether sharp and blurred frames take turns in a clip, by the figures of :func:`sharp_already`."""
-    figures = blurriness(clip)
+    figures = _figures(clip, cache)
     return figures is not None and figures.spread >= SHARP_SPREAD
 
 
+def _figures(clip: Clip, cache: ClipCache | None) -> Blurriness | None:
+    return blurriness(clip) if cache is None else cache.of("blurriness", lambda: blurriness(clip))
+
+
 def _gains(
-    base: nn.Module, adapted: nn.Module, held_out: Sequence[tuple[Tensor, Tensor]], shares: Sequence[float]
+    base: nn.Module,
+    adapted: nn.Module,
+    held_out: Sequence[tuple[Tensor, Tensor]],
+    shares: Sequence[float],
+    cache: ClipCache,
 ) -> tuple[dict[float, float], Reason | None]:
     """Mean PSNR that each share wins over the base on the held-out pairs, dB; or why no share can be used."""
     if not held_out:
         return {}, None
-    reference = _mean_psnr(base, held_out)
+    reference = _mean_psnr(base, held_out, cache)
     gains: dict[float, float] = {}
     for share in shares:
         try:
-            gains[share] = _mean_psnr(blend(base, adapted, share), held_out) - reference
+            gains[share] = _mean_psnr(blend(base, adapted, share), held_out, cache) - reference
         except MetadeblurError as error:
             return {}, Reason("finite", share, 0.0, False, f"{_percent(share)} of the adaptation: {error}")
     return gains, None
 
 
-def _mean_psnr(net: nn.Module, pairs: Sequence[tuple[Tensor, Tensor]]) -> float:
+def _mean_psnr(net: nn.Module, pairs: Sequence[tuple[Tensor, Tensor]], cache: ClipCache) -> float:
     """Mean PSNR in dB of restored pseudo-blurred against pseudo-sharp patches."""
-    restorer = whole_frames(net, *pairs[0][1].shape[-2:])
+    height, width = pairs[0][1].shape[-2:]
+    restorer = whole_frames(net, height, width, cache)
     return math.fsum(float(psnr(restorer(blurred), sharp.cpu())) for blurred, sharp in pairs) / len(pairs)
 
 
-def _restored(net: nn.Module, samples: Sequence[Sample]) -> list[Tensor]:
+def _restored(net: nn.Module, samples: Sequence[Sample], cache: ClipCache) -> list[Tensor]:
     """Restored frames of each sample, (K, 3, h, w)."""
     if not samples:
         return []
-    restorer = whole_frames(net, *samples[0].blurred.shape[-2:])
+    height, width = samples[0].blurred.shape[-2:]
+    restorer = whole_frames(net, height, width, cache)
     return [torch.stack([restorer(window) for window in sample.windows]) for sample in samples]
 
 
@@ -381,7 +381,7 @@ def _motion_reason(gain: float, share: float, least: float, count: int) -> Reaso
 
 
 def _gain_reason(name: str, gain: float, share: float, least: float, what: str, complaint: str) -> Reason:
-    """A vote of pairs whose sharp side is known."""
+    """The vote of pairs: gain over the base model."""
     passed = gain >= least
     verdict = "better than the base model" if passed else f"{complaint} than the base model: it is dropped"
     text = (
@@ -391,12 +391,12 @@ def _gain_reason(name: str, gain: float, share: float, least: float, what: str, 
     return Reason(name, gain, least, passed, text)
 
 
-def _vote_reason(vote: Vote, kind: Kind, said: str, against: str = "") -> Reason:
-    """A vote in words; ``said`` tells what it is on, ``against`` what a veto says in place of the kind's complaint."""
+def _vote_reason(vote: Vote, kind: VoteKind, case: str, against: str = "") -> Reason:
+    """A vote in words; ``case`` says what was judged, ``against`` replaces the kind's complaint."""
     relation = "at least" if kind.at_least else "at most"
     verdict = f"; let pass: {vote.excuse}" if vote.excuse else "" if vote.passed else f": {against or kind.complaint}"
     text = (
-        f"{said}, {kind.subject} is {vote.figure:.2f} {kind.unit} "
+        f"{case}, {kind.subject} is {vote.figure:.2f} {kind.unit} "
         f"(base {vote.base:.2f}, {relation} {vote.limit:.2f} allowed){verdict}"
     )
     return Reason(vote.name, vote.figure, vote.limit, vote.passed, text, bool(vote.excuse))

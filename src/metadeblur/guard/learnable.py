@@ -34,13 +34,9 @@ _GRAINY = 25.0  # as _FLAT, where no two frames are alike: grain
 
 
 def nothing_to_learn(clip: Clip) -> Reason | None:
-    """Why a clip cannot teach a network anything, or None where it may.
+    """Why nothing can be learnt from a clip, or None; frames are read only until something can.
 
-    Args:
-        clip: the clip; every frame is read once.
-
-    Returns:
-        The reason: no frame has texture (figure and limit in levels of 255), or nothing moves (shares of the pixels).
+    The reason is that no frame has texture (levels of 255), or that nothing moves (shares of the pixels).
     """
     texture = moving = 0.0
     needed = _GRAINY
@@ -89,7 +85,7 @@ def _texture(picture: Array) -> float:
 
 
 def _change(before: Array, after: Array) -> tuple[float, float]:
-    """Share of the pixels that changed by more than noise, once a change of brightness is out; and the correlation."""
+    """Share of the pixels that changed by more than noise, without a change of brightness; and the correlation."""
     x, y = before - before.mean(), after - after.mean()
     power, other, both = (float(product.mean()) for product in (x * x, y * y, x * y))
     likeness = both / max((power * other) ** 0.5, 1e-3)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from functools import partial
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -17,32 +18,38 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from metadeblur.clip import Clip
+from metadeblur.errors import MetadeblurError
 from metadeblur.imaging.brightness import changes
+from metadeblur.imaging.clip_cache import ClipCache
 from metadeblur.imaging.quality import colour_shift, dis_flow, flicker, ringing
 from metadeblur.imaging.sharpness import self_shift_score
+from metadeblur.limits import Count, Pixels, Within, check
 from metadeblur.reblur.flow import FlowReblurrer, Spot, blur_patch, paths
 
 _BLOCK = 32  # px: side of the regions in which divergence is looked for
 _GRID = 16  # px: crops lie on multiples of this
 
 
-class Amounts(Protocol):
-    """How much is looked at."""
+@dataclass(frozen=True)
+class GuardSettings:
+    """How an adaptation is judged."""
 
-    @property
-    def spots(self) -> int:
-        """Places in the clip."""
-        ...
+    # tried, besides dropping it
+    shares: tuple[Annotated[float, Within(0, 1, above=True)], ...] = (1.0, 0.75, 0.5, 0.25)
+    # mean PSNR on the held-out pairs that an adaptation must win over the base
+    least_gain_db: Annotated[float, Within(-100, 100)] = 0.001
+    spots: Count = 3  # places in the clip whose frames are restored for the votes; two neighbouring frames at each
+    pixels: Pixels = 240_000  # px; larger frames are cropped to about this for the votes
 
-    @property
-    def pixels(self) -> int:
-        """Of a crop."""
-        ...
+    def __post_init__(self) -> None:
+        check(self)
+        if not self.shares:
+            raise MetadeblurError("shares is empty; give one or more above 0 and at most 1")
 
 
 @dataclass(frozen=True)
-class Kind:
-    """What a vote is about, in words, and when it is a veto."""
+class VoteKind:
+    """The words of a vote, and the limit from which it is a veto."""
 
     subject: str
     unit: str
@@ -53,36 +60,36 @@ class Kind:
     fatal: bool = False  # whether a veto drops the adaptation, instead of trying a smaller share
 
 
-VOTES: dict[str, Kind] = {
-    "colour drift": Kind(
+VOTES: dict[str, VoteKind] = {
+    "colour drift": VoteKind(
         "the shift of broad colours against the blurred frames",
         "levels of 255",
         "the adaptation changes the colours",
         1.2,
         0.5,
     ),
-    "ringing": Kind(
+    "ringing": VoteKind(
         "the overshoot beside strong edges",
         "levels of 255",
         "the adaptation over-sharpens",
         1.2,
         0.4,
     ),
-    "divergence": Kind(
+    "divergence": VoteKind(
         "the change in the most changed regions, against their own contrast,",
         "of it",
         "the adaptation invents what the blurred frames do not hold",
         1.0,
         0.3,
     ),
-    "flicker": Kind(
+    "flicker": VoteKind(
         "the unsteadiness from frame to frame",
         "levels of 255",
         "the adaptation makes the picture flicker",
         0.5,
         0.4,
     ),
-    "reblur consistency": Kind(
+    "reblur consistency": VoteKind(
         "the agreement with the blurred frames after blurring again by the clip's own motion",
         "dB over the base model",
         "the adapted frames explain the blurred ones worse",
@@ -93,7 +100,7 @@ VOTES: dict[str, Kind] = {
         at_least=True,
         fatal=True,
     ),
-    "sharpness": Kind(
+    "sharpness": VoteKind(
         "the self-shift score",
         "dB over the base model (lower is sharper)",
         "the adaptation learnt to leave blur in",
@@ -147,23 +154,18 @@ class Vote:
     excuse: str = ""  # why it passed although its figure is beyond the limit
 
 
-def choose_samples(clip: Clip, frames: int, amounts: Amounts) -> list[Sample]:
+def choose_samples(clip: Clip, frames: int, settings: GuardSettings, cache: ClipCache | None = None) -> list[Sample]:
     """Pairs of neighbouring frames spread over the clip, cropped where they are large, each elsewhere in the frame.
 
     Frames of different brightness are no pair. Where the clip's brightness changes, the two frames of its greatest
-    change are looked at besides: there, what follows optical flow fails first.
-
-    Args:
-        clip: the blurred clip.
-        frames: that the network takes at once.
-        amounts: number of places, pixels of a crop.
+    change are samples too: what follows optical flow fails there first. ``frames`` is what the network takes at once.
     """
-    scale = min(1.0, math.sqrt(amounts.pixels / (clip.height * clip.width)))
+    scale = min(1.0, math.sqrt(settings.pixels / (clip.height * clip.width)))
     height, width = (_crop_side(side, scale) for side in (clip.height, clip.width))
     firsts = sorted(
-        {int((2 * spot + 1) * max(len(clip) - 1, 1) / (2 * amounts.spots)) for spot in range(amounts.spots)}
+        {int((2 * spot + 1) * max(len(clip) - 1, 1) / (2 * settings.spots)) for spot in range(settings.spots)}
     )
-    steps = changes(clip)
+    steps = changes(clip, cache)
     wanted = [
         (first, [first, first + 1][: 1 if first + 1 in steps or first + 1 == len(clip) else 2]) for first in firsts
     ]
@@ -185,13 +187,16 @@ def _crop_side(side: int, scale: float) -> int:
     return side if scale == 1 else min(side, max(_GRID, int(side * scale) // _GRID * _GRID))
 
 
-def look_at(samples: Sequence[Sample], restored: Sequence[Tensor], reblurrer: Any = None) -> dict[str, float]:
+def look_at(
+    samples: Sequence[Sample], restored: Sequence[Tensor], reblurrer: Any = None, cache: ClipCache | None = None
+) -> dict[str, float]:
     """The figures of restored frames that votes compare, by the vote's name.
 
     Args:
         samples: what was restored.
         restored: (K, 3, h, w) for each sample.
         reblurrer: of the clip; the vote on reblurring needs a FlowReblurrer that knows the exposure.
+        cache: of the clip.
     """
     blurred, frames = torch.cat([sample.blurred for sample in samples]), torch.cat(list(restored))
     figures = {
@@ -200,22 +205,18 @@ def look_at(samples: Sequence[Sample], restored: Sequence[Tensor], reblurrer: An
         "divergence": divergence(frames, blurred),
     }
     if any(len(sample.blurred) > 1 for sample in samples):
-        figures["flicker"] = _mean_flicker(samples, restored)
+        figures["flicker"] = _mean_flicker(samples, restored, cache)
     if isinstance(reblurrer, FlowReblurrer) and reblurrer.exposure is not None:
         figures["reblur consistency"] = -10 * math.log10(_reblur_error(samples, restored, reblurrer))
     return figures | {"sharpness": float(self_shift_score(frames).mean())}
 
 
 def compare(
-    before: Mapping[str, float], after: Mapping[str, float], kinds: Mapping[str, Kind] = VOTES, pairs: float = 0.0
+    before: Mapping[str, float], after: Mapping[str, float], kinds: Mapping[str, VoteKind] = VOTES, pairs: float = 0.0
 ) -> list[Vote]:
-    """All votes that can be taken.
+    """All votes on the figures of :func:`look_at` for the base and the adapted model's frames.
 
-    Args:
-        before: figures of the base model's frames, see :func:`look_at`.
-        after: of the adapted one's.
-        kinds: what is normal.
-        pairs: gain over the base on the held-out pairs, dB.
+    ``pairs`` is the gain over the base on the held-out pairs, dB.
     """
     votes = []
     explained = None
@@ -236,12 +237,7 @@ def compare(
 
 
 def _may_be_softer(explained: float | None, pairs: float) -> str:
-    """Why adapted frames may be less sharp than the base model's, or nothing.
-
-    Args:
-        explained: dB of reblur consistency over the base; None where the clip does not tell its exposure.
-        pairs: gain over the base on the held-out pairs, dB.
-    """
+    """Why adapted frames may be less sharp than the base model's, or nothing; both figures are dB over the base."""
     again = "" if explained is None else f"blurred again, the frames explain the clip {explained:.2f} dB better"
     if explained is not None and explained >= CLEARLY_EXPLAINED:
         return f"{again} (from {CLEARLY_EXPLAINED:.2f} on they may be softer: the base model overdid them)"
@@ -256,11 +252,7 @@ def divergence(restored: Tensor, blurred: Tensor) -> float:
 
     Deblurring moves light about within the reach of the blur, so a region cannot change much more than the contrast of
     its neighbourhood. Root mean square of the change in blocks of 32 px, over the standard deviation of the blurred
-    frame in three by three blocks (at least 2.5 levels of 255); the 98 % quantile over all blocks.
-
-    Args:
-        restored: (B, 3, H, W) in [0, 1].
-        blurred: the same shape.
+    frame in three by three blocks (at least 2.5 levels of 255); the 98 % quantile over all blocks. Both (B, 3, H, W).
     """
     side = min(_BLOCK, *blurred.shape[-2:])
     change = F.avg_pool2d((restored - blurred).square(), side).mean(1, keepdim=True)
@@ -270,14 +262,11 @@ def divergence(restored: Tensor, blurred: Tensor) -> float:
     return float((change / contrast).sqrt().flatten().quantile(0.98))
 
 
-def _mean_flicker(samples: Sequence[Sample], frames: Sequence[Tensor]) -> float:
+def _mean_flicker(samples: Sequence[Sample], frames: Sequence[Tensor], cache: ClipCache | None) -> float:
     """Mean flicker over the samples with two frames, in levels of 255."""
     pairs = [(some, sample.blurred) for some, sample in zip(frames, samples, strict=True) if len(some) > 1]
-    return math.fsum(flicker(some, blurred, flow=_flow) for some, blurred in pairs) / len(pairs)
-
-
-def _flow(first: Tensor, second: Tensor) -> Tensor:
-    return dis_flow(first, second)
+    flow = partial(dis_flow, cache=cache)
+    return math.fsum(flicker(some, blurred, flow=flow) for some, blurred in pairs) / len(pairs)
 
 
 def _reblur_error(samples: Sequence[Sample], frames: Sequence[Tensor], reblurrer: FlowReblurrer) -> float:
@@ -289,9 +278,9 @@ def _reblur_error(samples: Sequence[Sample], frames: Sequence[Tensor], reblurrer
             velocity, bend = _paths(reblurrer, sample.first + number, sample.top, sample.left, height, width)
             exposure = float(reblurrer.exposure or 0.0)
             again, _ = blur_patch(picture, 0, 0, velocity, bend, exposure, reblurrer.response)
-            known = _inside(velocity, exposure)
+            inside = _inside(velocity, exposure)
             difference = (again - sample.blurred[number]).square().mean(0)
-            errors.append(float(difference[known].mean()) if known.any() else float(difference.mean()))
+            errors.append(float(difference[inside].mean()) if inside.any() else float(difference.mean()))
     return max(math.fsum(errors) / len(errors), 1e-10)
 
 

@@ -1,6 +1,6 @@
-"""Frames of another brightness: seen, and brought to a frame's own brightness before they are compared with it.
+"""Neighbouring frames of another brightness: found, and changed to a frame's own brightness before they are compared.
 
-Optical flow, and all that follows it, believes that a thing looks equally bright in every frame. Fades, flashes, steps
+Optical flow assumes that a thing looks equally bright in every frame. Fades, flashes, steps
 of exposure, flickering lamps and cuts break that. Here neighbouring frames are compared on small pictures, along their
 flow. Where they agree within what noise and motion make of one brightness (:func:`differs`), nothing happens. Where
 they do not, a neighbour gets a gain and an offset for each colour, which vary over the picture (:func:`match`); places
@@ -9,8 +9,7 @@ that still do not agree say nothing, and a neighbour without anything in common 
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -21,7 +20,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from metadeblur.imaging.optical_flow import dense_flow, trust
+from metadeblur.imaging.clip_cache import ClipCache
+from metadeblur.imaging.optical_flow import Flow, dense_flow, trust, warp
 
 Array = NDArray[Any]
 
@@ -50,12 +50,11 @@ _AGREED = 5.0  # levels of difference in brightness, after matching, at which ag
 _CLIPPED = 0.98  # of the range: a neighbour as bright as this may have been any brighter
 _SPREAD = 8.0  # px: Gaussian that carries what places say to those that say nothing
 _LEAST_AGREED = 0.4  # share of the picture that must agree for a neighbour to be of use
-_REMEMBERED = 16  # pairs of frames: those of a window and of the next
 
 
 @dataclass(frozen=True)
 class Match:
-    """What brings a neighbour to a frame's brightness; maps are small, in the neighbour's coordinates unless said.
+    """Gain and offset that give a neighbour a frame's brightness; small maps in the neighbour's coordinates.
 
     Attributes:
         gain: (h, w, 3).
@@ -92,7 +91,7 @@ class Match:
         rows, columns = self.back.shape[:2]
         flow = _resized(self.back, picture.shape) * np.array([width / columns, height / rows], np.float32)
         share = _resized(self.agreement, picture.shape)[..., None]
-        return np.asarray(share * self.applied(picture) + (1 - share) * _read(frame, flow), np.float32)
+        return np.asarray(share * self.applied(picture) + (1 - share) * warp(frame, flow), np.float32)
 
 
 def small(picture: Array) -> Array:
@@ -123,17 +122,19 @@ def contrast(picture: Array) -> float:
     return float(cv2.blur(picture, (side, side)).std((0, 1)).max())
 
 
-def differs(one: Array, other: Array) -> bool:
-    """Whether two neighbouring frames are of different brightness, or one shows nothing that the other does.
-
-    Args:
-        one: :func:`small` picture.
-        other: of the next frame, the same size.
+def differs(one: Array, other: Array, cache: ClipCache | None = None) -> bool:
+    """Whether :func:`small` pictures of two neighbouring frames differ in brightness, or have nothing in common.
 
     >>> texture = cv2.GaussianBlur(np.random.default_rng(0).random((96, 128, 3), np.float32), (0, 0), 3)
     >>> differs(texture, np.roll(texture, 3, 1)), differs(texture, 0.9 * np.roll(texture, 3, 1))
     (False, True)
     """
+    if cache is None:
+        return _differs(one, other, dense_flow)
+    return cache.of("differs", lambda: _differs(one, other, cache.flow), one, other)
+
+
+def _differs(one: Array, other: Array, flow: Flow) -> bool:
     if np.array_equal(one, other):
         return False
     apart = float(np.abs(one.mean((0, 1)) - other.mean((0, 1))).max()) / float(_LEVEL)
@@ -142,7 +143,7 @@ def differs(one: Array, other: Array) -> bool:
         return True
     if contrasts[1] <= _FLAT * _LEVEL:
         return apart > _BROAD
-    along = _best(one, other)
+    along = _best(one, other, flow)
     return _stands_out(along, other) if along.share >= _ALIGNED else apart > _ELSEWHERE
 
 
@@ -152,30 +153,24 @@ def _stands_out(along: _Aligned, other: Array) -> bool:
     mean = along.mean(difference)
     square = along.mean(np.square(difference))
     levels = np.abs(mean) / _LEVEL
-    known = along.known
+    reliable = along.reliable
     most = levels.argmax(-1)[..., None]
     levels, square = (np.take_along_axis(part, most, -1)[..., 0] for part in (levels, square))
     # A change of light moves all pixels of a place by about as much; an error of the flow moves some up, some down.
     purity = np.square(levels * _LEVEL) / (square + 1e-8)
-    return any(float(((purity > pure) & (levels > least))[known].mean()) > share for pure, least, share in _DIFFERENT)
+    return any(
+        float(((purity > pure) & (levels > least))[reliable].mean()) > share for pure, least, share in _DIFFERENT
+    )
 
 
-def match(frame: Array, other: Array) -> Match | None:
-    """Bring a neighbour to a frame's brightness.
-
-    Args:
-        frame: :func:`small` picture.
-        other: of the neighbour, the same size.
-
-    Returns:
-        How; None where the two have nothing in common that could be compared.
-    """
+def match(frame: Array, other: Array, flow: Flow = dense_flow) -> Match | None:
+    """How a neighbour gets a frame's brightness, from :func:`small` pictures; None: they have nothing in common."""
     if flat(other) or contrast(other) * _GAINS[1] < contrast(frame):
         return None
     bright = other
     for _ in range(3):
-        along = _best(frame, bright)
-        if not along.known.any():
+        along = _best(frame, bright, flow)
+        if not along.reliable.any():
             return None
         gain, offset = _fields(along, other)
         bright = np.clip(other * gain + offset, 0, 1)
@@ -186,12 +181,12 @@ def match(frame: Array, other: Array) -> Match | None:
     if float(agreement.mean()) < _LEAST_AGREED:
         return None
     agreement = agreement.astype(np.float32)
-    return Match(gain, offset, agreement, _read(agreement, along.there), along.back)
+    return Match(gain, offset, agreement, warp(agreement, along.there), along.back)
 
 
 @dataclass(frozen=True)
 class _Aligned:
-    """A frame read at the places of its neighbour's pixels, (h, w, 3), and where that is borne out."""
+    """A frame warped onto its neighbour, (h, w, 3), and where the flow can be trusted."""
 
     warped: Array  # the frame, in the neighbour's coordinates
     valid: Array  # (h, w) float32, 1 or 0
@@ -200,23 +195,14 @@ class _Aligned:
     back: Array
 
     @classmethod
-    def of(cls, frame: Array, other: Array) -> _Aligned:
-        """By the flow between the two."""
-        return cls._by(frame, *(_grey(picture) for picture in (frame, other)))
-
-    @classmethod
-    def by_structure(cls, frame: Array, other: Array) -> _Aligned:
-        """By the flow between what is left of the two without slow changes and differences of contrast."""
-        return cls._by(frame, *(_structure(_grey(picture)) for picture in (frame, other)))
-
-    @classmethod
-    def _by(cls, frame: Array, *greys: Array) -> _Aligned:
-        there, back = dense_flow(*greys), dense_flow(*greys[::-1])
+    def of(cls, frame: Array, greys: tuple[Array, Array], flow: Flow) -> _Aligned:
+        """By the flow between two grey pictures, the frame's and its neighbour's."""
+        there, back = flow(*greys), flow(*greys[::-1])
         valid = (trust(back, there, _TRUST_STEP) > 0.75).astype(np.float32)
-        return cls(_read(frame, back), valid, _box(valid), there, back)
+        return cls(warp(frame, back), valid, _box(valid), there, back)
 
     @property
-    def known(self) -> Array:
+    def reliable(self) -> Array:
         """Where (h, w) enough around is valid."""
         return np.asarray(self.weight > 0.5 * self.weight.max())
 
@@ -230,13 +216,16 @@ class _Aligned:
         return np.asarray(_box(values * self.valid[..., None]) / np.maximum(self.weight, 0.01)[..., None])
 
 
-def _best(frame: Array, other: Array) -> _Aligned:
-    """The two aligned as they are, or by what does not depend on brightness where that fails."""
-    along = _Aligned.of(frame, other)
+def _best(frame: Array, other: Array, flow: Flow) -> _Aligned:
+    """The two aligned by their grey values; where that fails, by their structure, or with one spread of tones."""
+    here, there = _grey(frame), _grey(other)
+    along = _Aligned.of(frame, (here, there), flow)
     if along.share < _WELL_ALIGNED:
-        along = max(along, _Aligned.by_structure(frame, other), key=lambda one: one.share)
+        structures = _structure(here), _structure(there)
+        along = max(along, _Aligned.of(frame, structures, flow), key=lambda one: one.share)
     if along.share < _ALIGNED:
-        along = max(along, _Aligned.of(frame, _same_tones(frame, other)), key=lambda one: one.share)
+        toned = here, _grey(_same_tones(frame, other))
+        along = max(along, _Aligned.of(frame, toned, flow), key=lambda one: one.share)
     return along
 
 
@@ -245,7 +234,7 @@ def _fields(along: _Aligned, other: Array) -> tuple[Array, Array]:
     wanted, has = along.mean(along.warped), along.mean(other)
     gain, offset = _whole(along, other, wanted, has)
     has = gain * has + offset
-    weight = (along.weight * along.known)[..., None]
+    weight = (along.weight * along.reliable)[..., None]
     total = cv2.GaussianBlur(weight, (0, 0), _SPREAD)[..., None]
     left = cv2.GaussianBlur(weight * (wanted - has), (0, 0), _SPREAD) / (total + 0.02)
     here = cv2.GaussianBlur(gain * other + offset, (0, 0), _SPREAD)
@@ -255,10 +244,10 @@ def _fields(along: _Aligned, other: Array) -> tuple[Array, Array]:
 
 
 def _whole(along: _Aligned, other: Array, wanted: Array, has: Array) -> tuple[Array, Array]:
-    """Gain and offset (3,) of the whole picture, from what places have and should have; places astray count little."""
-    first, second = (np.asarray(part[along.known], np.float64) for part in (wanted, has))
+    """Gain and offset (3,) of the whole picture, by least squares in which outliers count little."""
+    first, second = (np.asarray(part[along.reliable], np.float64) for part in (wanted, has))
     deviation = [along.mean(np.square(part)) - np.square(along.mean(part)) for part in (along.warped, other)]
-    ratio = [np.sqrt(np.maximum(part[along.known].mean(0), 0)) + 0.002 for part in deviation]
+    ratio = [np.sqrt(np.maximum(part[along.reliable].mean(0), 0)) + 0.002 for part in deviation]
     prior = np.clip(ratio[0] / ratio[1], *_GAINS)
     weight = np.ones_like(first)
     for _ in range(6):
@@ -276,7 +265,7 @@ def _whole(along: _Aligned, other: Array, wanted: Array, has: Array) -> tuple[Ar
 
 
 def _same_tones(frame: Array, other: Array) -> Array:
-    """The other picture with the spread of tones of the frame, whatever moved."""
+    """The other picture with the frame's histogram of tones, roughly."""
     shares = np.linspace(0.05, 0.95, 19)
     wanted, has = (np.quantile(part.reshape(-1, 3), shares, axis=0) for part in (frame, other))
     away = has - has.mean(0)
@@ -284,49 +273,45 @@ def _same_tones(frame: Array, other: Array) -> Array:
     return np.asarray(np.clip(other * gain + wanted.mean(0) - gain * has.mean(0), 0, 1), np.float32)
 
 
-class Neighbours:
-    """Windows of frames whose neighbours can be compared with the centre, whatever the light does.
+class Lights:
+    """Brightness of the frames of a clip, compared with each other.
 
-    It remembers which neighbouring frames differ, as windows overlap.
-
-    >>> window = torch.rand(3, 3, 40, 40, generator=torch.Generator().manual_seed(0))
-    >>> window[2] = 0
-    >>> matched = Neighbours()(window[[1, 1, 2]])
-    >>> torch.equal(matched[2], window[1])
-    True
+    Args:
+        picture: the :func:`small` picture of a frame, by its number.
+        cache: of the clip.
     """
 
-    def __init__(self) -> None:
-        self._known: OrderedDict[tuple[bytes, bytes], bool] = OrderedDict()
+    def __init__(self, picture: Callable[[int], Array], cache: ClipCache) -> None:
+        self._picture, self._cache = picture, cache
+        self._steps: dict[int, bool] = {}  # whether a frame differs from the one before it
 
-    def __call__(self, window: Tensor) -> Tensor:
-        """The window (N, 3, H, W) with each neighbour in the brightness of the centre.
+    def differ(self, number: int, other: int) -> bool:
+        """Whether brightness changes between two frames."""
+        for step in range(min(number, other) + 1, max(number, other) + 1):
+            if step not in self._steps:
+                self._steps[step] = differs(self._picture(step - 1), self._picture(step), self._cache)
+            if self._steps[step]:
+                return True
+        return False
 
-        What a neighbour does not show equally bright is filled in from the centre; one that shows nothing of it is the
-        centre again, as at the ends of a clip. Where all frames have one brightness the window itself comes back.
-        """
-        half = len(window) // 2
-        pictures = [small_frame(frame) for frame in window]
-        steps = [self._differs(*pair) for pair in pairwise(pictures)]
-        if not any(steps):
-            return window
-        frames = list(window)
-        for number in range(len(window)):
-            if any(steps[min(number, half) : max(number, half)]):
-                frames[number] = _matched(window[half], window[number], match(pictures[half], pictures[number]))
-        return torch.stack(frames)
+    def match(self, number: int, other: int) -> Match | None:
+        """The match of another frame to a frame; None: not needed, or not possible."""
+        if not self.differ(number, other):
+            return None
+        pair = self._picture(number), self._picture(other)
+        return self._cache.of("match", lambda: match(*pair, self._cache.flow), *pair)
 
-    def _differs(self, one: Array, other: Array) -> bool:
-        key = one.tobytes(), other.tobytes()
-        if key not in self._known:
-            self._known[key] = differs(one, other)
-            while len(self._known) > _REMEMBERED:
-                self._known.popitem(last=False)
-        return self._known[key]
+    def forget(self, number: int) -> None:
+        """Forget the frames before one: they are not asked for again."""
+        self._steps = {step: differ for step, differ in self._steps.items() if step > number}
+
+    def comparable(self, number: int, other: int) -> bool:
+        """Whether another frame shows what a frame does, once it is as bright."""
+        return not self.differ(number, other) or self.match(number, other) is not None
 
 
-def changes(frames: Iterable[Tensor]) -> dict[int, float]:
-    """The frames (3, H, W) of a clip that are not of their predecessor's brightness: number, difference of the means.
+def changes(frames: Iterable[Tensor], cache: ClipCache | None = None) -> dict[int, float]:
+    """Frames of a clip whose brightness differs from the one before: their numbers, and the difference of the means.
 
     >>> texture = torch.rand(3, 48, 64, generator=torch.Generator().manual_seed(0))
     >>> list(changes([texture, texture, 0 * texture, 0 * texture]))
@@ -336,17 +321,37 @@ def changes(frames: Iterable[Tensor]) -> dict[int, float]:
     return {
         number: float(np.abs(one.mean((0, 1)) - other.mean((0, 1))).max())
         for number, (one, other) in enumerate(pairwise(pictures), 1)
-        if differs(one, other)
+        if differs(one, other, cache)
     }
 
 
-def matched_window(window: Tensor) -> Tensor:
-    """One window (N, 3, H, W) with each neighbour in the brightness of the centre, see :class:`Neighbours`."""
-    return Neighbours()(window)
+def matched_window(window: Tensor, cache: ClipCache | None = None) -> Tensor:
+    """A window of frames (N, 3, H, W) with each neighbour in the brightness of the centre.
+
+    What a neighbour does not show equally bright is filled in from the centre; one that shows nothing of it is the
+    centre again, as at the ends of a clip. Where all frames have one brightness the window itself comes back.
+
+    >>> window = torch.rand(3, 3, 40, 40, generator=torch.Generator().manual_seed(0))
+    >>> window[2] = 0
+    >>> torch.equal(matched_window(window[[1, 1, 2]])[2], window[1])
+    True
+    """
+    cache = cache or ClipCache()
+    half = len(window) // 2
+    pictures = [small_frame(frame) for frame in window]
+    steps = [differs(*pair, cache) for pair in pairwise(pictures)]
+    if not any(steps):
+        return window
+    frames = list(window)
+    for number in range(len(window)):
+        if any(steps[min(number, half) : max(number, half)]):
+            how = match(pictures[half], pictures[number], cache.flow)
+            frames[number] = _matched(window[half], window[number], how)
+    return torch.stack(frames)
 
 
 def _matched(frame: Tensor, other: Tensor, how: Match | None) -> Tensor:
-    """A neighbour (3, H, W) as it is of use to a frame."""
+    """A neighbour (3, H, W) in a frame's brightness; without a match the frame itself."""
     if how is None:
         return frame
     return torch.from_numpy(how.completed(_picture(other), _picture(frame))).permute(2, 0, 1).to(other)
@@ -374,10 +379,3 @@ def _box(values: Array) -> Array:
 
 def _resized(values: Array, shape: tuple[int, ...]) -> Array:
     return np.asarray(cv2.resize(values, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR))
-
-
-def _read(picture: Array, flow: Array) -> Array:
-    """A picture (h, w) or (h, w, C) read at each pixel's place plus its flow (h, w, 2)."""
-    rows, columns = np.indices(flow.shape[:2], dtype=np.float32)
-    x, y = columns + flow[..., 0], rows + flow[..., 1]
-    return np.asarray(cv2.remap(picture, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))

@@ -6,7 +6,6 @@ the next one: displacement(s) = s * velocity + s^2 * bend, with s in frame inter
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -16,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metadeblur.clip import Clip
-from metadeblur.imaging.brightness import Match, differs, match, small_frame
-from metadeblur.imaging.optical_flow import dense_flow
+from metadeblur.imaging.brightness import Lights, small_frame
+from metadeblur.imaging.clip_cache import ClipCache
+from metadeblur.imaging.optical_flow import grey
 
 Array = NDArray[Any]
-Key = TypeVar("Key")
 Kept = TypeVar("Kept")
 
 
@@ -54,10 +53,20 @@ def parabola(forward: Array, backward: Array) -> tuple[Array, Array]:
 
 
 def steady(flow: Array) -> Array:
-    """A flow (h, w, 2) without its tears at occlusions, by a small median, and its patches' edges, by a Gaussian."""
+    """A flow (h, w, 2) smoothed: a small median against tears at occlusions, a Gaussian against its block edges."""
     if min(flow.shape[:2]) > 5:
         flow = np.stack([cv2.medianBlur(np.ascontiguousarray(flow[..., axis]), 5) for axis in (0, 1)], -1)
     return cv2.GaussianBlur(flow, (0, 0), 1.0).reshape(flow.shape)
+
+
+def moments(count: int, exposure: float) -> Array:
+    """The middles of so many equal parts of an exposure, (count,) float32, in frame intervals from the frame's time."""
+    return ((np.arange(count, dtype=np.float32) + 0.5) / count - 0.5) * np.float32(exposure)
+
+
+def displacement(velocity: Array, bend: Array, time: float) -> Array:
+    """How far the pixels of a frame have moved at a time in frame intervals: (h, w, 2) px; see :func:`parabola`."""
+    return time * velocity + time * time * bend
 
 
 def lengths(vectors: Array) -> Array:
@@ -66,77 +75,49 @@ def lengths(vectors: Array) -> Array:
 
 
 class ClipMotion:
-    """The motion of a clip's frames, worked out when asked for and kept within bounds.
+    """The motion of a clip's frames, computed when asked for.
 
     Args:
         clip: the clip.
         pixels: flow is computed on pictures reduced to about this many pixels.
-        keep: fields kept; at 256,000 pixels one takes 2 MB.
+        cache: of the clip; results are kept there.
     """
 
-    def __init__(self, clip: Clip, *, pixels: int = 256_000, keep: int = 40) -> None:
+    def __init__(self, clip: Clip, *, pixels: int = 256_000, cache: ClipCache | None = None) -> None:
         self.clip = clip
+        self.cache = cache or ClipCache()
+        self._pixels = pixels
         scale = min(1.0, (pixels / (clip.height * clip.width)) ** 0.5)
         self.height = max(1, round(clip.height * scale))
         self.width = max(1, round(clip.width * scale))
-        self._keep = keep
-        self._fields: OrderedDict[int, MotionField] = OrderedDict()
-        self._grays: OrderedDict[int, Array] = OrderedDict()
-        self._compared: OrderedDict[int, Array] = OrderedDict()
-        self._lights: OrderedDict[tuple[int, int], Match | None] = OrderedDict()
-        self._steps: dict[int, bool] = {}
+        self.lights = Lights(self._small, self.cache)
 
     @property
     def step(self) -> Array:
         """Full-frame pixels a pixel of the reduced picture, x then y: (2,) float32."""
         return np.array([self.clip.width / self.width, self.clip.height / self.height], np.float32)
 
-    def gray(self, index: int) -> Array:
+    def grey_frame(self, index: int) -> Array:
         """The reduced frame in grey, (height, width) uint8."""
-        return self._kept(self._grays, index, self._make_gray)
+        return self._kept("grey", index, lambda: grey(self.clip[index], self._pixels))
 
     def field(self, index: int) -> MotionField:
-        """The paths of frame ``index``; straight where only one neighbour tells, of no length where none does."""
-        return self._kept(self._fields, index, self._make_field)
+        """The paths of frame ``index``: straight with one usable neighbour, of length 0 with none."""
+        return self._kept("field", index, lambda: self._make_field(index))
 
     def flow(self, index: int, other: int) -> Array:
         """Displacements from frame ``index`` to frame ``other``, (height, width, 2) float32, in reduced pixels."""
-        light, there = self.light(index, other), self.gray(other)
-        return steady(dense_flow(self.gray(index), there if light is None else light.applied_grey(there)))
-
-    def comparable(self, index: int, other: int) -> bool:
-        """Whether frame ``other`` shows what frame ``index`` does, once it is as bright."""
-        return not self._differ(index, other) or self.light(index, other) is not None
-
-    def light(self, index: int, other: int) -> Match | None:
-        """What brings frame ``other`` to the brightness of frame ``index``; None: nothing is needed, or would help."""
-        if not self._differ(index, other):
-            return None
-        return self._kept(self._lights, (index, other), lambda pair: match(*map(self._small, pair)))
-
-    def _differ(self, index: int, other: int) -> bool:
-        """Whether brightness changes between two frames."""
-        for number in range(min(index, other) + 1, max(index, other) + 1):
-            if number not in self._steps:
-                self._steps[number] = differs(self._small(number - 1), self._small(number))
-            if self._steps[number]:
-                return True
-        return False
+        light, there = self.lights.match(index, other), self.grey_frame(other)
+        return steady(self.cache.flow(self.grey_frame(index), there if light is None else light.applied_grey(there)))
 
     def _small(self, index: int) -> Array:
-        return self._kept(self._compared, index, lambda number: small_frame(self.clip[number]))
-
-    def _make_gray(self, index: int) -> Array:
-        frame = (self.clip[index] * 255).round().byte().permute(1, 2, 0).contiguous().numpy()
-        gray = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
-        return cv2.resize(gray, (self.width, self.height), interpolation=cv2.INTER_AREA).reshape(
-            self.height, self.width
-        )
+        return self._kept("small", index, lambda: small_frame(self.clip[index]))
 
     def _make_field(self, index: int) -> MotionField:
-        last = len(self.clip) - 1
-        forward = self.flow(index, index + 1) if index < last and self.comparable(index, index + 1) else None
-        backward = self.flow(index, index - 1) if index > 0 and self.comparable(index, index - 1) else None
+        forward, backward = (
+            self.flow(index, other) if 0 <= other < len(self.clip) and self.lights.comparable(index, other) else None
+            for other in (index + 1, index - 1)
+        )
         if forward is None and backward is None:
             forward = np.zeros((self.height, self.width, 2), np.float32)
         if backward is None:
@@ -147,11 +128,5 @@ class ClipMotion:
         velocity, bend = parabola(forward, backward)
         return MotionField((velocity * self.step).astype(np.float16), (bend * self.step).astype(np.float16))
 
-    def _kept(self, store: OrderedDict[Key, Kept], index: Key, make: Callable[[Key], Kept]) -> Kept:
-        if index in store:
-            store.move_to_end(index)
-        else:
-            store[index] = make(index)
-            if len(store) > self._keep:
-                store.popitem(last=False)
-        return store[index]
+    def _kept(self, name: str, index: int, make: Callable[[], Kept]) -> Kept:
+        return self.cache.of((name, index, self.height, self.width), make)

@@ -1,8 +1,9 @@
-"""Dense optical flow between frames (DIS, as in OpenCV)."""
+"""Dense optical flow between frames (DIS, as in OpenCV), and pictures read where a flow leads."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
@@ -11,6 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Array = NDArray[Any]
+Flow: TypeAlias = Callable[[Array, Array], Array]
+
+FAST: int = cv2.DISOPTICAL_FLOW_PRESET_FAST
+MEDIUM: int = cv2.DISOPTICAL_FLOW_PRESET_MEDIUM
 
 # OpenCV's DIS flow reads outside its image pyramid on small or very elongated pictures: these bounds keep it safe.
 _SMALLEST_SIDE = 48
@@ -18,15 +23,16 @@ _LONGEST_TO_SHORTEST = 3
 _TRUSTED = 4.0  # px of difference between the flows there and back up to which the first is trusted fully
 
 
-def dense_flow(source: Array, target: Array) -> Array:
+def dense_flow(source: Array, target: Array, preset: int = FAST) -> Array:
     """Where each pixel of ``source`` lies in ``target``: (h, w, 2) float32 displacements, x then y, in pixels.
 
-    Kroeger et al., "Fast Optical Flow using Dense Inverse Search" (ECCV 2016), as in OpenCV, fast preset. A picture
-    too small or too elongated for it is continued at its borders.
+    Kroeger et al., "Fast Optical Flow using Dense Inverse Search" (ECCV 2016), as in OpenCV. A picture too small
+    or too elongated for it is continued at its borders.
 
     Args:
         source: (h, w) uint8.
         target: (h, w) uint8.
+        preset: ``FAST`` or ``MEDIUM``.
     """
     height, width = source.shape
     below = max(_SMALLEST_SIDE, -(-width // _LONGEST_TO_SHORTEST)) - height
@@ -36,9 +42,46 @@ def dense_flow(source: Array, target: Array) -> Array:
             cv2.copyMakeBorder(picture, 0, max(0, below), 0, max(0, right), cv2.BORDER_REFLECT)
             for picture in (source, target)
         )
-    algorithm: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    algorithm: Any = cv2.DISOpticalFlow.create(preset)
     flow = algorithm.calc(source, target, None)
     return np.ascontiguousarray(flow[:height, :width], dtype=np.float32)
+
+
+def positions(flow: Array, left: int = 0, top: int = 0) -> tuple[Array, Array]:
+    """Where a flow (h, w, 2) leads the pixels of a picture, or of its part that begins at (left, top): x, y (h, w)."""
+    rows, columns = np.indices(flow.shape[:2], dtype=np.float32)
+    return (columns + np.float32(left)) + flow[..., 0], (rows + np.float32(top)) + flow[..., 1]
+
+
+def warp(
+    picture: Array,
+    flow: Array,
+    interpolation: int = cv2.INTER_LINEAR,
+    border: int = cv2.BORDER_REPLICATE,
+    *,
+    outside: float = 0.0,
+    left: int = 0,
+    top: int = 0,
+) -> Array:
+    """A picture read at each pixel's place plus its flow.
+
+    Args:
+        picture: (H, W) or (H, W, C).
+        flow: (h, w, 2) float32, px, x then y.
+        interpolation: of OpenCV.
+        border: what lies outside the picture, of OpenCV.
+        outside: value there, with ``cv2.BORDER_CONSTANT``.
+        left: where in the picture the part begins that the flow is of, px.
+        top: likewise.
+
+    Returns:
+        (h, w) or (h, w, C), the picture's dtype.
+
+    >>> warp(np.arange(4, dtype=np.float32)[None], np.ones((1, 4, 2), np.float32) * (1, 0)).tolist()
+    [[1.0, 2.0, 3.0, 3.0]]
+    """
+    x, y = positions(np.asarray(flow, np.float32), left, top)
+    return np.asarray(cv2.remap(picture, x, y, interpolation, borderMode=border, borderValue=(outside,) * 4))
 
 
 def grey(frame: Tensor, pixels: int) -> Array:
@@ -51,13 +94,14 @@ def grey(frame: Tensor, pixels: int) -> Array:
     return np.asarray(cv2.resize(dark, size, interpolation=cv2.INTER_AREA), np.uint8).reshape(size[1], size[0])
 
 
-def window_flows(window: Tensor, pixels: int = 256_000) -> Tensor:
+def window_flows(window: Tensor, pixels: int = 256_000, flow: Flow = dense_flow) -> Tensor:
     """Where the pixels of a window's centre lie in each of the other frames, and how far that is to be trusted.
 
     Args:
         window: (N, 3, H, W), RGB in [0, 1], N odd, oldest first. A frame that equals the centre, as at the ends of a
             clip, says nothing: its flow is zero.
         pixels: the flow is computed on pictures reduced to about this many pixels.
+        flow: what computes it.
 
     Returns:
         (N - 1, 3, h, w) float32 on the CPU, at the reduced size; oldest first, without the centre. Channels: x, y in px
@@ -82,8 +126,8 @@ def window_flows(window: Tensor, pixels: int = 256_000) -> Tensor:
         if torch.equal(window[half], window[number]):
             flows.append(still)
             continue
-        there = dense_flow(pictures[half], pictures[number]) * step
-        back = dense_flow(pictures[number], pictures[half]) * step
+        there = flow(pictures[half], pictures[number]) * step
+        back = flow(pictures[number], pictures[half]) * step
         flows.append(np.dstack([there, trust(there, back, step)]))
     return torch.from_numpy(np.stack(flows)).permute(0, 3, 1, 2).contiguous()
 
@@ -92,15 +136,10 @@ def trust(there: Array, back: Array, step: Array) -> Array:
     """How far the flow there is borne out by the flow back: (h, w) float32, 1 (fully) to 0 (not at all).
 
     Where a thing is hidden in the other frame, or out of its view, the flow back leads elsewhere. Full up to 4 px of
-    difference, none from 8 px on.
-
-    Args:
-        there: (h, w, 2) from each pixel to the other frame, px of the frame.
-        back: (h, w, 2) from the other frame's pixels to this one.
-        step: (2,) px of the frame that one pixel of the flow is wide and high.
+    difference, none from 8 px on. Flows are (h, w, 2) in px of the frame; a pixel of theirs is ``step`` (2,) px wide
+    and high.
     """
-    rows, columns = np.indices(there.shape[:2], dtype=np.float32)
-    x, y = columns + there[..., 0] / step[0], rows + there[..., 1] / step[1]
+    x, y = positions(there / step)
     returned = cv2.remap(back, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     difference = np.hypot(*np.moveaxis(there + returned, -1, 0))
     seen = (x >= 0) & (y >= 0) & (x <= there.shape[1] - 1) & (y <= there.shape[0] - 1)

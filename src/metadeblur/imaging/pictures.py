@@ -115,9 +115,6 @@ def data_uri(encoded: bytes) -> str:
 def side_by_side(pictures: Sequence[Picture], labels: Sequence[str] = (), gap: int = 4) -> Picture:
     """Pictures of one height next to each other, ``gap`` px of white between them, each with its label above.
 
-    Raises:
-        ValueError: no pictures, or heights that differ.
-
     >>> side_by_side([np.zeros((10, 20, 3), np.uint8)] * 2).shape
     (10, 44, 3)
     """
@@ -151,12 +148,12 @@ def heat_map(values: NDArray[Any], low: float, high: float) -> Picture:
     [[250, 236, 140], [24, 22, 62]]
     """
     values = np.asarray(values, dtype=np.float64)
-    known = np.isfinite(values)
-    position = 1 - (np.where(known, values, low) - low) / max(high - low, 1e-9)
+    finite = np.isfinite(values)
+    position = 1 - (np.where(finite, values, low) - low) / max(high - low, 1e-9)
     position = position.clip(0, 1) * (len(_HEAT) - 1)
     steps = np.arange(len(_HEAT))
     colours = np.stack([np.interp(position, steps, _HEAT[:, channel]) for channel in range(3)], axis=-1)
-    return np.where(known[..., None], colours.round(), 128).astype(np.uint8)
+    return np.where(finite[..., None], colours.round(), 128).astype(np.uint8)
 
 
 def nice_ticks(low: float, high: float, count: int = 4) -> list[float]:

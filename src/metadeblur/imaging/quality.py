@@ -19,9 +19,11 @@ from torch import Tensor
 
 from metadeblur.clip import FrameSource
 from metadeblur.errors import MetadeblurError
+from metadeblur.imaging import optical_flow
+from metadeblur.imaging.clip_cache import ClipCache
 from metadeblur.imaging.sharpness import IDENTICAL_DB
 
-Flow = Callable[[Tensor, Tensor], Tensor]
+FrameFlow = Callable[[Tensor, Tensor], Tensor]
 """Optical flow: two frames (3, H, W) to (2, H, W), the pixels (right, down) from the first to the second."""
 
 _Picture = npt.NDArray[np.float64]
@@ -96,10 +98,9 @@ class AlignedFigures:
 def aligned_psnr_ssim(restored: Tensor, truth: Tensor, *, round_to_8bit: bool = False) -> AlignedFigures:
     """PSNR and SSIM as the RealBlur benchmark takes them: brightness fitted, then aligned by a homography.
 
-    RealBlur's blurred and sharp pictures come from two cameras. The restored picture is scaled by the least-squares
-    factor, aligned to the truth (enhanced correlation coefficient, 100 iterations, 5 px Gaussian), resampled
-    cubically, and compared where it covers the truth. Where no alignment is found the scaled picture is compared as
-    it is, and ``converged`` says so.
+    The restored picture is scaled by the least-squares factor, aligned to the truth (enhanced correlation coefficient,
+    100 iterations, 5 px Gaussian), resampled cubically, and compared where it covers the truth. Where no alignment is
+    found, the scaled picture is compared as it is, and ``converged`` says so.
 
     Args:
         restored: (3, H, W) in [0, 1], at least 11x11 pixels.
@@ -142,11 +143,10 @@ def aligned_psnr_ssim(restored: Tensor, truth: Tensor, *, round_to_8bit: bool = 
 def colour_shift(restored: Tensor, blurred: Tensor) -> Tensor:
     """Low-frequency colour difference between a restored picture and its blurred input, in 8-bit levels.
 
-    Exposure adds up light, so blur keeps the mean of a neighbourhood in linear light, as long as the neighbourhood
-    is wider than the blur (the mean of the stored, gamma-coded values it does not keep). Both pictures are averaged
-    in linear light with a Gaussian of sigma H / 8, coded again, and their difference is taken as root mean square
-    over pixels and channels. 0 for the input itself; on six clips at most 0.5 for true sharp frames (1.5 on one with
-    very fast motion); about the number of levels for a uniform cast.
+    Blur keeps the mean of wide neighbourhoods in linear light. Both pictures are averaged in linear light by a Gaussian
+    of sigma H / 8 and coded again; the figure is the root mean square of their difference. 0 for the input itself; on
+    six clips at most 0.5 for true sharp frames (1.5 on one with very fast motion); about the number of levels for a
+    uniform cast.
 
     Args:
         restored: (..., 3, H, W) in [0, 1].
@@ -171,12 +171,10 @@ def colour_shift(restored: Tensor, blurred: Tensor) -> Tensor:
 def ringing(restored: Tensor, blurred: Tensor, *, radius: int = 15) -> Tensor:
     """Overshoot at strong edges, as ringing and over-sharpening make it, in 8-bit levels.
 
-    Beside an edge, blur longer than ``2 radius`` aside, the blurred neighbourhood still holds the true brightness of
-    both sides. A restored pixel brighter than the brightest or darker than the darkest blurred pixel of its
-    neighbourhood overshoots. The overshoot is averaged with the squared contrast of the neighbourhood as weight, so
-    that strong edges count and fine texture, which a good restoration does lift out of the blurred range, hardly
-    does. 0 for the input itself; on six clips 0.1 to 1.4 for true sharp frames, from 1.5 on for these under an unsharp
-    mask of sigma 1.5 px and amount 1, from 3.1 on with sigma 3.
+    How far restored pixels are brighter than the brightest, or darker than the darkest, blurred pixel around them. The
+    mean is weighted by the squared contrast around, so that strong edges count and fine texture hardly does. 0 for
+    the input itself; on six clips 0.1 to 1.4 for true sharp frames, from 1.5 on for these under an unsharp mask of
+    sigma 1.5 px and amount 1, from 3.1 on with sigma 3.
 
     Args:
         restored: (..., 3, H, W) in [0, 1].
@@ -202,12 +200,13 @@ def ringing(restored: Tensor, blurred: Tensor, *, radius: int = 15) -> Tensor:
     return torch.tensor(figures, dtype=torch.float64).reshape(restored.shape[:-3])
 
 
-def dis_flow(first: Tensor, second: Tensor) -> Tensor:
+def dis_flow(first: Tensor, second: Tensor, cache: ClipCache | None = None) -> Tensor:
     """Dense optical flow by OpenCV's inverse search (DIS, Kroeger et al. 2016), preset medium.
 
     Args:
         first: (3, H, W) in [0, 1], at least 12 pixels a side (smaller frames give no motion).
         second: the same shape.
+        cache: of their clip.
 
     Returns:
         (2, H, W), float32: how far right and down each pixel of ``first`` lies in ``second``, in pixels.
@@ -216,19 +215,18 @@ def dis_flow(first: Tensor, second: Tensor) -> Tensor:
     if min(height, width) < 12:
         return torch.zeros(2, height, width)
     one, other = (cv2.cvtColor(_pixels(_levels(f, True)).astype(np.uint8), cv2.COLOR_RGB2GRAY) for f in (first, second))
-    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(one, other, None)  # type: ignore[call-overload]
-    return torch.from_numpy(flow).permute(2, 0, 1).contiguous()
+    flow = (cache or ClipCache()).flow(one, other, optical_flow.MEDIUM)
+    return torch.from_numpy(flow.copy()).permute(2, 0, 1).contiguous()
 
 
-def flicker(restored: FrameSource, blurred: FrameSource, *, flow: Flow = dis_flow) -> float:
+def flicker(restored: FrameSource, blurred: FrameSource, *, flow: FrameFlow = dis_flow) -> float:
     """How much less steady over time the restored frames are than the blurred ones, in 8-bit levels.
 
-    Each next frame is warped onto its predecessor by the flow of the blurred frames; the warping error is the mean
-    absolute difference over the pixels whose flow agrees forwards and backwards. An error of the flow costs a sharp
-    picture more than a blurred one, so the restored frames' error is scaled by the ratio of mean gradients, blurred
-    to restored, before the blurred frames' own error is taken off. All frames are smoothed with a Gaussian of
-    1 px first, so that noise does not pass for detail. 0 where nothing was changed; on six clips -1.0 to 1.1 for true
-    sharp frames, 1.8 to 4.1 where sharp and blurred frames take turns.
+    The mean absolute difference between each frame and the next one warped onto it, where the flow of the blurred
+    frames agrees forwards and backwards. Errors of the flow cost a sharp picture more, so the restored frames' figure
+    is scaled by the ratio of mean gradients, blurred to restored, before the blurred frames' own is taken off. All
+    frames are smoothed by 1 px first. 0 where nothing was changed; on six clips -1.0 to 1.1 for true sharp frames, 1.8
+    to 4.1 where sharp and blurred frames take turns.
 
     Args:
         restored: T frames (3, H, W) in [0, 1] (tensor (T, 3, H, W), list, clip).
@@ -249,7 +247,7 @@ def flicker(restored: FrameSource, blurred: FrameSource, *, flow: Flow = dis_flo
     for index, following in pairwise(range(len(blurred))):
         first, second = blurred[index], blurred[following]
         forward, backward = flow(first, second), flow(second, first)
-        returned, inside = warp(backward, forward)
+        returned, inside = warp_frame(backward, forward)
         longest = forward.square().sum(0) + returned.square().sum(0)
         trusted = inside & ((forward + returned).square().sum(0) < 0.25 + 0.01 * longest)
         if trusted.any():
@@ -259,7 +257,7 @@ def flicker(restored: FrameSource, blurred: FrameSource, *, flow: Flow = dis_flo
     return math.fsum(figures) / len(figures) if figures else 0.0
 
 
-def warp(frame: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
+def warp_frame(frame: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
     """Fetches each pixel from where the flow points.
 
     Args:
@@ -272,9 +270,7 @@ def warp(frame: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
     height, width = flow.shape[-2:]
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     right, down = columns + flow[0], rows + flow[1]
-    moved = cv2.remap(
-        _pixels(_plain(frame)), right.numpy(), down.numpy(), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
+    moved = optical_flow.warp(_pixels(_plain(frame)), flow.permute(1, 2, 0).numpy())
     inside = (right >= 0) & (right <= width - 1) & (down >= 0) & (down <= height - 1)
     return torch.from_numpy(moved).reshape(height, width, -1).permute(2, 0, 1), inside
 
@@ -335,7 +331,7 @@ def _unsteadiness(first: Tensor, second: Tensor, flow: Tensor, trusted: Tensor) 
     """Mean warping error and mean gradient of ``first`` over the trusted pixels, both per channel and in [0, 1]."""
     one, other = (cv2.GaussianBlur(_pixels(_plain(frame)), (0, 0), 1.0) for frame in (first, second))
     start, end = (torch.from_numpy(picture).permute(2, 0, 1) for picture in (one, other))
-    moved, _ = warp(end, flow)
+    moved, _ = warp_frame(end, flow)
     error = (moved - start).abs().mean(0)
     right, down = torch.zeros_like(error), torch.zeros_like(error)
     right[:, :-1] = start.diff(dim=2).abs().mean(0)
@@ -369,8 +365,8 @@ def _alignment(truth: npt.NDArray[np.float32], picture: npt.NDArray[np.float32])
     one, other = cv2.cvtColor(truth, cv2.COLOR_RGB2GRAY), cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
     try:
         start = np.eye(3, dtype=np.float32)
-        _, found = cv2.findTransformECC(one, other, start, cv2.MOTION_HOMOGRAPHY, criteria, None, 5)  # type: ignore[call-overload]
+        _, matrix = cv2.findTransformECC(one, other, start, cv2.MOTION_HOMOGRAPHY, criteria, None, 5)  # type: ignore[call-overload]
     except cv2.error:
         return None
-    homography = np.asarray(found, dtype=np.float32)
+    homography = np.asarray(matrix, dtype=np.float32)
     return homography if np.isfinite(homography).all() and abs(np.linalg.det(homography)) > 1e-6 else None

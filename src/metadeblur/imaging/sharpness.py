@@ -59,13 +59,12 @@ def self_shift_score(patch: Tensor) -> Tensor:
 def score_places(frames: Iterable[Tensor], tops: Tensor, lefts: Tensor, height: int, width: int) -> Tensor:
     """Self-shift scores of K co-located patches in every frame; each frame is asked for once.
 
-    Squared-difference maps of the four directions are summed once a frame as integral images (float64), so that a
-    patch costs four look-ups a direction wherever it lies: 20 and 2,000 places cost nearly the same.
+    Integral images make 20 and 2,000 places cost nearly the same.
 
     Args:
         frames: T frames (3, H, W), RGB in [0, 1], all of one size; any iterable, a decoder too.
-        tops: (K,), first row of each patch, integers.
-        lefts: (K,), first column of each patch, integers.
+        tops: (K,), first row of each patch.
+        lefts: (K,), first column of each patch.
         height: rows of every patch, at least 2.
         width: columns of every patch, at least 2.
 
@@ -129,18 +128,10 @@ def self_shift_map(frame: Tensor, patch: int, stride: int) -> Tensor:
 
 
 def score_frame(frame: Tensor, tops: Indices, lefts: Indices, height: int, width: int, *, shift: int = 1) -> Tensor:
-    """Scores of K patches of one frame by integral images: what ``score_places`` does for each frame.
+    """Scores (K,) of K patches of one frame, float64, dB: what :func:`score_places` does for each frame.
 
-    Args:
-        frame: (3, H, W), RGB in [0, 1].
-        tops: (K,), first rows; the patches lie inside the frame.
-        lefts: (K,), first columns.
-        height: rows of every patch, more than ``shift``.
-        width: columns of every patch, more than ``shift``.
-        shift: pixels by which the patch is moved; 1 is the self-shift score, more sees coarser structure.
-
-    Returns:
-        (K,), float64, dB.
+    The patches lie inside the frame and are larger than ``shift``, the pixels by which they are moved: 1 is the
+    self-shift score, more sees coarser structure.
     """
     frame = frame.detach().cpu().float().contiguous()
     errors = []
@@ -152,17 +143,7 @@ def score_frame(frame: Tensor, tops: Indices, lefts: Indices, height: int, width
 
 
 def box_sums(values: Tensor, tops: Indices, lefts: Indices, height: int, width: int) -> Floats:
-    """Sums over K rectangles of one size, by an integral image in float64.
-
-    Args:
-        values: (H, W), float32 or float64.
-        tops: (K,), first rows.
-        lefts: (K,), first columns.
-        height: rows of every rectangle.
-        width: columns of every rectangle.
-
-    Returns:
-        (K,), float64.
+    """Sums (K,) over K rectangles of one size of values (H, W), by an integral image in float64.
 
     >>> import torch
     >>> box_sums(torch.ones(6, 6), np.array([0, 1]), np.array([0, 2]), 3, 4).tolist()
@@ -175,16 +156,7 @@ def box_sums(values: Tensor, tops: Indices, lefts: Indices, height: int, width: 
 
 
 def _squared_difference(frame: Tensor, down: int, right: int) -> Tensor:
-    """Squared difference, summed over the channels, of a frame and itself shifted; overlap only.
-
-    Args:
-        frame: (C, H, W).
-        down: rows of the shift, 0 or more.
-        right: columns of the shift; negative is to the left.
-
-    Returns:
-        (H - down, W - abs(right)), the frame's dtype; element (y, x) compares the two pixels whose upper (or left) row
-        is y and whose left column is x.
+    """Squared difference (H - down, W - abs(right)), over the channels, of a frame (C, H, W) and itself shifted.
 
     >>> import torch
     >>> _squared_difference(torch.tensor([[[0.0, 1.0, 3.0]]]), 0, 1)

@@ -1,16 +1,15 @@
-"""What a network that was adapted to a clip asks for beside its weights: frames that are fused once restored."""
+"""A network that was adapted to a clip: its weights, and how its restored frames are fused."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from metadeblur.limits import Pixels, Positive, Within, check
 from metadeblur.types import Response
-
-_ATTRIBUTE = "clip_fusion"  # where a network carries the settings; a user's network may well have a layer "fusion"
 
 
 @dataclass(frozen=True)
@@ -37,17 +36,76 @@ class FusionSettings:
         check(self)
 
 
-def with_fusion(net: nn.Module, settings: FusionSettings | None) -> nn.Module:
-    """The network itself, marked so that whoever restores a clip with it fuses the frames; None takes the mark away.
+class AdaptedModel(nn.Module):
+    """A deblurrer whose restored frames are fused with their neighbours (:mod:`metadeblur.restoration.fusion`).
 
-    >>> fusion_of(with_fusion(nn.Identity(), FusionSettings(radius=1))).radius
-    1
+    It computes what the network computes, and answers for it: attributes that it lacks are the network's, and its
+    parameters, buffers and state dict have the network's names, without a prefix. So weights go from either to the
+    other, also where the model is a part of a larger module.
+
+    Args:
+        net: the deblurrer; not copied.
+        fusion: how frames are fused.
+
+    >>> model = AdaptedModel(nn.Linear(1, 1), FusionSettings(radius=1))
+    >>> list(model.state_dict()), model.in_features, fusion_of(nn.Sequential(model)).radius
+    (['weight', 'bias'], 1, 1)
     """
-    net.__dict__[_ATTRIBUTE] = settings
-    return net
+
+    net: nn.Module
+
+    def __init__(self, net: nn.Module, fusion: FusionSettings) -> None:
+        super().__init__()
+        self.net = net
+        self.fusion = fusion
+        self.training = net.training
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What the network returns."""
+        return self.net(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            # While a copy or a pickle is built there is no network yet.
+            net = self.__dict__.get("_modules", {}).get("net")
+            if net is None:
+                raise
+            return getattr(net, name)
+
+    def named_modules(
+        self, memo: set[nn.Module] | None = None, prefix: str = "", remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, nn.Module]]:
+        """The model, then the network's modules by the network's names: all names of weights come from these."""
+        memo = set() if memo is None else memo
+        if self not in memo:
+            if remove_duplicate:
+                memo.add(self)
+            yield prefix, self
+            yield from self.net.named_modules(memo, prefix, remove_duplicate)
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+        """The network's state dict."""
+        return self.net.state_dict(*args, **kwargs)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any, **kwargs: Any) -> None:
+        for key in [key for key in state_dict if key.startswith(prefix)]:
+            state_dict[f"{prefix}net.{key.removeprefix(prefix)}"] = state_dict.pop(key)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+def with_fusion(net: nn.Module, fusion: FusionSettings | None) -> nn.Module:
+    """The network as a model whose frames are fused; None: the network alone. An earlier fusion is replaced."""
+    bare = unwrapped(net)
+    return bare if fusion is None else AdaptedModel(bare, fusion)
 
 
 def fusion_of(net: nn.Module) -> FusionSettings | None:
-    """How frames that this network restored are fused; None: not at all."""
-    found = net.__dict__.get(_ATTRIBUTE)
-    return found if isinstance(found, FusionSettings) else None
+    """How frames that this network restored are fused, also where it is wrapped, or compiled; None: not at all."""
+    return next((module.fusion for module in net.modules() if isinstance(module, AdaptedModel)), None)
+
+
+def unwrapped(net: nn.Module) -> nn.Module:
+    """The network of an :class:`AdaptedModel`; any other is itself."""
+    return unwrapped(net.net) if isinstance(net, AdaptedModel) else net

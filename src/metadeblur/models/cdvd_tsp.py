@@ -54,14 +54,14 @@ def cost_volume(first: Tensor, second: Tensor) -> Tensor:
     return torch.stack(costs, 1)
 
 
-def warp(x: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
+def fetch(x: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
     """Fetch (B, C, H, W) from where the flow (B, 2, H, W), in px, points to; zero where that lies outside.
 
     Returns:
         The warped picture and the mask (B, 1, H, W), 1 inside and 0 outside.
 
     >>> picture = torch.arange(4.0).expand(1, 1, 2, 4)
-    >>> warp(picture, torch.tensor([1.0, 0.0]).reshape(1, 2, 1, 1).expand(1, 2, 2, 4))[0][0, 0, 0].tolist()
+    >>> fetch(picture, torch.tensor([1.0, 0.0]).reshape(1, 2, 1, 1).expand(1, 2, 2, 4))[0][0, 0, 0].tolist()
     [1.0, 2.0, 3.0, 0.0]
     """
     height, width = x.shape[-2:]
@@ -138,7 +138,7 @@ class FlowEstimator(nn.Module):
             features = F.leaky_relu(cost_volume(first, second), 0.1)
         else:
             flow, passed = self.moduleUpflow(coarser[0]), self.moduleUpfeat(coarser[1])
-            warped, _ = warp(second, flow * self.scale)
+            warped, _ = fetch(second, flow * self.scale)
             volume = F.leaky_relu(cost_volume(first, warped), 0.1)
             features = torch.cat([volume, first, flow, passed], 1)
         for name in self.dense:
@@ -221,7 +221,7 @@ class FlowNetwork(nn.Module):
         return self.between(self.features(first), self.features(second), *first.shape[-2:])
 
 
-class ResidualBlock(nn.Module):
+class WideResidualBlock(nn.Module):
     """x + conv(relu(conv(x))), 5x5, shape kept."""
 
     def __init__(self, channels: int) -> None:
@@ -247,7 +247,7 @@ class Restoration(nn.Module):
         super().__init__()
 
         def residual(width: int) -> list[nn.Module]:
-            return [ResidualBlock(width) for _ in range(blocks)]
+            return [WideResidualBlock(width) for _ in range(blocks)]
 
         def narrow(taken: int, given: int, stride: int) -> nn.Sequential:
             return nn.Sequential(nn.Conv2d(taken, given, 5, stride=stride, padding=2), nn.ReLU(inplace=True))
@@ -282,7 +282,7 @@ class Restoration(nn.Module):
                     weight[colour] = 0
                     weight[colour, taken, 2, 2] = 1
             for module in self.modules():
-                if isinstance(module, ResidualBlock):
+                if isinstance(module, WideResidualBlock):
                     module.conv2.weight.mul_(0.1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -366,7 +366,7 @@ class CDVDTSP(nn.Module):
         for index in range(1, len(frames) - 1):
             middle = frames[index]
             (previous, before), (following, after) = (
-                warp(frames[other], self.flow_net.between(levels[index], levels[other], *middle.shape[-2:]))
+                fetch(frames[other], self.flow_net.between(levels[index], levels[other], *middle.shape[-2:]))
                 for other in (index - 1, index + 1)
             )
             sharpness = temporal_sharpness(previous, middle, following) * before * after

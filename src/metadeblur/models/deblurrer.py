@@ -53,12 +53,12 @@ class Deblurrer(nn.Module):
         picture: Callable[[Any], Tensor] = final,
     ) -> None:
         super().__init__()
-        known = traits(net)
+        default = traits(net)
         self.net = net
-        self.frames = known.frames if frames is None else frames
-        self.multiple = known.multiple if multiple is None else multiple
-        self.loss = known.loss if loss is None else loss
-        self.all_outputs = known.all_outputs if all_outputs is None else all_outputs
+        self.frames = default.frames if frames is None else frames
+        self.multiple = default.multiple if multiple is None else multiple
+        self.loss = default.loss if loss is None else loss
+        self.all_outputs = default.all_outputs if all_outputs is None else all_outputs
         self.picture = picture
         if self.frames < 1 or self.frames % 2 == 0:
             raise MetadeblurError(f"frames is {self.frames}; a deblurrer takes 1 or an odd number of frames")

@@ -30,11 +30,22 @@ def own_loss(net: nn.Module, blurred: Tensor, sharp: Tensor, loss: Loss | None =
     >>> own_loss(nn.Identity(), torch.zeros(1, 3, 20, 20), torch.ones(1, 3, 20, 20)).item()
     1.0
     """
-    known = traits(net)
-    padded = pad_to_multiple(blurred, known.multiple)
+    wanted = traits(net)
+    padded = pad_to_multiple(blurred, wanted.multiple)
     with torch.autocast(blurred.device.type, dtype=torch.bfloat16, enabled=bf16):
-        output = outputs(net, padded) if known.all_outputs else final(net(padded))
-    return (loss or known.loss)(_cropped(output, padded.shape[-2:], sharp.shape[-2:]), sharp)
+        output = outputs(net, padded) if wanted.all_outputs else final(net(padded))
+    return (loss or wanted.loss)(_cropped(output, padded.shape[-2:], sharp.shape[-2:]), sharp)
+
+
+def whole_picture(net: nn.Module, frames: Tensor) -> Tensor:
+    """What a deblurrer gives for frames of any size: (B, 3, H, W) float32, unclamped.
+
+    Args:
+        net: image or video deblurrer, on the device of the frames.
+        frames: (B, 3, H, W), or (B, N, 3, H, W) for a video deblurrer; padded to the network's multiple.
+    """
+    rows, columns = frames.shape[-2:]
+    return final(net(pad_to_multiple(frames, traits(net).multiple)))[..., :rows, :columns].float()
 
 
 def trainable(net: nn.Module) -> list[nn.Parameter]:

@@ -34,7 +34,7 @@ _DETAIL = 4.0  # differences are small beside the picture: this brings them to i
 _MOTION = 0.1  # motion in px, brought to about 1
 
 
-class ResidualBlock(nn.Module):
+class LiteBlock(nn.Module):
     """x + conv(relu(conv(x))), 3x3, shape kept: (B, C, H, W)."""
 
     def __init__(self, channels: int) -> None:
@@ -79,13 +79,13 @@ class Lite(nn.Module):
         self.multiple = fold * 2 ** (len(channels) - 1)
         self.stem = nn.Conv2d(prepared_channels(frames) * fold * fold, channels[0], 3, padding=1)
         self.encoder = nn.ModuleList(
-            nn.Sequential(*(ResidualBlock(width) for _ in range(depth)))
+            nn.Sequential(*(LiteBlock(width) for _ in range(depth)))
             for width, depth in zip(channels, encoder, strict=True)
         )
         self.down = nn.ModuleList(nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in pairwise(channels))
         self.up = nn.ModuleList(nn.Conv2d(coarse, 4 * fine, 1) for fine, coarse in pairwise(channels))
         self.decoder = nn.ModuleList(
-            nn.Sequential(*(ResidualBlock(width) for _ in range(depth)))
+            nn.Sequential(*(LiteBlock(width) for _ in range(depth)))
             for width, depth in zip(channels[:-1], decoder, strict=True)
         )
         self.head = nn.Conv2d(channels[0], 3 * fold * fold, 3, padding=1)
@@ -93,7 +93,7 @@ class Lite(nn.Module):
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
         for module in self.modules():
-            if isinstance(module, ResidualBlock):
+            if isinstance(module, LiteBlock):
                 module.conv2.weight.data.mul_(0.1)
 
     @classmethod
@@ -126,7 +126,7 @@ class Lite(nn.Module):
         return self.deblur_prepared(self.prepare_window(x))
 
     def prepare_window(self, x: Tensor, flows: Tensor | None = None) -> Tensor:
-        """What looks beyond a pixel's surroundings, apart, so that frames can be cut into tiles after it.
+        """The network's input with its motion; after this step frames can be cut into tiles.
 
         Args:
             x: (B, N, 3, H, W), or (B, 3, H, W) for windows that stand still.
@@ -186,12 +186,12 @@ def _prepared(window: Tensor, flows: Tensor) -> Tensor:
     tells = (others != centre[:, None]).flatten(2).any(2).to(flows)[:, :, None, None, None]
     flows = flows * tells
     before, after = half - 1, half
-    known = (tells[:, before] + tells[:, after]).clamp(min=1)
-    velocity = (flows[:, after] - flows[:, before]) / known
+    telling = (tells[:, before] + tells[:, after]).clamp(min=1)
+    velocity = (flows[:, after] - flows[:, before]) / telling
     luma = (centre * centre.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
-    steered = [_read(luma, time * velocity) - luma for time in ALONG]
+    steered = [_read_at(luma, time * velocity) - luma for time in ALONG]
     # A neighbour that does not show a pixel says nothing of it.
-    warped = [trust[:, frame] * (_read(others[:, frame], flows[:, frame]) - centre) for frame in range(count - 1)]
+    warped = [trust[:, frame] * (_read_at(others[:, frame], flows[:, frame]) - centre) for frame in range(count - 1)]
     # Blur does not know forward from backward: length, and the direction at double its angle.
     x, y = velocity.unbind(1)
     length = (x * x + y * y + 1e-4).sqrt()
@@ -201,7 +201,7 @@ def _prepared(window: Tensor, flows: Tensor) -> Tensor:
     return torch.cat([centre, near, _MOTION * motion, *farther], 1)
 
 
-def _read(picture: Tensor, offset: Tensor) -> Tensor:
+def _read_at(picture: Tensor, offset: Tensor) -> Tensor:
     """A picture (B, C, H, W) read at each pixel's place plus its offset (B, 2, H, W), x then y, in px."""
     height, width = picture.shape[-2:]
     rows = torch.arange(height, dtype=picture.dtype, device=picture.device)[:, None]

@@ -154,7 +154,7 @@ def hard_example_mask(
     random: float = 0.1,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Where hard-example mining looks: 1 at the hardest pixels and at some random ones, (B, 1, H, W), no gradient.
+    """1 at the hardest pixels and at some random ones, else 0: (B, 1, H, W), no gradient.
 
     Args:
         output: (B, C, H, W).
@@ -180,23 +180,8 @@ def hard_example_mask(
 
 
 def masked_l1(output: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    """Mean of mask * |output - target| over ALL values, those outside the mask counting as zero."""
+    """Mean of mask * |output - target| over ALL values: those outside the mask count as zero."""
     return (mask * (output - target)).abs().mean()
-
-
-def hard_example(
-    output: Tensor,
-    target: Tensor,
-    hard: float = 0.5,
-    random: float = 0.1,
-    generator: torch.Generator | None = None,
-) -> Tensor:
-    """Hard-example mining (HEM; Xu et al., 2019, as CDVD-TSP uses it): L1 at :func:`hard_example_mask`'s pixels.
-
-    >>> round(hard_example(torch.arange(4.0).reshape(1, 1, 2, 2), torch.zeros(1, 1, 2, 2), random=0).item(), 3)
-    1.25
-    """
-    return masked_l1(output, target, hard_example_mask(output, target, hard, random, generator))
 
 
 def l1_hard_example(
@@ -208,8 +193,8 @@ def l1_hard_example(
 ) -> Tensor:
     """CDVD-TSP's loss: L1 + 2 HEM over the four restored frames together (Pan et al., CVPR 2020).
 
-    Where only the centre is known to be sharp, as in adaptation, both its pictures count and its neighbours' do not: as
-    targets the neighbours' own frames, blurred as they are, would teach the first pass to leave blur alone.
+    HEM is hard-example mining (Xu et al., 2019). Where only the centre has a sharp picture, as in adaptation, both its
+    pictures count and its neighbours' do not: blurred targets would teach the first pass to leave blur alone.
 
     Args:
         outputs: frames 1, 2 and 3 of the first pass and the centre of the second, each (B, 3, H, W).
@@ -226,11 +211,12 @@ def l1_hard_example(
         output, target = torch.cat([outputs[1], outputs[3]], dim=1), torch.cat([frames, frames], dim=1)
     else:
         output, target = torch.cat(list(outputs), dim=1), frames[:, [1, 2, 3, 2]].flatten(1, 2)
-    return F.l1_loss(output, target) + hard_weight * hard_example(output, target, random=random, generator=generator)
+    mask = hard_example_mask(output, target, random=random, generator=generator)
+    return F.l1_loss(output, target) + hard_weight * masked_l1(output, target, mask)
 
 
 def critic_loss(real: Tensor, fake: Tensor, kind: AdversarialKind = "wgan") -> Tensor:
-    """What the critic makes small, from its scores of real and of made pictures, one number each.
+    """The critic's loss, from its scores of real and of generated pictures.
 
     Args:
         real: scores of real pictures, any shape.
@@ -251,7 +237,7 @@ def critic_loss(real: Tensor, fake: Tensor, kind: AdversarialKind = "wgan") -> T
 
 
 def generator_loss(fake: Tensor, kind: AdversarialKind = "wgan") -> Tensor:
-    """The adversarial term L_adv of what made the pictures, from the critic's scores of them.
+    """The adversarial term L_adv of the generator, from the critic's scores of its pictures.
 
     >>> [generator_loss(torch.tensor([0.5]), kind).item() for kind in ("wgan", "hinge", "lsgan")]
     [-0.5, -0.5, 0.125]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from metadeblur.models.adapted import unwrapped
 from metadeblur.models.cdvd_tsp import CDVDTSP
 from metadeblur.models.lite import Lite
 from metadeblur.models.losses import (
@@ -147,8 +148,9 @@ def traits(net: nn.Module) -> Traits:
     >>> traits(nn.Identity()).frames
     1
     """
-    known = (entry.traits for entry in ARCHITECTURES.values() if isinstance(net, entry.network))
-    default = next(known, Traits())
+    net = unwrapped(net)
+    registered = (entry.traits for entry in ARCHITECTURES.values() if isinstance(net, entry.network))
+    default = next(registered, Traits())
     return Traits(
         frames=int(getattr(net, "frames", default.frames)),
         multiple=int(getattr(net, "multiple", default.multiple)),
@@ -165,7 +167,7 @@ def final(output: Tensor | Sequence[Tensor]) -> Tensor:
 
 
 def outputs(net: nn.Module, frames: Tensor) -> Any:
-    """All that a network's own loss is taken of: its method ``outputs`` gives it, or else it is what it returns."""
+    """The network's output for its own loss: from its method ``outputs`` where it has one."""
     every = getattr(net, "outputs", None)
     return every(frames) if callable(every) else net(frames)
 

@@ -10,14 +10,13 @@ import json
 import os
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import platformdirs
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from metadeblur.errors import MetadeblurError
-from metadeblur.models.adapted import FusionSettings, fusion_of, with_fusion
+from metadeblur.models.adapted import AdaptedModel, FusionSettings, fusion_of, unwrapped
 from metadeblur.models.building import Misfit, built, check_indices, check_values, no_larger_than
 from metadeblur.models.deblurrer import Deblurrer, from_spandrel, has_spandrel
 from metadeblur.models.formats.checkpoints import Checkpoint, beginning, read_checkpoint
@@ -27,9 +26,6 @@ from metadeblur.models.registry import ARCHITECTURES, recognise
 from metadeblur.system.files import whole
 from metadeblur.system.names import shown
 from metadeblur.system.plain_files import check_plain, read_object
-
-if TYPE_CHECKING:
-    pass
 
 BUILT_IN = ("lite", "lite-meta")
 BUILT_IN_REBLURRERS = ("reblurrer", "reblurrer-meta")
@@ -81,16 +77,16 @@ def find(model: str | Path) -> Path:
         MetadeblurError: no file that is there, and no model whose weights are built in or imported.
     """
     name = str(model)
-    known = name in ARCHITECTURES or name in VARIANTS
-    if known and installed_path(name).is_file():
+    by_name = name in ARCHITECTURES or name in VARIANTS
+    if by_name and installed_path(name).is_file():
         return installed_path(name)
     path = Path(model)
-    if not known and os.path.lexists(path):
+    if not by_name and os.path.lexists(path):
         check_plain(path)
     if path.is_file():
         return path
     published = VARIANTS.get(name, name)
-    if known and published in PUBLISHED:
+    if by_name and published in PUBLISHED:
         raise MetadeblurError(f"model {name}: its weights are not here; {PUBLISHED[published].how(published)}")
     names = ", ".join([*ARCHITECTURES, *VARIANTS])
     raise MetadeblurError(f"model {name!r} is neither a file nor a known name; known: {names}")
@@ -137,6 +133,10 @@ def load_deblurrer(model: str | Path = "lite") -> nn.Module:
             architecture and its sizes are read from the tensors; where the package spandrel is installed, the networks
             that it knows are taken too.
 
+    Returns:
+        The network; where the file says that its frames are fused, an
+        :class:`~metadeblur.models.adapted.AdaptedModel` around it.
+
     Raises:
         MetadeblurError: unknown name, missing or broken file, or tensors of no known architecture.
 
@@ -150,15 +150,14 @@ def load_deblurrer(model: str | Path = "lite") -> nn.Module:
     if name is None and has_spandrel():
         return _from_spandrel(path, weights)
     if name is None:
-        known = ", ".join(ARCHITECTURES)
-        raise MetadeblurError(f"{path}: its {len(weights)} tensors belong to no known network; known: {known}")
+        names = ", ".join(ARCHITECTURES)
+        raise MetadeblurError(f"{path}: its {len(weights)} tensors belong to no known network; known: {names}")
     try:
         net = built(ARCHITECTURES[name].variants.get(str(model), ARCHITECTURES[name].build), weights)
     except Misfit as error:
         raise MetadeblurError(f"{path}: looks like {name}, but its tensors do not fit: {error}") from error
-    if checkpoint.metadata.get(_FUSES):
-        with_fusion(net, _fusion(checkpoint.metadata[_FUSES]))
-    return net.eval()
+    fuses = checkpoint.metadata.get(_FUSES)
+    return AdaptedModel(net.eval(), _fusion(fuses)) if fuses else net.eval()
 
 
 def _from_spandrel(path: Path, weights: dict[str, Tensor]) -> nn.Module:
@@ -199,11 +198,11 @@ def read_reblurrer(source: str | Path = "") -> tuple[nn.Module, nn.Module | None
         critic, _ = read_weights(imported_path("critic"))
     order = metadata.get("order", "own")
     try:
-        made = built(lambda given: ReblurNetwork.from_weights(given, order), network)  # type: ignore[arg-type]
+        reblurrer = built(lambda given: ReblurNetwork.from_weights(given, order), network)  # type: ignore[arg-type]
         judge = built(critic_from_weights, critic) if critic else None
     except Misfit as error:
         raise MetadeblurError(f"{path}: not the weights of a reblurring network and its critic ({error})") from error
-    return made.float().eval(), judge.eval() if judge is not None else None
+    return reblurrer.float().eval(), judge.eval() if judge is not None else None
 
 
 def reblurrer_path(source: str | Path = "") -> Path:
@@ -221,16 +220,18 @@ def save_deblurrer(
 ) -> None:
     """Write a network's weights as safetensors, under a temporary name first; ``half`` stores float16.
 
-    Of a :class:`~metadeblur.models.deblurrer.Deblurrer` the weights of the network inside are written. The file also
-    says whether frames that the network restores are to be fused (:mod:`metadeblur.restoration.fusion`).
+    Of a :class:`~metadeblur.models.deblurrer.Deblurrer` or an :class:`~metadeblur.models.adapted.AdaptedModel` the
+    weights of the network inside are written. Of the latter, the file also holds the exposure and the response that
+    frames are fused by.
 
     Raises:
         MetadeblurError: the file cannot be written.
     """
+    bare = unwrapped(net)
     weights = {
         # A copy each: the format has no tensors that share memory, as one activation under many names does.
         key: (value.half() if half and value.is_floating_point() else value).detach().cpu().clone().contiguous()
-        for key, value in (net.net if isinstance(net, Deblurrer) else net).state_dict().items()
+        for key, value in (bare.net if isinstance(bare, Deblurrer) else bare).state_dict().items()
     }
     fusion = fusion_of(net)
     fuses = {_FUSES: json.dumps({"exposure": fusion.exposure, "response": fusion.response})} if fusion else {}
@@ -250,10 +251,10 @@ def _in_order(data: bytes) -> bytes:
     return len(text).to_bytes(8, "little") + text + data[end:]
 
 
-def _fusion(said: str) -> FusionSettings:
+def _fusion(text: str) -> FusionSettings:
     """How frames are fused by what a weight file says; alone, without correcting them, where that cannot be read."""
     try:
-        about = json.loads(said)
+        about = json.loads(text)
         return FusionSettings(exposure=about["exposure"], response=about["response"])
     except (ValueError, KeyError, TypeError, RecursionError, MetadeblurError):
         return FusionSettings()

@@ -14,6 +14,7 @@ from metadeblur.adaptation.steps import Progress
 from metadeblur.clip import Clip
 from metadeblur.guard.judge import Reason, sharp_already
 from metadeblur.guard.learnable import nothing_to_learn
+from metadeblur.imaging.clip_cache import ClipCache
 from metadeblur.report.record import ShotRecord
 from metadeblur.types import ShotOutcome
 
@@ -121,8 +122,9 @@ def decide(
     frame_bytes = clip.height * clip.width * 3 * (1 if clip.bit_depth <= 8 else 2)
     start, stop = informative_stretch(scores, min(STRETCH_FRAMES, max(MINIMUM_FRAMES, STRETCH_BYTES // frame_bytes)))
     stretch = clip.part(start, stop).in_memory()
+    cache = ClipCache()
     if guard:
-        reason = sharp_already(stretch)
+        reason = sharp_already(stretch, cache)
         if reason is not None:
             return Decision(None, reasons=(reason,), note=reason.text)
         reason = _untaught(clip, stretch)
@@ -139,7 +141,7 @@ def decide(
     if min(clip.height, clip.width) < MINIMUM_PATCH:
         size = f"{clip.width}x{clip.height} px are too small to adapt to (both sides need {MINIMUM_PATCH} px)"
         return Decision(net, note=f"frames of {size}: the base model is used")
-    outcome = adapt(net, stretch, settings=settings, progress=progress)
+    outcome = adapt(net, stretch, settings=settings, progress=progress, cache=cache)
     cut = f"adapted to frames {start} to {stop - 1} of the shot" if stop - start < len(clip) else None
     return Decision(outcome.model, outcome.share, outcome.reasons, cut, outcome, start)
 

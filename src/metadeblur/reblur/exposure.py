@@ -1,4 +1,4 @@
-"""How long the shutter was open and how light became display values, worked out from the blurred clip alone.
+"""Exposure time and camera response, estimated from the blurred clip alone.
 
 Two frames A and B of a clip show the same things blurred by different motions a and b. Blurring A by b's path and B
 by a's path gives the same picture, whatever was in it: but only if both paths are cut to the exposure that the
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from metadeblur.imaging.linear_light import RESPONSES, to_linear
 from metadeblur.imaging.motion import ClipMotion, lengths
+from metadeblur.imaging.optical_flow import warp
 from metadeblur.types import Response
 
 Array = NDArray[Any]
@@ -81,7 +82,7 @@ class _Votes:
 
 
 @dataclass(frozen=True)
-class _Pair:
+class _ComparedFrames:
     """Two frames made ready to be blurred by each other's motion, on the first one's grid of (h, w) reduced pixels.
 
     Attributes:
@@ -147,7 +148,7 @@ def _most_different(motion: ClipMotion) -> list[tuple[int, int]]:
     scored = []
     for start in starts:
         for other in (start + 1, start + 2):
-            if other < count - 1 and motion.comparable(start, other):
+            if other < count - 1 and motion.lights.comparable(start, other):
                 a, b = (motion.field(index).velocity[::4, ::4].astype(np.float32) for index in (start, other))
                 scored.append((float(np.median(_difference(a, b))), start, other))
     return [(start, other) for _, start, other in sorted(scored, key=lambda item: -item[0])]
@@ -171,7 +172,7 @@ def _comparing_scale(motion: ClipMotion, frames: list[int]) -> float:
     return float(np.clip(min(_SPEED / speed, largest), smallest, 1.0))
 
 
-def _prepare(motion: ClipMotion, first: int, second: int, height: int, width: int) -> _Pair:
+def _prepare(motion: ClipMotion, first: int, second: int, height: int, width: int) -> _ComparedFrames:
     """The motions of two frames on one grid, and the places where they can be compared."""
     ratio = np.array([width / motion.width, height / motion.height], np.float32)
 
@@ -186,25 +187,25 @@ def _prepare(motion: ClipMotion, first: int, second: int, height: int, width: in
     there, back = reduced(motion.flow(first, second)), reduced(motion.flow(second, first))
     own = path(first)
     velocity, bend = path(second)
-    other = sample(velocity, there), sample(bend, there)
+    other = warp(velocity, there), warp(bend, there)
     # The flow forth and back agree where the place is seen in both frames.
-    lost = _box(lengths(there + sample(back, there)))
+    lost = _box(lengths(there + warp(back, there)))
     difference = _box(_difference(own[0], other[0]))
     texture = _box(_band(_light(motion, first, "srgb", height, width)) ** 2)
-    voters = _places((lost < _LOST) & (difference > _DIFFERENT) & (texture > _TEXTURE))
-    return _Pair((first, second), there, own, other, difference, voters)
+    voters = _at_places((lost < _LOST) & (difference > _DIFFERENT) & (texture > _TEXTURE))
+    return _ComparedFrames((first, second), there, own, other, difference, voters)
 
 
-def _vote(motion: ClipMotion, pair: _Pair, response: Response, candidates: Array) -> _Votes:
-    """Blur the two frames by each other's motion at all candidate exposures; what each place makes of it."""
+def _vote(motion: ClipMotion, pair: _ComparedFrames, response: Response, candidates: Array) -> _Votes:
+    """Blur two frames by each other's motion at all candidate exposures: the votes of all places."""
     height, width = pair.difference.shape
     first, second = pair.frames
     one = _light(motion, first, response, height, width)
     two = _light(motion, second, response, height, width, as_bright_as=first)
     by_other = _blurred(one, *pair.other, candidates)
-    other_by_own = _blurred(sample(two, pair.there, cv2.INTER_CUBIC), *pair.own, candidates)
-    curves = [_places(_unexplained(*both))[pair.voters] for both in zip(by_other, other_by_own, strict=True)]
-    return _Votes(np.log(np.stack(curves, -1)), np.minimum(_places(pair.difference)[pair.voters], _HEAVIEST))
+    other_by_own = _blurred(warp(two, pair.there, cv2.INTER_CUBIC), *pair.own, candidates)
+    curves = [_at_places(_unexplained(*both))[pair.voters] for both in zip(by_other, other_by_own, strict=True)]
+    return _Votes(np.log(np.stack(curves, -1)), np.minimum(_at_places(pair.difference)[pair.voters], _HEAVIEST))
 
 
 def _light(
@@ -212,7 +213,7 @@ def _light(
 ) -> Array:
     """A frame's light in grey, (height, width) float32, in its own or another frame's brightness."""
     picture = motion.clip[index]
-    matched = None if as_bright_as is None else motion.light(as_bright_as, index)
+    matched = None if as_bright_as is None else motion.lights.match(as_bright_as, index)
     if matched is not None:
         picture = torch.from_numpy(matched.applied(picture.permute(1, 2, 0).numpy())).permute(2, 0, 1)
     frame = (picture * 255).round().byte().permute(1, 2, 0).contiguous()
@@ -222,24 +223,10 @@ def _light(
     return np.asarray(cv2.cvtColor(light, cv2.COLOR_RGB2GRAY))
 
 
-def _places(picture: Array) -> Array:
+def _at_places(picture: Array) -> Array:
     """A picture of means around each pixel, read at the places that may vote: away from the frame's border."""
     border = 2 * _BLOCK
     return picture[border : picture.shape[0] - border + 1 : _BLOCK, border : picture.shape[1] - border + 1 : _BLOCK]
-
-
-def sample(picture: Array, displacement: Array, interpolation: int = cv2.INTER_LINEAR) -> Array:
-    """``picture`` (h, w) or (h, w, C) read at each pixel's place plus ``displacement`` (h, w, 2)."""
-    rows, columns = np.mgrid[0 : displacement.shape[0], 0 : displacement.shape[1]].astype(np.float32)
-    return np.asarray(
-        cv2.remap(
-            picture,
-            columns + displacement[..., 0],
-            rows + displacement[..., 1],
-            interpolation,
-            borderMode=cv2.BORDER_REPLICATE,
-        )
-    )
 
 
 def _blurred(light: Array, velocity: Array, bend: Array, candidates: Array) -> list[Array]:
@@ -248,12 +235,7 @@ def _blurred(light: Array, velocity: Array, bend: Array, candidates: Array) -> l
     The samples are taken once over the longest span; sums over ever wider parts of it serve all candidates.
     """
     times = ((np.arange(_SAMPLES) + 0.5) / _SAMPLES - 0.5) * _SPAN
-    rows, columns = np.mgrid[0 : light.shape[0], 0 : light.shape[1]].astype(np.float32)
-    (across, down), (bend_across, bend_down) = (np.ascontiguousarray(np.moveaxis(v, -1, 0)) for v in (velocity, bend))
-    samples = []
-    for s in times.astype(np.float32):
-        x, y = columns - s * (across + s * bend_across), rows - s * (down + s * bend_down)
-        samples.append(np.asarray(cv2.remap(light, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)))
+    samples = [warp(light, -s * (velocity + s * bend), cv2.INTER_CUBIC) for s in times.astype(np.float32)]
     middle = _SAMPLES // 2
     sums = [samples[middle]]
     for k in range(1, middle + 1):
@@ -314,7 +296,7 @@ def _lowest(votes: list[_Votes]) -> tuple[float, Array]:
     return min(exposure, LONGEST), curve
 
 
-def _try_responses(motion: ClipMotion, pairs: list[_Pair], exposure: float) -> dict[Response, float]:
+def _try_responses(motion: ClipMotion, pairs: list[_ComparedFrames], exposure: float) -> dict[Response, float]:
     """What each response leaves unexplained around the estimated exposure, relative to the sRGB curve."""
     nearest = CANDIDATES[np.argsort(np.abs(CANDIDATES - exposure))[:3]]
     left = {response: _mean([_vote(motion, pair, response, nearest) for pair in pairs]).min() for response in RESPONSES}

@@ -81,8 +81,8 @@ class NetworkReblurrer(Reblurrer):
         """The blurred centre (3, P, P), clamped, of a window (F, 3, P, P), without gradient."""
         device = next(self.network.parameters()).device
         with torch.no_grad(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.bf16):
-            made = self.network(window[None].to(device))
-        blurred: Tensor = made[0].float().clamp(0, 1).cpu()
+            reblurred = self.network(window[None].to(device))
+        blurred: Tensor = reblurred[0].float().clamp(0, 1).cpu()
         return blurred
 
     def ready(self, device: torch.device, *, bf16: bool = False) -> NetworkReblurrer:
@@ -105,13 +105,7 @@ class NetworkReblurrer(Reblurrer):
 class ReblurStage:
     """The networks and optimisers of the stage that fits a reblurrer and its critic to a clip; one item a step.
 
-    Args:
-        reblurrer: the networks to start from; copied.
-        deblurrer: the base; frozen, or copied and moved too with ``shared_adam``.
-        updates: how.
-        loss: the deblurrer's loss, if not its own.
-        lr_deblurrer: the deblurrer's learning rate, with ``shared_adam``.
-        bf16: run the networks in mixed precision.
+    Networks are copied. The deblurrer is frozen; with ``shared_adam`` it moves too, at ``lr_deblurrer``.
 
     Raises:
         MetadeblurError: the adversarial loss is wanted and there is no critic.
@@ -160,12 +154,12 @@ class ReblurStage:
         """
         window, real = item.window[None].to(self.device), item.real[None].to(self.device)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
-            made = self.reblurrer(_middle(window, int(self.reblurrer.frames))).float()  # type: ignore[arg-type]
+            reblurred = self.reblurrer(_middle(window, int(self.reblurrer.frames))).float()  # type: ignore[arg-type]
         terms: Terms = {}
         parts: list[Tensor] = []
         if self.critic is not None:
-            terms |= critic_step(self.critic, self.critic_optimizer, real, made.detach(), self.updates.critic)
-            adversarial = adversarial_term(self.critic, made, self.updates.critic)
+            terms |= critic_step(self.critic, self.critic_optimizer, real, reblurred.detach(), self.updates.critic)
+            adversarial = adversarial_term(self.critic, reblurred, self.updates.critic)
             terms["adversarial"] = adversarial.item()
             parts.append(self.updates.adversarial * adversarial)
         if self.updates.losses in ("both", "cycle"):
@@ -174,7 +168,7 @@ class ReblurStage:
             def deblur_loss(blurred: Tensor, sharp: Tensor) -> Tensor:
                 return own_loss(self.deblurrer, with_centre(window, blurred, frames), sharp, self.loss, bf16=self.bf16)
 
-            back = cycle(deblur_loss, made, window[:, window.shape[1] // 2])
+            back = cycle(deblur_loss, reblurred, window[:, window.shape[1] // 2])
             terms["cycle"] = back.item()
             parts.append(self.updates.cycle * back)
         loss = torch.stack(parts).sum()
@@ -195,25 +189,25 @@ def critic_step(
     critic: nn.Module,
     optimizer: torch.optim.Optimizer,
     real: Tensor,
-    made: Tensor,
+    reblurred: Tensor,
     settings: CriticSettings,
     *,
     average: Callable[[Iterable[nn.Parameter]], None] | None = None,
 ) -> Terms:
-    """One step of the critic on real and made patches, then the clip of all its weights.
+    """One step of the critic on real and reblurred patches (B, 3, H, W), then the clip of all its weights.
 
     Args:
         critic: (B, 3, H, W) -> (B,); changed.
         optimizer: of its weights.
-        real: really blurred patches, (B, 3, H, W).
-        made: the reblurrer's, not clamped to [0, 1], without gradient.
+        real: really blurred patches.
+        reblurred: not clamped to [0, 1], without gradient.
         settings: kind of loss and clip.
         average: averages the gradients over the processes that train together.
 
     Returns:
         Before the step: "real" and "made", the mean scores, and "critic", the loss.
     """
-    scores = critic(real), critic(made)
+    scores = critic(real), critic(reblurred)
     loss = critic_loss(*scores, settings.adversarial_kind)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
@@ -224,10 +218,10 @@ def critic_step(
     return {"real": scores[0].mean().item(), "made": scores[1].mean().item(), "critic": loss.item()}
 
 
-def adversarial_term(critic: nn.Module, made: Tensor, settings: CriticSettings) -> Tensor:
-    """L_adv of made patches, with gradient to them but none to the critic's weights."""
+def adversarial_term(critic: nn.Module, reblurred: Tensor, settings: CriticSettings) -> Tensor:
+    """L_adv of reblurred patches, with gradient to them but none to the critic's weights."""
     critic.requires_grad_(False)
-    term = generator_loss(critic(made), settings.adversarial_kind)
+    term = generator_loss(critic(reblurred), settings.adversarial_kind)
     critic.requires_grad_(True)
     return term
 
@@ -239,13 +233,7 @@ def fit_stage(
     seconds: float = 0.0,
     progress: Callable[[int, int, AdaptStage], None] | None = None,
 ) -> tuple[list[Terms], str | None]:
-    """All steps of the stage over the items, in their order, ``passes`` times.
-
-    Args:
-        stage: left as the last step left it.
-        items: one for each of the M places.
-        seconds: stop stepping after this time; 0: no limit.
-        progress: called with (steps done, steps in all, "fit the reblurrer").
+    """All steps of the stage over the items, in their order, ``passes`` times, or for so many seconds (0: no limit).
 
     Returns:
         The terms of each step, with "step" and "seconds"; and None, or why the result cannot be used.
@@ -269,15 +257,10 @@ def fit_stage(
 def collect(
     clip: Clip, places: Sequence[Place], frames: int, real: RealSample, generator: torch.Generator
 ) -> list[Item]:
-    """The items of a clip's support set.
+    """The items of a clip's support set, with windows of an odd number of frames.
 
-    Args:
-        clip: the blurred clip.
-        places: the support set's places.
-        frames: of the windows, odd.
-        real: the most blurred co-located patch, as the paper says; or that of a neighbouring frame drawn at random, at
-            most two away, as the release does (docs/fidelity.md, real sample).
-        generator: draws the neighbours.
+    Real is the most blurred co-located patch, as the paper says; or that of a neighbouring frame drawn at random, at
+    most two away, as the release does (docs/fidelity.md, real sample).
     """
     items = []
     for place in places:
@@ -293,15 +276,7 @@ def collect(
 
 
 def with_centre(window: Tensor, centre: Tensor, frames: int) -> Tensor:
-    """What a deblurrer is fed: the patch alone, or the window's middle ``frames`` with the patch in the centre.
-
-    Args:
-        window: (B, N, 3, P, P).
-        centre: (B, 3, P, P).
-        frames: that the deblurrer takes, 1 or odd up to N.
-
-    Returns:
-        (B, 3, P, P) for an image deblurrer, else (B, frames, 3, P, P).
+    """A deblurrer's input (B, frames, 3, P, P): the window's middle frames with another centre; or this alone for one.
 
     >>> window = torch.zeros(1, 5, 3, 2, 2)
     >>> with_centre(window, torch.ones(1, 3, 2, 2), 3).mean((2, 3, 4)).tolist()

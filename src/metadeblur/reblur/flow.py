@@ -1,7 +1,7 @@
 """Reblur pseudo-sharp patches by the clip's own motion: optical flow, no weights.
 
-The light of the full frame around the patch is averaged along the path that the pixels of one of the clip's blurred
-places take while the shutter is open; exposure, response and noise are worked out from the clip.
+The light of the frame around a patch is averaged along the path that pixels of a blurred place of the clip take while
+the shutter is open; exposure, response and noise are estimated from the clip.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ from torch import Tensor
 
 from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
+from metadeblur.imaging.clip_cache import ClipCache
 from metadeblur.imaging.linear_light import to_display, to_linear
-from metadeblur.imaging.motion import ClipMotion, lengths
+from metadeblur.imaging.motion import ClipMotion, displacement, lengths, moments
 from metadeblur.imaging.noise import draw_noise, estimate_noise
+from metadeblur.imaging.optical_flow import warp
 from metadeblur.limits import RISING, Count, CountOrNone, Pixels, Share, Within, check
 from metadeblur.models.adapted import FusionSettings
 from metadeblur.reblur.exposure import LONGEST, ExposureEstimate, estimate_exposure
@@ -58,7 +60,7 @@ class FlowSettings:
 
 @dataclass(frozen=True)
 class Spot:
-    """A blurred place that lends its motion: frame number, top left corner and side in px."""
+    """A blurred place whose motion blurs other patches: frame number, top left corner and side in px."""
 
     frame: int
     top: int
@@ -93,40 +95,28 @@ class FlowReblurrer(Reblurrer):
     knows_motion: ClassVar[bool] = True
 
     def reblur(self, clip: Clip, place: Place, generator: torch.Generator) -> Tensor:
-        """The pseudo-blurred patch at ``place``.
-
-        Args:
-            clip: the clip this was fitted to.
-            place: the pseudo-sharp place: frame, top, left, size and blurred_frame are used.
-            generator: all that is drawn comes from it.
-
-        Returns:
-            (3, P, P) float32 in [0, 1], on the CPU.
-
-        Raises:
-            MetadeblurError: the place reaches over the frame, or the clip is not the one this was fitted to.
-        """
+        """The pseudo-blurred patch at ``place``, (3, P, P); see :meth:`reblur_window`."""
         return self.reblur_window(clip, place, 1, generator)[0]
 
     def reblur_window(
         self, clip: Clip, place: Place, frames: int, generator: torch.Generator, shrunk: Shrunk | None = None
     ) -> Tensor:
-        """The pseudo-blurred patch at ``place`` with the neighbours that a camera moving so would have taken.
+        """The pseudo-blurred patch at ``place`` between neighbours blurred by the same motion.
 
         The clip's own neighbours would show another motion than the one that blurs the patch.
 
         Args:
             clip: the clip this was fitted to.
-            place: as for :meth:`reblur`.
+            place: the pseudo-sharp place.
             frames: N, odd.
             generator: all that is drawn comes from it.
-            shrunk: things around the place, smaller and sharper, that are blurred in its stead.
+            shrunk: what is around the place, smaller and sharper; it is blurred instead.
 
         Returns:
             (N, 3, P, P) float32 in [0, 1], on the CPU.
 
         Raises:
-            MetadeblurError: as for :meth:`reblur`.
+            MetadeblurError: the place reaches over the frame, or the clip is not the one this was fitted to.
         """
         fitted = self.clip_motion.clip
         if (len(clip), clip.height, clip.width) != (len(fitted), fitted.height, fitted.width):
@@ -225,8 +215,8 @@ class FlowReblurrer(Reblurrer):
     def _paths(self, place: Place, size: int, spot: Spot) -> tuple[Array, Array]:
         """Velocity and bend (P, P, 2) for a patch of ``size`` px that shows a place, with a blurred spot's mean motion.
 
-        Where the patch moves itself, its own field, whose edges are those of the things in it, is turned and
-        stretched to the spot's mean motion; where it is at rest, it borrows the spot's field, smoothed.
+        Where the patch moves itself, its own field is turned and stretched to the spot's mean motion, so that its edges
+        stay where they are; where it is at rest, it gets the spot's field, smoothed.
         """
         lent = paths(self.clip_motion, spot, size)
         own = paths(self.clip_motion, Spot(place.frame, place.top, place.left, place.size), size)
@@ -249,6 +239,7 @@ def fit_flow_reblurrer(
     places: Sequence[Place] | None = None,
     exposure: float | None = None,
     settings: FlowSettings | None = None,
+    cache: ClipCache | None = None,
 ) -> FlowReblurrer:
     """Learn how a clip is blurred.
 
@@ -259,6 +250,7 @@ def fit_flow_reblurrer(
             drawn over the clip.
         exposure: frame intervals the shutter was open, where it is known; estimated otherwise.
         settings: how; the defaults are good.
+        cache: of the clip.
 
     Raises:
         MetadeblurError: ``exposure`` is not in 0..1.6.
@@ -266,18 +258,18 @@ def fit_flow_reblurrer(
     if exposure is not None and not 0 <= exposure <= LONGEST:
         raise MetadeblurError(f"exposure {exposure} is not allowed; give 0 to {LONGEST} frame intervals, or nothing")
     settings = settings or FlowSettings()
-    motion = ClipMotion(clip, pixels=settings.flow_pixels)
+    motion = ClipMotion(clip, pixels=settings.flow_pixels, cache=cache)
     estimate = estimate_exposure(motion) if exposure is None else None
-    known = exposure if estimate is None or not estimate.strong else estimate.exposure
+    chosen = exposure if estimate is None or not estimate.strong else estimate.exposure
     spots = _find_spots(motion, places or (), settings.spots, generator)
-    assumed = _assumed(known, settings)
+    assumed = _assumed(chosen, settings)
     blur = [assumed * float(np.median(lengths(paths(motion, spot, 16)[0]))) for spot in spots[0] or spots[1]]
     step = max(1, len(clip) // settings.noise_frames)
     frames = [clip[index] for index in range(0, len(clip), step)][: settings.noise_frames]
     return FlowReblurrer(
         clip_motion=motion,
         spots=tuple(spots[0] + spots[1]),
-        exposure=known,
+        exposure=chosen,
         exposure_error=estimate.error if estimate is not None and estimate.strong else 0.0,
         response=estimate.response if estimate is not None and estimate.strong else "srgb",
         noise=estimate_noise(frames),
@@ -289,7 +281,7 @@ def fit_flow_reblurrer(
 
 
 def _assumed(exposure: float | None, settings: FlowSettings) -> float:
-    """The exposure, or the middle of what is drawn from where the clip does not tell it."""
+    """The exposure; where it is not estimated, the middle of the prior."""
     return exposure if exposure is not None else sum(settings.prior) / 2
 
 
@@ -358,7 +350,7 @@ def blur_patch(
     count = min(int(np.ceil(longest - 1e-3)) | 1, most_samples | 1)
     if longest <= 0 and middle == 0:
         return frame[:, top : top + height, left : left + width].clone(), 0.0
-    times = ((np.arange(max(count, 3), dtype=np.float32) + 0.5) / max(count, 3) - 0.5) * exposure + middle
+    times = moments(max(count, 3), exposure) + np.float32(middle)
     farthest = float(np.abs(times).max())
     reach = farthest * float(speed.max()) + farthest**2 * float(lengths(bend).max())
     margin = int(np.ceil(reach)) + _INTERPOLATION_MARGIN
@@ -369,15 +361,10 @@ def blur_patch(
         first_column : min(frame_width, left + width + margin),
     ]
     light = to_linear(crop, response).permute(1, 2, 0).contiguous().numpy()
-    rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)
-    rows += top - first_row
-    columns += left - first_column
+    inside = {"left": left - first_column, "top": top - first_row}
     total = np.zeros((height, width, 3), np.float32)
-    for s in times:
-        path = (s * velocity + s * s * bend).astype(np.float32)
-        total += cv2.remap(
-            light, columns - path[..., 0], rows - path[..., 1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT
-        )
+    for time in times:
+        total += warp(light, -displacement(velocity, bend, time), cv2.INTER_CUBIC, cv2.BORDER_REFLECT, **inside)
     blurred = torch.from_numpy(total / len(times)).permute(2, 0, 1).contiguous()
     return to_display(blurred, response), exposure * float(speed.mean())
 

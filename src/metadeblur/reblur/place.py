@@ -8,6 +8,7 @@ from torch import Tensor
 
 from metadeblur.clip import Clip
 from metadeblur.imaging.brightness import matched_window
+from metadeblur.imaging.clip_cache import ClipCache
 
 
 @dataclass(frozen=True)
@@ -44,21 +45,15 @@ class Shrunk:
         return self.picture[:, place.top : place.top + place.size, place.left : place.left + place.size]
 
 
-def place_window(clip: Clip, place: Place, frames: int = 5) -> Tensor:
-    """Co-located patches of the frames around the pseudo-sharp one, which is in the middle.
+def place_window(clip: Clip, place: Place, frames: int = 5, cache: ClipCache | None = None) -> Tensor:
+    """Co-located patches (N, 3, P, P) of an odd number of frames, the pseudo-sharp one in the middle.
 
-    Args:
-        clip: the clip that the place was chosen in.
-        place: where.
-        frames: N, odd.
-
-    Returns:
-        (N, 3, P, P), float32 in [0, 1]; clip ends repeat the end frame, neighbours have the centre's brightness.
+    Clip ends repeat the end frame; neighbours have the centre's brightness.
 
     Raises:
         MetadeblurError: an even number of frames.
     """
-    return _crop(matched_window(clip.window(place.frame, frames)), place).clone()
+    return _crop(matched_window(clip.window(place.frame, frames), cache), place).clone()
 
 
 def real_blurred(clip: Clip, place: Place) -> Tensor:

@@ -56,5 +56,5 @@ class Reblurrer(Protocol):
         return FusionSettings()
 
     def describe(self) -> dict[str, Any]:
-        """What it knows about the clip's blur and how sure it is, ready for JSON: goes into the record."""
+        """Its estimates of the clip's blur and their certainty, for the record (JSON)."""
         ...

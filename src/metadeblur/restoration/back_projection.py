@@ -21,7 +21,8 @@ import torch
 from numpy.typing import NDArray
 
 from metadeblur.imaging.linear_light import to_display, to_linear
-from metadeblur.imaging.motion import lengths
+from metadeblur.imaging.motion import displacement, lengths, moments
+from metadeblur.imaging.optical_flow import positions
 from metadeblur.limits import Positive, Within, check
 from metadeblur.types import Response
 
@@ -60,17 +61,8 @@ def back_project(
 ) -> Array:
     """A restored frame, corrected until it explains the blurred one better.
 
-    Args:
-        blurred: (h, w, 3) float32 display values in [0, 1], RGB.
-        restored: as ``blurred``.
-        velocity: (h, w, 2) float32, x then y, px a frame interval; see :mod:`metadeblur.imaging.motion`.
-        bend: (h, w, 2) float32, px a squared frame interval.
-        exposure: frame intervals that the shutter was open.
-        response: how display values depend on light.
-        settings: how; the defaults are good.
-
-    Returns:
-        (h, w, 3) float32 in [0, 1].
+    Pictures are (h, w, 3) float32 display values in [0, 1], RGB; velocity and bend are (h, w, 2) as in
+    :mod:`metadeblur.imaging.motion`; the exposure is in frame intervals.
 
     >>> sharp = np.random.default_rng(0).uniform(0.4, 0.6, (16, 64, 3)).astype(np.float32)
     >>> blurred = np.mean([np.roll(sharp, step, 1) for step in (-2, -1, 0, 1, 2)], 0)
@@ -97,18 +89,9 @@ def back_project(
 
 
 def _borne_out(seen: Array, light: Array, blurred: Array, sigma: float) -> Array:
-    """1 where a frame blurred along its paths is nearer to what was seen than the frame itself, less elsewhere.
+    """1 where the frame's light, blurred along its paths, is nearer to what was seen than unblurred; less elsewhere.
 
     A moment when the camera held still between two fast ones has a speed by the flow to its neighbours, yet no blur.
-
-    Args:
-        seen: (h, w, 3) light.
-        light: of the frame, as ``seen``.
-        blurred: the same, blurred along its paths.
-        sigma: px.
-
-    Returns:
-        (h, w, 1) in (0, 1].
     """
     as_it_is, explained = (
         cv2.GaussianBlur(np.square(seen - one).mean(-1), (0, 0), sigma) + _ALMOST_NOTHING for one in (light, blurred)
@@ -120,25 +103,17 @@ def _convert(curve: Any, picture: Array, response: Response) -> Array:
     return np.asarray(curve(torch.from_numpy(np.ascontiguousarray(picture)), response).numpy(), np.float32)
 
 
-def _fixed_point(places: Array) -> Any:
-    none: Any = None  # the places are one array, not two
-    return cv2.convertMaps(places, none, cv2.CV_16SC2)
-
-
 class _Paths:
     """The places that each pixel's path leads through while the shutter is open."""
 
     def __init__(self, velocity: Array, bend: Array, exposure: float, most: int) -> None:
-        height, width = velocity.shape[:2]
         self.length = lengths(velocity) * np.float32(exposure)
         count = int(np.clip(np.ceil(np.quantile(self.length, 0.95)), 3, most)) | 1
-        rows, columns = np.indices((height, width), dtype=np.float32)
-        here = np.dstack([columns, rows])
         self._maps: list[list[Any]] = []
-        for time in ((np.arange(count, dtype=np.float32) + 0.5) / count - 0.5) * np.float32(exposure):
-            away = time * velocity + time * time * bend
+        for time in moments(count, exposure):
+            moved = displacement(velocity, bend, time)
             # Fixed-point maps are read twice as fast, and are read in every round.
-            self._maps.append([_fixed_point(here + sign * away) for sign in (-1, 1)])
+            self._maps.append([cv2.convertMaps(*positions(sign * moved), cv2.CV_16SC2) for sign in (-1, 1)])
 
     def blurred(self, light: Array) -> Array:
         """The mean of the light along the paths, (h, w, 3)."""
@@ -151,6 +126,6 @@ class _Paths:
     def _mean(self, picture: Array, side: int) -> Array:
         total = np.zeros_like(picture)
         for sides in self._maps:
-            places, parts = sides[side]
-            total += cv2.remap(picture, places, parts, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+            x, y = sides[side]
+            total += cv2.remap(picture, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
         return np.asarray(total / len(self._maps), np.float32)

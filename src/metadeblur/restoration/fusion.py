@@ -1,4 +1,4 @@
-"""Fuse each restored frame with what its neighbours show of the same things, where they show it better.
+"""Fuse each restored frame with its neighbours, where they show the same things sharper.
 
 In shaky footage sharp moments alternate with blurred ones, and even among equally blurred frames errors of the
 restoration differ. After all frames have gone through the deblurrer, the restored neighbours of each are warped onto it
@@ -25,9 +25,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from metadeblur.imaging.brightness import Match, differs, match, small
+from metadeblur.imaging.brightness import Lights, Match, small
+from metadeblur.imaging.clip_cache import ClipCache
 from metadeblur.imaging.motion import parabola, steady
-from metadeblur.imaging.optical_flow import dense_flow
+from metadeblur.imaging.optical_flow import warp
 from metadeblur.models.adapted import FusionSettings
 from metadeblur.restoration.back_projection import BackProjectionSettings, back_project
 
@@ -41,13 +42,14 @@ _FAR = 1e3  # px: what the flow out of the picture is set to
 
 
 def fuse_pairs(
-    pairs: Iterable[tuple[Tensor, Tensor]], settings: FusionSettings | None = None
+    pairs: Iterable[tuple[Tensor, Tensor]], settings: FusionSettings | None = None, cache: ClipCache | None = None
 ) -> Generator[tuple[Tensor, Tensor], None, None]:
     """Fuse restored frames as they come, each as soon as ``radius`` later ones are known; memory stays bounded.
 
     Args:
         pairs: (blurred, restored), each (3, H, W) in [0, 1], in the order of the clip.
         settings: how; the defaults are good.
+        cache: of the clip.
 
     Yields:
         (blurred, fused), float32 in [0, 1], as many as came in.
@@ -56,35 +58,31 @@ def fuse_pairs(
     >>> [round(float(fused.mean()), 4) for _, fused in fuse_pairs(frames)]
     [0.5, 0.5, 0.5]
     """
-    settings = settings or FusionSettings()
-    yield from _Fused(settings).through(_corrected(pairs, settings))
+    settings, cache = settings or FusionSettings(), cache or ClipCache()
+    yield from _Fused(settings, cache).through(_corrected(pairs, settings, cache))
 
 
 def fuse_frames(
-    blurred: Tensor, restored: Tensor, settings: FusionSettings | None = None, only: range | None = None
+    blurred: Tensor,
+    restored: Tensor,
+    settings: FusionSettings | None = None,
+    only: range | None = None,
+    cache: ClipCache | None = None,
 ) -> Tensor:
-    """Fused frames of a short clip in memory.
-
-    Args:
-        blurred: (T, 3, H, W) in [0, 1].
-        restored: as ``blurred``.
-        settings: how; the defaults are good.
-        only: the frames that are wanted; by default all.
-
-    Returns:
-        (T, 3, H, W), or as many as are wanted.
-    """
+    """Fused frames of a short clip in memory: all of (T, 3, H, W) in [0, 1], or ``only`` some."""
     wanted = range(len(blurred)) if only is None else only
-    settings = settings or FusionSettings()
-    fused = _Fused(settings)
-    for pair in _corrected(zip(blurred, restored, strict=True), settings):
+    settings, cache = settings or FusionSettings(), cache or ClipCache()
+    fused = _Fused(settings, cache)
+    for pair in _corrected(zip(blurred, restored, strict=True), settings, cache):
         fused.take(*pair)
-    return torch.stack([fused.made(number) for number in wanted])
+    return torch.stack([fused.remade(number) for number in wanted])
 
 
-def _corrected(pairs: Iterable[tuple[Tensor, Tensor]], settings: FusionSettings) -> Iterable[tuple[Tensor, Tensor]]:
+def _corrected(
+    pairs: Iterable[tuple[Tensor, Tensor]], settings: FusionSettings, cache: ClipCache
+) -> Iterable[tuple[Tensor, Tensor]]:
     """(blurred, restored) frames, each corrected by itself where the exposure is known."""
-    return pairs if settings.exposure is None else _Corrected(settings).through(pairs)
+    return pairs if settings.exposure is None else _Corrected(settings, cache).through(pairs)
 
 
 @dataclass(frozen=True)
@@ -115,19 +113,18 @@ class _Frame:
 
 
 class _Pass(ABC):
-    """Frames that go by, each remade from those around it; and the flows between them."""
+    """A pass over the frames: each is replaced by one made from those around it."""
 
-    def __init__(self, settings: FusionSettings, radius: int) -> None:
-        self.settings = settings
+    def __init__(self, settings: FusionSettings, cache: ClipCache, radius: int) -> None:
+        self.settings, self.cache = settings, cache
         self.radius = radius
         self.frames: OrderedDict[int, _Frame] = OrderedDict()
         self.flows: dict[tuple[int, int], Array] = {}
-        self.lights: dict[tuple[int, int], Match | None] = {}
-        self.steps: set[int] = set()  # frames of another brightness than the one before them
+        self.lights = Lights(lambda number: self.frames[number].compared, cache)
         self.came = self.gone = 0
 
     def through(self, pairs: Iterable[tuple[Tensor, Tensor]]) -> Generator[tuple[Tensor, Tensor], None, None]:
-        """(blurred, restored) frames in, (blurred, remade) frames out, each as soon as ``radius`` later ones came."""
+        """(blurred, restored) frames in, (blurred, new) frames out, each after ``radius`` later ones."""
         for pair in pairs:
             self.take(*pair)
             if self.came - self.gone > self.radius:
@@ -138,13 +135,10 @@ class _Pass(ABC):
     def take(self, blurred: Tensor, restored: Tensor) -> None:
         """Take the next frame in."""
         self.frames[self.came] = _prepared(blurred, restored, self.settings.pixels)
-        before = self.frames.get(self.came - 1)
-        if before is not None and differs(before.compared, self.frames[self.came].compared):
-            self.steps.add(self.came)
         self.came += 1
 
-    def made(self, number: int) -> Tensor:
-        """One of the frames that are here, remade: (3, H, W) in [0, 1]."""
+    def remade(self, number: int) -> Tensor:
+        """The new frame of a number that is here: (3, H, W) in [0, 1]."""
         return torch.from_numpy(self._remade(number)).permute(2, 0, 1).contiguous().clamp_(0, 1)
 
     @abstractmethod
@@ -152,14 +146,13 @@ class _Pass(ABC):
         """The same as (H, W, 3)."""
 
     def _next(self) -> tuple[Tensor, Tensor]:
-        ready = self.frames[self.gone].blurred, self.made(self.gone)
+        ready = self.frames[self.gone].blurred, self.remade(self.gone)
         self.gone += 1
         for old in [key for key in self.frames if key < self.gone - self.radius]:
             del self.frames[old]
         oldest = self.gone - self.radius
         self.flows = {key: flow for key, flow in self.flows.items() if min(key) >= oldest}
-        self.lights = {key: light for key, light in self.lights.items() if min(key) >= oldest}
-        self.steps = {step for step in self.steps if step > oldest}
+        self.lights.forget(oldest)
         return ready
 
     def _explaining(self, number: int, picture: Array, settings: BackProjectionSettings) -> Array:
@@ -178,35 +171,21 @@ class _Pass(ABC):
 
     def _comparable(self, number: int, other: int) -> bool:
         """Whether another frame is here and shows what a frame does, once it is as bright."""
-        if not {number, other} <= self.frames.keys():
-            return False
-        return not self._differ(number, other) or self._light(number, other) is not None
-
-    def _differ(self, number: int, other: int) -> bool:
-        """Whether brightness changes between two frames."""
-        return not self.steps.isdisjoint(range(min(number, other) + 1, max(number, other) + 1))
-
-    def _light(self, number: int, other: int) -> Match | None:
-        """What brings another frame to a frame's brightness; None: nothing is needed, or would help."""
-        if not self._differ(number, other):
-            return None
-        if (number, other) not in self.lights:
-            self.lights[number, other] = match(self.frames[number].compared, self.frames[other].compared)
-        return self.lights[number, other]
+        return {number, other} <= self.frames.keys() and self.lights.comparable(number, other)
 
     def _flow(self, source: int, target: int) -> Array:
         if (source, target) not in self.flows:
-            light, there = self._light(source, target), self.frames[target].grey
+            light, there = self.lights.match(source, target), self.frames[target].grey
             there = there if light is None else light.applied_grey(there)
-            self.flows[source, target] = dense_flow(self.frames[source].grey, there)
+            self.flows[source, target] = self.cache.flow(self.frames[source].grey, there)
         return self.flows[source, target]
 
 
 class _Corrected(_Pass):
-    """Each frame by itself, corrected by what it leaves unexplained."""
+    """Corrects each frame by back-projection."""
 
-    def __init__(self, settings: FusionSettings) -> None:
-        super().__init__(settings, radius=1)
+    def __init__(self, settings: FusionSettings, cache: ClipCache) -> None:
+        super().__init__(settings, cache, radius=1)
 
     def _remade(self, number: int) -> Array:
         picture = self.frames[number].picture.astype(np.float32) / np.float32(_LEVELS)
@@ -214,10 +193,10 @@ class _Corrected(_Pass):
 
 
 class _Fused(_Pass):
-    """Each frame fused with those around it, then corrected with more care: errors that frames shared are averaged."""
+    """Fuses each frame with those around it, then corrects it with more care: averaging has removed errors."""
 
-    def __init__(self, settings: FusionSettings) -> None:
-        super().__init__(settings, settings.radius)
+    def __init__(self, settings: FusionSettings, cache: ClipCache) -> None:
+        super().__init__(settings, cache, settings.radius)
 
     def _remade(self, number: int) -> Array:
         frame = self.frames[number]
@@ -227,7 +206,7 @@ class _Fused(_Pass):
         for other in range(max(0, number - self.radius), min(self.came, number + self.radius + 1)):
             if other == number or not self._comparable(number, other):
                 continue
-            light, seen = self._light(number, other), self.frames[other]
+            light, seen = self.lights.match(number, other), self.frames[other]
             seen = seen if light is None else seen.brought(light)
             there, back = self._flow(number, other), self._flow(other, number)
             warped = _warp_full(seen.picture, there)
@@ -263,21 +242,15 @@ def _prepared(blurred: Tensor, restored: Tensor, pixels: int) -> _Frame:
 def _weight(frame: _Frame, other: _Frame, warped: Array, there: Array, back: Array, settings: FusionSettings) -> Array:
     """How much a neighbour counts at each pixel of the reduced frame, (h, w) float32; the frame itself counts 1.
 
-    Args:
-        frame: that is to be fused.
-        other: its neighbour.
-        warped: the neighbour's picture warped onto the frame, (H, W, 3) in 16-bit levels.
-        there: flow from frame to neighbour, (h, w, 2).
-        back: flow from neighbour to frame.
-        settings: how.
+    ``warped`` is the neighbour warped onto the frame, (H, W, 3) in 16-bit levels; flows lead from and to the frame.
     """
     height, width = frame.grey.shape
-    returned = _warp(back, there, cv2.INTER_LINEAR, cv2.BORDER_CONSTANT, (_FAR, _FAR, 0, 0))
+    returned = warp(back, there, border=cv2.BORDER_CONSTANT, outside=_FAR)
     astray = np.square(there + returned).sum(-1) / settings.flow_px**2
     apart = _smooth(_reduced(warped, (width, height)) / _LEVELS - frame.small, _COMPARED)
     expected = settings.floor**2 + settings.allowed * frame.change
     apart_by = _smooth(np.square(apart).mean(-1), _COMPARED) / (2 * expected)
-    detail, change = (_warp(part, there, cv2.INTER_LINEAR) for part in (other.detail, other.change))
+    detail, change = (warp(part, there, border=cv2.BORDER_REFLECT) for part in (other.detail, other.change))
     better = ((detail + _LEAST) / (frame.detail + _LEAST)) ** settings.detail
     better *= ((frame.change + _LEAST) / (change + _LEAST)) ** settings.change
     weight = settings.share * np.exp(-apart_by - astray) * np.clip(better, 0, settings.most)
@@ -293,19 +266,7 @@ def _warp_full(picture: Array, flow: Array) -> Array:
     if (rows, columns) != (height, width):
         step = np.array([width / columns, height / rows], np.float32)
         flow = cv2.resize(flow, (width, height), interpolation=cv2.INTER_LINEAR) * step
-    return _warp(picture, flow, cv2.INTER_CUBIC).astype(np.float32)
-
-
-def _warp(
-    picture: Array, flow: Array, interpolation: int, border: int = cv2.BORDER_REFLECT, value: Any = (0, 0, 0, 0)
-) -> Array:
-    """A picture (h, w) or (h, w, C) read at each pixel's place plus its flow (h, w, 2)."""
-    rows, columns = np.indices(flow.shape[:2], dtype=np.float32)
-    return np.asarray(
-        cv2.remap(
-            picture, columns + flow[..., 0], rows + flow[..., 1], interpolation, borderMode=border, borderValue=value
-        )
-    )
+    return warp(picture, flow, cv2.INTER_CUBIC, cv2.BORDER_REFLECT).astype(np.float32)
 
 
 def _reduced(picture: Array, size: tuple[int, int]) -> Array:

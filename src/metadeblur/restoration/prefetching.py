@@ -1,12 +1,10 @@
-"""Work that goes on behind the main thread: frames decoded ahead of the network, and encoded after it."""
+"""Threads beside the main one: frames are decoded ahead of the network, and written after it."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from queue import Empty, Full, Queue
-from threading import Event, Thread
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -31,23 +29,23 @@ def pays(device: torch.device) -> bool:
 
 
 class BackgroundWriter:
-    """Makes calls one after the other in a thread of its own, a few behind; what they raise is raised here.
+    """Makes calls one after the other in a thread of its own; a few may wait. Their errors are raised here.
 
     Args:
         beside: in a thread of its own; otherwise each call is made at once.
 
     >>> done = []
-    >>> with BackgroundWriter() as background:
+    >>> with BackgroundWriter() as writer:
     ...     for number in range(5):
-    ...         background.do(done.append, number)
-    ...     background.finish()
+    ...         writer.do(done.append, number)
+    ...     writer.finish()
     >>> done
     [0, 1, 2, 3, 4]
     """
 
     def __init__(self, *, beside: bool = True) -> None:
         self._beside = beside
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="background")
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="writer")
         self._calls: deque[Future[Any]] = deque()
 
     def do(self, call: Callable[..., object], *values: object) -> None:
@@ -83,7 +81,7 @@ class BackgroundWriter:
 def prefetch(items: Iterable[Item], depth: int) -> Generator[Item, None, None]:
     """The items in order, made by a thread that works up to ``depth`` items ahead; with depth 0 as they are asked for.
 
-    An error raised while an item is made is raised here in its place. Closing the iterator stops the thread.
+    An error that an item raises comes out in its place. Closing the iterator stops the thread.
 
     >>> list(prefetch(range(4), depth=2))
     [0, 1, 2, 3]
@@ -91,44 +89,21 @@ def prefetch(items: Iterable[Item], depth: int) -> Generator[Item, None, None]:
     if depth == 0:
         yield from items
         return
-    queue: Queue[tuple[Item] | BaseException | None] = Queue(depth)
-    stopped = Event()
-
-    def offer(entry: tuple[Item] | BaseException | None) -> bool:
-        while not stopped.is_set():
-            try:
-                queue.put(entry, timeout=0.1)
-            except Full:
-                continue
-            return True
-        return False
-
-    def work() -> None:
-        try:
-            for item in items:
-                if not offer((item,)):
-                    return
-            offer(None)
-        except BaseException as error:  # handed to the reader of the items
-            offer(error)
-
-    worker = Thread(target=work, name="prefetch", daemon=True)
+    end: Any = object()
+    source = iter(items)
+    worker = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
     try:
-        worker.start()
+        ahead = deque([worker.submit(next, source, end)])
     except RuntimeError as error:
         if not is_thread_limit(error):
             raise
-        yield from items  # slower, and the same
+        yield from source  # slower, and the same
         return
     try:
-        while (entry := queue.get()) is not None:
-            if isinstance(entry, BaseException):
-                raise entry
-            yield entry[0]
+        while len(ahead) < depth:
+            ahead.append(worker.submit(next, source, end))
+        while (item := ahead.popleft().result()) is not end:
+            ahead.append(worker.submit(next, source, end))
+            yield item
     finally:
-        stopped.set()
-        while worker.is_alive():  # room in the queue lets a waiting worker see the end at once
-            try:
-                queue.get_nowait()
-            except Empty:
-                worker.join(0.01)
+        worker.shutdown(cancel_futures=True)

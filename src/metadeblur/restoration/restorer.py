@@ -22,7 +22,9 @@ from torch import Tensor, nn
 
 from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
-from metadeblur.imaging.brightness import Neighbours
+from metadeblur.imaging.brightness import matched_window
+from metadeblur.imaging.clip_cache import ClipCache
+from metadeblur.imaging.optical_flow import window_flows
 from metadeblur.imaging.tiles import RAMP, pad_to_multiple, spans
 from metadeblur.limits import Tile, Within, check
 from metadeblur.models.adapted import fusion_of
@@ -66,7 +68,7 @@ class RestoreSettings:
 class Restorer:
     """Sends windows of one size through a network; the network given is copied, never changed.
 
-    Tile and precision are settled on the first window (see :meth:`prepare`); a tile is made smaller when memory runs
+    Tile and precision are chosen on the first window (see :meth:`prepare`); a tile is made smaller when memory runs
     out.
 
     Args:
@@ -74,6 +76,7 @@ class Restorer:
         height: of the frames to come, px.
         width: likewise.
         settings: how; the defaults choose by themselves.
+        cache: of the clip that the windows are of.
 
     Raises:
         MetadeblurError: the device asked for does not exist.
@@ -84,7 +87,14 @@ class Restorer:
     (True, 0)
     """
 
-    def __init__(self, net: nn.Module, height: int, width: int, settings: RestoreSettings | None = None) -> None:
+    def __init__(
+        self,
+        net: nn.Module,
+        height: int,
+        width: int,
+        settings: RestoreSettings | None = None,
+        cache: ClipCache | None = None,
+    ) -> None:
         self.settings = settings or RestoreSettings()
         self.height, self.width = height, width
         self.traits = traits(net)
@@ -95,12 +105,12 @@ class Restorer:
         self.margin = self.settings.overlap  # px, actual once the frame is cut; None until then
         self.precision = "fp32"  # actual: "fp32" or "bf16"
         self._prepared = False
-        self._neighbours = Neighbours()
+        self.cache = cache or ClipCache(megabytes=64)
         # Channels-last is the faster layout in fp32 and bf16 alike (benchmarks/speed.py).
         self._net = copy.deepcopy(net).to(self.device).eval().requires_grad_(False)
         self._net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         # Some networks look beyond a pixel's surroundings first (motion); only what comes after is cut into tiles.
-        self._ready: Callable[[Tensor], Tensor] = getattr(self._net, "prepare_window", lambda frames: frames)
+        self._prepare: Callable[..., Tensor] | None = getattr(self._net, "prepare_window", None)
         self._body: Callable[[Tensor], Tensor | Sequence[Tensor]] = getattr(self._net, "deblur_prepared", self._net)
 
     def __call__(self, window: Tensor) -> Tensor:
@@ -116,7 +126,7 @@ class Restorer:
             MetadeblurError: another size or number of frames; the network gave values that are not finite; memory does
                 not even hold the smallest tile.
         """
-        frames = self._checked(self._neighbours(window) if self.frames > 1 and window.ndim == 4 else window)
+        frames = self._checked(self._matched(window))
         with torch.inference_mode():
             if not self._prepared:
                 self.prepare(window)
@@ -124,7 +134,7 @@ class Restorer:
             ready = self._ready(padded)
             while True:
                 try:
-                    output = self._tiled(ready, self._settled_margin(padded)) if self.tile else self._forward(ready)
+                    output = self._tiled(ready, self._margin_of(padded)) if self.tile else self._forward(ready)
                     break
                 except (RuntimeError, MemoryError) as error:
                     if not is_out_of_memory(error):
@@ -140,7 +150,7 @@ class Restorer:
             return restored.clamp(0, 1)
 
     def prepare(self, window: Tensor) -> None:
-        """Settle precision and tile on a window of the clip; the first call of the restorer does it by itself.
+        """Choose precision and tile on a window of the clip; the first call of the restorer does it by itself.
 
         Args:
             window: (N, 3, H, W) or (3, H, W), RGB in [0, 1].
@@ -154,7 +164,7 @@ class Restorer:
             while True:
                 sample = _centre(padded, side, self.traits.multiple)
                 try:
-                    self._settle(padded, sample)
+                    self._choose_tile(padded, sample)
                     break
                 except (RuntimeError, MemoryError) as error:
                     if not is_out_of_memory(error):
@@ -164,8 +174,8 @@ class Restorer:
                     raise _too_little(*sample.shape[-2:])
         self._prepared = True
 
-    def _settle(self, padded: Tensor, sample: Tensor) -> None:
-        """Precision and tile, found out on a sample of the padded frame."""
+    def _choose_tile(self, padded: Tensor, sample: Tensor) -> None:
+        """Choose precision and tile on a sample of the padded frame."""
         self.precision = self._choose_precision(sample)
         if self.settings.tile is None:
             self.tile = self._fitting_tile(padded, sample)
@@ -182,6 +192,18 @@ class Restorer:
             )
         frames = frames.to(self.device, torch.float32)
         return frames if self.frames == 1 else frames[None]
+
+    def _matched(self, window: Tensor) -> Tensor:
+        return matched_window(window, self.cache) if self.frames > 1 and window.ndim == 4 else window
+
+    def _ready(self, frames: Tensor) -> Tensor:
+        """What the network makes of frames before they are cut into tiles: itself, or with its motion."""
+        if self._prepare is None:
+            return frames
+        if frames.ndim == 4:
+            return self._prepare(frames)
+        flows = torch.stack([window_flows(window, flow=self.cache.flow) for window in frames])
+        return self._prepare(frames, flows)
 
     def _forward(self, frames: Tensor) -> Tensor:
         """The network on prepared frames, (B, C, H, W) or (B, N, 3, H, W), in the chosen precision."""
@@ -217,7 +239,7 @@ class Restorer:
         pixels = available_bytes(self.device) / pixel_bytes
         if pixels >= padded.shape[-2] * padded.shape[-1]:
             return 0
-        side = math.isqrt(int(pixels)) - 2 * self._settled_margin(padded) - RAMP
+        side = math.isqrt(int(pixels)) - 2 * self._margin_of(padded) - RAMP
         return max(side // self.traits.multiple * self.traits.multiple, self._smallest_tile())
 
     def _smallest_tile(self) -> int:
@@ -236,7 +258,7 @@ class Restorer:
         lowered = (self.tile or seen) * 2 // 3 // self.traits.multiple * self.traits.multiple
         self.tile = max(lowered, self._smallest_tile())
 
-    def _settled_margin(self, padded: Tensor) -> int:
+    def _margin_of(self, padded: Tensor) -> int:
         if self.margin is None:
             self.margin = self._measure_reach(padded)
         return self.margin
@@ -289,15 +311,15 @@ class Restorer:
         return result
 
 
-def whole_frames(net: nn.Module, height: int, width: int) -> Restorer:
+def whole_frames(net: nn.Module, height: int, width: int, cache: ClipCache | None = None) -> Restorer:
     """Sends windows of one size through a network uncut, on the device that the network is on."""
     weight = next(net.parameters(), None)
     settings = RestoreSettings(tile=0, device="cuda" if weight is not None and weight.is_cuda else "cpu")
-    return Restorer(net, height, width, settings)
+    return Restorer(net, height, width, settings, cache)
 
 
 def _too_little(height: int, width: int) -> MetadeblurError:
-    """What to say where memory does not hold the smallest piece of work."""
+    """The error where memory does not hold the smallest tile."""
     return MetadeblurError(
         f"not enough memory for the network on even {width}x{height} pixels: close other programs or choose a smaller "
         "--model"
@@ -374,16 +396,16 @@ def restore_frames(restorer: Restorer, clip: Clip) -> Generator[Tensor, None, No
 
 
 def restore_pairs(restorer: Restorer, clip: Clip) -> Generator[tuple[Tensor, Tensor], None, None]:
-    """As :func:`restore_frames`, with the blurred frame before each restored one: for pictures side by side.
+    """(blurred, restored) frames of a clip in order, (3, H, W) each.
 
-    Frames of a network that was adapted to the clip are fused with their neighbours
-    (:mod:`metadeblur.restoration.fusion`), so the first ones come when some more have been restored.
+    Frames of an :class:`~metadeblur.models.adapted.AdaptedModel` are fused with their neighbours, so the first ones
+    come when some more have been restored.
     """
     with closing(_one_by_one(restorer, clip)) as pairs:
         if restorer.fusion is None or len(clip) == 1:
             yield from pairs
         else:
-            yield from fuse_pairs(pairs, restorer.fusion)
+            yield from fuse_pairs(pairs, restorer.fusion, restorer.cache)
 
 
 def _one_by_one(restorer: Restorer, clip: Clip) -> Generator[tuple[Tensor, Tensor], None, None]:

@@ -32,12 +32,7 @@ def write_checkpoint(state: dict[str, Any], out: Path) -> None:
 
 
 def saved_state(out: Path, *, resume: bool, say: Callable[[str], None] = lambda _: None) -> dict[str, Any] | None:
-    """The checkpoint to go on from, None for a new run.
-
-    Args:
-        out: the run's folder.
-        resume: go on from what is there.
-        say: told of a damaged one.
+    """The checkpoint to go on from, None for a new run; ``say`` is told of a damaged one.
 
     Raises:
         MetadeblurError: there is a checkpoint and ``resume`` was not asked for, or none that is there is whole.

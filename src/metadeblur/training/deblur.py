@@ -15,26 +15,26 @@ from metadeblur.data.layouts import plain_clips
 from metadeblur.data.pairs import Batch, PairSampler
 from metadeblur.errors import MetadeblurError
 from metadeblur.imaging.pictures import Picture, side_by_side, to_uint8
-from metadeblur.imaging.tiles import pad_to_multiple
-from metadeblur.models.forward import own_loss
+from metadeblur.models.adapted import unwrapped
+from metadeblur.models.forward import own_loss, whole_picture
 from metadeblur.models.lite import Lite
 from metadeblur.models.losses import balanced, charbonnier, psnr_loss
 from metadeblur.models.registry import ARCHITECTURES, Loss, final, traits
-from metadeblur.training.loop import follow, run
+from metadeblur.training.loop import Trainee, follow, run
 from metadeblur.training.settings import DeblurTraining
-from metadeblur.training.workers import Workers, join
+from metadeblur.training.workers import TrainingProcess, join
 
 LOSSES: dict[str, Loss] = {"balanced": balanced, "charbonnier": charbonnier, "psnr": psnr_loss}
 
 
-class DeblurTrainee:
+class DeblurTrainee(Trainee):
     """A deblurrer, the running mean of its weights, its optimiser and its data."""
 
     def __init__(
-        self, net: nn.Module, settings: DeblurTraining, device: torch.device, workers: Workers | None = None
+        self, net: nn.Module, settings: DeblurTraining, device: torch.device, workers: TrainingProcess | None = None
     ) -> None:
         self.settings, self.device = settings, device
-        self.workers = workers or Workers(device)
+        self.workers = workers or TrainingProcess(device)
         self.share = self.workers.share(settings.batch)
         self.net: nn.Module = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.mean = copy.deepcopy(self.net).eval().requires_grad_(False)
@@ -116,26 +116,18 @@ class DeblurTrainee:
     def _forward(self, net: nn.Module, batch: Batch) -> Tensor:
         """The full-size picture (B, 3, P, P) that a network gives for a batch."""
         blurred = batch.blurred.to(self.device)
-        rows, columns = blurred.shape[-2:]
-        if isinstance(net, Lite):  # what it is told of the motion was worked out once for each frame
+        ready: Tensor | None = None
+        if isinstance(net, Lite):  # its motion was worked out once for each frame
             flows = None if batch.flows is None else batch.flows.to(self.device)
-            fed = net.prepare_window(blurred, flows).contiguous(memory_format=torch.channels_last)
-        else:
-            fed = pad_to_multiple(blurred, traits(net).multiple)
+            ready = net.prepare_window(blurred, flows).contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.settings.precision == "bf16"):
-            output = net.deblur_prepared(fed) if isinstance(net, Lite) else final(net(fed))
-        return output[..., :rows, :columns].float()
+            if isinstance(net, Lite) and ready is not None:
+                return net.deblur_prepared(ready).float()
+            return whole_picture(net, blurred)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Weights, their mean and the optimiser."""
-        parts = {"net": self.net, "mean": self.mean, "optimizer": self.optimizer}
-        return {name: part.state_dict() for name, part in parts.items()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from :meth:`state_dict`."""
-        self.net.load_state_dict(state["net"])
-        self.mean.load_state_dict(state["mean"])
-        self.optimizer.load_state_dict(state["optimizer"])
+    def parts(self) -> dict[str, Any]:
+        """The network, the mean of its weights, and the optimiser."""
+        return {"net": self.net, "mean": self.mean, "optimizer": self.optimizer}
 
 
 def new_network(settings: DeblurTraining) -> nn.Module:
@@ -148,11 +140,11 @@ def new_network(settings: DeblurTraining) -> nn.Module:
         MetadeblurError: no such network, or it has no small form.
     """
     entry = ARCHITECTURES[settings.network]
-    made = entry.published if settings.size == "published" else entry.small
-    if made is None:
+    build = entry.published if settings.size == "published" else entry.small
+    if build is None:
         able = ", ".join(name for name, entry in ARCHITECTURES.items() if entry.small is not None)
         raise MetadeblurError(f"{settings.network} has no small form; those that have: {able}")
-    return made()
+    return build()
 
 
 def _of_the_final_picture(loss: Loss, output: Any, sharp: Tensor) -> Tensor:
@@ -174,7 +166,8 @@ def train_deblur(
         raise MetadeblurError("no training clips; give a folder of paired clips, for instance one that synth made")
     workers = join(torch.device(device))
     torch.manual_seed(settings.loop.seed)
-    net = load_deblurrer(settings.start).train() if settings.start else new_network(settings)
+    # What is trained on other clips is no longer adapted to one.
+    net = unwrapped(load_deblurrer(settings.start)).train() if settings.start else new_network(settings)
     if not isinstance(net, ARCHITECTURES[settings.network].network):
         raise MetadeblurError(f"{settings.start} holds weights of another network than {settings.network} (--network)")
     trainee = DeblurTrainee(net, settings, workers.device, workers)

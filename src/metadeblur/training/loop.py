@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from metadeblur.errors import MetadeblurError
 from metadeblur.imaging.pictures import Picture, encode_png
@@ -23,7 +24,7 @@ from metadeblur.system.files import filling, whole
 from metadeblur.training.checkpoint import saved_state, write_checkpoint
 from metadeblur.training.curves import write_curves
 from metadeblur.training.settings import LoopSettings
-from metadeblur.training.workers import Workers
+from metadeblur.training.workers import TrainingProcess
 
 
 class Trainee(Protocol):
@@ -41,13 +42,18 @@ class Trainee(Protocol):
         """Pictures of held-out data to look at, by name; none where there is none."""
         ...
 
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that a resumed run needs, tensors and plain values only."""
+    def parts(self) -> dict[str, Any]:
+        """Networks and optimisers whose state a resumed run needs, by their names in the checkpoint."""
         ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of every part, tensors and plain values only."""
+        return {name: part.state_dict() for name, part in self.parts().items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a saved state."""
-        ...
+        for name, part in self.parts().items():
+            part.load_state_dict(state[name])
 
 
 def rate(step: int, settings: LoopSettings) -> float:
@@ -69,21 +75,19 @@ def rate(step: int, settings: LoopSettings) -> float:
 
 
 def follow(mean: nn.Module, net: nn.Module, decay: float, number: int) -> None:
-    """Move the running mean of a network's weights (EMA) one step on.
+    """Move the running mean of a network's weights (EMA) one step on, after step ``number``, from 0.
 
-    Args:
-        mean: holds the mean; changed.
-        net: the network after step ``number``.
-        decay: weight of the past, 0 to 1; in a short run less, so that the first weights are soon forgotten.
-        number: of the step, from 0.
+    ``decay`` is the weight of the past, 0 to 1; in the first steps it is less, so that the first weights are soon
+    forgotten.
     """
     decay = min(decay, (1 + number) / (10 + number))
     with torch.no_grad():
         # Not by the state dict, where a weight that layers share stands under several names.
-        for value, current in zip(_values(mean), _values(net), strict=True):
-            if value.is_floating_point():
-                value.lerp_(current.to(value), 1 - decay)
-            else:
+        both = [(value, current.to(value)) for value, current in zip(_values(mean), _values(net), strict=True)]
+        floats = [pair for pair in both if pair[0].is_floating_point()]
+        get_ema_multi_avg_fn(decay)(*map(list, zip(*floats, strict=True)), None)  # type: ignore[no-untyped-call]
+        for value, current in both:
+            if not value.is_floating_point():
                 value.copy_(current)
 
 
@@ -98,7 +102,7 @@ def run(
     *,
     resume: bool = False,
     quiet: bool = False,
-    workers: Workers | None = None,
+    workers: TrainingProcess | None = None,
     items: int = 0,
 ) -> int:
     """Train until ``settings.steps``.
@@ -123,7 +127,7 @@ def run(
         MetadeblurError: ``out`` holds a checkpoint and ``resume`` was not asked for, it was made with other settings,
             none is whole, somebody else trains there, a schedule that is not known, or figures that are not finite.
     """
-    workers = workers or Workers(torch.device("cpu"))
+    workers = workers or TrainingProcess(torch.device("cpu"))
     with ExitStack() as locks:
         saved = workers.agree(_begin(out, locks, resume=resume, quiet=quiet) if workers.leads else None)
         if isinstance(saved, MetadeblurError):
@@ -132,7 +136,14 @@ def run(
 
 
 def _steps(
-    trainee: Trainee, settings: LoopSettings, out: Path, saved: Any, *, quiet: bool, workers: Workers, items: int
+    trainee: Trainee,
+    settings: LoopSettings,
+    out: Path,
+    saved: Any,
+    *,
+    quiet: bool,
+    workers: TrainingProcess,
+    items: int,
 ) -> int:
     """Train from a checkpoint, or from the start where there is none; returns the number of the last step."""
     first, meter = 0, _Meter()
@@ -186,8 +197,8 @@ class _Meter:
         self.seconds, self.count = self.seconds + seconds, self.count + 1
 
     def means(self) -> dict[str, float]:
-        known = {name: value / self.count for name, value in (self.sums or {}).items()}
-        return {"seconds_a_step": self.seconds / self.count, **known}
+        means = {name: value / self.count for name, value in (self.sums or {}).items()}
+        return {"seconds_a_step": self.seconds / self.count, **means}
 
     def clear_if(self, full: bool) -> None:
         if full:

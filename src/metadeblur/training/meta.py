@@ -25,22 +25,22 @@ from metadeblur.data.paired import PairedClip, PictureFiles
 from metadeblur.errors import MetadeblurError
 from metadeblur.imaging.pictures import Picture, side_by_side, to_uint8
 from metadeblur.imaging.quality import psnr
-from metadeblur.imaging.tiles import pad_to_multiple
-from metadeblur.models.forward import frozen, uses_bf16
-from metadeblur.models.registry import final, recognise, traits
+from metadeblur.models.adapted import unwrapped
+from metadeblur.models.forward import frozen, uses_bf16, whole_picture
+from metadeblur.models.registry import recognise, traits
 from metadeblur.reblur.fitting import NetworkReblurrer
 from metadeblur.system.names import counted
-from metadeblur.training.loop import follow, run
+from metadeblur.training.loop import Trainee, follow, run
 from metadeblur.training.outer import MetaLearner, Query, query_set
 from metadeblur.training.settings import MetaTraining
-from metadeblur.training.workers import Workers, join
+from metadeblur.training.workers import TrainingProcess, join
 
 
-class MetaTrainee:
+class MetaTrainee(Trainee):
     """A meta-learner with its tasks."""
 
     def __init__(
-        self, reblurrer: NetworkReblurrer, deblurrer: nn.Module, settings: MetaTraining, workers: Workers
+        self, reblurrer: NetworkReblurrer, deblurrer: nn.Module, settings: MetaTraining, workers: TrainingProcess
     ) -> None:
         self.settings, self.workers = settings, workers
         if settings.outer.outer_step == "frame" and workers.world > 1:
@@ -140,41 +140,29 @@ class MetaTrainee:
         for query in queries:
             sharp, blurred = (part[part.shape[0] // 2] for part in (query.sharp, query.blurred))
             before, after = (self._deblurred(net, query) for net in (deblurrer, outcome.adapted or deblurrer))
-            made = reblurrer.blur(query.sharp)
+            reblurred = reblurrer.blur(query.sharp)
             kinds = (("blurred", blurred, sharp), ("before", before, sharp), ("after", after, sharp))
             figures = {f"psnr_{name}": float(psnr(one, other)) for name, one, other in kinds}
-            rows.append({**figures, "psnr_reblurred": float(psnr(made, blurred))})
+            rows.append({**figures, "psnr_reblurred": float(psnr(reblurred, blurred))})
             shown = shown or [blurred, before, after, sharp]
         return {name: fmean(row[name] for row in rows) for name in rows[0]}, shown
 
     def _deblurred(self, net: nn.Module, query: Query) -> Tensor:
-        known = traits(net)
-        fed = query.blurred if known.frames > 1 else query.blurred[query.blurred.shape[0] // 2]
+        window = query.blurred
+        frames = window if traits(net).frames > 1 else window[len(window) // 2]
         with torch.no_grad():
-            output = final(net(pad_to_multiple(fed[None].to(self.workers.device), known.multiple)))
-        rows, columns = fed.shape[-2:]
-        return output[0, :, :rows, :columns].float().clamp(0, 1).cpu()
+            return whole_picture(net, frames[None].to(self.workers.device))[0].clamp(0, 1).cpu()
 
     def result(self) -> tuple[NetworkReblurrer, nn.Module]:
         """The meta-trained reblurrer with the critic as it was, and the meta-trained deblurrer."""
         nets = self.means or self._networks()
         return NetworkReblurrer(nets["reblurrer"], self.learner.critic), nets["deblurrer"]
 
-    def state_dict(self) -> dict[str, Any]:
+    def parts(self) -> dict[str, Any]:
         """Meta-weights, their means, and the outer optimisers with their moments."""
-        nets = {name: net.state_dict() for name, net in self._networks().items()}
-        means = {f"mean_{name}": net.state_dict() for name, net in self.means.items()}
-        optimizers = {f"{name}_optimizer": one.state_dict() for name, one in self.learner.optimizers.items()}
-        return nets | means | optimizers
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from :meth:`state_dict`."""
-        for name, net in self._networks().items():
-            net.load_state_dict(state[name])
-        for name, net in self.means.items():
-            net.load_state_dict(state[f"mean_{name}"])
-        for name, optimizer in self.learner.optimizers.items():
-            optimizer.load_state_dict(state[f"{name}_optimizer"])
+        means = {f"mean_{name}": net for name, net in self.means.items()}
+        optimizers = {f"{name}_optimizer": optimizer for name, optimizer in self.learner.optimizers.items()}
+        return self._networks() | means | optimizers
 
 
 def train_meta(
@@ -194,7 +182,8 @@ def train_meta(
         raise MetadeblurError("no training clips; give a folder of paired clips, for instance one that synth made")
     workers = join(torch.device(device))
     torch.manual_seed(settings.loop.seed)
-    trainee = MetaTrainee(load_reblurrer(settings.reblurrer), load_deblurrer(settings.model), settings, workers)
+    deblurrer = unwrapped(load_deblurrer(settings.model))
+    trainee = MetaTrainee(load_reblurrer(settings.reblurrer), deblurrer, settings, workers)
     steps = run(trainee, settings.loop, out, resume=resume, quiet=quiet, workers=workers)
     targets = out / "reblurrer.safetensors", out / "weights.safetensors"
     if workers.leads:

@@ -22,7 +22,7 @@ from metadeblur.models.losses import charbonnier, charbonnier_edge
 from metadeblur.models.registry import traits
 from metadeblur.reblur.fitting import NetworkReblurrer
 from metadeblur.training.settings import OuterUpdate
-from metadeblur.training.workers import Workers
+from metadeblur.training.workers import TrainingProcess
 
 REBLUR_LOSSES = {"charbonnier": charbonnier, "charbonnier_edge": charbonnier_edge}
 
@@ -43,12 +43,7 @@ class Query:
 class MetaLearner:
     """The meta-weights of a deblurrer and a reblurrer, the critic that every task begins with, and the outer Adams.
 
-    Args:
-        reblurrer: as pre-trained, with its critic; copied.
-        deblurrer: as pre-trained; copied.
-        settings: algorithm, losses and rates.
-        workers: the processes that train together.
-        bf16: run the networks in mixed precision.
+    The pre-trained networks given are copied.
     """
 
     def __init__(
@@ -56,7 +51,7 @@ class MetaLearner:
         reblurrer: NetworkReblurrer,
         deblurrer: nn.Module,
         settings: OuterUpdate,
-        workers: Workers,
+        workers: TrainingProcess,
         *,
         bf16: bool = False,
     ) -> None:
@@ -134,8 +129,8 @@ class MetaLearner:
         blurred = torch.stack([query.blurred for query in part]).to(self.device)
         centre = blurred[:, blurred.shape[1] // 2]
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
-            made = reblurrer(sharp)
-        reblur = REBLUR_LOSSES[self.settings.reblur_loss](made.float(), centre)
+            reblurred = reblurrer(sharp)
+        reblur = REBLUR_LOSSES[self.settings.reblur_loss](reblurred.float(), centre)
         fed = centre if traits(deblurrer).frames == 1 else blurred
         deblur = own_loss(deblurrer, fed, sharp[:, sharp.shape[1] // 2], bf16=self.bf16)
         return reblur * len(part), deblur * len(part)
@@ -162,14 +157,10 @@ class MetaLearner:
 
 
 def query_set(pair: PairedClip, frames: tuple[int, int], patch: int, count: int, seed: int) -> list[Query]:
-    """Query frames of a clip, each cropped at a random place; windows at clip ends repeat the end frame.
+    """So many query frames of a clip (0: all), each cropped at a random place; clip ends repeat the end frame.
 
-    Args:
-        pair: the clip with its truth.
-        frames: that the reblurrer and the deblurrer take.
-        patch: side of the crops, px; smaller in small frames.
-        count: query frames; 0: all.
-        seed: of frames and places.
+    ``frames`` are those that the reblurrer and the deblurrer take; ``patch`` is the side of the crops in px, less in
+    small frames.
     """
     rng = np.random.default_rng((seed, 1))
     count = min(count or len(pair), len(pair))

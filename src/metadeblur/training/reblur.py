@@ -26,26 +26,26 @@ from metadeblur.models.forward import uses_bf16
 from metadeblur.models.losses import charbonnier
 from metadeblur.models.reblurring import ReblurNetwork
 from metadeblur.reblur.fitting import NetworkReblurrer, adversarial_term, critic_step
-from metadeblur.training.loop import follow, run
+from metadeblur.training.loop import Trainee, follow, run
 from metadeblur.training.settings import ReblurTraining
-from metadeblur.training.workers import Workers, join
+from metadeblur.training.workers import TrainingProcess, join
 
 VALIDATION_BATCH = 4  # windows at once
 SHOWN = 3  # validation windows in the sample pictures
 
 
-class ReblurTrainee:
+class ReblurTrainee(Trainee):
     """A reblurring network, the running mean of its weights, its critic, their optimisers and data."""
 
-    def __init__(self, start: NetworkReblurrer, settings: ReblurTraining, workers: Workers) -> None:
+    def __init__(self, start: NetworkReblurrer, settings: ReblurTraining, workers: TrainingProcess) -> None:
         self.settings, self.workers, self.device = settings, workers, workers.device
         self.net = start.network.to(self.device).train().requires_grad_(True)
         self.mean = copy.deepcopy(self.net).eval().requires_grad_(False)
         self.optimizer = torch.optim.Adam(self.net.parameters(), lr=settings.learning_rate)
         self.critic: nn.Module | None = None
         if settings.adversarial > 0:
-            known = start.critic or Critic(settings.critic_channels)
-            self.critic = known.to(self.device).train().requires_grad_(True)
+            critic = start.critic or Critic(settings.critic_channels)
+            self.critic = critic.to(self.device).train().requires_grad_(True)
             self.critic_optimizer = critic_optimizer(
                 self.critic, settings.critic.lr_critic, settings.critic.critic_optimizer
             )
@@ -73,8 +73,8 @@ class ReblurTrainee:
             group["lr"] = settings.learning_rate * rate
         batch = self.data(number)
         sharp, blurred = batch.sharp.to(self.device), batch.blurred.to(self.device)
-        made = self._made(self.net, sharp)
-        fidelity = charbonnier(made, blurred)
+        reblurred = self._reblurred(self.net, sharp)
+        fidelity = charbonnier(reblurred, blurred)
         figures = {"loss": fidelity.item()}
         loss = fidelity
         if self.critic is not None:
@@ -84,11 +84,11 @@ class ReblurTrainee:
                 self.critic,
                 self.critic_optimizer,
                 blurred,
-                made.detach(),
+                reblurred.detach(),
                 settings.critic,
                 average=self.workers.average_gradients,
             )
-            adversarial = adversarial_term(self.critic, made, settings.critic)
+            adversarial = adversarial_term(self.critic, reblurred, settings.critic)
             loss = loss + settings.adversarial * adversarial
             figures |= {"critic": terms["critic"], "critic_gap": terms["real"] - terms["made"]}
             figures["adversarial"] = adversarial.item()
@@ -114,13 +114,13 @@ class ReblurTrainee:
             return {}
         figures: dict[str, list[float]] = {"psnr_made": [], "psnr_centre": [], "critic_gap": []}
         for first in range(0, self.settings.validation_windows, VALIDATION_BATCH):
-            batch, made = self._held_out(range(first, first + VALIDATION_BATCH))
-            for name, picture in (("psnr_made", made.clamp(0, 1)), ("psnr_centre", batch.centre)):
+            batch, reblurred = self._held_out(range(first, first + VALIDATION_BATCH))
+            for name, picture in (("psnr_made", reblurred.clamp(0, 1)), ("psnr_centre", batch.centre)):
                 error = (picture - batch.blurred).square().flatten(1).mean(1)
                 figures[name] += (-10 * torch.log10(error + 1e-10)).tolist()
             if self.critic is not None:
                 with torch.inference_mode():
-                    scores = [self.critic(part.to(self.device)) for part in (batch.blurred, made)]
+                    scores = [self.critic(part.to(self.device)) for part in (batch.blurred, reblurred)]
                 figures["critic_gap"] += (scores[0] - scores[1]).tolist()
         means = {name: float(np.mean(values)) for name, values in figures.items() if values}
         return {**means, "gain": means["psnr_made"] - means["psnr_centre"]}
@@ -130,9 +130,9 @@ class ReblurTrainee:
         del number
         if self.held_out is None:
             return {}
-        batch, made = self._held_out(range(SHOWN))
+        batch, reblurred = self._held_out(range(SHOWN))
         rows = [
-            side_by_side([to_uint8(part[index]) for part in (batch.centre, made, batch.blurred)])
+            side_by_side([to_uint8(part[index]) for part in (batch.centre, reblurred, batch.blurred)])
             for index in range(SHOWN)
         ]
         return {"sharp_made_blurred": np.concatenate(rows)}
@@ -142,32 +142,24 @@ class ReblurTrainee:
         assert self.held_out is not None
         batch = self.held_out(0, numbers)
         with torch.inference_mode():
-            made = self._made(self.mean, batch.sharp.to(self.device)).cpu()
-        return batch, made
+            reblurred = self._reblurred(self.mean, batch.sharp.to(self.device)).cpu()
+        return batch, reblurred
 
-    def _made(self, net: nn.Module, sharp: Tensor) -> Tensor:
+    def _reblurred(self, net: nn.Module, sharp: Tensor) -> Tensor:
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
-            made: Tensor = net(sharp)
-        return made.float()
+            reblurred: Tensor = net(sharp)
+        return reblurred.float()
 
     def result(self) -> NetworkReblurrer:
         """The running mean of the network, and the critic."""
         return NetworkReblurrer(self.mean, self.critic)
 
-    def _parts(self) -> dict[str, Any]:
+    def parts(self) -> dict[str, Any]:
+        """The network, the mean of its weights, its critic, and the optimisers."""
         parts: dict[str, Any] = {"net": self.net, "mean": self.mean, "optimizer": self.optimizer}
         if self.critic is not None:
             parts |= {"critic": self.critic, "critic_optimizer": self.critic_optimizer}
         return parts
-
-    def state_dict(self) -> dict[str, Any]:
-        """Weights, their mean, the critic and the optimisers."""
-        return {name: part.state_dict() for name, part in self._parts().items()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from :meth:`state_dict`."""
-        for name, part in self._parts().items():
-            part.load_state_dict(state[name])
 
 
 def train_reblur(
