@@ -8,7 +8,18 @@ from importlib import import_module
 
 import pytest
 
-PACKAGES = ("adaptation", "guard", "imaging", "models", "reblur", "restoration", "training")
+PACKAGES = (
+    "adaptation",
+    "data",
+    "evaluation",
+    "guard",
+    "imaging",
+    "models",
+    "paper",
+    "reblur",
+    "restoration",
+    "training",
+)
 
 
 @pytest.mark.parametrize("name", PACKAGES)
