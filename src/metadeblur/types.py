@@ -23,6 +23,8 @@ Network = Literal[
     "lite", "mimo-unet", "mimo-unet-plus", "mprnet", "restormer", "cdvd-tsp", "nafnet-32", "nafnet-64", "maxim"
 ]
 """Networks that can be built by name (:mod:`metadeblur.models.registry`)."""
+Effort = Literal["quick", "balanced", "best"]
+"""How much is spent on a clip: no weights are learnt, the usual, or more pairs and steps."""
 AdaptStage = Literal["fit the reblurrer", "adapt"]
 """What the steps of an adaptation are spent on."""
 ShotOutcome = Literal["untouched", "base", "partly", "adapted"]

@@ -167,6 +167,7 @@ def test_who_is_not_heard_of_is_deleted(service, monkeypatch):
 def test_the_result_is_the_command_line_s(service, tmp_path, monkeypatch):
     few = RunSettings(adaptation=AdaptSettings(pairs=2, steps=2))
     monkeypatch.setattr(work, "run_settings", lambda *_: few)
+    flags = work.as_flags("lite", "balanced").split()
     source = make_video(tmp_path / "clip.mov", shaky((9,)), audio_tracks=1)
     visit = service.visits.open()
     bring(service, visit, ("clip.mov", source.read_bytes()))
@@ -176,7 +177,7 @@ def test_the_result_is_the_command_line_s(service, tmp_path, monkeypatch):
     until(lambda: job.over)
     assert job.error == ""
     done = service.finished(visit)
-    assert run("restore", source, "-o", tmp_path / "out.mov", *work.as_flags("lite", few).split()) == 0
+    assert run("restore", source, "-o", tmp_path / "out.mov", *flags, "--pairs", "2", "--steps", "2") == 0
     assert np.array_equal(decoded(visit.folder / done.file), decoded(tmp_path / "out.mov"))
     assert job.shown is not None
     assert done.verdict.startswith(("Adapted", "Base model used", "Returned unchanged"))
@@ -321,8 +322,11 @@ def test_more_to_do_is_expected_to_take_longer():
     times = [work.expected_seconds(facts, 1e-6, each) for each in settings]
     assert times == sorted(times)
     assert all(low < high for low, high in times)
-    assert work.as_flags("mprnet", settings[1]) == "--model mprnet --budget 1"
+    assert work.as_flags("mprnet", "budget", 1) == "--model mprnet --budget 1"
     assert settings[2] == RunSettings()
+    for effort, how in zip(("quick", "balanced", "best"), (settings[0], *settings[2:]), strict=True):
+        words = work.as_flags("lite", effort).split()
+        assert parse(["restore", "a.mp4", *words]).run_settings() == how
 
 
 def test_every_clip_gets_a_copy_that_browsers_play(tmp_path):
@@ -349,7 +353,7 @@ def test_what_is_said_at_each_stage():
         ("scan", FrameScanned(3, 9)),
         ("measure", FrameRestored(Position(0, 1, 1, 9), 0.1, None)),
         ("restore", None),
-        ("restore", ShotStarted(at, 40)),
+        ("restore", ShotStarted(at, True, 40)),
         ("restore", StepDone(at, "adapt", 5, 40)),
         ("restore", StepDone(at, "adapt", 40, 40)),
         ("restore", FrameRestored(at, 0.1, None)),

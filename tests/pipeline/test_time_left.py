@@ -116,7 +116,7 @@ def test_a_short_run_is_announced_only_once_it_turns_out_to_be_long(clock):
 def test_an_adaptation_tells_what_its_pieces_took(clock):
     run = Forecast(Lines(), Work(fit=2, step=80, guard=2, frame=10), Costs((1, 9), (1, 9), (1, 9), (1, 2)))
     at = Position(0, 2, 0, 10)
-    run(ShotStarted(at, 40))
+    run(ShotStarted(at, True, 40))
     clock(50)
     run(StepDone(at, "fit the reblurrer", 1, 5))
     for step in range(40):
@@ -127,16 +127,16 @@ def test_an_adaptation_tells_what_its_pieces_took(clock):
     assert run.costs.step[0] < 2 < run.costs.step[1] < 3
     assert run.costs.fit[0] < 50 < run.costs.fit[1]
     assert run.costs.guard[0] <= 2 <= run.costs.guard[1]
-    run(ShotStarted(at, 40))
+    run(ShotStarted(at, True, 40))
     run(StepDone(at, "adapt", 1, 30))  # another number of steps than was thought
     assert run.work.step == 29
     run(ShotDecided(at, untouched=False, length=5))  # and it ended early
     assert run.work == Work(frame=10)
     three = Forecast(Lines(), Work(fit=1, step=40, guard=1, frame=9), run.costs)
-    three(ShotStarted(at, 40))
+    three(ShotStarted(at, True, 40))
     three(ShotDecided(at, untouched=True, length=6))  # a shot that was sharp already
     assert three.work == Work(frame=3)
-    three(ShotStarted(at, 0))  # one that is too short to adapt to
+    three(ShotStarted(at, False, 0))  # one that is too short to adapt to
     three(ShotDecided(at, untouched=False, length=3))
     for _ in range(3):
         three(FrameRestored(at, 0.1, None))

@@ -18,7 +18,7 @@ class AdaptSettings:
 
     pairs: Pairs = 40  # M: places whose pseudo-sharp patch is reblurred
     blurs: Annotated[int, Within(1, 100)] = 2  # different blurs made for each place
-    steps: Steps = 120  # gradient steps
+    steps: Steps = 120  # gradient steps; 0: no weights are learnt, frames are only fused and corrected
     lr: LearningRate = 1.5e-4  # learning rate of Adam
     patch: Patch = 256  # side of a patch in px; shrinks to fit small frames
     batch: Annotated[int, Within(1, 1024)] = 2  # pairs a step
@@ -74,7 +74,10 @@ class AdaptSettings:
 
 
 def preset(name: str) -> AdaptSettings:
-    """The settings called "flow", "paper" or "release".
+    """The settings called "quick", "balanced" (or "flow"), "best", "paper" or "release".
+
+    "quick" learns no weights: frames of the base model are fused and corrected where the guard's votes let it.
+    "balanced" is the usual; "best" learns longer, from more pairs.
 
     "paper" is the inner update as the paper says it: M = 20 random places of 256x256, reblurrer and critic by L_adv +
     0.01 L_cycle, all pairs made once, one pass of a fresh Adam over them, evaluation mode throughout. "release" differs
@@ -89,8 +92,14 @@ def preset(name: str) -> AdaptSettings:
     Raises:
         MetadeblurError: no such preset.
     """
-    if name == "flow":
-        return AdaptSettings()
+    efforts = {
+        "flow": AdaptSettings(),
+        "balanced": AdaptSettings(),
+        "quick": AdaptSettings(steps=0),
+        "best": AdaptSettings(pairs=60, steps=240),
+    }
+    if name in efforts:
+        return efforts[name]
     paper = AdaptSettings(
         reblur="network",
         method="random",
@@ -112,4 +121,4 @@ def preset(name: str) -> AdaptSettings:
     if name == "release":
         updates = ReblurUpdates(adversarial=0.99, lr_reblurrer=2.5e-6, real="neighbour", shared_adam=True)
         return replace(paper, margin=2, updates=updates)
-    raise MetadeblurError(f"preset {name!r} is not known; allowed: flow, paper, release")
+    raise MetadeblurError(f"preset {name!r} is not known; allowed: {', '.join(efforts)}, paper, release")

@@ -39,6 +39,7 @@ from metadeblur.reblur.reblurrer import Reblurrer
 from metadeblur.reblur.weights import load_reblurrer
 from metadeblur.system.device import choose_device
 from metadeblur.system.memory import StageMeter
+from metadeblur.types import Effort
 
 __all__ = [
     "AdaptSettings",
@@ -117,6 +118,7 @@ def adapt(
     pair_source: PairSource | None = None,
     progress: Progress | None = None,
     cache: ClipCache | None = None,
+    effort: Effort = "balanced",
     **overrides: Any,
 ) -> Outcome:
     """Adapt a copy of ``net`` to a blurred clip.
@@ -124,14 +126,15 @@ def adapt(
     Args:
         net: any deblurrer (B, 3, H, W) -> (B, 3, H, W), or (B, N, 3, H, W) with an attribute ``frames``; not changed.
         clip: the blurred clip; its frames are read several times, so a long one should be in memory.
-        settings: see :class:`AdaptSettings`; by default those of :func:`preset` "flow", or with ``reblur="network"``
-            those of "paper".
+        settings: see :class:`AdaptSettings`; by default those of :func:`preset` with the name of the effort, or with
+            ``reblur="network"`` those of "paper".
         reblurrer: makes the pseudo-blurred patches; by default the clip's optical flow, or the network that the
             settings name. A :class:`~metadeblur.reblur.fitting.NetworkReblurrer` is fitted to the clip first.
         loss: the deblurrer's own loss on (output, sharp); by default its attribute ``loss``, or L1.
         pair_source: makes the pairs that are learnt from; by default :func:`make_pairs`. The guard's are always those.
         progress: called with (steps done, steps in all, stage).
         cache: of the clip, where it was looked at before.
+        effort: "quick" (no weights are learnt), "balanced" or "best"; where settings are given, they decide.
         **overrides: single fields of the settings, such as ``steps=40, seed=0``.
 
     Returns:
@@ -143,7 +146,7 @@ def adapt(
         TypeError: an override that is no setting.
     """
     if settings is None:
-        settings = preset("paper" if overrides.get("reblur") == "network" else "flow")
+        settings = preset("paper" if overrides.get("reblur") == "network" else effort)
     settings = settings.changed(**overrides)
     device = choose_device(settings.device)
     # A plain copy: hooks and buffers come along, gradients and the caller's mode do not matter.
@@ -155,11 +158,13 @@ def adapt(
     nothing = nothing_to_learn(clip)
     if nothing is not None:
         return Outcome(unchanged, 0.0, (nothing,))
-    if reblurrer is None and settings.reblur == "network":
-        reblurrer = load_reblurrer(settings.reblurrer)
     generator, costs, cache = torch.Generator().manual_seed(settings.seed), StageMeter(device), cache or ClipCache()
     context = _Context(base, clip, settings, generator, costs, Budget(settings.budget_seconds), cache, loss, progress)
 
+    if settings.steps_on(1) == 0 and reblurrer is None:
+        return _help_each_other(context, unchanged)
+    if reblurrer is None and settings.reblur == "network":
+        reblurrer = load_reblurrer(settings.reblurrer)
     support = _select_places(context)
     fitted = _fit_reblurrer(context, support, reblurrer)
     outcome = Outcome(
@@ -237,6 +242,24 @@ class _Stepped:
     history: list[dict[str, float]]
     failure: Reason | None
     before: Before | None  # the base model's figures, where the guard has taken them already
+
+
+def _help_each_other(context: _Context, unchanged: nn.Module) -> Outcome:
+    """Learn no weights: only fuse and correct the base model's frames, where the guard's votes let it."""
+    settings, clip, cache, costs = context.settings, context.clip, context.cache, context.costs
+    nothing = Outcome(unchanged, 0.0, (), seconds=costs.seconds, memory_mb=costs.memory_mb)
+    if not settings.fuse:
+        return nothing
+    with costs.stage("reblur"):
+        witness = fit_flow_reblurrer(clip, generator=context.generator, cache=cache)
+    fusion = witness.fusion() if settings.back_project else FusionSettings()
+    chosen: FusionSettings | None = fusion
+    reasons: tuple[Reason, ...] = ()
+    if settings.guard:
+        with costs.stage("guard"):
+            chosen, reasons = judge_fusion(context.base, clip, fusion, reblurrer=witness, cache=cache)
+    model = with_fusion(context.base, chosen)
+    return replace(nothing, model=model, reasons=reasons, fusion=fusion, reblurrer=witness)
 
 
 def _select_places(context: _Context) -> SupportSet:

@@ -9,7 +9,7 @@ import gradio as gr
 
 from metadeblur.app import html
 from metadeblur.app.service import Service, reason
-from metadeblur.app.tasks import EXAMPLES, Effort, as_flags, run_settings
+from metadeblur.app.tasks import EXAMPLES, PageEffort, as_flags
 from metadeblur.app.uploads import Visit
 from metadeblur.errors import MetadeblurError
 from metadeblur.report.html import sentence
@@ -17,7 +17,7 @@ from metadeblur.report.html import sentence
 TICK_SECONDS = 0.7  # between two looks at a job
 
 _EFFORTS = [
-    ("Quick (no adaptation)", "quick"),
+    ("Quick (learns nothing)", "quick"),
     ("Balanced", "balanced"),
     ("Best (learns longer)", "best"),
     ("Time limit for learning", "budget"),
@@ -83,7 +83,7 @@ def make_page(service: Service) -> gr.Blocks:
                 raise gr.Error(sentence(str(error)), print_exception=False) from error
             return visit.token, visit.token
 
-        def expected(visit: Visit, name: str, how: Effort, limit: float) -> Changes:
+        def expected(visit: Visit, name: str, how: PageEffort, limit: float) -> Changes:
             if visit.clip is None:
                 return {}
             try:
@@ -100,7 +100,7 @@ def make_page(service: Service) -> gr.Blocks:
             nothing = {expectation: "", start: gr.Button(interactive=False), forget: gr.Button(visible=False)}
             return {**blank(), **nothing, clip: html.wrong(str(error))}
 
-        def brought(known: str, name: str, how: Effort, limit: float) -> Changes:
+        def brought(known: str, name: str, how: PageEffort, limit: float) -> Changes:
             visit = service.visits.get(known)
             if visit is None:
                 return refused(MetadeblurError(_ENDED))
@@ -111,7 +111,7 @@ def make_page(service: Service) -> gr.Blocks:
             shown = {clip: html.chosen(taken), forget: gr.Button(visible=True)}
             return {**blank(), **shown, **expected(visit, name, how, limit)}
 
-        def example(which: str, known: str, name: str, how: Effort, limit: float) -> Changes:
+        def example(which: str, known: str, name: str, how: PageEffort, limit: float) -> Changes:
             visit = service.visits.get(known)
             if visit is None:
                 return refused(MetadeblurError(_ENDED))
@@ -122,12 +122,12 @@ def make_page(service: Service) -> gr.Blocks:
             shown = {clip: html.chosen(taken), forget: gr.Button(visible=True)}
             return {**blank(), **shown, **expected(visit, name, how, limit)}
 
-        def changed(known: str, name: str, how: Effort, limit: float) -> Changes:
+        def changed(known: str, name: str, how: PageEffort, limit: float) -> Changes:
             visit = service.visits.get(known)
             shown = {seconds: gr.Number(visible=how == "budget")}
             return {**shown, **expected(visit, name, how, limit)} if visit is not None else shown
 
-        def begin(known: str, name: str, how: Effort, limit: float) -> Changes:
+        def begin(known: str, name: str, how: PageEffort, limit: float) -> Changes:
             visit = service.visits.get(known)
             if visit is None:
                 return refused(MetadeblurError(_ENDED))
@@ -136,7 +136,7 @@ def make_page(service: Service) -> gr.Blocks:
             except MetadeblurError as error:
                 return {expectation: html.wrong(str(error))}
             visit.headline = ""
-            visit.flags = as_flags(name, run_settings(how, limit or 0))
+            visit.flags = as_flags(name, how, limit or 0)
             return {
                 **blank(),
                 start: gr.Button(interactive=False),
@@ -209,7 +209,7 @@ def make_page(service: Service) -> gr.Blocks:
 def _first(call: Any, value: str) -> Any:
     """A call with its first value given, with no other names than Gradio looks for."""
 
-    def given(known: str, name: str, how: Effort, limit: float) -> Any:
+    def given(known: str, name: str, how: PageEffort, limit: float) -> Any:
         return call(value, known, name, how, limit)
 
     return given

@@ -93,7 +93,7 @@ class Service:
         visit.arrived[0] = "shaky.mp4"
         return self.clip_of(visit)
 
-    def expected(self, clip: UploadedClip, model: str, effort: tasks.Effort, seconds: float) -> str:
+    def expected(self, clip: UploadedClip, model: str, effort: tasks.PageEffort, seconds: float) -> str:
         """How long a restoration of a clip will take, in words.
 
         Raises:
@@ -111,7 +111,7 @@ class Service:
                 self._speeds[model] = self.workers.call(self.visits.folder, tasks.speed, model)
         return self._speeds[model]
 
-    def begin(self, visit: Visit, model: str, effort: tasks.Effort, seconds: float) -> QueuedTask:
+    def begin(self, visit: Visit, model: str, effort: tasks.PageEffort, seconds: float) -> QueuedTask:
         """Have the visitor's clip restored when its turn comes.
 
         Raises:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from metadeblur.adaptation.places import MINIMUM_FRAMES, MINIMUM_PATCH
-from metadeblur.adaptation.stages import AdaptSettings
+from metadeblur.adaptation.settings import AdaptSettings, preset
 from metadeblur.app.bounds import Bounds
 from metadeblur.app.inspection import inspect
 from metadeblur.app.playable import plays_everywhere, write_playable
@@ -34,8 +34,8 @@ from metadeblur.report.record import RunRecord
 from metadeblur.report.verdict import overall_verdict
 from metadeblur.video import TimeTable, VideoReader, write_clip
 
-Effort = Literal["quick", "balanced", "best", "budget"]
-"""How much is spent on adapting; "budget" stands for a number of seconds."""
+PageEffort = Literal["quick", "balanced", "best", "budget"]
+"""How much is spent on a clip, as everywhere; "budget" stands for a number of seconds."""
 Tell = Callable[[tuple[Any, ...]], None]
 """Sends a message to the process that shows the page."""
 
@@ -91,11 +91,11 @@ EXAMPLES: dict[str, Example] = {
 }
 
 
-def run_settings(effort: Effort, seconds: float = 0.0) -> RunSettings:
-    """What an effort means; "balanced" is what ``metadeblur restore`` does by itself, "best" learns longer from more.
+def run_settings(effort: PageEffort, seconds: float = 0.0) -> RunSettings:
+    """What an effort means: the same as ``metadeblur restore --effort``.
 
     Args:
-        effort: one of :data:`Effort`.
+        effort: one of :data:`PageEffort`.
         seconds: for "budget": about how long adapting may take.
 
     Raises:
@@ -104,32 +104,24 @@ def run_settings(effort: Effort, seconds: float = 0.0) -> RunSettings:
     >>> run_settings("balanced") == RunSettings()
     True
     """
-    if effort not in get_args(Effort):
-        raise MetadeblurError(f"effort {effort!r}: choose one of {', '.join(get_args(Effort))}")
-    if effort == "quick":
-        return RunSettings(adapt=False)
-    if effort == "best":
-        return RunSettings(adaptation=AdaptSettings(pairs=60, steps=240))
-    if effort == "budget":
-        if not seconds > 0:
-            raise MetadeblurError("a time limit needs a number of seconds above 0")
-        return RunSettings(adaptation=AdaptSettings(budget_seconds=float(seconds)))
-    return RunSettings()
+    if effort not in get_args(PageEffort):
+        raise MetadeblurError(f"effort {effort!r}: choose one of {', '.join(get_args(PageEffort))}")
+    if effort != "budget":
+        return RunSettings(adaptation=preset(effort))
+    if not seconds > 0:
+        raise MetadeblurError("a time limit needs a number of seconds above 0")
+    return RunSettings(adaptation=AdaptSettings(budget_seconds=float(seconds)))
 
 
-def as_flags(model: str, settings: RunSettings) -> str:
+def as_flags(model: str, effort: PageEffort, seconds: float = 0.0) -> str:
     """The flags of ``metadeblur restore`` that do the same.
 
-    >>> as_flags("lite", run_settings("best"))
-    '--pairs 60 --steps 240'
+    >>> as_flags("lite", "best"), as_flags("lite", "balanced")
+    ('--effort best', '')
     """
-    usual, wanted = AdaptSettings(), settings.adaptation
     flags = [] if model == "lite" else [f"--model {model}"]
-    flags += [] if settings.adapt else ["--no-adapt"]
-    flags += [
-        f"--{name} {getattr(wanted, name)}" for name in ("pairs", "steps") if vars(wanted)[name] != vars(usual)[name]
-    ]
-    flags += [f"--budget {wanted.budget_seconds:g}"] if wanted.budget_seconds else []
+    flags += [f"--budget {seconds:g}"] if effort == "budget" else []
+    flags += [f"--effort {effort}"] if effort in ("quick", "best") else []
     return " ".join(flags)
 
 

@@ -87,7 +87,7 @@ class Adapt:
             # Asked to adapt, it adapts: a sharp clip is left to the guard of the adaptation.
             decision = decide(net, clip, scan.sharpness[shot.start : shot.stop], settings, guard=False, progress=bar)
         outcome = decision.outcome
-        if outcome is None or outcome.adapted is None:
+        if outcome is None or (outcome.adapted is None and settings.steps_on(1)):
             why = decision.note or "; ".join(reason.text for reason in decision.reasons)
             raise MetadeblurError(f"{self.input}: {why}; no weights were written")
         model = outcome.model
@@ -111,7 +111,11 @@ class Adapt:
                 {**about, **outcome.to_record(), "versions": versions(), "machine": describe_machine()}, self.json
             )
         spent = in_words(sum(outcome.seconds.values()))
-        if outcome.share == 0:
+        if outcome.adapted is None:
+            terminal.say(
+                f"{output}: the base weights; frames are {'fused' if outcome.fused else 'not fused'} ({spent})"
+            )
+        elif outcome.share == 0:
             why = "; ".join(reason.text for reason in outcome.reasons if not reason.passed)
             terminal.say(f"{output}: the guard dropped the adaptation, so these are the base weights ({why})")
         else:

@@ -14,7 +14,7 @@ from metadeblur.adaptation.settings import AdaptSettings, preset
 from metadeblur.errors import UsageError
 from metadeblur.limits import Gpus, LearningRate, Pairs, Seconds, Seed, Steps, Threads, Workers, check
 from metadeblur.system.paths import SLASHES, Folder
-from metadeblur.types import Device, Precision
+from metadeblur.types import Device, Effort, Precision
 
 if TYPE_CHECKING:
     from torch import nn
@@ -49,6 +49,8 @@ def _default(name: str) -> str:
 class AdaptationFlags:
     """How the network adapts."""
 
+    effort: Effort = "balanced"
+    """quick: learn no weights, only let the frames correct and help each other; best: learn longer, from more."""
     reblur: Literal["auto", "flow", "network"] = "auto"
     """Where the blur to learn from comes from: the clip's optical flow, the paper's network, or the best there is."""
     pairs: Annotated[
@@ -98,7 +100,7 @@ class AdaptationFlags:
         Raises:
             MetadeblurError: a value out of range.
         """
-        base = preset(self.preset if self.reblur == "network" else "flow")
+        base = preset(self.preset if self.reblur == "network" and self.effort != "quick" else self.effort)
         given = {"pairs": self.pairs, "steps": self.steps, "lr": self.lr}
         return base.changed(
             **{name: value for name, value in given.items() if value is not None},

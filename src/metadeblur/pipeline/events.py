@@ -60,7 +60,8 @@ class ShotStarted:
     """A shot is looked at, and adapted to where that makes sense."""
 
     at: Position
-    steps: int  # gradient steps that are planned for it; 0: it is not adapted to
+    adapts: bool  # whether it is to be adapted to
+    steps: int  # gradient steps that are planned for it
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,8 @@ class Decision:
         against = [reason.text for reason in self.reasons if not reason.passed]
         why = "; ".join(against or [reason.text for reason in self.reasons[:1]])
         kept = {0.0: "the adaptation is dropped", 1.0: "the adaptation is kept whole"}
+        if self.outcome.adapted is None and not self.outcome.history:
+            kept[0.0] = "no weights were learnt"
         text = kept.get(self.share, f"the adaptation is kept to {100 * self.share:.0f} %")
         text += ", frames are fused with their neighbours" if self.outcome.fused else ""
         text += " and corrected by what they leave unexplained" if self.outcome.back_projected else ""

@@ -348,7 +348,8 @@ class Run:
 
     def _decide(self, index: int) -> Decision:
         shot, at = self.context.shots[index], self._position(index)
-        self.tell(ShotStarted(at, _steps(self.settings.adaptation) if self._adapts(shot) else 0))
+        adapts = self._adapts(shot)
+        self.tell(ShotStarted(at, adapts, adapts * _steps(self.settings.adaptation)))
         decision = decide_shot(
             self.context, self.net, index, lambda done, total, stage: self.tell(StepDone(at, stage, done, total))
         )

@@ -38,6 +38,7 @@ TRIAL_FRAMES = (2, 12)
 STEP_COST = 7.0  # a gradient step, in passes of the network over the same pixels while restoring
 GUARD_COST = 50.0  # the guard of one shot, in restored frames
 PAIR_SECONDS = 0.3  # one place chosen, its motion measured and reblurred
+FIT_SECONDS = 3.0  # the exposure of a clip told, where no pairs are made
 FUSE_SECONDS = (2.0, 0.4)  # fusing and correcting, a million pixels of a frame: reduced ones, and whole ones
 _ROUGH: Range = (0.6, 1.8)  # of what has not been measured, but follows from what has
 MEASURED: Range = (0.85, 1.25)  # of what has been measured
@@ -85,7 +86,7 @@ def rough_costs(frame_seconds: float, settings: AdaptSettings, area: int) -> Cos
     """
     frames_a_step = settings.batch * min(settings.patch**2, area) / area
     return Costs(
-        fit=_times(settings.pairs * PAIR_SECONDS, _ROUGH),
+        fit=_times(settings.pairs * PAIR_SECONDS if settings.steps_on(1) else FIT_SECONDS, _ROUGH),
         step=_times(STEP_COST * frames_a_step * frame_seconds, _ROUGH),
         guard=_times(GUARD_COST * frame_seconds, _ROUGH),
         frame=_plus(_times(frame_seconds, (1.0, _ROUGH[1])), fusing(settings, area)),
@@ -210,14 +211,14 @@ class Forecast:
         self._latest: dict[str, deque[float]] = {}  # seconds that each of the latest pieces took
         self._announced_at = time.monotonic()
         self._ends: Range = (self._announced_at, self._announced_at + LONG_RUN_SECONDS)  # when it was to end
-        self._planned, self._taken = 0, 0  # gradient steps on the shot at hand
+        self._adapts, self._planned, self._taken = False, 0, 0  # to the shot at hand; its gradient steps
         self._lap_began = self._announced_at
 
     def __call__(self, event: Event) -> None:
         """Count what is done."""
         match event:
-            case ShotStarted(steps=steps):
-                self._planned, self._taken, self._lap_began = steps, 0, time.monotonic()
+            case ShotStarted(adapts=adapts, steps=steps):
+                self._adapts, self._planned, self._taken, self._lap_began = adapts, steps, 0, time.monotonic()
             case StepDone(stage="adapt", done=done, total=total) if self._planned:
                 self._stepped(done, total)
             case ShotDecided():
@@ -280,7 +281,7 @@ class Forecast:
 
     def _decided(self, event: ShotDecided) -> None:
         """A shot's adaptation is over; what was not done need not be done."""
-        if self._planned:
+        if self._adapts:
             self.without(step=self._planned - self._taken)
             if self._taken:
                 self.done("guard", self._lap())

@@ -1,0 +1,76 @@
+"""How much is spent on a clip: quick learns no weights, and is fused and corrected under the guard's votes."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from journey import names, run, shaky_video, small_model
+
+from metadeblur import adapt, load_deblurrer
+from metadeblur.adaptation.settings import preset
+from metadeblur.errors import MetadeblurError
+from metadeblur.models.adapted import fusion_of
+from metadeblur.pipeline.demo import DemoSettings, shaky_clip
+from metadeblur.restoration.restorer import restore
+
+
+@pytest.fixture(scope="module")
+def clip():
+    return shaky_clip(DemoSettings(frames=12, width=192, height=144))
+
+
+@pytest.fixture(scope="module")
+def base():
+    return load_deblurrer("lite")
+
+
+def test_efforts_are_presets():
+    steps = [preset(name).steps for name in ("quick", "balanced", "best")]
+    assert steps[0] == 0 < steps[1] < steps[2]
+    assert preset("balanced") == preset("flow")
+    with pytest.raises(MetadeblurError, match=r"'fast' is not known; allowed: .*quick.*best"):
+        preset("fast")
+
+
+def test_quick_learns_no_weights_and_helps(clip, base):
+    outcome = adapt(base, clip.blurred, effort="quick")
+    assert outcome.adapted is None
+    assert outcome.share == 0
+    assert outcome.history == [] == outcome.pairs
+    assert outcome.reasons
+    assert all(reason.name.startswith(("fusion", "back-projection")) for reason in outcome.reasons)
+    assert outcome.fused
+    weights = base.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in outcome.model.state_dict().items())
+
+    def error(net):
+        pairs = zip(restore(net, clip.blurred), clip.sharp, strict=True)
+        return sum(float((one - other).square().mean()) for one, other in pairs)
+
+    assert error(outcome.model) < error(base)
+
+
+def test_quick_without_votes_or_fusing(clip, base):
+    unchecked = adapt(base, clip.blurred, effort="quick", guard=False)
+    assert unchecked.fused
+    assert unchecked.reasons == ()
+    alone = adapt(base, clip.blurred, effort="quick", fuse=False)
+    assert fusion_of(alone.model) is None
+    assert alone.reasons == ()
+
+
+def test_the_commands_take_an_effort(tmp_path, capsys):
+    video, model = shaky_video(tmp_path / "a.mp4", (8,)), small_model(tmp_path / "m.safetensors")
+    record = tmp_path / "a.json"
+    words = ("--model", model, "--effort", "quick")
+    assert run("restore", video, "-o", tmp_path / "b.mp4", "--json", record, *words) == 0
+    (shot,) = json.loads(record.read_text())["shots"]
+    assert (shot["outcome"], shot["adapted"], shot["losses"]) == ("base", False, [])
+    assert "no weights were learnt" in capsys.readouterr().err
+    assert run("adapt", video, "-o", tmp_path / "w.safetensors", *words) == 0
+    assert "the base weights" in capsys.readouterr().err
+    assert "w.safetensors" in names(tmp_path)
+    assert run("restore", video, "-o", tmp_path / "c.mp4", "--effort", "fast") == 2
+    assert "quick" in capsys.readouterr().err
