@@ -151,30 +151,33 @@ def judge(
     if broken is not None:
         return Verdict(0.0, (broken,))
     shares = sorted(set(settings.shares), reverse=True)
-    gains, failure = _gains(base, adapted, held_out, shares, cache)
-    if failure is not None:
-        return Verdict(0.0, (failure,))
-    best = max(gains, key=lambda share: (gains[share], share), default=0.0)
-    pairs = _pairs_reason(gains.get(best, 0.0), best, settings.least_gain_db, len(held_out))
-    if not pairs.passed:
-        return Verdict(0.0, (pairs,))
-
-    # A few patches do not tell shares apart whose gains are nearly the same: the largest of these is tried first.
-    enough = min(gains[best] - TELLING_DB, settings.least_gain_db)
-    most = max(share for share in shares if gains[share] >= gains[best] - TELLING_DB)
-    shares = [share for share in shares if share <= most]
-    by_motion, failure = _gains(base, adapted, motion_pairs, shares, cache)
-    if failure is not None:
-        return Verdict(0.0, (failure,))
-    agreed: tuple[Reason, ...] = ()
-    if by_motion:
-        agreed = (_motion_reason(by_motion[most], most, settings.least_gain_db, len(motion_pairs)),)
-        if not agreed[0].passed:
-            return Verdict(0.0, (pairs, *agreed))
+    gains, by_motion = (_Gains(base, adapted, some, cache) for some in (held_out, motion_pairs))
+    try:
+        best = gains.best(shares)
+        gain = gains.of(best) if held_out else 0.0
+        pairs = _pairs_reason(gain, best, settings.least_gain_db, len(held_out))
+        if not pairs.passed:
+            return Verdict(0.0, (pairs,))
+        # A few patches do not tell shares apart whose gains are nearly the same: the largest of these is tried first.
+        enough = min(gain - TELLING_DB, settings.least_gain_db)
+        most = max(share for share in shares if share in gains.measured and gains.of(share) >= gain - TELLING_DB)
+        shares = [share for share in shares if share <= most]
+        agreed: tuple[Reason, ...] = ()
+        if motion_pairs:
+            agreed = (_motion_reason(by_motion.of(most), most, settings.least_gain_db, len(motion_pairs)),)
+            if not agreed[0].passed:
+                return Verdict(0.0, (pairs, *agreed))
+    except _NotFiniteError as error:
+        return Verdict(0.0, (error.reason,))
     before = before or look_before(base, clip, reblurrer, settings, cache)
     vetoes: list[Reason] = []
     for share in shares:
-        if gains[share] < enough:
+        try:
+            gain = gains.of(share)
+            agreement = by_motion.of(share) if motion_pairs else math.inf
+        except _NotFiniteError as error:
+            return Verdict(0.0, (error.reason,))
+        if gain < enough:
             continue
         try:
             restored = _restored(blend(base, adapted, share), before.samples, cache)
@@ -185,12 +188,12 @@ def judge(
         votes = compare(
             before.figures,
             look_at(before.samples, restored, reblurrer, cache),
-            pairs=min(gains[share], by_motion.get(share, math.inf)),
+            pairs=min(gain, agreement),
         )
         reasons = [_vote_reason(vote, VOTES[vote.name], case) for vote in votes]
         failed = [reason for reason in reasons if not reason.passed]
         if not failed:
-            chosen = _pairs_reason(gains[share], share, enough, len(held_out))
+            chosen = _pairs_reason(gain, share, enough, len(held_out))
             return Verdict(share, (chosen, *agreed, *vetoes, *reasons))
         vetoes += failed
         if any(VOTES[reason.name].fatal for reason in failed):
@@ -214,17 +217,19 @@ def judge_fusion(
     Returns:
         How to fuse, or None where votes are against it; and the votes: those of what is chosen, and every veto.
     """
-    cache = cache or ClipCache()
-    samples = choose_samples(clip, traits(model).frames, settings or GuardSettings(), cache)
+    settings, cache = settings or GuardSettings(), cache or ClipCache()
+    samples = choose_samples(clip, traits(model).frames, settings, cache)
     # One frame more: those at a piece's ends are fused with the others but not corrected before.
-    pieces = [_Piece.around(sample, clip, model, fusion.radius + 1, cache) for sample in samples]
+    fusion_here = replace(fusion, radius=min(fusion.radius, settings.fusion_radius))
+    pieces = [_Piece.around(sample, clip, model, fusion_here.radius + 1, cache) for sample in samples]
     alone = [piece.restored[piece.middle.start : piece.middle.stop] for piece in pieces]
     base = look_at(samples, alone, reblurrer, cache)
     vetoes: list[Reason] = []
     fused_only = replace(fusion, exposure=None)
     for candidate in dict.fromkeys((fusion, fused_only)):
         corrected = candidate.exposure is not None
-        after = [fuse_frames(piece.blurred, piece.restored, candidate, piece.middle, cache) for piece in pieces]
+        how = replace(candidate, radius=fusion_here.radius)
+        after = [fuse_frames(piece.blurred, piece.restored, how, piece.middle, cache) for piece in pieces]
         case = (_CORRECTED, _NOT_CORRECTED) if corrected else (_FUSED, _NOT_FUSED)
         reasons = [
             replace(
@@ -254,7 +259,7 @@ class _Piece:
         first = max(0, sample.first - radius)
         stop = min(len(clip), sample.first + len(sample.blurred) + radius)
         windows = sample.frames_of(clip, range(first, stop))
-        wide = replace(sample, windows=windows, blurred=windows[:, windows.shape[1] // 2])
+        wide = replace(sample, first=first, windows=windows, blurred=windows[:, windows.shape[1] // 2])
         middle = range(sample.first - first, sample.first - first + len(sample.blurred))
         return cls(wide.blurred, _restored(model, [wide], cache)[0], middle)
 
@@ -318,24 +323,50 @@ def _figures(clip: Clip, cache: ClipCache | None) -> Blurriness | None:
     return blurriness(clip) if cache is None else cache.of("blurriness", lambda: blurriness(clip))
 
 
-def _gains(
-    base: nn.Module,
-    adapted: nn.Module,
-    held_out: Sequence[tuple[Tensor, Tensor]],
-    shares: Sequence[float],
-    cache: ClipCache,
-) -> tuple[dict[float, float], Reason | None]:
-    """Mean PSNR that each share wins over the base on the held-out pairs, dB; or why no share can be used."""
-    if not held_out:
-        return {}, None
-    reference = _mean_psnr(base, held_out, cache)
-    gains: dict[float, float] = {}
-    for share in shares:
-        try:
-            gains[share] = _mean_psnr(blend(base, adapted, share), held_out, cache) - reference
-        except MetadeblurError as error:
-            return {}, Reason("finite", share, 0.0, False, f"{_percent(share)} of the adaptation: {error}")
-    return gains, None
+class _NotFiniteError(Exception):
+    """A share gives values that are not finite."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason.text)
+        self.reason = reason
+
+
+class _Gains:
+    """Mean PSNR that shares win over the base on pairs, dB; each is measured when it is asked for."""
+
+    def __init__(
+        self, base: nn.Module, adapted: nn.Module, pairs: Sequence[tuple[Tensor, Tensor]], cache: ClipCache
+    ) -> None:
+        self._base, self._adapted, self._pairs, self._cache = base, adapted, pairs, cache
+        self._reference: float | None = None
+        self.measured: dict[float, float] = {}
+
+    def of(self, share: float) -> float:
+        """The gain of a share."""
+        if share not in self.measured:
+            if self._reference is None:
+                self._reference = _mean_psnr(self._base, self._pairs, self._cache)
+            try:
+                restored = _mean_psnr(blend(self._base, self._adapted, share), self._pairs, self._cache)
+            except MetadeblurError as error:
+                text = f"{_percent(share)} of the adaptation: {error}"
+                raise _NotFiniteError(Reason("finite", share, 0.0, False, text)) from error
+            self.measured[share] = restored - self._reference
+        return self.measured[share]
+
+    def best(self, shares: Sequence[float]) -> float:
+        """The share that wins most, of shares that fall; 0 without pairs.
+
+        The gain rises and then falls along the way from the base to the adapted weights. So the search from above ends
+        at the first share that wins clearly less than one before.
+        """
+        best = 0.0
+        for share in shares if self._pairs else ():
+            if best and self.of(share) < self.of(best) - TELLING_DB:
+                break
+            if not best or self.of(share) > self.of(best):
+                best = share
+        return best
 
 
 def _mean_psnr(net: nn.Module, pairs: Sequence[tuple[Tensor, Tensor]], cache: ClipCache) -> float:
@@ -351,7 +382,12 @@ def _restored(net: nn.Module, samples: Sequence[Sample], cache: ClipCache) -> li
         return []
     height, width = samples[0].blurred.shape[-2:]
     restorer = whole_frames(net, height, width, cache)
-    return [torch.stack([restorer(window) for window in sample.windows]) for sample in samples]
+
+    def restored(sample: Sample, number: int) -> Tensor:
+        place = (sample.first + number, sample.top, sample.left, height, width)
+        return cache.of(("restored", net, place), lambda: restorer(sample.windows[number]))
+
+    return [torch.stack([restored(sample, number) for number in range(len(sample.windows))]) for sample in samples]
 
 
 def _broken_weights(adapted: nn.Module) -> Reason | None:
