@@ -34,8 +34,9 @@ from torch.nn import functional as F
 from metadeblur import load_deblurrer
 from metadeblur.data.pairs import read_picture
 from metadeblur.imaging.quality import psnr
+from metadeblur.models import maxim, nafnet, restormer
 from metadeblur.models.cdvd_tsp import CDVDTSP, fetch, temporal_sharpness
-from metadeblur.models.registry import ARCHITECTURES, final, maxim, nafnet, recognise, restormer, traits
+from metadeblur.models.registry import ARCHITECTURES, final, recognise, traits
 from metadeblur.models.weights import installed_path
 from metadeblur.system.device import has_native_bf16
 

@@ -195,7 +195,7 @@ def pipeline(sizes: Sizes, rounds: int) -> Part:
             settings = RunSettings(adapt=False, adaptation=AdaptSettings(guard=False))
             with watched("__call__") as whole, watched("_forward") as inside:
                 record = restore_file(Job(source, Path(folder) / "restored.mp4"), net, settings)
-            spent = record["seconds"]
+            spent = record.seconds
             return {
                 "restore": spent["restore"],
                 "total": spent["total"],

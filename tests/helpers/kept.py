@@ -46,8 +46,7 @@ def passed(source: Path, output: Path, **encoding: Any) -> list[str]:
         restoration=RestoreSettings(device="cpu", precision="fp32"),
         encoding=EncodeSettings(**encoding),
     )
-    lost: list[str] = restore_file(Job(source, output), Same(), settings)["not_kept"]
-    return lost
+    return list(restore_file(Job(source, output), Same(), settings).not_kept)
 
 
 def stored(path: Path) -> NDArray[Any]:

@@ -603,7 +603,7 @@ def test_a_damaged_clip_of_synth_is_made_again(tmp_path):
         assert said.pop() == f"{folders[1]} is damaged and is made again"
         assert [bytes_of(folder / side) for folder in folders for side in ("blur", "sharp")] == expected
     cut(out / "synth.json")
-    with pytest.raises(MetadeblurError, match=r"synth\.json: is damaged, so nobody knows"):
+    with pytest.raises(MetadeblurError, match=r"synth\.json: is damaged, so the settings of the clips"):
         synthesize([tmp_path / "in"], out, settings)
 
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 from cases import case
 from kept import Same
+from listening import Lines
 from media import make_video, moving_picture
 from numpy.typing import NDArray
 
 from metadeblur.adaptation.stages import AdaptSettings
-from metadeblur.pipeline.console import Talk
 from metadeblur.pipeline.cuts import find_shots
 from metadeblur.pipeline.outputs import Job
 from metadeblur.pipeline.run import RunSettings, restore_file
@@ -137,22 +137,14 @@ def test_a_wrong_order_that_frames_tell_is_seen(tmp_path: Path) -> None:
 
 
 def test_what_is_deinterlaced_is_said(tmp_path: Path) -> None:
-    class Lines(Talk):
-        def __init__(self) -> None:
-            super().__init__(quiet=True)
-            self.lines: list[str] = []
-
-        def say(self, line: str) -> None:
-            self.lines.append(line)
-
     source, lines = make_video(tmp_path / "a.mkv", UNTOLD["part"][0], codec="ffv1"), Lines()
     settings = RunSettings(
         adapt=False,
         adaptation=AdaptSettings(guard=False),
         restoration=RestoreSettings(device="cpu", precision="fp32"),
     )
-    record = restore_file(Job(source, tmp_path / "b.mkv"), Same(), settings, talk=lines)
-    assert record["video"]["interlaced"]
-    assert record["video"]["interlaced_frames"] == 15
+    record = restore_file(Job(source, tmp_path / "b.mkv"), Same(), settings, listener=lines)
+    assert record.video["interlaced"]
+    assert record.video["interlaced_frames"] == 15
     (line,) = (line for line in lines.lines if line.startswith("a.mkv is"))
     assert line == "a.mkv is interlaced in parts: 15 of 55 frames are deinterlaced, one frame for each frame"
