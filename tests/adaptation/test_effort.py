@@ -9,8 +9,10 @@ import torch
 from journey import names, run, shaky_video, small_model
 
 from metadeblur import adapt, load_deblurrer
+from metadeblur.adaptation.budget import GuardPlan
 from metadeblur.adaptation.settings import preset
 from metadeblur.errors import MetadeblurError
+from metadeblur.guard.votes import GuardSettings
 from metadeblur.models.adapted import fusion_of
 from metadeblur.pipeline.demo import DemoSettings, shaky_clip
 from metadeblur.restoration.restorer import restore
@@ -59,6 +61,26 @@ def test_quick_without_votes_or_fusing(clip, base):
     alone = adapt(base, clip.blurred, effort="quick", fuse=False)
     assert fusion_of(alone.model) is None
     assert alone.reasons == ()
+
+
+def test_a_budget_too_small_to_learn_in_is_quick(clip, base):
+    outcome = adapt(base, clip.blurred, budget_seconds=0.01)
+    assert outcome.adapted is None
+    assert outcome.history == []
+    assert (outcome.reasons[0].name, outcome.reasons[0].passed) == ("time", False)
+    assert "learning and judging would take" in outcome.reasons[0].text
+    assert all(reason.name.startswith(("fusion", "back-projection")) for reason in outcome.reasons[1:])
+    assert outcome.fused
+
+
+def test_the_guard_looks_at_less_where_there_is_less_time():
+    plans = [GuardPlan.within(seconds, 0.5, 120_000, 192**2, fuse=True) for seconds in (0, 6, 12, 25, 1e9)]
+    needs = [plan.fusing for plan in plans]
+    assert needs == sorted(needs)
+    assert needs[1:-1] <= [6, 12, 25]
+    assert plans[-1].settings.fusion_radius == GuardSettings().fusion_radius
+    assert plans[-1].judging(10) > plans[-1].judging(1) > plans[0].judging(1) > 0
+    assert GuardPlan.within(0, 0.5, 120_000, 192**2, fuse=False).fusing == 0
 
 
 def test_the_commands_take_an_effort(tmp_path, capsys):

@@ -232,10 +232,10 @@ def test_a_budget_leaves_places_out_and_keeps_the_guard(clip):
 
     def slow(clip, places, *how):
         asked.extend(places)
-        time.sleep(0.02)
+        time.sleep(0.2)
         return make_pairs(clip, places, *how)
 
-    outcome = adapt(Small(), clip, **{**QUICK, "pairs": 12, "steps": 10**6}, budget_seconds=0.5, pair_source=slow)
+    outcome = adapt(Small(), clip, **{**QUICK, "pairs": 12, "steps": 10**6}, budget_seconds=3, pair_source=slow)
     used = len(outcome.support.train)
     assert LEAST_PLACES <= used < 12
     assert list(outcome.support.train) == asked

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
+from metadeblur.guard.votes import GuardSettings
 from metadeblur.reblur.place import Place
 
 Result = TypeVar("Result")
@@ -15,16 +16,77 @@ Result = TypeVar("Result")
 PAIRS_SHARE = 0.3
 """Share of the time after which no further place is reblurred: more steps on fewer pairs win more than none."""
 
-LEAST_PLACES = 4
-"""Places that are reblurred however little time there is."""
+LEAST_PLACES, LEAST_STEPS = 4, 8
+"""Places that are reblurred, and gradient steps that are taken, at least: with less nothing is learnt."""
+
+PAIR_SECONDS = 0.25
+"""Roughly, for a place of a network's usual patch: chosen, restored and reblurred."""
+
+STEP_COST = 3.5
+"""A gradient step, in passes of the network over the same pixels."""
+
+FUSION_COST = 1.4
+"""Fusing, correcting and voting on a piece of a frame, in passes of the network over it, its own pass among them."""
+
+JUDGE_FRAMES, JUDGE_PAIRS = 2.5, 3
+"""Restored pieces for each one of the base model's, with the base model's, and restorations of each held-out pair:
+shares that are tried (mostly one or two)."""
+
+SHARES = (1.0, 0.5, 0.25)
+"""Shares that are tried where time is limited."""
+
+_VOTES = ((3, 3), (2, 3), (1, 3), (1, 2))
+"""Places of the votes and neighbours that frames are fused with for them, the most careful first."""
+
+
+@dataclass(frozen=True)
+class GuardPlan:
+    """What the guard looks at within a time limit, and how long it takes."""
+
+    settings: GuardSettings
+    frame_seconds: float  # that the network takes for a piece of a frame
+    frame_pixels: int  # of a piece
+    patch_pixels: int
+    fuse: bool  # whether there are votes on fusing
+
+    @classmethod
+    def within(
+        cls, seconds: float, frame_seconds: float, frame_pixels: int, patch_pixels: int, *, fuse: bool
+    ) -> GuardPlan:
+        """The most careful votes on fusing that take no longer than ``seconds``, or the least there are.
+
+        >>> [GuardPlan.within(s, 0.1, 90_000, 36_864, fuse=True).settings.spots for s in (60, 3, 0)]
+        [3, 2, 1]
+        """
+        usual, plans = GuardSettings(), []
+        for spots, radius in _VOTES:
+            settings = replace(usual, spots=spots, fusion_radius=radius, shares=SHARES)
+            plans.append(cls(settings, frame_seconds, frame_pixels, patch_pixels, fuse))
+        return next((plan for plan in plans if plan.fusing <= seconds), plans[-1])
+
+    @property
+    def fusing(self) -> float:
+        """Seconds for the votes on fusing."""
+        frames = self.settings.spots * (2 + 2 * (self.settings.fusion_radius + 1))
+        return self.fuse * frames * FUSION_COST * self.frame_seconds
+
+    def judging(self, held_out: int) -> float:
+        """Seconds for the votes on adapted weights, with so many held-out pairs."""
+        pairs = JUDGE_PAIRS * held_out * self.patch_pixels / self.frame_pixels
+        return (2 * self.settings.spots * JUDGE_FRAMES + pairs) * self.frame_seconds
+
+    def learning(self, batch: int) -> float:
+        """Seconds for the least that is worth learning, judged."""
+        step = STEP_COST * batch * self.patch_pixels / self.frame_pixels * self.frame_seconds
+        return LEAST_PLACES * PAIR_SECONDS + LEAST_STEPS * step + self.judging(1)
 
 
 @dataclass
 class Budget:
     """How much of the time is left.
 
-    >>> Budget(0.0).left(), Budget(0.0).pays_for(100.0)
-    (inf, True)
+    >>> Budget(0.0).left()
+    inf
     """
 
     seconds: float  # in all; 0: no limit
@@ -42,9 +104,13 @@ class Budget:
             return math.inf
         return max(self.seconds - self.kept_back - (time.monotonic() - self.began), 1e-3)
 
-    def pays_for(self, share: float) -> bool:
-        """Whether less than this share of the time is gone."""
-        return not self.limited or time.monotonic() - self.began < share * self.seconds
+    def until(self, share: float) -> float:
+        """When this share of the time that is left now, without what is kept back, will be gone; monotonic clock.
+
+        >>> Budget(0.0).until(0.3)
+        inf
+        """
+        return time.monotonic() + share * self.left()
 
     def places(
         self, places: Sequence[Place], make: Callable[[Sequence[Place]], list[Result]]
@@ -53,8 +119,9 @@ class Budget:
         if not self.limited:
             return places, make(places)
         results: list[Result] = []
+        until = self.until(PAIRS_SHARE)
         for count, place in enumerate(places):
-            if count >= LEAST_PLACES and not self.pays_for(PAIRS_SHARE):
+            if count >= LEAST_PLACES and time.monotonic() > until:
                 return places[:count], results
             results += make([place])
         return places, results

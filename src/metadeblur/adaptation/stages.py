@@ -20,15 +20,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from metadeblur.adaptation.budget import Budget
+from metadeblur.adaptation.budget import Budget, GuardPlan
 from metadeblur.adaptation.pairs import PairSource, make_pairs, mark_shrunk, still_share
 from metadeblur.adaptation.places import MINIMUM_FRAMES, SupportSet, choose_support, too_few
 from metadeblur.adaptation.settings import AdaptSettings, preset
 from metadeblur.adaptation.steps import Moved, Pair, Progress, inner_update
 from metadeblur.adaptation.targets import Sharpener
 from metadeblur.clip import Clip
-from metadeblur.guard.judge import Before, Reason, blend, judge, judge_fusion, look_before
+from metadeblur.guard.judge import Reason, blend, judge, judge_fusion, look_before
 from metadeblur.guard.learnable import nothing_to_learn
+from metadeblur.guard.votes import GuardSettings
 from metadeblur.imaging.clip_cache import ClipCache
 from metadeblur.models.adapted import FusionSettings, fusion_of, unwrapped, with_fusion
 from metadeblur.models.forward import frozen, uses_bf16
@@ -54,10 +55,6 @@ __all__ = [
 
 REBLUR_SHARE = 0.5
 """Of the time budget, for fitting a reblurring network; the steps on the pairs get most of the rest."""
-
-GUARD_ROUNDS, FUSION_ROUNDS = 2.0, 2.5
-"""What the guard takes, in the time for the base model's part of its votes: shares that are tried (mostly one or two)
-with the held-out pairs, and fusing."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +175,22 @@ def adapt(
     )
     if fitted.failure is not None:
         return outcome
-    material = _make_pairs(context, support, fitted.reblurrer, pair_source)
+    plan = None
+    witness = fitted.reblurrer
+    if context.budget.limited and settings.guard:
+        if witness is None:
+            with costs.stage("reblur"):
+                witness = fit_flow_reblurrer(clip, places=support.train, generator=generator, cache=cache)
+        plan = _plan_guard(context, support)
+        needed = plan.fusing + plan.learning(settings.batch)
+        if not witness.learnt and needed > context.budget.left():
+            left = context.budget.left()
+            text = (
+                f"learning and judging would take {needed:.0f} s at least, and {left:.0f} s of the time limit are left"
+            )
+            quick = _help_each_other(context, unchanged, witness, plan.settings)
+            return replace(quick, reasons=(Reason("time", left, needed, False, text), *quick.reasons))
+    material = _make_pairs(context, support, witness, pair_source, plan)
     stepped = _take_steps(context, material, fitted.moved)
     outcome = replace(
         outcome,
@@ -232,6 +244,7 @@ class _Material:
     pairs: list[Pair]  # to learn from
     held_out: list[Pair]  # for the guard alone
     motion_pairs: list[Pair]  # the same places, blurred by the witness where that is another
+    guard: GuardSettings | None  # what the guard looks at, where time is limited
 
 
 @dataclass(frozen=True)
@@ -241,23 +254,25 @@ class _Stepped:
     adapted: nn.Module
     history: list[dict[str, float]]
     failure: Reason | None
-    before: Before | None  # the base model's figures, where the guard has taken them already
 
 
-def _help_each_other(context: _Context, unchanged: nn.Module) -> Outcome:
+def _help_each_other(
+    context: _Context, unchanged: nn.Module, witness: Reblurrer | None = None, guard: GuardSettings | None = None
+) -> Outcome:
     """Learn no weights: only fuse and correct the base model's frames, where the guard's votes let it."""
     settings, clip, cache, costs = context.settings, context.clip, context.cache, context.costs
     nothing = Outcome(unchanged, 0.0, (), seconds=costs.seconds, memory_mb=costs.memory_mb)
     if not settings.fuse:
         return nothing
-    with costs.stage("reblur"):
-        witness = fit_flow_reblurrer(clip, generator=context.generator, cache=cache)
+    if witness is None:
+        with costs.stage("reblur"):
+            witness = fit_flow_reblurrer(clip, generator=context.generator, cache=cache)
     fusion = witness.fusion() if settings.back_project else FusionSettings()
     chosen: FusionSettings | None = fusion
     reasons: tuple[Reason, ...] = ()
     if settings.guard:
         with costs.stage("guard"):
-            chosen, reasons = judge_fusion(context.base, clip, fusion, reblurrer=witness, cache=cache)
+            chosen, reasons = judge_fusion(context.base, clip, fusion, reblurrer=witness, settings=guard, cache=cache)
     model = with_fusion(context.base, chosen)
     return replace(nothing, model=model, reasons=reasons, fusion=fusion, reblurrer=witness)
 
@@ -290,8 +305,26 @@ def _fit_reblurrer(context: _Context, support: SupportSet, reblurrer: Reblurrer 
     return _FittedReblurrer(fitted, moved, failure, list(fitted.history))
 
 
+def _plan_guard(context: _Context, support: SupportSet) -> GuardPlan:
+    """What the guard will look at within the time limit, from a measured piece of a frame."""
+    with context.costs.stage("guard"):
+        before = look_before(context.base, context.clip, settings=GuardSettings(spots=1), cache=context.cache)
+    pieces = [piece for sample in before.samples for piece in sample.blurred]
+    return GuardPlan.within(
+        context.budget.left() / 2,
+        before.seconds / len(pieces),
+        pieces[0][0].numel(),
+        support.patch**2,
+        fuse=context.settings.fuse,
+    )
+
+
 def _make_pairs(
-    context: _Context, support: SupportSet, reblurrer: Reblurrer | None, source: PairSource | None
+    context: _Context,
+    support: SupportSet,
+    reblurrer: Reblurrer | None,
+    source: PairSource | None,
+    plan: GuardPlan | None,
 ) -> _Material:
     """Blur the places again: pairs to learn from, pairs for the guard, and what it has to compare them with."""
     base, clip, settings, frames, cache = context.base, context.clip, context.settings, context.frames, context.cache
@@ -307,6 +340,8 @@ def _make_pairs(
             source = partial(from_clip, still=still)
             places = mark_shrunk(places, reblurrer, settings)
         chosen, maker = source, reblurrer
+        if plan is not None:
+            context.budget.kept_back = plan.fusing + plan.judging(len(support.held_out))
         train, pairs = context.budget.places(
             places, lambda some: chosen(clip, some, maker, settings.blurs, frames, context.generator)
         )
@@ -320,17 +355,16 @@ def _make_pairs(
             if settings.guard:
                 sharpener = Sharpener(base, clip, cache)
                 motion_pairs = make_pairs(clip, held, witness, 1, frames, seeded, sharpener=sharpener, cache=cache)
+    if plan is not None:
+        context.budget.kept_back = plan.fusing + plan.judging(len(held_out) + len(motion_pairs))
     support = replace(support, train=tuple(train), held_out=held)
-    return _Material(reblurrer, witness, support, pairs, held_out, motion_pairs)
+    guard = None if plan is None else plan.settings
+    return _Material(reblurrer, witness, support, pairs, held_out, motion_pairs, guard)
 
 
 def _take_steps(context: _Context, material: _Material, moved: Moved | None) -> _Stepped:
-    """Take the gradient steps on the pairs; with a time limit the guard's share of it is measured and kept back."""
-    settings, budget, before = context.settings, context.budget, None
-    if settings.guard and budget.limited:
-        with context.costs.stage("guard"):
-            before = look_before(context.base, context.clip, material.witness, cache=context.cache)
-            budget.kept_back = before.seconds * (GUARD_ROUNDS + FUSION_ROUNDS * settings.fuse)
+    """Take the gradient steps on the pairs; with a time limit, what the guard takes of it is kept back."""
+    settings, budget = context.settings, context.budget
     with context.costs.stage("adapt"):
         adapted, history, failure = inner_update(
             context.base,
@@ -341,7 +375,7 @@ def _take_steps(context: _Context, material: _Material, moved: Moved | None) -> 
             moved=moved,
             progress=context.progress,
         )
-    return _Stepped(adapted, history, failure, before)
+    return _Stepped(adapted, history, failure)
 
 
 def _judge(context: _Context, outcome: Outcome, material: _Material, stepped: _Stepped) -> Outcome:
@@ -363,14 +397,22 @@ def _judge(context: _Context, outcome: Outcome, material: _Material, stepped: _S
             [(pair.blurred, pair.sharp) for pair in material.held_out],
             motion_pairs=[(pair.blurred, pair.sharp) for pair in material.motion_pairs],
             reblurrer=material.witness,
-            before=stepped.before,
+            settings=material.guard,
+            until=context.budget.began + context.budget.seconds if context.budget.limited else math.inf,
             cache=context.cache,
         )
         model = blend(context.base, stepped.adapted, verdict.share) if verdict.share > 0 else context.base
         reasons = verdict.reasons
         # Frames help each other whatever the weights have learnt: votes of their own decide.
         if fusion is not None:
-            chosen, more = judge_fusion(model, context.clip, fusion, reblurrer=material.witness, cache=context.cache)
+            chosen, more = judge_fusion(
+                model,
+                context.clip,
+                fusion,
+                reblurrer=material.witness,
+                settings=material.guard,
+                cache=context.cache,
+            )
             reasons += more
             model = with_fusion(model, chosen)
     return replace(outcome, model=model, share=verdict.share, reasons=reasons)

@@ -115,7 +115,8 @@ def inner_update(
             mean.add()
         if progress:
             progress(step + 1, steps, "adapt")
-        if 0 < settings.budget_seconds < time.monotonic() - began:
+        spent = time.monotonic() - began
+        if 0 < settings.budget_seconds < spent * (step + 2) / (step + 1):  # one more would take too long
             break
     mean.use()
     if not all(bool(weight.isfinite().all()) for weight in weights):

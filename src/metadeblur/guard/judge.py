@@ -125,6 +125,7 @@ def judge(
     reblurrer: Any = None,
     before: Before | None = None,
     settings: GuardSettings | None = None,
+    until: float = math.inf,
     cache: ClipCache | None = None,
 ) -> Verdict:
     """Choose how much of an adaptation to use.
@@ -141,6 +142,7 @@ def judge(
             by the clip's own motion and must explain the blurred ones. Others: this vote is not taken.
         before: what :func:`look_before` gave, where it was called before.
         settings: limits and amounts.
+        until: on the monotonic clock: no further share is tried from then on.
         cache: of the clip.
 
     Raises:
@@ -172,6 +174,8 @@ def judge(
     before = before or look_before(base, clip, reblurrer, settings, cache)
     vetoes: list[Reason] = []
     for share in shares:
+        if vetoes and time.monotonic() > until:
+            break
         try:
             gain = gains.of(share)
             agreement = by_motion.of(share) if motion_pairs else math.inf

@@ -15,7 +15,9 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from metadeblur.adaptation.budget import STEP_COST
 from metadeblur.adaptation.stages import AdaptSettings
+from metadeblur.guard.votes import GuardSettings
 from metadeblur.models.adapted import FusionSettings
 from metadeblur.models.registry import final, traits
 from metadeblur.pipeline.console import in_words
@@ -35,8 +37,7 @@ _LATEST = 10  # pieces that show how fast it goes at present
 CORRECTED_AFTER = 10.0  # seconds between two announcements, at least
 TRIAL_SECONDS = 3.0  # spent on a piece of a long run to see how long it takes
 TRIAL_FRAMES = (2, 12)
-STEP_COST = 7.0  # a gradient step, in passes of the network over the same pixels while restoring
-GUARD_COST = 50.0  # the guard of one shot, in restored frames
+GUARD_PIECES, GUARD_PAIRS = 57.0, 3.0  # the guard of one shot: pieces of frames, and passes over held-out patches
 PAIR_SECONDS = 0.3  # one place chosen, its motion measured and reblurred
 FIT_SECONDS = 3.0  # the exposure of a clip told, where no pairs are made
 FUSE_SECONDS = (2.0, 0.4)  # fusing and correcting, a million pixels of a frame: reduced ones, and whole ones
@@ -85,10 +86,12 @@ def rough_costs(frame_seconds: float, settings: AdaptSettings, area: int) -> Cos
     [0.21, 0.63]
     """
     frames_a_step = settings.batch * min(settings.patch**2, area) / area
+    pieces = GUARD_PIECES * min(GuardSettings().pixels, area) / area
+    patches = GUARD_PAIRS * settings.held_out * settings.pairs * min(settings.patch**2, area) / area
     return Costs(
         fit=_times(settings.pairs * PAIR_SECONDS if settings.steps_on(1) else FIT_SECONDS, _ROUGH),
         step=_times(STEP_COST * frames_a_step * frame_seconds, _ROUGH),
-        guard=_times(GUARD_COST * frame_seconds, _ROUGH),
+        guard=_times((pieces + (patches if settings.steps_on(1) else 0)) * frame_seconds, _ROUGH),
         frame=_plus(_times(frame_seconds, (1.0, _ROUGH[1])), fusing(settings, area)),
     )
 
