@@ -15,7 +15,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from metadeblur.adaptation.budget import STEP_COST
+from metadeblur.adaptation.budget import PAIR_SECONDS, STEP_COST
 from metadeblur.adaptation.stages import AdaptSettings
 from metadeblur.guard.votes import GuardSettings
 from metadeblur.models.adapted import FusionSettings
@@ -38,7 +38,6 @@ CORRECTED_AFTER = 10.0  # seconds between two announcements, at least
 TRIAL_SECONDS = 3.0  # spent on a piece of a long run to see how long it takes
 TRIAL_FRAMES = (2, 12)
 GUARD_PIECES, GUARD_PAIRS = 57.0, 3.0  # the guard of one shot: pieces of frames, and passes over held-out patches
-PAIR_SECONDS = 0.3  # one place chosen, its motion measured and reblurred
 FIT_SECONDS = 3.0  # the exposure of a clip told, where no pairs are made
 FUSE_SECONDS = (2.0, 0.4)  # fusing and correcting, a million pixels of a frame: reduced ones, and whole ones
 _ROUGH: Range = (0.6, 1.8)  # of what has not been measured, but follows from what has
@@ -83,7 +82,7 @@ def rough_costs(frame_seconds: float, settings: AdaptSettings, area: int) -> Cos
 
     >>> step = rough_costs(0.1, AdaptSettings(), 256 * 256 * 4).step
     >>> [round(seconds, 2) for seconds in step]
-    [0.21, 0.63]
+    [0.11, 0.32]
     """
     frames_a_step = settings.batch * min(settings.patch**2, area) / area
     pieces = GUARD_PIECES * min(GuardSettings().pixels, area) / area
