@@ -124,6 +124,7 @@ def _phase_title(event: PhaseStarted) -> str:
         "measure": "measuring the speed",
         "preview": "making the preview",
         "restore": "restoring",
+        "compare": "measuring against the sharp frames",
     }[event.phase]
 
 

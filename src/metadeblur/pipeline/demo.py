@@ -15,7 +15,6 @@ from typing import Annotated, Any
 import cv2
 import numpy as np
 import torch
-from torch import Tensor
 
 from metadeblur.clip import Clip
 from metadeblur.data.paired import PairedClip
@@ -25,7 +24,7 @@ from metadeblur.imaging.pictures import encode_png, side_by_side, to_uint8
 from metadeblur.imaging.quality import psnr, ssim
 from metadeblur.limits import Seed, Within, check
 from metadeblur.models.weights import load_deblurrer
-from metadeblur.pipeline.events import Listener, Note, ignore
+from metadeblur.pipeline.events import FrameScanned, Listener, Note, PhaseEnded, PhaseStarted, ignore
 from metadeblur.pipeline.outputs import Job
 from metadeblur.pipeline.run import RunSettings, restore_file
 from metadeblur.restoration.restorer import restore
@@ -133,17 +132,18 @@ def _demonstrate(directory: Path, settings: DemoSettings, listener: Listener | N
     job = Job(source, output, directory / "side_by_side.mp4", directory / "report")
     run = RunSettings()
     record = restore_file(job, net, run, model=settings.model, listener=listener)
-    tell(Note("measuring against the sharp frames"))
     blurred = read_clip(source).in_memory()
-    rows = {
-        "blurred": blurred,
-        "base": restore(net, blurred, run.restoration),
-        "adapted": read_clip(output).in_memory(),
-    }
-    figures = {
-        name: {row: _mean(measure, clip, truth.sharp) for row, clip in rows.items()}
-        for name, measure in (("psnr", psnr), ("ssim", ssim))
-    }
+    whole = 4 * len(blurred)  # restored once more, and three rows measured
+    tell(PhaseStarted("compare", SHAKY))
+    try:
+        base = restore(net, blurred, run.restoration, progress=lambda done, _: tell(FrameScanned(done, whole)))
+        rows = {"blurred": blurred, "base": base, "adapted": read_clip(output).in_memory()}
+        figures: dict[str, dict[str, float]] = {"psnr": {}, "ssim": {}}
+        for number, (row, clip) in enumerate(rows.items(), 1):
+            figures["psnr"][row], figures["ssim"][row] = _means(clip, truth.sharp)
+            tell(FrameScanned((number + 1) * len(blurred), whole))
+    finally:
+        tell(PhaseEnded("compare"))
     worst = int(np.argmin([float(psnr(one, other)) for one, other in zip(blurred, truth.sharp, strict=True)]))
     labels = [f"{row}  {float(psnr(clip[worst], truth.sharp[worst])):.2f} dB" for row, clip in rows.items()]
     pictures = [to_uint8(clip[worst]) for clip in (*rows.values(), truth.sharp)]
@@ -154,10 +154,7 @@ def _demonstrate(directory: Path, settings: DemoSettings, listener: Listener | N
     return result
 
 
-def _mean(measure: Any, frames: Clip, sharp: Clip) -> float:
-    """Mean over the frames after rounding to 8 bits."""
-
-    def one(frame: Tensor, truth: Tensor) -> float:
-        return float(measure(frame, truth, round_to_8bit=True))
-
-    return fmean(one(frame, truth) for frame, truth in zip(frames, sharp, strict=True))
+def _means(frames: Clip, sharp: Clip) -> list[float]:
+    """Mean PSNR in dB and mean SSIM over the frames, rounded to 8 bits first."""
+    pairs = list(zip(frames, sharp, strict=True))
+    return [fmean(float(measure(*pair, round_to_8bit=True)) for pair in pairs) for measure in (psnr, ssim)]

@@ -11,8 +11,9 @@ from metadeblur.types import AdaptStage
 if TYPE_CHECKING:
     from torch import Tensor
 
-Phase = Literal["scan", "measure", "preview", "restore"]
-"""A file is looked through, the speed is measured on a part of it, its preview is made, the whole is restored."""
+Phase = Literal["scan", "measure", "preview", "restore", "compare"]
+"""A file is looked through, the speed is measured on a part of it, its preview is made, the whole is restored, the
+result is compared with the truth."""
 
 
 @dataclass(frozen=True)
