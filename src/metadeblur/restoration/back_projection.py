@@ -41,7 +41,7 @@ class BackProjectionSettings:
     hold: Annotated[float, Within(0, 1, below=True)] = 0.25
     believed: Positive = 0.05  # light (of 0..1) left unexplained at which a pixel's correction has fallen to half
     blur_px: Positive = 3.0  # blur length from which a pixel is corrected in full; below, by the square of its share
-    samples: Annotated[int, Within(1, 10_001)] = 13  # along a path, at most; twice as many give the same
+    samples: Annotated[int, Within(1, 10_001)] = 9  # along a path, at most; 13 give the same
     # correct less where blurring the frame again explains the blurred one worse than the frame does
     careful: bool = False
     compared_px: Positive = 8.0  # Gaussian over which the two are compared
