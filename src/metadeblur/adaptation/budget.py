@@ -32,8 +32,8 @@ JUDGE_FRAMES, JUDGE_PAIRS = 2.5, 3
 """Restored pieces for each one of the base model's, with the base model's, and restorations of each held-out pair:
 shares that are tried (mostly one or two)."""
 
-SHARES = (1.0, 0.5, 0.25)
-"""Shares that are tried where time is limited."""
+SHARES, PIECE_PIXELS = (1.0, 0.5, 0.25), 120_000
+"""Shares that are tried, and px of the pieces that are looked at, where time is limited."""
 
 _VOTES = ((3, 3), (2, 3), (1, 3), (1, 2))
 """Places of the votes and neighbours that frames are fused with for them, the most careful first."""
@@ -60,7 +60,7 @@ class GuardPlan:
         """
         usual, plans = GuardSettings(), []
         for spots, radius in _VOTES:
-            settings = replace(usual, spots=spots, fusion_radius=radius, shares=SHARES)
+            settings = replace(usual, pixels=PIECE_PIXELS, spots=spots, fusion_radius=radius, shares=SHARES)
             plans.append(cls(settings, frame_seconds, frame_pixels, patch_pixels, fuse))
         return next((plan for plan in plans if plan.fusing <= seconds), plans[-1])
 

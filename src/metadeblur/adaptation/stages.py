@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from metadeblur.adaptation.budget import Budget, GuardPlan
+from metadeblur.adaptation.budget import PIECE_PIXELS, Budget, GuardPlan
 from metadeblur.adaptation.pairs import PairSource, make_pairs, mark_shrunk, still_share
 from metadeblur.adaptation.places import MINIMUM_FRAMES, SupportSet, choose_support, too_few
 from metadeblur.adaptation.settings import AdaptSettings, preset
@@ -308,7 +308,9 @@ def _fit_reblurrer(context: _Context, support: SupportSet, reblurrer: Reblurrer 
 def _plan_guard(context: _Context, support: SupportSet) -> GuardPlan:
     """What the guard will look at within the time limit, from a measured piece of a frame."""
     with context.costs.stage("guard"):
-        before = look_before(context.base, context.clip, settings=GuardSettings(spots=1), cache=context.cache)
+        before = look_before(
+            context.base, context.clip, settings=GuardSettings(spots=1, pixels=PIECE_PIXELS), cache=context.cache
+        )
     pieces = [piece for sample in before.samples for piece in sample.blurred]
     return GuardPlan.within(
         context.budget.left() / 2,
