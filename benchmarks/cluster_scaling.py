@@ -33,8 +33,8 @@ from metadeblur.pipeline.demo import DemoSettings, shaky_clip
 from metadeblur.pipeline.outputs import Job
 from metadeblur.pipeline.run import RunSettings, restore_file
 from metadeblur.pipeline.side_by_side import restore_files
+from metadeblur.system.json_files import commit, versions, write_json, write_whole
 from metadeblur.system.machine import describe_machine
-from metadeblur.system.record import commit, versions, write_json, write_whole
 from metadeblur.video import write_clip
 
 ALONE = "without a cluster"

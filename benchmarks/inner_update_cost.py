@@ -39,8 +39,8 @@ from metadeblur.pipeline.catalogue import filled
 from metadeblur.reblur.fitting import Item, NetworkReblurrer, ReblurStage
 from metadeblur.reblur.settings import ReblurUpdates
 from metadeblur.reblur.weights import load_reblurrer
+from metadeblur.system.json_files import versions, write_whole
 from metadeblur.system.machine import describe_machine
-from metadeblur.system.record import versions, write_whole
 
 STAGES = ("choose the support set", "step of the reblurrer", "make a pair", "step of the deblurrer")
 RELEASE = {"step of the reblurrer": 21.2, "step of the deblurrer": 9.6}  # s, on two cores

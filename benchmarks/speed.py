@@ -54,9 +54,9 @@ from metadeblur.pipeline.speed import moving
 from metadeblur.restoration.prefetching import pays
 from metadeblur.restoration.restorer import Restorer, RestoreSettings
 from metadeblur.system.device import has_native_bf16
+from metadeblur.system.json_files import commit, plain, versions, write_whole
 from metadeblur.system.machine import describe_machine
 from metadeblur.system.memory import peak_bytes
-from metadeblur.system.record import commit, plain, versions, write_whole
 from metadeblur.video import read_clip, write_clip
 
 Ways = dict[str, Callable[[], Any]]

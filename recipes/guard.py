@@ -18,8 +18,8 @@ from metadeblur.evaluation.guard_trials import guard_trial, trial_table, verdict
 from metadeblur.evaluation.report import write_table
 from metadeblur.evaluation.tables import markdown
 from metadeblur.models.weights import load_deblurrer, parameters_digest
+from metadeblur.system.json_files import plain, versions, write_json
 from metadeblur.system.machine import describe_machine
-from metadeblur.system.record import plain, versions, write_json
 
 
 def main() -> None:

@@ -22,8 +22,8 @@ from metadeblur.evaluation.report import write_table
 from metadeblur.evaluation.tables import markdown
 from metadeblur.models.weights import load_deblurrer, parameters_digest
 from metadeblur.reblur.settings import ReblurUpdates
+from metadeblur.system.json_files import plain, versions, write_json
 from metadeblur.system.machine import describe_machine
-from metadeblur.system.record import plain, versions, write_json
 
 
 def main() -> None:

@@ -47,8 +47,8 @@ from metadeblur.reblur.reblurrer import Reblurrer
 from metadeblur.reblur.settings import ReblurUpdates
 from metadeblur.reblur.weights import load_reblurrer
 from metadeblur.restoration.restorer import restore
+from metadeblur.system.json_files import plain, versions, write_json
 from metadeblur.system.machine import describe_machine
-from metadeblur.system.record import plain, versions, write_json
 
 ROWS = (
     ("flow", "fine-tuned on flow pairs"),

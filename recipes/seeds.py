@@ -18,7 +18,7 @@ from metadeblur.evaluation.protocol import read_records, read_summary
 from metadeblur.evaluation.records import ClipRecord
 from metadeblur.evaluation.summary import interval
 from metadeblur.evaluation.tables import markdown, seeds_table, spread
-from metadeblur.system.record import plain, write_json
+from metadeblur.system.json_files import plain, write_json
 
 MEANS = ("conditions", "psnr", "ssim", "flicker", "intervals", "gain", "harm_rate", "oracle_ratio")
 ABOUT = (*MEANS, "versions", "machine")

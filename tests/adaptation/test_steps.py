@@ -29,7 +29,7 @@ from metadeblur.reblur.fitting import NetworkReblurrer, ReblurStage, collect, fi
 from metadeblur.reblur.flow import FlowReblurrer
 from metadeblur.reblur.settings import CriticSettings, ReblurUpdates
 from metadeblur.reblur.weights import load_reblurrer, save_reblurrer
-from metadeblur.system.record import plain
+from metadeblur.system.json_files import plain
 
 
 class TinyReblurrer(nn.Module):

@@ -12,7 +12,7 @@ from metadeblur.evaluation.protocol import EvaluateSettings, evaluate, read_summ
 from metadeblur.evaluation.records import ClipNotes, ClipRecord, GuardRecord, Summary, read_record
 from metadeblur.evaluation.sealed import write_sealed
 from metadeblur.evaluation.tables import effect_lines, method_table, table
-from metadeblur.system.record import from_plain, plain, to_json
+from metadeblur.system.json_files import from_plain, plain, to_json
 
 STORED = Path(__file__).parent / "records"  # written before there were dataclasses
 KINDS = {

@@ -41,9 +41,8 @@ from metadeblur.report.shot_pictures import frames_to_show
 from metadeblur.restoration import restorer as restoring
 from metadeblur.restoration.prefetching import BackgroundWriter
 from metadeblur.restoration.restorer import RestoreSettings
-from metadeblur.system import record
 from metadeblur.system.identity import identify
-from metadeblur.system.record import plain, to_json, write_json
+from metadeblur.system.json_files import plain, to_json, write_json
 
 BASE = RunSettings(
     adapt=False, adaptation=AdaptSettings(guard=False), restoration=RestoreSettings(device="cpu", precision="fp32")
@@ -205,13 +204,13 @@ class Sample:
 
 def test_a_checkout_says_its_commit_and_whether_files_differ(tmp_path, monkeypatch):
     folder = tmp_path / "checkout"
-    file = folder / "src" / "metadeblur" / "system" / "record.py"
+    file = folder / "src" / "metadeblur" / "system" / "json_files.py"
     file.parent.mkdir(parents=True)
     file.write_text("one")
-    monkeypatch.setattr(record, "__file__", str(file))
-    monkeypatch.setattr(record, "commit", record.commit.__wrapped__)
-    assert record.commit() is None
-    assert "commit" not in record.versions()
+    monkeypatch.setattr(json_files, "__file__", str(file))
+    monkeypatch.setattr(json_files, "commit", json_files.commit.__wrapped__)
+    assert json_files.commit() is None
+    assert "commit" not in json_files.versions()
 
     def git(*words):
         identity = ("-c", "user.name=n", "-c", "user.email=e@example.org")
@@ -221,9 +220,9 @@ def test_a_checkout_says_its_commit_and_whether_files_differ(tmp_path, monkeypat
     git("init", "-q")
     git("add", ".")
     git("commit", "-qm", "one")
-    assert record.versions()["commit"] == git("rev-parse", "HEAD")[:12]
+    assert json_files.versions()["commit"] == git("rev-parse", "HEAD")[:12]
     file.write_text("two")
-    assert record.commit() == git("rev-parse", "HEAD")[:12] + "+"
+    assert json_files.commit() == git("rev-parse", "HEAD")[:12] + "+"
 
 
 def test_any_value_becomes_strict_json(tmp_path, capsys):

@@ -68,8 +68,8 @@ class Adapt:
         from metadeblur.pipeline.cuts import find_shots
         from metadeblur.pipeline.policy import decide
         from metadeblur.system.identity import identify_files, refuse_change
+        from metadeblur.system.json_files import versions, write_json
         from metadeblur.system.machine import describe_machine
-        from metadeblur.system.record import versions, write_json
         from metadeblur.version import __version__
         from metadeblur.video import VideoReader, reader_clip
 

@@ -37,7 +37,7 @@ class Doctor:
         from metadeblur.errors import MetadeblurError
         from metadeblur.pipeline.console import Terminal
         from metadeblur.pipeline.doctor import examine
-        from metadeblur.system.record import write_json
+        from metadeblur.system.json_files import write_json
 
         with Terminal().bar("measuring speed", "models") as bar:
             checkup = examine(speed=self.speed, progress=bar)

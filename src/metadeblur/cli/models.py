@@ -28,7 +28,7 @@ class Models:
     def run(self) -> None:
         """Print two or three lines a model, as soon as they are known, and what the columns are."""
         from metadeblur.pipeline.catalogue import describe, names
-        from metadeblur.system.record import to_json
+        from metadeblur.system.json_files import to_json
 
         models = (describe(name, measure=self.measure) for name in self.names or names())
         if self.json:

@@ -92,7 +92,7 @@ class Restore:
         from metadeblur.pipeline.outputs import unreadable
         from metadeblur.pipeline.result_table import show_results
         from metadeblur.pipeline.side_by_side import restore_files
-        from metadeblur.system.record import write_json
+        from metadeblur.system.json_files import write_json
 
         def failed(error: Exception) -> None:
             if len(jobs) > 1:

@@ -30,7 +30,7 @@ from metadeblur.errors import MetadeblurError
 from metadeblur.pipeline.task_pool import Task, TaskPool, Work, with_weights
 from metadeblur.restoration.restorer import RestoreSettings
 from metadeblur.system.device import has_native_bf16
-from metadeblur.system.record import versions
+from metadeblur.system.json_files import versions
 from metadeblur.system.scratch import DELIVERY, sweep, using
 from metadeblur.types import Device
 

@@ -28,9 +28,9 @@ from metadeblur.errors import MetadeblurError
 from metadeblur.imaging.linear_light import RESPONSES, to_display, to_linear
 from metadeblur.imaging.pictures import is_whole_png
 from metadeblur.system.files import filling, whole
+from metadeblur.system.json_files import write_whole
 from metadeblur.system.names import counted
 from metadeblur.system.plain_files import RECORD, read_object
-from metadeblur.system.record import write_whole
 from metadeblur.types import Response
 
 if TYPE_CHECKING:

@@ -34,7 +34,7 @@ from metadeblur.reblur.flow import FlowReblurrer, fit_flow_reblurrer
 from metadeblur.reblur.place import Place, Shrunk
 from metadeblur.reblur.reblurrer import Reblurrer
 from metadeblur.restoration.restorer import RestoreSettings
-from metadeblur.system.record import plain
+from metadeblur.system.json_files import plain
 
 KINDS = ("honest", "direction", "colour", "rate", "other clip")
 """Nothing spoilt; blur turned by 90 degrees; pseudo-blurred patches with a colour cast; 100 times the learning rate;

@@ -28,10 +28,10 @@ from metadeblur.pipeline.process_pool import ProcessPool
 from metadeblur.pipeline.task_pool import TaskPool
 from metadeblur.system.files import filling
 from metadeblur.system.identity import identify_files
+from metadeblur.system.json_files import from_plain, versions, write_json
 from metadeblur.system.locks import beside
 from metadeblur.system.machine import describe_machine
 from metadeblur.system.plain_files import RECORD, read_object
-from metadeblur.system.record import from_plain, versions, write_json
 from metadeblur.system.scratch import remove_deliveries
 
 __all__ = [

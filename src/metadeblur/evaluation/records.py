@@ -1,7 +1,7 @@
 """What an evaluation writes as JSON, as dataclasses: a clip's record, its notes, the summary, one trial of the guard.
 
 Names of rows (blurred, base, adapted, ...) and of methods are open sets and stay keys of dictionaries. Written by
-:func:`metadeblur.system.record.plain`, read by :func:`metadeblur.system.record.from_plain`.
+:func:`metadeblur.system.json_files.plain`, read by :func:`metadeblur.system.json_files.from_plain`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 from metadeblur.errors import MetadeblurError
 from metadeblur.evaluation.sealed import read_sealed
-from metadeblur.system.record import from_plain
+from metadeblur.system.json_files import from_plain
 
 Figure = Literal["psnr", "ssim", "flicker", "self_shift"]
 FIGURES: tuple[Figure, ...] = get_args(Figure)

@@ -12,8 +12,8 @@ from metadeblur.evaluation.records import FIGURES, ClipRecord, Means, Summary
 from metadeblur.evaluation.tables import ROW_ORDER, Lines, csv_text, effect_lines, latex, markdown, method_table, table
 from metadeblur.imaging.pictures import data_uri, encode_jpeg
 from metadeblur.report.html import flat, whole_page
+from metadeblur.system.json_files import write_whole
 from metadeblur.system.names import counted, in_words, utf8
-from metadeblur.system.record import write_whole
 
 
 def write_tables(records: Sequence[ClipRecord], summary: Summary, out: Path) -> str:

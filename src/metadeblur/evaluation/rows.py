@@ -23,7 +23,7 @@ from metadeblur.imaging.pictures import encode_png, to_uint8
 from metadeblur.imaging.quality import flicker, psnr
 from metadeblur.imaging.sharpness import self_shift_score
 from metadeblur.restoration.restorer import Restorer, RestoreSettings, restore_frames
-from metadeblur.system.record import from_plain, plain, write_whole
+from metadeblur.system.json_files import from_plain, plain, write_whole
 
 FOCUS_SIDE = 200  # px: pieces of frames that are shown side by side
 

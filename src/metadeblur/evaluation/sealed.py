@@ -7,8 +7,8 @@ from typing import Any
 
 from metadeblur.errors import MetadeblurError
 from metadeblur.system.identity import SEAL, is_whole, sealed
+from metadeblur.system.json_files import plain, write_json
 from metadeblur.system.plain_files import RECORD, read_object
-from metadeblur.system.record import plain, write_json
 
 
 def write_sealed(record: Any, path: Path) -> None:

@@ -18,7 +18,7 @@ from metadeblur.limits import CountOrNone, Crop, Processes, check
 from metadeblur.models.registry import recognise
 from metadeblur.models.weights import built_in_path, checksum, parameters_digest
 from metadeblur.restoration.restorer import RestoreSettings
-from metadeblur.system.record import plain
+from metadeblur.system.json_files import plain
 
 ROWS = ("blurred", "base", "adapted", "oracle")
 

@@ -27,7 +27,7 @@ from metadeblur.models.weights import (
     save_deblurrer,
 )
 from metadeblur.system.files import refusals
-from metadeblur.system.record import write_json
+from metadeblur.system.json_files import write_json
 from metadeblur.version import __version__
 
 Shapes = dict[str, tuple[int, ...]]

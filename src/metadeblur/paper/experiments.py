@@ -25,9 +25,9 @@ from metadeblur.paper.numbers import DATASETS, LOSSES, NETWORKS, TABLE_1, TABLE_
 from metadeblur.paper.runs import Absent, Plan, ReproduceSettings, make_plan, say_range
 from metadeblur.report.html import whole_page
 from metadeblur.system.files import filling
+from metadeblur.system.json_files import versions, write_json, write_whole
 from metadeblur.system.machine import describe_machine
 from metadeblur.system.names import utf8
-from metadeblur.system.record import versions, write_json, write_whole
 from metadeblur.version import __version__
 
 PAIRS = (5, 10, 20, 40)  # M that figure6 compares

@@ -29,7 +29,7 @@ from metadeblur.pipeline.outputs import Job
 from metadeblur.pipeline.run import RunSettings, restore_file
 from metadeblur.restoration.restorer import restore
 from metadeblur.system.files import filling
-from metadeblur.system.record import plain, write_json, write_whole
+from metadeblur.system.json_files import plain, write_json, write_whole
 from metadeblur.video import read_clip, write_clip
 
 PHOTOGRAPH = "demo.jpg"  # "friends" by Aitzol Berasategi, 2018, CC-BY-4.0, reduced and cut

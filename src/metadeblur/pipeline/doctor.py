@@ -20,9 +20,9 @@ from metadeblur.models.weights import expected, imported_path, installed_path
 from metadeblur.pipeline.catalogue import names
 from metadeblur.pipeline.speed import SIZES, Speed, coding_seconds, measure
 from metadeblur.system.device import choose_device, has_native_bf16
+from metadeblur.system.json_files import versions
 from metadeblur.system.machine import describe_machine, usable_cpus
 from metadeblur.system.memory import available_bytes
-from metadeblur.system.record import versions
 from metadeblur.video.encoding import encoders
 
 DECODERS = ("h264", "hevc", "av1", "vp9", "mpeg4", "mpeg2video", "mjpeg", "prores", "dnxhd", "ffv1")

@@ -12,9 +12,9 @@ from typing import Any
 from metadeblur.system.files import flush, flush_names
 from metadeblur.system.identity import checksum_of, is_whole, sealed
 from metadeblur.system.interrupts import undisturbed
+from metadeblur.system.json_files import plain, write_whole
 from metadeblur.system.locks import beside
 from metadeblur.system.names import counted
-from metadeblur.system.record import plain, write_whole
 
 STATE_FORMAT = 2  # of state.json; another one is not continued
 

@@ -47,8 +47,8 @@ from metadeblur.restoration.restorer import RestoreSettings
 from metadeblur.system.device import choose_device
 from metadeblur.system.identity import InputChanged
 from metadeblur.system.interrupts import undisturbed
+from metadeblur.system.json_files import plain, versions
 from metadeblur.system.machine import describe_machine, peak_memory_mb
-from metadeblur.system.record import plain, versions
 from metadeblur.version import __version__
 from metadeblur.video import EncodeSettings, VideoReader, assemble, whole
 from metadeblur.video.info import VideoInfo

@@ -16,8 +16,8 @@ from metadeblur.report.html import as_number, flat, percent, sentence, whole_pag
 from metadeblur.report.record import RunRecord, ShotRecord
 from metadeblur.report.shot import Look, PageSettings, ShotPictures, Values, shot_parts
 from metadeblur.report.verdict import overall_verdict, shot_verdict
+from metadeblur.system.json_files import write_whole
 from metadeblur.system.names import in_words, utf8
-from metadeblur.system.record import write_whole
 from metadeblur.version import __version__
 
 _TOO_MUCH = ("path", "display_matrix", "stream", "time_base")  # of the video's facts: nobody reads them on a page

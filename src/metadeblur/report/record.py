@@ -41,7 +41,7 @@ class ShotRecord:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> ShotRecord:
-        """The record of a shot from what :func:`metadeblur.system.record.plain` made of it.
+        """The record of a shot from what :func:`metadeblur.system.json_files.plain` made of it.
 
         >>> ShotRecord.from_json({"start": 3, "stop": 9, "outcome": "untouched", "untouched": True}).stop
         9

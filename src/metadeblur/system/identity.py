@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from metadeblur.errors import MetadeblurError
-from metadeblur.system.record import plain
+from metadeblur.system.json_files import plain
 
 SAMPLE_BYTES = 64 << 10
 WHOLE_BYTES = 32 << 20  # of all files together that are read whole; of larger ones samples are read
