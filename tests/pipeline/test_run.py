@@ -41,6 +41,7 @@ from metadeblur.report.shot_pictures import frames_to_show
 from metadeblur.restoration import restorer as restoring
 from metadeblur.restoration.prefetching import BackgroundWriter
 from metadeblur.restoration.restorer import RestoreSettings
+from metadeblur.system import json_files
 from metadeblur.system.identity import identify
 from metadeblur.system.json_files import plain, to_json, write_json
 
