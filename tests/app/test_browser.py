@@ -143,7 +143,7 @@ def test_from_upload_to_download(visitor, clip, tmp_path):
         page.get_by_role("link", name="Download").click()
     assert download.value.suggested_filename == "my clip_deblurred.mp4"
     download.value.save_as(tmp_path / "page.mp4")
-    assert run("restore", clip, "-o", tmp_path / "command.mp4", "--no-adapt") == 0
+    assert run("restore", clip, "-o", tmp_path / "command.mp4", "--effort", "quick") == 0
     assert np.array_equal(decoded(tmp_path / "page.mp4"), decoded(tmp_path / "command.mp4"))
 
     with visitor.context.expect_page() as opened:
