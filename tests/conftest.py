@@ -26,6 +26,17 @@ def shared() -> Path:
     return SHARED
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As many threads here as a worker has: with another number the last digits may differ."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(autouse=True)
 def _usual_scheduling() -> Iterator[None]:
     """As root, SVT-AV1 leaves whoever encodes at real-time priority: a test must not starve the others."""

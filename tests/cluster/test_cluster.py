@@ -14,7 +14,6 @@ from pathlib import Path
 
 import far_away
 import pytest
-import torch
 from evaluated import write_clip
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,6 +25,7 @@ from metadeblur.pipeline.resume import parts_folder
 
 ray = pytest.importorskip("ray", reason="a cluster needs the extra [cluster]")
 SECONDS = 120  # that anything here may take on a busy machine
+pytestmark = pytest.mark.usefixtures("one_thread")
 TWO_WORKERS = ("--cluster", "auto", "--workers", "2", "--worker-threads", "1")
 ONE_WORKER = ("--cluster", "auto", "--workers", "1", "--worker-threads", "1")
 
@@ -40,15 +40,6 @@ def cluster():
     yield
     ray.shutdown()
     shutil.rmtree(folder, ignore_errors=True)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """As many threads here as a worker has: with another number the last digits may differ."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -6,10 +6,8 @@ import io
 import json
 import math
 import re
-import subprocess
 import time
-from dataclasses import dataclass, replace
-from fractions import Fraction
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +29,7 @@ import metadeblur.pipeline.time_left
 from metadeblur.adaptation.stages import AdaptSettings
 from metadeblur.errors import MetadeblurError
 from metadeblur.guard.judge import Reason
-from metadeblur.pipeline.console import Terminal, in_words
+from metadeblur.pipeline.console import Terminal
 from metadeblur.pipeline.outputs import Job, default_name, plan, preview_path
 from metadeblur.pipeline.policy import informative_stretch, shared_budget
 from metadeblur.pipeline.resume import Parts, differences, parts_folder
@@ -41,9 +39,9 @@ from metadeblur.report.shot_pictures import frames_to_show
 from metadeblur.restoration import restorer as restoring
 from metadeblur.restoration.prefetching import BackgroundWriter
 from metadeblur.restoration.restorer import RestoreSettings
-from metadeblur.system import json_files
 from metadeblur.system.identity import identify
-from metadeblur.system.json_files import plain, to_json, write_json
+from metadeblur.system.json_files import plain, to_json
+from metadeblur.system.names import in_words
 
 BASE = RunSettings(
     adapt=False, adaptation=AdaptSettings(guard=False), restoration=RestoreSettings(device="cpu", precision="fp32")
@@ -190,56 +188,6 @@ def test_an_input_is_recognised_by_its_files(tmp_path):
     (folder / "frame3.png").write_bytes(b"other")
     assert identify(folder) != before
     assert differences({"a": 1}, {"a": 1, "b": 2}) == "b was None, is 2"
-
-
-# --- records -------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Sample:
-    path: Path
-    rate: Fraction
-    tensor: torch.Tensor
-    inner: dict
-
-
-def test_a_checkout_says_its_commit_and_whether_files_differ(tmp_path, monkeypatch):
-    folder = tmp_path / "checkout"
-    file = folder / "src" / "metadeblur" / "system" / "json_files.py"
-    file.parent.mkdir(parents=True)
-    file.write_text("one")
-    monkeypatch.setattr(json_files, "__file__", str(file))
-    monkeypatch.setattr(json_files, "commit", json_files.commit.__wrapped__)
-    assert json_files.commit() is None
-    assert "commit" not in json_files.versions()
-
-    def git(*words):
-        identity = ("-c", "user.name=n", "-c", "user.email=e@example.org")
-        done = subprocess.run(["git", "-C", folder, *identity, *words], check=True, capture_output=True, text=True)
-        return done.stdout.strip()
-
-    git("init", "-q")
-    git("add", ".")
-    git("commit", "-qm", "one")
-    assert json_files.versions()["commit"] == git("rev-parse", "HEAD")[:12]
-    file.write_text("two")
-    assert json_files.commit() == git("rev-parse", "HEAD")[:12] + "+"
-
-
-def test_any_value_becomes_strict_json(tmp_path, capsys):
-    sample = Sample(Path("a"), Fraction(1, 2), torch.tensor([1.0, math.inf]), {1: (np.float32(0.5), {3})})
-    expected = {"path": "a", "rate": 0.5, "tensor": [1.0, None], "inner": {"1": [0.5, [3]]}}
-    assert json.loads(to_json(sample)) == expected
-    write_json(sample, tmp_path / "r.json")
-    write_json(sample, "-")
-    assert (tmp_path / "r.json").read_text() == capsys.readouterr().out
-    assert names(tmp_path) == ["r.json"]
-
-
-@given(st.floats())
-def test_numbers_survive_to_seven_digits(value):
-    kept = plain(value)
-    assert (kept is None) if not math.isfinite(value) else math.isclose(kept, value, rel_tol=1e-6)
 
 
 # --- decisions -----------------------------------------------------------------------------------------------------

@@ -21,15 +21,7 @@ from metadeblur.pipeline.resume import parts_folder
 from metadeblur.pipeline.task_pool import Task
 
 SECONDS = 120  # that anything here may take on a busy machine
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """As many threads here as a worker has: with another number the last digits may differ."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

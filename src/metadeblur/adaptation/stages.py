@@ -159,7 +159,7 @@ def adapt(
     context = _Context(base, clip, settings, generator, costs, Budget(settings.budget_seconds), cache, loss, progress)
 
     if settings.steps_on(1) == 0 and reblurrer is None:
-        return _help_each_other(context, unchanged)
+        return _only_fused(context, unchanged)
     if reblurrer is None and settings.reblur == "network":
         reblurrer = load_reblurrer(settings.reblurrer)
     support = _select_places(context)
@@ -175,21 +175,10 @@ def adapt(
     )
     if fitted.failure is not None:
         return outcome
-    plan = None
-    witness = fitted.reblurrer
-    if context.budget.limited and settings.guard:
-        if witness is None:
-            with costs.stage("reblur"):
-                witness = fit_flow_reblurrer(clip, places=support.train, generator=generator, cache=cache)
-        plan = _plan_guard(context, support)
-        needed = plan.fusing + plan.learning(settings.batch)
-        if not witness.learnt and needed > context.budget.left():
-            left = context.budget.left()
-            text = (
-                f"learning and judging would take {needed:.0f} s at least, and {left:.0f} s of the time limit are left"
-            )
-            quick = _help_each_other(context, unchanged, witness, plan.settings)
-            return replace(quick, reasons=(Reason("time", left, needed, False, text), *quick.reasons))
+    witness, plan, too_little = _plan_time(context, support, fitted.reblurrer)
+    if too_little is not None and plan is not None:
+        quick = _only_fused(context, unchanged, witness, plan.settings)
+        return replace(quick, reasons=(too_little, *quick.reasons))
     material = _make_pairs(context, support, witness, pair_source, plan)
     stepped = _take_steps(context, material, fitted.moved)
     outcome = replace(
@@ -256,25 +245,35 @@ class _Stepped:
     failure: Reason | None
 
 
-def _help_each_other(
+def _only_fused(
     context: _Context, unchanged: nn.Module, witness: Reblurrer | None = None, guard: GuardSettings | None = None
 ) -> Outcome:
     """Learn no weights: only fuse and correct the base model's frames, where the guard's votes let it."""
-    settings, clip, cache, costs = context.settings, context.clip, context.cache, context.costs
-    nothing = Outcome(unchanged, 0.0, (), seconds=costs.seconds, memory_mb=costs.memory_mb)
-    if not settings.fuse:
-        return nothing
+    outcome = Outcome(unchanged, 0.0, (), seconds=context.costs.seconds, memory_mb=context.costs.memory_mb)
+    if not context.settings.fuse:
+        return outcome
     if witness is None:
-        with costs.stage("reblur"):
-            witness = fit_flow_reblurrer(clip, generator=context.generator, cache=cache)
-    fusion = witness.fusion() if settings.back_project else FusionSettings()
-    chosen: FusionSettings | None = fusion
-    reasons: tuple[Reason, ...] = ()
-    if settings.guard:
-        with costs.stage("guard"):
-            chosen, reasons = judge_fusion(context.base, clip, fusion, reblurrer=witness, settings=guard, cache=cache)
-    model = with_fusion(context.base, chosen)
-    return replace(nothing, model=model, reasons=reasons, fusion=fusion, reblurrer=witness)
+        with context.costs.stage("reblur"):
+            witness = fit_flow_reblurrer(context.clip, generator=context.generator, cache=context.cache)
+    fusion = _fusion(context.settings, witness)
+    model, reasons = with_fusion(context.base, fusion), tuple[Reason, ...]()
+    if context.settings.guard:
+        with context.costs.stage("guard"):
+            model, reasons = _fused_if_allowed(context, context.base, fusion, witness, guard)
+    return replace(outcome, model=model, reasons=reasons, fusion=fusion, reblurrer=witness)
+
+
+def _fusion(settings: AdaptSettings, witness: Reblurrer) -> FusionSettings:
+    """How frames of the clip are fused: corrected too, where its exposure is known and that is wanted."""
+    return witness.fusion() if settings.back_project else FusionSettings()
+
+
+def _fused_if_allowed(
+    context: _Context, model: nn.Module, fusion: FusionSettings, witness: Reblurrer, guard: GuardSettings | None
+) -> tuple[nn.Module, tuple[Reason, ...]]:
+    """The model with the fusion that the votes let pass, and the votes."""
+    chosen, reasons = judge_fusion(model, context.clip, fusion, reblurrer=witness, settings=guard, cache=context.cache)
+    return with_fusion(model, chosen), reasons
 
 
 def _select_places(context: _Context) -> SupportSet:
@@ -305,20 +304,30 @@ def _fit_reblurrer(context: _Context, support: SupportSet, reblurrer: Reblurrer 
     return _FittedReblurrer(fitted, moved, failure, list(fitted.history))
 
 
-def _plan_guard(context: _Context, support: SupportSet) -> GuardPlan:
-    """What the guard will look at within the time limit, from a measured piece of a frame."""
-    with context.costs.stage("guard"):
-        before = look_before(
-            context.base, context.clip, settings=GuardSettings(spots=1, pixels=PIECE_PIXELS), cache=context.cache
-        )
+def _plan_time(
+    context: _Context, support: SupportSet, reblurrer: Reblurrer | None
+) -> tuple[Reblurrer | None, GuardPlan | None, Reason | None]:
+    """With a time limit: a fitted reblurrer, what the guard will look at, and whether too little is left for learning.
+
+    Without a limit, or a guard to keep time for: the reblurrer as it is, and nothing else.
+    """
+    settings, budget, cache = context.settings, context.budget, context.cache
+    if not (budget.limited and settings.guard):
+        return reblurrer, None, None
+    if reblurrer is None:
+        with context.costs.stage("reblur"):
+            reblurrer = fit_flow_reblurrer(context.clip, places=support.train, generator=context.generator, cache=cache)
+    with context.costs.stage("guard"):  # a piece of a frame, measured
+        some = GuardSettings(spots=1, pixels=PIECE_PIXELS)
+        before = look_before(context.base, context.clip, settings=some, cache=cache)
     pieces = [piece for sample in before.samples for piece in sample.blurred]
-    return GuardPlan.within(
-        context.budget.left() / 2,
-        before.seconds / len(pieces),
-        pieces[0][0].numel(),
-        support.patch**2,
-        fuse=context.settings.fuse,
-    )
+    each, pixels = before.seconds / len(pieces), pieces[0][0].numel()
+    plan = GuardPlan.within(budget.left() / 2, each, pixels, support.patch**2, fuse=settings.fuse)
+    needed, left = plan.fusing + plan.learning(settings.batch), budget.left()
+    if reblurrer.learnt or needed <= left:
+        return reblurrer, plan, None
+    text = f"learning and judging would take {needed:.0f} s at least, and {left:.0f} s of the time limit are left"
+    return reblurrer, plan, Reason("time", left, needed, False, text)
 
 
 def _make_pairs(
@@ -383,9 +392,7 @@ def _take_steps(context: _Context, material: _Material, moved: Moved | None) -> 
 def _judge(context: _Context, outcome: Outcome, material: _Material, stepped: _Stepped) -> Outcome:
     """Let the guard decide how much of the adaptation is used, and whether frames are fused."""
     settings = context.settings
-    fusion = None
-    if settings.fuse:
-        fusion = material.witness.fusion() if settings.back_project else FusionSettings()
+    fusion = _fusion(settings, material.witness) if settings.fuse else None
     adapted = with_fusion(stepped.adapted, fusion)
     outcome = replace(outcome, fusion=fusion, adapted=adapted)
     if not settings.guard:
@@ -407,16 +414,8 @@ def _judge(context: _Context, outcome: Outcome, material: _Material, stepped: _S
         reasons = verdict.reasons
         # Frames help each other whatever the weights have learnt: votes of their own decide.
         if fusion is not None:
-            chosen, more = judge_fusion(
-                model,
-                context.clip,
-                fusion,
-                reblurrer=material.witness,
-                settings=material.guard,
-                cache=context.cache,
-            )
+            model, more = _fused_if_allowed(context, model, fusion, material.witness, material.guard)
             reasons += more
-            model = with_fusion(model, chosen)
     return replace(outcome, model=model, share=verdict.share, reasons=reasons)
 
 

@@ -8,16 +8,14 @@ from importlib.resources import files
 
 import gradio as gr
 
-from metadeblur.app import tasks
 from metadeblur.app.queue import QueuedTask
-from metadeblur.app.tasks import Done, Facts
+from metadeblur.app.tasks import Done, Facts, Finishing
 from metadeblur.app.uploads import UploadedClip
 from metadeblur.imaging.pictures import data_uri
-from metadeblur.pipeline.console import in_words
 from metadeblur.pipeline.events import FrameRestored, FrameScanned, ShotDecided, StepDone
 from metadeblur.report.html import sentence, text
 from metadeblur.report.record import ShotRecord
-from metadeblur.system.names import counted
+from metadeblur.system.names import counted, in_words
 
 _FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif")
 _MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
@@ -124,7 +122,7 @@ def headline(job: QueuedTask, before: int) -> str:
 
 def _stage_words(job: QueuedTask) -> str:
     match job.event:
-        case tasks.Finishing():
+        case Finishing():
             return "Preparing the result"
         case StepDone(done=done, total=total):
             return "Checking whether it helped" if done == total else "Learning from the clip"

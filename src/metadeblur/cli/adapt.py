@@ -11,7 +11,8 @@ import tyro
 from metadeblur.cli.flags import AdaptationFlags, writing_record
 from metadeblur.cli.inputs import needed, refuse_missing
 from metadeblur.errors import MetadeblurError
-from metadeblur.pipeline.console import Terminal, in_words
+from metadeblur.pipeline.console import Terminal
+from metadeblur.system.names import in_words
 from metadeblur.types import Device, Precision
 
 

@@ -224,15 +224,15 @@ def judge_fusion(
     settings, cache = settings or GuardSettings(), cache or ClipCache()
     samples = choose_samples(clip, traits(model).frames, settings, cache)
     # One frame more: those at a piece's ends are fused with the others but not corrected before.
-    fusion_here = replace(fusion, radius=min(fusion.radius, settings.fusion_radius))
-    pieces = [_Piece.around(sample, clip, model, fusion_here.radius + 1, cache) for sample in samples]
+    radius = min(fusion.radius, settings.fusion_radius)
+    pieces = [_Piece.around(sample, clip, model, radius + 1, cache) for sample in samples]
     alone = [piece.restored[piece.middle.start : piece.middle.stop] for piece in pieces]
     base = look_at(samples, alone, reblurrer, cache)
     vetoes: list[Reason] = []
     fused_only = replace(fusion, exposure=None)
     for candidate in dict.fromkeys((fusion, fused_only)):
         corrected = candidate.exposure is not None
-        how = replace(candidate, radius=fusion_here.radius)
+        how = replace(candidate, radius=radius)
         after = [fuse_frames(piece.blurred, piece.restored, how, piece.middle, cache) for piece in pieces]
         case = (_CORRECTED, _NOT_CORRECTED) if corrected else (_FUSED, _NOT_FUSED)
         reasons = [

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from metadeblur.system.names import in_words as in_words  # for those that show durations
 from metadeblur.system.names import shown
 
 if TYPE_CHECKING:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from metadeblur.pipeline.console import in_words
 from metadeblur.pipeline.outputs import Job
 from metadeblur.report.record import RunRecord
 from metadeblur.report.verdict import why_untouched
-from metadeblur.system.names import counted
+from metadeblur.system.names import counted, in_words
 from metadeblur.video import VideoReader
 
 

@@ -8,10 +8,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from metadeblur.pipeline.console import Terminal, in_words
+from metadeblur.pipeline.console import Terminal
 from metadeblur.pipeline.outputs import Job
 from metadeblur.report.record import RunRecord
-from metadeblur.system.names import shown
+from metadeblur.system.names import in_words, shown
 
 _PLAIN_WIDTH = 1000  # columns of what is no terminal
 

@@ -20,12 +20,11 @@ from metadeblur.adaptation.stages import AdaptSettings
 from metadeblur.guard.votes import GuardSettings
 from metadeblur.models.adapted import FusionSettings
 from metadeblur.models.registry import final, traits
-from metadeblur.pipeline.console import in_words
 from metadeblur.pipeline.events import Event, FrameRestored, Listener, ShotDecided, ShotStarted, StepDone, TimeLeft
 from metadeblur.pipeline.speed import quickest
 from metadeblur.restoration.restorer import Restorer
 from metadeblur.system.device import choose_device, has_native_bf16
-from metadeblur.system.names import counted
+from metadeblur.system.names import counted, in_words
 
 Piece: TypeAlias = Literal["fit", "step", "guard", "frame"]
 """What a restoration is made of: finding and reblurring the pairs of a shot, its gradient steps, its guard, frames."""
