@@ -255,3 +255,22 @@ def test_on_a_phone_in_print_and_without_script(page, chromium, address):
     assert not plain.locator(".blind").first.is_visible()
     assert plain.locator(".viewer").first.is_visible()
     context.close()
+
+
+def test_no_number_is_broken_in_two(page, tmp_path):
+    evidence = {"estimate": 0.983, "standard_error": 0.011, "contrast": 35.24, "frame_pairs": 6}
+    facts = {"exposure_evidence": evidence, "response_unexplained": {"gamma22": 0.998, "linear": 2.049}}
+    versions = {"opencv-python-headless": "5.0.0.93", "torch": "2.13.0+cpu"}
+    path = write_report(tmp_path, record(shot(reblurrer=facts), versions=versions), [pictures()])
+    opened = page.context.new_page()
+    for width in (1280, 900, 390):
+        opened.set_viewport_size({"width": width, "height": 900})
+        opened.goto(path.as_uri())
+        broken = """() => [...document.querySelectorAll('.facts dd')].filter(value => {
+            const range = document.createRange();
+            range.selectNodeContents(value);
+            return !value.textContent.includes(' ') && range.getClientRects().length > 1;
+        }).map(value => value.textContent)"""
+        assert opened.evaluate(broken) == []
+        assert opened.evaluate("document.documentElement.scrollWidth") <= width
+    opened.close()

@@ -84,10 +84,14 @@ def as_number(value: object) -> float:
 
 
 def flat(table: Mapping[str, Any], skip: Sequence[str] = (), prefix: str = "") -> list[tuple[str, str]]:
-    """A nested table as (dotted name, value in words), unset values left out."""
+    """A nested table as (dotted name, value in words), unset values left out.
+
+    >>> flat({"marks": [], "colour": {"range": 1, "matrix": None}})
+    [('colour.range', '1')]
+    """
     facts: list[tuple[str, str]] = []
     for name, value in table.items():
-        if name in skip or value is None or value == "":
+        if name in skip or value is None or value in ("", [], ()):
             continue
         if isinstance(value, Mapping):
             facts += flat(value, prefix=f"{prefix}{name}.")
