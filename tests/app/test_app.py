@@ -373,12 +373,16 @@ def test_what_is_said_at_each_stage():
         "Preparing the result",
     ]
     job.event, job.shown = StepDone(at, "adapt", 5, 40), (3, b"x", b"y")
-    job.time_left = TimeLeft(3, 5, "slower", "slower than expected: 3 to 5 s are left")
     page = progress(job, "5 s", None, 2.0)
-    assert "Slower than expected: 3 to 5 s are left." in page
     assert "step 5 of 40, 2.0 s so far, expected: 5 s" in page
     assert 'value="5" max="40"' in page
     assert 'alt="Frame 4, restored"' in page
+    job.time_left = TimeLeft(3, 5, "slower", "slower than expected: 3 to 5 s are left")
+    page = progress(job, "5 s", None, 2.0)
+    assert "Slower than expected: 3 to 5 s are left." in page
+    assert "expected: 5 s" not in page  # one estimate, the better one
+    job.event = ShotStarted(Position(0, 1, 0, 9), True, 0)
+    assert headline(job, 0) == "Checking whether its frames can help each other"
 
 
 def test_names_are_written_as_text():

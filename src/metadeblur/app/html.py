@@ -12,7 +12,7 @@ from metadeblur.app.queue import QueuedTask
 from metadeblur.app.tasks import Done, Facts, Finishing
 from metadeblur.app.uploads import UploadedClip
 from metadeblur.imaging.pictures import data_uri
-from metadeblur.pipeline.events import FrameRestored, FrameScanned, ShotDecided, StepDone
+from metadeblur.pipeline.events import FrameRestored, FrameScanned, ShotDecided, ShotStarted, StepDone
 from metadeblur.report.html import sentence, text
 from metadeblur.report.record import ShotRecord
 from metadeblur.system.names import counted, in_words
@@ -124,6 +124,8 @@ def _stage_words(job: QueuedTask) -> str:
     match job.event:
         case Finishing():
             return "Preparing the result"
+        case ShotStarted(adapts=True, steps=0):
+            return "Checking whether its frames can help each other"
         case StepDone(done=done, total=total):
             return "Checking whether it helped" if done == total else "Learning from the clip"
     match job.phase:
@@ -160,7 +162,8 @@ def progress(job: QueuedTask, expectation: str, facts: Facts | None, since: floa
     under_way = job.state == "running"
     value = f' value="{done}" max="{total}"' if total and done and under_way else ""
     bar = f'<progress aria-label="Progress of this stage"{value}></progress>'
-    parts = [where, f"{in_words(since)} so far" if under_way else "", f"expected: {expectation}" if expectation else ""]
+    first = f"expected: {expectation}" if expectation and job.time_left is None else ""  # until there is a better one
+    parts = [where, f"{in_words(since)} so far" if under_way else "", first]
     lines = [f'<p class="md-quiet">{text(", ".join(part for part in parts if part))}</p>']
     lines += [f'<p class="md-quiet">{text(sentence(job.time_left.text))}</p>'] if job.time_left else []
     return f'<div class="md-work">{bar}{"".join(lines)}{_preview(job, facts)}</div>'

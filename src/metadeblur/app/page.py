@@ -139,6 +139,7 @@ def make_page(service: Service) -> gr.Blocks:
             visit.flags = as_flags(name, how, limit or 0)
             return {
                 **blank(),
+                **expected(visit, name, how, limit),  # of what is begun, however late the choice was
                 start: gr.Button(interactive=False),
                 cancel: gr.Button(visible=True),
                 timer: gr.Timer(active=True),
