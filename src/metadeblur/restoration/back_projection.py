@@ -139,7 +139,8 @@ class _Paths:
         for stage in self._maps:
             total = picture.copy()
             for sides in stage:
-                total += cv2.remap(picture, *sides[side], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+                x, y = sides[side]
+                total += cv2.remap(picture, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
             total *= np.float32(1 / 3)
             picture = total
         return picture
