@@ -16,6 +16,7 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from metadeblur.clip import Clip
 from metadeblur.imaging.optical_flow import dense_flow
@@ -73,11 +74,11 @@ def blurriness(clip: Clip, *, frames: int = 16) -> Blurriness | None:
     across_motion: list[Array] = []
     patches = 0
     for index in chosen:
-        picture = _grey(clip, index)
-        fine, coarse, textured = _tensors(picture)
+        picture = grey_picture(clip[index])
+        fine, coarse, textured = structure_tensors(picture)
         if not textured.any():
             continue
-        medians.append(float(np.median(_lowest_ratio(fine[textured], coarse[textured]))))
+        medians.append(float(np.median(lowest_ratio(fine[textured], coarse[textured]))))
         patches += int(textured.sum())
         if len(clip) > 1:
             motion = _motion(clip, index, picture)
@@ -100,10 +101,10 @@ def blurriness(clip: Clip, *, frames: int = 16) -> Blurriness | None:
     )
 
 
-def _grey(clip: Clip, index: int) -> Array:
-    """A frame in grey, float32 in [0, 1], reduced where it is large."""
-    frame = clip[clip.clamp(index)].permute(1, 2, 0).contiguous().numpy()
-    return _reduced(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), _LONGEST_SIDE)
+def grey_picture(frame: Tensor) -> Array:
+    """A frame (3, H, W) in grey, float32 in [0, 1], reduced where it is large."""
+    picture = frame.permute(1, 2, 0).contiguous().numpy()
+    return _reduced(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), _LONGEST_SIDE)
 
 
 def _reduced(picture: Array, longest: int) -> Array:
@@ -127,13 +128,13 @@ def _structure(picture: Array, side: int) -> Array:
     return _pooled(np.stack([across * across, across * down, down * down], -1), side)
 
 
-def _tensors(picture: Array) -> tuple[Array, Array, Array]:
+def structure_tensors(picture: Array) -> tuple[Array, Array, Array]:
     """Structure tensors at both scales, (rows, columns, 3) each, without noise, and which patches have texture."""
     height, width = (side // _PATCH * _PATCH for side in picture.shape)
     picture = picture[:height, :width]
     size = (width // _COARSE, height // _COARSE)
     coarse = _structure(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), _PATCH // _COARSE)
-    noise = _SOBEL_GAIN * _noise_variance(picture)
+    noise = _SOBEL_GAIN * noise_variance(picture)
     fine = _structure(picture, _PATCH)
     fine[..., [0, 2]] = np.maximum(fine[..., [0, 2]] - noise, 1e-9)
     most = np.sqrt(fine[..., 0] * fine[..., 2])  # where noise was most of it, what is left must stay a tensor
@@ -141,16 +142,16 @@ def _tensors(picture: Array) -> tuple[Array, Array, Array]:
     return fine, coarse, coarse[..., 0] + coarse[..., 2] > _LEAST_TEXTURE**2
 
 
-def _noise_variance(picture: Array) -> float:
+def noise_variance(picture: Array) -> float:
     """Variance of white noise, from the smoothest 5 % of places (Immerkaer, "Fast noise variance estimation", 1996)."""
     response = _pooled(np.abs(cv2.filter2D(picture, cv2.CV_32F, _LAPLACIAN)), 16)
     return float(np.quantile(response, 0.05) * np.sqrt(np.pi / 2) / 6) ** 2
 
 
-def _lowest_ratio(fine: Array, coarse: Array) -> Array:
+def lowest_ratio(fine: Array, coarse: Array) -> Array:
     """log2 of the smallest generalised eigenvalue of tensors (n, 3): fine v = ratio * coarse v.
 
-    >>> _lowest_ratio(np.array([[1.0, 0.0, 4.0]]), np.array([[4.0, 0.0, 4.0]])).round(1).tolist()
+    >>> lowest_ratio(np.array([[1.0, 0.0, 4.0]]), np.array([[4.0, 0.0, 4.0]])).round(1).tolist()
     [-1.8]
     """
     (a, b, c), (d, e, f) = (
@@ -180,7 +181,7 @@ def _motion(clip: Clip, index: int, picture: Array) -> Array:
     flow = np.zeros((*here.shape, 2), np.float32)
     neighbours = [(other, sign) for other, sign in ((index + 1, 1), (index - 1, -1)) if 0 <= other < len(clip)]
     for other, sign in neighbours:
-        flow += sign * dense_flow(here, _flow_picture(_grey(clip, other))) / len(neighbours)
+        flow += sign * dense_flow(here, _flow_picture(grey_picture(clip[other]))) / len(neighbours)
     height, width = picture.shape
     scale = np.array([width / here.shape[1], height / here.shape[0]], np.float32)
     return _pooled(np.asarray(cv2.resize(flow, (width, height), interpolation=cv2.INTER_LINEAR)) * scale, _PATCH)
