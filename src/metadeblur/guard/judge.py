@@ -37,6 +37,7 @@ from metadeblur.imaging.quality import psnr
 from metadeblur.models.adapted import FusionSettings
 from metadeblur.models.registry import traits
 from metadeblur.restoration.fusion import fuse_frames
+from metadeblur.restoration.pieces import Piece, PieceRestorer
 from metadeblur.restoration.restorer import whole_frames
 
 # The four limits below were set by looking at 10 sharp and 9 blurred clips; the ranges are of those same clips, so they
@@ -222,7 +223,8 @@ def judge_fusion(
         How to fuse, or None where votes are against it; and the votes: those of what is chosen, and every veto.
     """
     settings, cache = settings or GuardSettings(), cache or ClipCache()
-    samples = choose_samples(clip, traits(model).frames, settings, cache)
+    smaller = replace(settings, pixels=min(settings.pixels, settings.fusion_pixels))
+    samples = choose_samples(clip, traits(model).frames, smaller, cache)
     # One frame more: those at a piece's ends are fused with the others but not corrected before.
     radius = min(fusion.radius, settings.fusion_radius)
     pieces = [_Piece.around(sample, clip, model, radius + 1, cache) for sample in samples]
@@ -385,11 +387,11 @@ def _restored(net: nn.Module, samples: Sequence[Sample], cache: ClipCache) -> li
     if not samples:
         return []
     height, width = samples[0].blurred.shape[-2:]
-    restorer = whole_frames(net, height, width, cache)
+    pieces = PieceRestorer(net, cache)
 
     def restored(sample: Sample, number: int) -> Tensor:
-        place = (sample.first + number, sample.top, sample.left, height, width)
-        return cache.of(("restored", net, place), lambda: restorer(sample.windows[number]))
+        piece = Piece(sample.first + number, sample.top, sample.left, height, width)
+        return pieces(piece, lambda: sample.windows[number])
 
     return [torch.stack([restored(sample, number) for number in range(len(sample.windows))]) for sample in samples]
 
