@@ -1,11 +1,11 @@
-"""An older checkout against this one, in one run and taking turns: what adapting, a frame and the demonstration take.
+"""An older checkout against this one, in one run, taking turns: what adapting, a frame and the demonstration take.
 
 Run by ``python benchmarks/speed.py --before CHECKOUT -o docs/results``, where CHECKOUT is a folder with an older version
-of this project, or a commit, which is then checked out for the time of the run. Each measurement is a process of its own
-with the same Python and the ``src`` folder of one of the two. Lines are seconds of the processor, of one thread, so that
-other work on the machine hardly counts; but for *one thread against two*, which is time on the clock and wants a machine
-with nothing else to do. Code that lacks something, as an effort, gets a dash. Where the processor has more than AVX2,
-PyTorch is held to AVX2 and fp32.
+of this project, or a commit, which is then checked out for the time of the run. Each measurement is a process of its
+own with the same Python and the ``src`` folder of one of the two. Lines are seconds of the processor, of one thread, so
+that other work on the machine hardly counts; but for *one thread against two*, which is time on the clock and wants a
+machine with nothing else to do. Code that lacks something, as an effort, gets a dash. Where the processor has more than
+AVX2, PyTorch is held to AVX2 and fp32.
 """
 
 from __future__ import annotations
