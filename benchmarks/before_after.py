@@ -1,11 +1,11 @@
 """An older checkout against this one, in one run, taking turns: what adapting, a frame and the demonstration take.
 
-Run by ``python benchmarks/speed.py --before CHECKOUT -o docs/results``, where CHECKOUT is a folder with an older version
-of this project, or a commit, which is then checked out for the time of the run. Each measurement is a process of its
-own with the same Python and the ``src`` folder of one of the two. Lines are seconds of the processor, of one thread, so
-that other work on the machine hardly counts; but for *one thread against two*, which is time on the clock and wants a
-machine with nothing else to do. Code that lacks something, as an effort, gets a dash. Where the processor has more than
-AVX2, PyTorch is held to AVX2 and fp32.
+Run by ``python benchmarks/speed.py --before CHECKOUT -o docs/results``, where CHECKOUT is a folder with an older
+version of this project, or a commit, which is then checked out for the time of the run. Each measurement is a process
+of its own with the same Python and the ``src`` folder of one of the two. Lines are seconds of the processor, of one
+thread, so that other work on the machine hardly counts; but for one thread against two, which is time on the clock and
+wants a machine with nothing else to do. Code that lacks something, as an effort, gets a dash. Where the processor has
+more than AVX2, PyTorch is held to AVX2 and fp32.
 """
 
 from __future__ import annotations
@@ -40,15 +40,16 @@ class Amounts:
     height: int = 360
     demo: tuple[int, int, int] = (45, 640, 480)  # frames, width, height, as ``metadeblur demo`` makes it
     budgets: tuple[int, ...] = (10, 20, 40, 80, 160)  # s
+    adapting: tuple[tuple[str, int], ...] = ()  # settings of the adaptation that are not the usual ones
 
 
-SMALL = Amounts(5, 96, 64, (5, 96, 64), (2,))
+SMALL = Amounts(5, 96, 64, (5, 96, 64), (2,), (("pairs", 2), ("steps", 2)))
 
 
 # --- what is measured, in a process of its own that imports one of the two -----------------------------------------
 
 
-def measure_adapt(clip: Path, _: Sequence[str]) -> Figures:
+def measure_adapt(clip: Path, words: Sequence[str]) -> Figures:
     """Adapting to the clip, by stage, and a restored frame: the network's alone, and corrected and fused."""
     import metadeblur as md
     from metadeblur.models.adapted import with_fusion
@@ -56,7 +57,7 @@ def measure_adapt(clip: Path, _: Sequence[str]) -> Figures:
 
     net, blurred = md.load_deblurrer("lite"), md.read_clip(clip).in_memory()
     began = time.process_time()
-    outcome = md.adapt(net, blurred, device="cpu", precision="fp32")
+    outcome = md.adapt(net, blurred, device="cpu", precision="fp32", **overrides(words))
     figures = {"adapting, all of it": time.process_time() - began}
     figures |= {f"adapting: {stage}": seconds for stage, seconds in outcome.seconds.items()}
     fused = with_fusion(copy.deepcopy(net), outcome.fusion)
@@ -86,13 +87,10 @@ def measure_budget(clip: Path, words: Sequence[str]) -> Figures:
     """Everything that adapting adds within a budget, pairs and guard too."""
     import metadeblur as md
 
-    net, blurred = md.load_deblurrer("lite"), md.read_clip(clip).in_memory()
-    figures = {}
-    for seconds in words:
-        began = time.process_time()
-        md.adapt(net, blurred, budget_seconds=float(seconds), device="cpu", precision="fp32")
-        figures[f"budget of {seconds} s"] = time.process_time() - began
-    return figures
+    net, blurred, seconds = md.load_deblurrer("lite"), md.read_clip(clip).in_memory(), words[0]
+    began = time.process_time()
+    md.adapt(net, blurred, budget_seconds=float(seconds), device="cpu", precision="fp32")
+    return {f"budget of {seconds} s": time.process_time() - began}
 
 
 def measure_demo(_: Path, words: Sequence[str]) -> Figures:
@@ -113,19 +111,24 @@ def measure_threads(clip: Path, words: Sequence[str]) -> Figures:
 
     from metadeblur.cli.entry import main
 
-    (threads,) = map(int, words)
+    threads, flags = int(words[0]), [f"--{name}={value}" for name, value in overrides(words[1:]).items()]
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
     torch.set_num_threads(threads)
     cv2.setNumThreads(threads)
     began, spent = time.perf_counter(), time.process_time()
     with tempfile.TemporaryDirectory() as folder:
-        code = main(["restore", str(clip), "-o", f"{folder}/restored.mp4", "--precision", "fp32", "--device", "cpu"])
+        code = main(["restore", str(clip), "-o", f"{folder}/out", "--precision=fp32", "--device=cpu", *flags])
     if code:
         raise SystemExit(code)
     seconds = time.perf_counter() - began
     name = f"whole run, {threads} thread{'s' if threads > 1 else ''}, s on the clock"
     return {name: seconds, f"processors busy with {threads}": (time.process_time() - spent) / seconds}
+
+
+def overrides(words: Sequence[str]) -> dict[str, Any]:
+    """Settings of the adaptation as words: name=value."""
+    return {name: int(value) for name, value in (word.split("=") for word in words)}
 
 
 MEASUREMENTS: dict[str, Callable[[Path, Sequence[str]], Figures]] = {
@@ -183,9 +186,11 @@ def compare(before: str, rounds: int, lines: Sequence[str], *, small: bool = Fal
 
 def tasks(lines: Sequence[str], amounts: Amounts) -> list[tuple[str, list[str]]]:
     """The measurements and what each is given."""
+    adapting = [f"{name}={value}" for name, value in amounts.adapting]
     given: dict[str, list[list[str]]] = {
+        "adapt": [adapting],
         "budget": [[str(seconds)] for seconds in amounts.budgets],
-        "threads": [["1"], ["2"]],
+        "threads": [["1", *adapting], ["2", *adapting]],
         "demo": [[str(value) for value in amounts.demo]],
     }
     return [(name, words) for name in lines for words in given.get(name, [[]])]
