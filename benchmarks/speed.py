@@ -15,6 +15,9 @@ All ways of a part take turns in every round, so that a busy machine slows all o
 each round, and its median, least and most over the rounds are given. Each part is written to speed.json in the folder
 as soon as it is done, beside what earlier runs wrote for other parts, and speed.md is made from that. ``--small`` takes
 tiny sizes, to see that everything runs: its figures mean nothing.
+
+With ``--before CHECKOUT`` (a folder or a commit) an older version of the project is measured against this one instead,
+see before_after.py; that is written to speed_before_after.json and speed_before_after.md.
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import before_after
 import torch
 from convolution_peak import measure_peak
 from torch import Tensor, nn
@@ -395,6 +399,18 @@ def page(parts: dict[str, Part]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def compare_versions(given: argparse.Namespace) -> None:
+    """An older version against this one, to files of their own."""
+    if before_after.limits():
+        print("this processor has more than AVX2: PyTorch is held to AVX2")
+    found = before_after.compare(given.before, given.rounds, given.lines, small=given.small)
+    found |= {"machine": describe_machine(), "versions": versions(), "note": given.note}
+    given.out.mkdir(parents=True, exist_ok=True)
+    write_whole(given.out / "speed_before_after.json", (json.dumps(plain(found), indent=1) + "\n").encode())
+    write_whole(given.out / "speed_before_after.md", before_after.page(found).encode())
+    print(markdown(before_after.table(found)))
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", dest="out", type=Path, required=True, help="folder of speed.json and speed.md")
@@ -403,7 +419,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--small", action="store_true", help="tiny sizes, to see that everything runs")
     parser.add_argument("--note", default="", help="what else ran on the machine")
+    parser.add_argument("--before", metavar="CHECKOUT", help="an older version to compare with: a folder, or a commit")
+    lines = list(before_after.MEASUREMENTS)
+    parser.add_argument("--lines", nargs="+", choices=lines, default=lines, help="with --before: what is compared")
     given = parser.parse_args(argv)
+    if given.before is not None:
+        compare_versions(given)
+        return
     torch.set_num_threads(given.threads)
     torch.manual_seed(0)
     given.out.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from journey import names, run, shaky_video, small_model
 
+import metadeblur.adaptation.stages as stages
 from metadeblur import adapt, load_deblurrer
 from metadeblur.adaptation.budget import GuardPlan
 from metadeblur.adaptation.settings import preset
@@ -68,9 +69,22 @@ def test_a_budget_too_small_to_learn_in_is_quick(clip, base):
     assert outcome.adapted is None
     assert outcome.history == []
     assert (outcome.reasons[0].name, outcome.reasons[0].passed) == ("time", False)
-    assert "learning and judging would take" in outcome.reasons[0].text
+    assert outcome.reasons[0].text.startswith("nothing learnt in this time: learning and judging would take")
     assert all(reason.name.startswith(("fusion", "back-projection")) for reason in outcome.reasons[1:])
     assert outcome.fused
+
+
+def test_time_that_is_over_after_a_step_or_two_is_quick(clip, base, monkeypatch):
+    step = {"step": 0, "loss": 0.1, "seconds": 900.0}
+    monkeypatch.setattr(stages, "inner_update", lambda net, *_, **__: (net, [step], None))
+    outcome = adapt(base, clip.blurred, budget_seconds=1000.0, pairs=4, blurs=1)
+    assert outcome.adapted is None
+    assert outcome.share == 0
+    assert outcome.history == []
+    assert outcome.reasons[0].text == "nothing learnt in this time: it was over after 1 gradient step, of 8 at least"
+    assert outcome.fused
+    few = adapt(base, clip.blurred, budget_seconds=1000.0, pairs=4, blurs=1, steps=1)  # no more were wanted
+    assert few.reasons[0].name != "time"
 
 
 def test_the_guard_looks_at_less_where_there_is_less_time():

@@ -374,6 +374,7 @@ def test_what_is_said_at_each_stage():
     ]
     job.event, job.shown = StepDone(at, "adapt", 5, 40), (3, b"x", b"y")
     page = progress(job, "5 s", None, 2.0)
+    assert "A first look" not in page
     assert "step 5 of 40, 2.0 s so far, expected: 5 s" in page
     assert 'value="5" max="40"' in page
     assert 'alt="Frame 4, restored"' in page
@@ -383,6 +384,25 @@ def test_what_is_said_at_each_stage():
     assert "expected: 5 s" not in page  # one estimate, the better one
     job.event = ShotStarted(Position(0, 1, 0, 9), True, 0)
     assert headline(job, 0) == "Checking whether its frames can help each other"
+
+
+def test_the_first_look_is_shown_at_once_and_gives_way_to_the_frames_being_written(service, tmp_path):
+    visit = service.visits.open()
+    bring(service, visit, ("clip.mp4", make_video(tmp_path / "clip.mp4", shaky((9,))).read_bytes()))
+    clip = service.clip_of(visit)
+    job = service.begin(visit, "lite", "balanced", 0)
+    until(lambda: job.shown is not None)
+    assert job.first_look
+    assert not isinstance(job.event, StepDone | FrameRestored)
+    number, before, after = job.shown
+    assert before[:2] == after[:2] == b"\xff\xd8"
+    assert before != after
+    page = progress(job, "", clip.facts, 2.0)
+    assert "A first look, by the base network" in page
+    assert f'alt="Frame {number + 1}, restored"' in page
+    until(lambda: job.over or not job.first_look)
+    assert job.error == ""
+    service.cancel(visit)
 
 
 def test_names_are_written_as_text():

@@ -160,7 +160,8 @@ def test_progress_and_cancel(visitor, folder):
     page.get_by_role("button", name="Shaky hand, small").click()
     visitor.sees("320\u00d7240, 20 frames")
     visitor.restore("Best")
-    visitor.sees(re.compile("Frame .+, restored"))  # the frame being worked on
+    visitor.sees("A first look, by the base network")
+    visitor.sees(re.compile("Frame .+, restored"))
     page.get_by_role("progressbar", name="Progress of this stage").wait_for()
     assert list(folder.glob("metadeblur-app-*/visit-*/run"))
     page.get_by_role("button", name="Cancel").click()

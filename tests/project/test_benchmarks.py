@@ -44,3 +44,19 @@ def test_every_part_is_measured_and_an_earlier_one_is_kept(tmp_path):
     assert {name: part for name, part in again.items() if name != "tiles"} == {
         name: part for name, part in parts.items() if name != "tiles"
     }
+
+
+@pytest.mark.slow
+def test_two_checkouts_take_turns(tmp_path):
+    here = SPEED.parents[1]
+    words = [sys.executable, SPEED, "--before", here, "--lines", "adapt", "quick", "--small", "--rounds", "1"]
+    done = subprocess.run([*words, "-o", tmp_path], check=True, capture_output=True, text=True)
+    found = json.loads((tmp_path / "speed_before_after.json").read_text())
+    page = (tmp_path / "speed_before_after.md").read_text()
+    for line in ("adapting, all of it", "a frame: network", "a frame: corrected and fused too", "quick, frames too"):
+        assert {len(series) for series in found["figures"][line].values()} == {1}
+        assert f"| {line} |" in page
+        assert line in done.stdout
+    stages = sum(found["figures"][f"adapting: {stage}"]["after"][0] for stage in ("select", "reblur", "adapt", "guard"))
+    assert stages == pytest.approx(found["figures"]["adapting, all of it"]["after"][0], rel=0.1)
+    assert found["commits"]["before"] == found["commits"]["after"]

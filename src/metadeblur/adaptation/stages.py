@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from metadeblur.adaptation.budget import PIECE_PIXELS, Budget, GuardPlan
+from metadeblur.adaptation.budget import LEAST_STEPS, PIECE_PIXELS, Budget, GuardPlan
 from metadeblur.adaptation.pairs import PairSource, make_pairs, mark_shrunk, still_share
 from metadeblur.adaptation.places import MINIMUM_FRAMES, SupportSet, choose_support, too_few
 from metadeblur.adaptation.settings import AdaptSettings, preset
@@ -40,6 +40,7 @@ from metadeblur.reblur.reblurrer import Reblurrer
 from metadeblur.reblur.weights import load_reblurrer
 from metadeblur.system.device import choose_device
 from metadeblur.system.memory import StageMeter
+from metadeblur.system.names import counted
 from metadeblur.types import Effort
 
 __all__ = [
@@ -52,6 +53,9 @@ __all__ = [
     "inner_update",
     "preset",
 ]
+
+NOTHING_LEARNT = "nothing learnt in this time"
+"""Where a time limit leaves too little for learning: frames are only fused and corrected, as with effort "quick"."""
 
 REBLUR_SHARE = 0.5
 """Of the time budget, for fitting a reblurring network; the steps on the pairs get most of the rest."""
@@ -181,6 +185,13 @@ def adapt(
         return replace(quick, reasons=(too_little, *quick.reasons))
     material = _make_pairs(context, support, witness, pair_source, plan)
     stepped = _take_steps(context, material, fitted.moved)
+    enough = min(LEAST_STEPS, settings.steps_on(len(material.pairs)))
+    if plan is not None and stepped.failure is None and len(stepped.history) < enough:
+        taken = counted(len(stepped.history), "gradient step")
+        text = f"{NOTHING_LEARNT}: it was over after {taken}, of {enough} at least"
+        reason = Reason("time", float(len(stepped.history)), float(enough), False, text)
+        quick = _only_fused(context, unchanged, material.witness, plan.settings)
+        return replace(quick, reasons=(reason, *quick.reasons), support=material.support)
     outcome = replace(
         outcome,
         reblurrer=material.reblurrer,
@@ -327,7 +338,7 @@ def _plan_time(
     if reblurrer.learnt or needed <= left:
         return reblurrer, plan, None
     text = f"learning and judging would take {needed:.0f} s at least, and {left:.0f} s of the time limit are left"
-    return reblurrer, plan, Reason("time", left, needed, False, text)
+    return reblurrer, plan, Reason("time", left, needed, False, f"{NOTHING_LEARNT}: {text}")
 
 
 def _make_pairs(

@@ -27,6 +27,9 @@ INTRODUCTION = (
 )
 
 
+FIRST_LOOK = "A first look, by the base network; the rest of the work makes it better where it can"
+
+
 def _asset(name: str) -> str:
     return (files("metadeblur") / "assets" / name).read_text(encoding="utf-8")
 
@@ -173,15 +176,12 @@ def _preview(job: QueuedTask, facts: Facts | None) -> str:
     if job.shown is not None:
         number, before, after = job.shown
         pictures = ((before, "blurred"), (after, "restored"))
-        return (
-            '<div class="md-pair">'
-            + "".join(
-                f'<figure><img src="{data_uri(picture)}" alt="Frame {number + 1}, {what}">'
-                f"<figcaption>Frame {number + 1}, {what}</figcaption></figure>"
-                for picture, what in pictures
-            )
-            + "</div>"
+        pair = "".join(
+            f'<figure><img src="{data_uri(picture)}" alt="Frame {number + 1}, {what}">'
+            f"<figcaption>Frame {number + 1}, {what}</figcaption></figure>"
+            for picture, what in pictures
         )
+        return f'{quiet(FIRST_LOOK) if job.first_look else ""}<div class="md-pair">{pair}</div>'
     if facts is None:
         return ""
     return (

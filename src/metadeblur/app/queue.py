@@ -42,7 +42,7 @@ class TaskProcesses:
         # Processes that are forked from a small one without threads start at once; elsewhere each starts anew.
         self._context: Any = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
         if sys.platform != "win32":
-            # The second one is what torch loads when a network first runs: seconds, for every restoration.
+            # The second one is what torch loads when a network first learns: seconds, for every restoration.
             self._context.set_forkserver_preload(["metadeblur.app.tasks", "torch._dynamo"])
         self._share, self._pixels = share, pixels
 
@@ -150,6 +150,7 @@ class QueuedTask:
     event: object = None  # the latest that tells how far it is
     time_left: TimeLeft | None = None  # the latest estimate
     shown: tuple[int, bytes, bytes] | None = None  # number and pictures of the frame being worked on
+    first_look: bool = False  # whether that is the first look still
     result: Any = None
     error: str = ""
     began: float = 0.0  # when it came to its turn, on the monotonic clock
@@ -244,8 +245,8 @@ class TaskQueue:
                 self._finish(job, "done", result=result)
             case ("failed", line):
                 self._finish(job, "failed", error=line)
-            case ("shown", number, before, after):
-                job.shown = (number, before, after)
+            case ("first look" | "shown" as kind, number, before, after):
+                job.shown, job.first_look = (number, before, after), kind == "first look"
             case ("event", PhaseStarted(phase=phase)):
                 job.phase, job.event = phase, None
             case ("event", TimeLeft() as estimate):

@@ -26,7 +26,7 @@ from metadeblur.errors import MetadeblurError
 from metadeblur.imaging.pictures import encode_jpeg, shrink, to_uint8
 from metadeblur.pipeline.catalogue import MEASURED_SIDE, seconds_a_frame
 from metadeblur.pipeline.demo import DemoSettings, shaky_clip
-from metadeblur.pipeline.events import Event, FrameRestored, StepDone
+from metadeblur.pipeline.events import Event, FirstLook, FrameRestored, StepDone
 from metadeblur.pipeline.outputs import default_name, plan
 from metadeblur.pipeline.run import RunSettings, restore_file
 from metadeblur.pipeline.time_left import LONG_RUN_SECONDS, TRIAL_FRAMES, Range, Work, expected, rough_costs
@@ -193,7 +193,8 @@ def restore(source: Path, names: Sequence[str], into: Path, model: str, settings
         into: an empty folder.
         model: name of the network.
         settings: how.
-        tell: gets ("event", event) and ("shown", number, JPEG before, JPEG after).
+        tell: gets ("event", event), ("first look", number, JPEG before, JPEG after) and, of frames that are being
+            written, ("shown", number, JPEG before, JPEG after).
 
     Raises:
         MetadeblurError: as :func:`metadeblur.pipeline.run.restore_file`.
@@ -201,7 +202,7 @@ def restore(source: Path, names: Sequence[str], into: Path, model: str, settings
     from metadeblur.models.weights import load_deblurrer
 
     tempfile.tempdir = str(into.resolve())  # what is left there when this process is ended goes with the folder
-    before = VideoReader(source)
+    before, settings = VideoReader(source), replace(settings, first_look=True)
     suffix = Path(default_name(source)).suffix
     output = into / f"restored{suffix}"
     (job,) = plan([source], output, report=into / "report")
@@ -255,6 +256,10 @@ class Telling:
         """Send an event; a restored frame as small pictures, if the last ones have been looked at."""
         now = time.monotonic()
         match event:
+            case FirstLook(number, pictures):
+                before, after = (encode_jpeg(shrink(picture, PREVIEW_WIDTH)) for picture in pictures)
+                self._tell(("first look", number, before, after))
+                return
             case FrameRestored(at=at, pictures=(blurred, restored)):
                 if now - self._shown >= PREVIEW_SECONDS:
                     self._shown = now

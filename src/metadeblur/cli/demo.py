@@ -36,7 +36,8 @@ class Demo:
 
     def run(self) -> None:
         """Run it and print the figures."""
-        from metadeblur.pipeline.demo import SHAKY, DemoSettings, make_clip, run_demo
+        from metadeblur.pipeline.demo import OUTPUT, SHAKY, DemoSettings, make_clip, run_demo
+        from metadeblur.pipeline.first_look import showing_first_look
 
         settings = DemoSettings(frames=self.frames, width=self.width, height=self.height)
         terminal = Terminal()
@@ -44,7 +45,8 @@ class Demo:
             make_clip(self.directory, settings, terminal)
             print(self.directory / SHAKY)
             return
-        result = run_demo(self.directory, settings, listener=terminal)
+        with showing_first_look(self.directory / OUTPUT, terminal) as listener:
+            result = run_demo(self.directory, settings, listener=listener)
         print(f"{'':<10}{'PSNR in dB':>12}{'SSIM':>8}")
         for row, value in result["psnr"].items():
             print(f"{row:<10}{value:>12.2f}{result['ssim'][row]:>8.3f}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -89,6 +89,7 @@ class Restore:
 
     def _restore(self, jobs: Sequence[Job], net: nn.Module, settings: RunSettings, terminal: Terminal) -> None:
         """Do it, with a file for the record that is this run's alone."""
+        from metadeblur.pipeline.first_look import showing_first_look
         from metadeblur.pipeline.outputs import unreadable
         from metadeblur.pipeline.result_table import show_results
         from metadeblur.pipeline.side_by_side import restore_files
@@ -106,7 +107,10 @@ class Restore:
             if pool is None:
                 restored = _one_after_other(good, net, settings, self.model, terminal, failed)
             else:
-                restored = restore_files(good, net, settings, pool, model=self.model, listener=terminal, failed=failed)
+                with showing_first_look(good[0].output if good else None, terminal) as listener:
+                    restored = restore_files(
+                        good, net, settings, pool, model=self.model, listener=listener, failed=failed
+                    )
         done = iter(restored)
         results = [faults[number] if number in faults else next(done) for number in range(len(jobs))]
         if pool is not None and len(jobs) > 1:
@@ -132,6 +136,7 @@ class Restore:
             restoration=RestoreSettings(tile=self.tile, precision=self.precision, device=self.device),
             encoding=EncodeSettings(codec=self.codec, quality=self.quality),
             preview_seconds=self.preview,
+            first_look=True,
             resume=self.resume,
         )
 
@@ -149,12 +154,15 @@ def _one_after_other(
     failed: Callable[[Exception], None],
 ) -> list[RunRecord | Exception]:
     """The records of inputs that are restored in this process, or what went wrong with them."""
+    from metadeblur.pipeline.first_look import showing_first_look
     from metadeblur.pipeline.run import restore_file
 
     results: list[RunRecord | Exception] = []
     for job in jobs:
+        how = replace(settings, first_look=settings.first_look and not results)  # later a whole result is there to see
         try:
-            results.append(restore_file(job, net, settings, model=model, listener=terminal))
+            with showing_first_look(job.output, terminal) as listener:
+                results.append(restore_file(job, net, how, model=model, listener=listener))
         except Exception as error:
             failed(error)
             results.append(error)

@@ -33,7 +33,7 @@ from metadeblur.system.json_files import plain, write_json, write_whole
 from metadeblur.video import read_clip, write_clip
 
 PHOTOGRAPH = "demo.jpg"  # "friends" by Aitzol Berasategi, 2018, CC-BY-4.0, reduced and cut
-SHAKY = "shaky.mp4"
+SHAKY, OUTPUT = "shaky.mp4", "shaky_deblurred.mp4"
 EXPOSURE = 0.85  # share of the frame interval
 
 
@@ -127,10 +127,10 @@ def _demonstrate(directory: Path, settings: DemoSettings, listener: Listener | N
     """All of the demonstration, in a folder that nobody else writes into."""
     tell = listener or ignore
     truth = make_clip(directory, settings, tell)
-    source, output = directory / SHAKY, directory / "shaky_deblurred.mp4"
+    source, output = directory / SHAKY, directory / OUTPUT
     net = load_deblurrer(settings.model)
     job = Job(source, output, directory / "side_by_side.mp4", directory / "report")
-    run = RunSettings()
+    run = RunSettings(first_look=listener is not None)
     record = restore_file(job, net, run, model=settings.model, listener=listener)
     blurred = read_clip(source).in_memory()
     whole = 4 * len(blurred)  # restored once more, and three rows measured
@@ -148,7 +148,7 @@ def _demonstrate(directory: Path, settings: DemoSettings, listener: Listener | N
     labels = [f"{row}  {float(psnr(clip[worst], truth.sharp[worst])):.2f} dB" for row, clip in rows.items()]
     pictures = [to_uint8(clip[worst]) for clip in (*rows.values(), truth.sharp)]
     write_whole(directory / "comparison.png", encode_png(side_by_side(pictures, (*labels, "sharp"))))
-    names = ("shaky.mp4", "shaky_deblurred.mp4", "side_by_side.mp4", "comparison.png", "report/index.html")
+    names = (SHAKY, OUTPUT, "side_by_side.mp4", "comparison.png", "report/index.html")
     result = {**figures, "frame": worst, "files": [str(directory / name) for name in names], "record": record}
     write_json(plain(result), directory / "demo.json")
     return result

@@ -11,6 +11,8 @@ from metadeblur.types import AdaptStage
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from metadeblur.imaging.pictures import Picture
+
 Phase = Literal["scan", "measure", "preview", "restore", "compare"]
 """A file is looked through, the speed is measured on a part of it, its preview is made, the whole is restored, the
 result is compared with the truth."""
@@ -36,6 +38,14 @@ class PhaseEnded:
     """It is over, also where an error ended it."""
 
     phase: Phase
+
+
+@dataclass(frozen=True)
+class FirstLook:
+    """One frame is restored by the base network, before anything else is done."""
+
+    number: int  # of the frame in the file, from 0
+    pictures: tuple[Picture, Picture]  # before and after, as a player shows them; of a large frame the middle
 
 
 @dataclass(frozen=True)
@@ -117,6 +127,7 @@ Event: TypeAlias = (
     Note
     | PhaseStarted
     | PhaseEnded
+    | FirstLook
     | FrameScanned
     | ShotStarted
     | StepDone

@@ -33,6 +33,7 @@ from metadeblur.pipeline.events import (
     ShotStarted,
     StepDone,
 )
+from metadeblur.pipeline.first_look import remove_first_look, try_first_look
 from metadeblur.pipeline.messages import input_lines, output_lines
 from metadeblur.pipeline.outputs import Job, can_copy, check_targets, copy_untouched, preview_path
 from metadeblur.pipeline.policy import Decision
@@ -67,6 +68,7 @@ class RunSettings:
     restoration: RestoreSettings = field(default_factory=RestoreSettings)
     encoding: EncodeSettings = field(default_factory=EncodeSettings)
     preview_seconds: Seconds | None = None  # restored first, to a file of their own
+    first_look: bool = False  # before anything else tell one frame that the base network restores
     resume: bool = False  # go on where an earlier run was stopped
 
     def __post_init__(self) -> None:
@@ -153,6 +155,7 @@ class Run:
             hold_outputs(job, locks, preview=settings.preview_seconds is not None)
             self.parts, lines = Parts.open(job.output, self._fingerprint(), resume=settings.resume)
             locks.callback(self._leave_nothing)
+            remove_first_look(job.output)
             for line in lines:
                 self.tell(Note(line))
             self._locks = locks.pop_all()
@@ -199,6 +202,10 @@ class Run:
 
     def restore(self) -> RunRecord:
         """Do all of it and return the record."""
+        if self.wants_first_look:
+            look = try_first_look(self.reader, self.net, self.settings.restoration)
+            if look is not None:
+                self.tell(look)
         with stopwatch(self.seconds, "scan"), self.phase("scan"):
             self.take_scan(find_shots(self.reader, progress=lambda done, total: self.tell(FrameScanned(done, total))))
         if self.parts.noted("tile") is None:
@@ -212,6 +219,11 @@ class Run:
             for index in self.passing():
                 self._write(index, self.kinds, None)
         return self.conclude()
+
+    @property
+    def wants_first_look(self) -> bool:
+        """Whether somebody waits for a first frame; a picture alone, or what an earlier run finished, is there soon."""
+        return self.settings.first_look and self.info.kind != "image" and not self.parts.finished
 
     # --- steps -----------------------------------------------------------------------------------------------------
 

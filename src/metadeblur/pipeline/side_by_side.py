@@ -18,6 +18,7 @@ from metadeblur.pipeline.cuts import Scan, find_shots
 from metadeblur.pipeline.events import (
     Event,
     FilesAdvanced,
+    FirstLook,
     FrameRestored,
     FrameScanned,
     Listener,
@@ -28,12 +29,14 @@ from metadeblur.pipeline.events import (
     StepDone,
     ignore,
 )
+from metadeblur.pipeline.first_look import try_first_look
 from metadeblur.pipeline.outputs import Job
 from metadeblur.pipeline.resume import kept
 from metadeblur.pipeline.run import TOLD_SHOTS, Run, RunSettings
 from metadeblur.pipeline.shot import ShotContext, choose_tile, decide_shot, restore_shot, write_shot
 from metadeblur.pipeline.task_pool import Course, Task, TaskContext, TaskPool, weights_read, with_weights
 from metadeblur.report.record import RunRecord, ShotRecord
+from metadeblur.restoration.restorer import RestoreSettings
 from metadeblur.system.machine import peak_memory_mb
 from metadeblur.video import VideoReader
 from metadeblur.video.info import VideoInfo
@@ -128,6 +131,11 @@ class _Together:
             case StepDone() if self.inputs == 1:
                 self.tell(event)
 
+    def _tell_look(self, look: FirstLook | None) -> None:
+        """Tell the first look, if there is one."""
+        if look is not None:
+            self.tell(look)
+
     def _steps(self, pool: TaskPool, number: int, run: Run) -> Course:
         """Take the steps of a run, and have the scan and the shots done by the workers."""
         reader = VideoReader(run.job.source.absolute())
@@ -155,8 +163,12 @@ class _Together:
                 self.tell(Note(f"{title}: {summary}"))
             self._advance(number, index, len(shots[index]))
 
+        looks = []
+        if number == 0 and run.wants_first_look:
+            restoration = pool.for_any_machine(self.settings.adaptation, self.settings.restoration)[1]
+            looks = [task(_look, info, restoration, done=self._tell_look)]
         with stopwatch(run.seconds, "scan"):
-            yield [task(_scan, info, done=run.take_scan)]
+            yield [*looks, task(_scan, info, done=run.take_scan)]
         self.frames[number] = run.info.frames
         reader.learn(run.reader.times)
         if run.parts.noted("tile") is None:
@@ -186,6 +198,10 @@ def _here(given: ShotContext, context: TaskContext) -> ShotContext:
     reader = VideoReader(_input(given.info, context), times=given.reader.times)
     adaptation = with_weights(given.adaptation, context.locate)
     return replace(given, reader=reader, adaptation=adaptation, folder=context.folder)
+
+
+def _look(info: VideoInfo, settings: RestoreSettings, context: TaskContext) -> Iterator[FirstLook | None]:
+    yield try_first_look(VideoReader(_input(info, context)), context.net, settings)
 
 
 def _scan(info: VideoInfo, context: TaskContext) -> Iterator[Scan]:
