@@ -27,5 +27,7 @@ Effort = Literal["quick", "balanced", "best"]
 """How much is spent on a clip: no weights are learnt, the usual, or more pairs and steps."""
 AdaptStage = Literal["fit the reblurrer", "adapt"]
 """What the steps of an adaptation are spent on."""
+Unlearnt = Literal["off", "picture", "short", "small", "still", "quick", "time"]
+"""Why no weights were learnt: switched off, a picture, too few frames, too small, nothing moves, quick, no time."""
 ShotOutcome = Literal["untouched", "base", "partly", "adapted"]
 """What became of a shot: left as it is, or restored by the base model, a part of the adaptation, or all of it."""

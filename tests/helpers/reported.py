@@ -41,6 +41,7 @@ def shot(index=0, adapted=True, share=1.0, start=0, stop=5, **more):
         outcome="base" if not adapted or share == 0 else "adapted" if share == 1 else "partly",
         adapted=adapted,
         share=share,
+        sharper=4,
         reasons=votes if adapted else (),
         pairs=(place,) * 10 if adapted else (),
         scores=(25.0, 31.5, 28.0, 40.0, 26.0),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from importlib.resources import files
 
 import gradio as gr
@@ -14,7 +13,6 @@ from metadeblur.app.uploads import UploadedClip
 from metadeblur.imaging.pictures import data_uri
 from metadeblur.pipeline.events import FrameRestored, FrameScanned, ShotDecided, ShotStarted, StepDone
 from metadeblur.report.html import sentence, text
-from metadeblur.report.record import ShotRecord
 from metadeblur.system.names import counted, in_words
 
 _FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif")
@@ -207,24 +205,12 @@ def result(token: str, done: Done, clip: UploadedClip, flags: str) -> str:
     given = "walk" if clip.names else clip.name
     command = " ".join(f"metadeblur restore {_quoted(given)} {flags}".split())
     return (
-        f'<section class="md-result" aria-label="Result"><h2>{text(done.verdict)}</h2>'
-        f'<p class="md-quiet">{text(" ".join([_why(record.shots), took]).strip())}</p>{lost}{video}'
+        f'<section class="md-result" aria-label="Result"><h2>{text(done.verdict.headline)}</h2>'
+        f'<p class="md-quiet">{text(" ".join([done.verdict.why, took]).strip())}</p>{lost}{video}'
         f'<p class="md-links"><a class="first" href="{base}/file" download>Download</a>'
         f'<a href="{base}/report" target="_blank" rel="noopener">What it did: the report</a></p>{hint}'
         f'<p class="md-quiet">The same on the command line: <code>{text(command)}</code></p></section>'
     )
-
-
-def _why(shots: Sequence[ShotRecord]) -> str:
-    """The guard's reason for how a clip of one shot was restored."""
-    if len(shots) != 1:
-        return ""
-    shot = shots[0]
-    if not shot.adapted:
-        return sentence(shot.note) if shot.note else ""
-    against = [reason.text for reason in shot.reasons if not reason.passed]
-    why = (against or [reason.text for reason in shot.reasons[:1]])[:1]
-    return sentence(why[0]) if why else ""
 
 
 def _quoted(name: str) -> str:

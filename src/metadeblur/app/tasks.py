@@ -31,7 +31,7 @@ from metadeblur.pipeline.outputs import default_name, plan
 from metadeblur.pipeline.run import RunSettings, restore_file
 from metadeblur.pipeline.time_left import LONG_RUN_SECONDS, TRIAL_FRAMES, Range, Work, expected, rough_costs
 from metadeblur.report.record import RunRecord
-from metadeblur.report.verdict import overall_verdict
+from metadeblur.report.verdict import PlainVerdict, network_of, overall_verdict
 from metadeblur.video import TimeTable, VideoReader, write_clip
 
 PageEffort = Literal["quick", "balanced", "best", "budget"]
@@ -72,7 +72,7 @@ class Done:
     """A finished restoration; paths are inside the visitor's folder."""
 
     record: RunRecord
-    verdict: str  # the result in one sentence
+    verdict: PlainVerdict
     video: Path | None  # what a browser plays; None: a single picture
     file: Path  # what is downloaded: as the command line writes it, a folder of frames as one archive
     frames: int
@@ -222,7 +222,7 @@ def restore(source: Path, names: Sequence[str], into: Path, model: str, settings
         _archive(output, names, file)
     return Done(
         record=record,
-        verdict=overall_verdict(record.shots),
+        verdict=overall_verdict(record.shots, network_of(record)),
         video=video,
         file=file,
         frames=len(before.times),

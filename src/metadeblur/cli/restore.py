@@ -67,6 +67,10 @@ class Restore:
     """Write the record as JSON (several inputs: a list of records); - is standard output."""
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Go on where an earlier run of the same command was stopped; its finished shots are not done again."""
+    verbose: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(aliases=["-v"])] = False
+    """Also say why: every check of each shot, with its figure and limit."""
+    quiet: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(aliases=["-q"])] = False
+    """Say nothing but errors."""
     workers: Annotated[WorkerFlags, tyro.conf.OmitArgPrefixes] = field(default_factory=WorkerFlags)
 
     def __post_init__(self) -> None:
@@ -85,7 +89,7 @@ class Restore:
             self.inputs, self.output, side_by_side=self.side_by_side, report=self.report, json=self._json_file()
         )
         with writing_record(self.json):
-            self._restore(jobs, load_deblurrer(self.model), self.run_settings(), Terminal())
+            self._restore(jobs, load_deblurrer(self.model), self.run_settings(), self._terminal())
 
     def _restore(self, jobs: Sequence[Job], net: nn.Module, settings: RunSettings, terminal: Terminal) -> None:
         """Do it, with a file for the record that is this run's alone."""
@@ -136,9 +140,13 @@ class Restore:
             restoration=RestoreSettings(tile=self.tile, precision=self.precision, device=self.device),
             encoding=EncodeSettings(codec=self.codec, quality=self.quality),
             preview_seconds=self.preview,
-            first_look=True,
+            first_look=not self.quiet,
             resume=self.resume,
         )
+
+    def _terminal(self) -> Terminal:
+        """Where this run speaks to a person."""
+        return Terminal(quiet=self.quiet, verbose=self.verbose)
 
     def _json_file(self) -> Path | None:
         """Where the record goes, None for standard output or nowhere."""

@@ -71,7 +71,8 @@ class Terminal:
     >>> Terminal(quiet=True).say("nobody reads this")
     """
 
-    def __init__(self, *, quiet: bool = False) -> None:
+    def __init__(self, *, quiet: bool = False, verbose: bool = False) -> None:
+        self.verbose = verbose  # whether reasons are shown too
         self.console: Console | None = None if quiet else stderr_console()
         self._bars: list[Bar] = []  # of the phases that are under way
 
@@ -96,6 +97,9 @@ class Terminal:
         match event:
             case events.Note(text) | events.TimeLeft(text=text):
                 self.say(text)
+            case events.Detail(text):
+                if self.verbose:
+                    self.say(text)
             case events.PhaseStarted():
                 self._bars.append(Bar(_phase_title(event), self.console))
             case events.PhaseEnded():

@@ -26,6 +26,13 @@ class Note:
 
 
 @dataclass(frozen=True)
+class Detail:
+    """A line for who asks for reasons."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class PhaseStarted:
     """A part of the work on a file begins."""
 
@@ -125,6 +132,7 @@ class TimeLeft:
 
 Event: TypeAlias = (
     Note
+    | Detail
     | PhaseStarted
     | PhaseEnded
     | FirstLook

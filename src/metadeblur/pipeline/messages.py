@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from metadeblur.pipeline.events import Detail, Event, Note
 from metadeblur.pipeline.outputs import Job
-from metadeblur.report.record import RunRecord
-from metadeblur.report.verdict import why_untouched
+from metadeblur.report.record import RunRecord, ShotRecord
+from metadeblur.report.verdict import network_of, overall_verdict, shot_verdict
 from metadeblur.system.names import counted, in_words
 from metadeblur.video import VideoReader
+
+TOLD_SHOTS = 12  # files with more shots are summed up
 
 
 def input_lines(reader: VideoReader) -> Iterator[str]:
@@ -33,17 +36,35 @@ def input_lines(reader: VideoReader) -> Iterator[str]:
         yield f"{name} is damaged: {counted(damaged, 'packet')} could not be decoded, left out here"
 
 
+def shot_events(shot: ShotRecord, shots: int, decision: str, name: str = "") -> Iterator[Event]:
+    """What is told of a shot when it is done: how it came out, where it is one of a few; every reason as a detail.
+
+    Args:
+        shot: its record.
+        shots: that the file has.
+        decision: what was decided, in one sentence.
+        name: of the file, where there are several.
+    """
+    if shots <= TOLD_SHOTS:
+        parts = [name, f"shot {shot.index + 1} of {shots}" if shots > 1 else ""]
+        title = f"{', '.join(filter(None, parts))}: " if any(parts) else ""
+        if shots > 1:
+            yield Note(title + shot_verdict(shot).headline)
+        yield Detail(title + decision)
+        for reason in shot.reasons:
+            yield Detail(f"  {'passed' if reason.passed else 'failed'}: {reason.text}")
+
+
 def output_lines(job: Job, record: RunRecord) -> Iterator[str]:
-    """What was made, how, and how long it took."""
-    if record.untouched:
-        how = f"{why_untouched(record.shots)}, returned untouched"
-    else:
-        how = f"adaptation used to {100 * record.share:.0f} %" if record.share > 0 else "base model"
-        how += ", frames fused" if any(shot.fused for shot in record.shots) else ""
+    """The result first, then what was made and how long it took."""
+    verdict = overall_verdict(record.shots, network_of(record))
+    yield verdict.headline
+    if verdict.why:
+        yield verdict.why
     for sentence in record.not_kept:
         yield f"not kept: {sentence}"
-    yield f"{job.output}: {how}, {in_words(record.seconds['total'])}"
+    yield f"{job.output} ({in_words(record.seconds['total'])})"
     if job.side_by_side is not None:
         yield f"{job.side_by_side}: blurred and restored next to each other"
     if job.report is not None:
-        yield f"{job.report / 'index.html'}: the report"
+        yield f"{job.report / 'index.html'}: the report, with every check"

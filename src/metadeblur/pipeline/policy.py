@@ -16,7 +16,7 @@ from metadeblur.guard.judge import Reason, sharp_already
 from metadeblur.guard.learnable import nothing_to_learn
 from metadeblur.imaging.clip_cache import ClipCache
 from metadeblur.report.record import ShotRecord
-from metadeblur.types import ShotOutcome
+from metadeblur.types import ShotOutcome, Unlearnt
 
 STRETCH_BYTES = 400_000_000  # frames that are held in memory to adapt to
 STRETCH_FRAMES = 120
@@ -32,6 +32,7 @@ class Decision:
     reasons: tuple[Reason, ...] = ()
     note: str | None = None  # what else the record says, for people
     outcome: Outcome | None = None  # of the adaptation, where there was one
+    unlearnt: Unlearnt | None = None  # why no weights were learnt
     offset: int = 0  # frame of the shot that is frame 0 of the adaptation
 
     @property
@@ -81,6 +82,7 @@ class Decision:
             share=self.share,
             reasons=self.reasons,
             note=self.note,
+            unlearnt=self.unlearnt,
         )
         outcome = self.outcome
         if outcome is None:
@@ -134,18 +136,26 @@ def decide(
         if reason is not None and (settings is not None or reason.name == "texture"):
             return Decision(None, reasons=(reason,), note=reason.text)
     if settings is None:
-        return Decision(net, note="adaptation was switched off: the base model is used")
+        return Decision(net, note="adaptation was switched off: the base model is used", unlearnt="off")
     if len(clip) == 1:
-        return Decision(net, note="a single picture shows no motion to learn from: the base model is used")
+        text = "a single picture shows no motion to learn from: the base model is used"
+        return Decision(net, note=text, unlearnt="picture")
     if len(clip) < MINIMUM_FRAMES:
         text = f"{too_few(len(clip))} ({MINIMUM_FRAMES} are needed): the base model is used"
-        return Decision(net, note=text)
+        return Decision(net, note=text, unlearnt="short")
     if min(clip.height, clip.width) < MINIMUM_PATCH:
         size = f"{clip.width}x{clip.height} px are too small to adapt to (both sides need {MINIMUM_PATCH} px)"
-        return Decision(net, note=f"frames of {size}: the base model is used")
+        return Decision(net, note=f"frames of {size}: the base model is used", unlearnt="small")
     outcome = adapt(net, stretch, settings=settings, progress=progress, cache=cache)
     cut = f"adapted to frames {start} to {stop - 1} of the shot" if stop - start < len(clip) else None
-    return Decision(outcome.model, outcome.share, outcome.reasons, cut, outcome, start)
+    unlearnt = None if outcome.history else _unlearnt(outcome)
+    return Decision(outcome.model, outcome.share, outcome.reasons, cut, outcome, unlearnt, start)
+
+
+def _unlearnt(outcome: Outcome) -> Unlearnt:
+    """Why an adaptation took no step."""
+    causes: dict[str, Unlearnt] = {"length": "short", "time": "time", "motion": "still", "texture": "still"}
+    return next((causes[reason.name] for reason in outcome.reasons if reason.name in causes), "quick")
 
 
 def _untaught(clip: Clip, stretch: Clip) -> Reason | None:

@@ -34,7 +34,7 @@ from metadeblur.pipeline.events import (
     StepDone,
 )
 from metadeblur.pipeline.first_look import remove_first_look, try_first_look
-from metadeblur.pipeline.messages import input_lines, output_lines
+from metadeblur.pipeline.messages import input_lines, output_lines, shot_events
 from metadeblur.pipeline.outputs import Job, can_copy, check_targets, copy_untouched, preview_path
 from metadeblur.pipeline.policy import Decision
 from metadeblur.pipeline.resume import Parts, kept
@@ -55,7 +55,6 @@ from metadeblur.video import EncodeSettings, VideoReader, assemble, whole
 from metadeblur.video.info import VideoInfo
 from metadeblur.video.timing import TimeTable
 
-TOLD_SHOTS = 12  # videos with more shots are summed up
 _DECIDING = ("torch", "av", "opencv-python-headless", "scenedetect-headless")  # libraries that decide what comes out
 
 
@@ -353,10 +352,10 @@ class Run:
         if self.is_finished(index):
             return
         decision = self.decisions.pop(index, None) or self._decide(index)
-        self.finish(restore_shot(self.context, self.net, index, decision, self._watch(index, decision.model)))
-        if len(self.context.shots) <= TOLD_SHOTS:
-            title = f"{self.context.title(index)}: " if len(self.context.shots) > 1 else ""
-            self.tell(Note(f"{title}{decision.in_short()}"))
+        shot = restore_shot(self.context, self.net, index, decision, self._watch(index, decision.model))
+        self.finish(shot)
+        for event in shot_events(shot, len(self.context.shots), decision.in_short()):
+            self.tell(event)
 
     def _decide(self, index: int) -> Decision:
         shot, at = self.context.shots[index], self._position(index)

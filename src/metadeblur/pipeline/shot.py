@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from metadeblur.adaptation.stages import AdaptSettings
 from metadeblur.adaptation.steps import Progress
 from metadeblur.clip import Clip
+from metadeblur.guard.sharper import is_sharper
 from metadeblur.pipeline.console import stopwatch
 from metadeblur.pipeline.cuts import Shot
 from metadeblur.pipeline.policy import Decision, decide, shared_budget
@@ -122,20 +123,21 @@ def restore_shot(
         each_frame: called after each frame.
 
     """
-    shot, restorer = context.shots[index], None
+    shot, restorer, sharper = context.shots[index], None, None
     decided = decision.to_record(index, shot.start, shot.stop)
     seconds = dict(decided.seconds)
     pictures = _collector(context, index)
     with stopwatch(seconds, "restore"):
         if decision.model is not None:
             restorer = context.restorer(decision.model)
-            write_shot(context, index, context.kinds, restorer, pictures=pictures, each_frame=each_frame)
+            sharper = write_shot(context, index, context.kinds, restorer, pictures=pictures, each_frame=each_frame)
         if pictures is not None:
             _complete(pictures, context, net, index, decision)
             pictures.save(context.pictures_path(index))
     return replace(
         decided,
         scores=context.shot_scores(index),
+        sharper=sharper,
         tile=restorer.tile if restorer else None,
         precision=restorer.precision if restorer else None,
         seconds=seconds,
@@ -151,24 +153,32 @@ def write_shot(
     count: int | None = None,
     pictures: PictureCollector | None = None,
     each_frame: EachFrame | None = None,
-) -> None:
-    """Restore the first ``count`` frames of a shot into segments; without a restorer they pass as they are."""
+) -> int:
+    """Restore the first ``count`` frames of a shot into segments; without a restorer they pass as they are.
+
+    Returns:
+        How many of them are measurably sharper than before.
+    """
     clip = context.clip(index)
     if count is not None:
         clip = clip.part(0, count)
     with ExitStack() as stack:
         writers = {kind: stack.enter_context(_writer(context, kind, index)) for kind in kinds}
         background = stack.enter_context(BackgroundWriter(beside=restorer is None or pays(restorer.device)))
+        sharper: list[bool] = []
         began = time.monotonic()
         for number, (blurred, restored) in enumerate(stack.enter_context(closing(_pairs(clip, restorer)))):
             for kind, writer in writers.items():
                 background.do(writer.write, _beside(context.info, blurred, restored) if kind == "side" else restored)
+            if restorer is not None and count is None:
+                background.do(lambda both: sharper.append(is_sharper(*both)), (restored, blurred))
             if pictures is not None and number in pictures.wanted:
                 pictures.add(number, blurred, restored)
             if each_frame is not None:
                 each_frame(number + 1, time.monotonic() - began, blurred, restored)
             began = time.monotonic()
         background.finish()
+    return sum(sharper)
 
 
 def _writer(context: ShotContext, kind: str, index: int) -> SegmentWriter:

@@ -22,7 +22,6 @@ from metadeblur.pipeline.events import (
     FrameRestored,
     FrameScanned,
     Listener,
-    Note,
     PhaseEnded,
     PhaseStarted,
     Position,
@@ -30,9 +29,10 @@ from metadeblur.pipeline.events import (
     ignore,
 )
 from metadeblur.pipeline.first_look import try_first_look
+from metadeblur.pipeline.messages import shot_events
 from metadeblur.pipeline.outputs import Job
 from metadeblur.pipeline.resume import kept
-from metadeblur.pipeline.run import TOLD_SHOTS, Run, RunSettings
+from metadeblur.pipeline.run import Run, RunSettings
 from metadeblur.pipeline.shot import ShotContext, choose_tile, decide_shot, restore_shot, write_shot
 from metadeblur.pipeline.task_pool import Course, Task, TaskContext, TaskPool, weights_read, with_weights
 from metadeblur.report.record import RunRecord, ShotRecord
@@ -151,7 +151,7 @@ class _Together:
             adapt, restore = pool.for_any_machine(run.context.adaptation, run.context.restoration)
             return replace(run.context, reader=reader, adaptation=adapt, restoration=restore)
 
-        def take(index: int, title: str, result: tuple[ShotRecord, str] | None) -> None:
+        def take(index: int, result: tuple[ShotRecord, str] | None) -> None:
             if result is None:
                 if unseen == {index}:
                     run.join_preview()
@@ -159,8 +159,8 @@ class _Together:
                 return
             record, summary = result
             run.finish(record)
-            if len(shots) <= TOLD_SHOTS:
-                self.tell(Note(f"{title}: {summary}"))
+            for event in shot_events(record, len(shots), summary, name):
+                self.tell(event)
             self._advance(number, index, len(shots[index]))
 
         looks = []
@@ -182,7 +182,7 @@ class _Together:
                 continue
             hear = partial(self._hear, number, index, shots[index].start)
             given = (for_any_machine(), index, run.preview.get(index, 0))
-            tasks.append(task(_restore, *given, title=title, done=partial(take, index, title), on_event=hear))
+            tasks.append(task(_restore, *given, title=title, done=partial(take, index), on_event=hear))
         yield tasks
         yield [task(_pass, for_any_machine(), index, run.kinds, title=titles[index]) for index in run.passing()]
 

@@ -7,15 +7,18 @@ Nothing is fetched and nothing is sent: pictures are inlined, and the page's own
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from metadeblur.errors import MetadeblurError
 from metadeblur.report.html import as_number, flat, percent, sentence, whole_page
 from metadeblur.report.record import RunRecord, ShotRecord
 from metadeblur.report.shot import Look, PageSettings, ShotPictures, Values, shot_parts
-from metadeblur.report.verdict import overall_verdict, shot_verdict
+from metadeblur.report.verdict import network_of, overall_verdict, shot_verdict
 from metadeblur.system.json_files import write_whole
 from metadeblur.system.names import in_words, utf8
 from metadeblur.version import __version__
@@ -39,7 +42,7 @@ def write_report(
     Raises:
         MetadeblurError: the directory cannot be written.
     """
-    page = render_report(record, pictures, settings)
+    page = render_report(record, pictures, settings, beside=_link(record.side_by_side, Path(directory)))
     target = Path(directory) / "index.html"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -52,8 +55,19 @@ def write_report(
     return target
 
 
-def render_report(record: RunRecord, pictures: Sequence[ShotPictures], settings: PageSettings | None = None) -> str:
-    """The page of :func:`write_report` as text."""
+def _link(target: str | None, directory: Path) -> str:
+    """Address of a file as seen from a page in a directory; empty without one, or on another drive."""
+    if target is None:
+        return ""
+    with suppress(ValueError):
+        return quote(Path(os.path.relpath(target, directory)).as_posix())
+    return ""
+
+
+def render_report(
+    record: RunRecord, pictures: Sequence[ShotPictures], settings: PageSettings | None = None, *, beside: str = ""
+) -> str:
+    """The page of :func:`write_report` as text; ``beside`` is the address of the video of both next to each other."""
     settings = settings or PageSettings()
     by_index = {each.index: each for each in pictures}
     shots = record.shots
@@ -63,11 +77,14 @@ def render_report(record: RunRecord, pictures: Sequence[ShotPictures], settings:
         shown = shot_parts(shot, by_index.get(shot.index) or ShotPictures(shot.index), record.video, look, number)
         parts.append(shown | _words(shot, record))
     stages, total = _stages(record)
+    verdict = overall_verdict(shots, network_of(record))
     return whole_page(
         "restoration.html",
         scripts=("report.js", "report_blind.js"),
         version=record.version or __version__,
-        verdict=overall_verdict(shots),
+        verdict=verdict.headline,
+        why=verdict.why,
+        beside=beside,
         source=Path(record.input).name,
         size=_size(record.video),
         result=Path(record.output).name,
@@ -95,12 +112,12 @@ def _key_figures(record: RunRecord) -> list[tuple[str, str]]:
     """The few figures worth a look before anything else."""
     figures, shots = [], record.shots
     if any(shot.adapted for shot in shots):
-        figures.append(("Adaptation used", percent(record.share)))
+        figures.append(("Used of what it learnt", percent(record.share)))
     if len(shots) > 1:
         figures.append(("Shots", str(len(shots))))
     pairs = sum(len(shot.pairs) for shot in shots)
     if pairs:
-        figures.append(("Patches learned from", str(pairs)))
+        figures.append(("Places learnt from", str(pairs)))
     steps = sum(len(shot.losses) for shot in shots)
     if steps:
         figures.append(("Training steps", str(steps)))
@@ -118,17 +135,17 @@ def _key_figures(record: RunRecord) -> list[tuple[str, str]]:
 
 def _words(shot: ShotRecord, record: RunRecord) -> Values:
     """The line over one of several shots."""
-    span, verdict = _span(shot, record), shot_verdict(shot)
+    span, verdict = _span(shot, record), shot_verdict(shot, network_of(record))
     spent = in_words(_total(shot.seconds)) if shot.seconds else ""
-    parts = [verdict, span, spent, sentence(shot.note) if shot.note else ""]
-    return {"span": span, "verdict": verdict, "summary": " · ".join(filter(None, parts))}
+    parts = [verdict.headline, verdict.why, span, spent, sentence(shot.note) if shot.note else ""]
+    return {"span": span, "verdict": verdict.headline, "summary": " · ".join(filter(None, parts))}
 
 
 def _span(shot: ShotRecord, record: RunRecord) -> str:
     """Which frames a shot covers, and when."""
     if not shot.length:
         return ""
-    numbers = f"frames {shot.start} to {shot.stop - 1}"
+    numbers = f"frames {shot.start + 1} to {shot.stop}"
     rate = as_number(record.video.get("fps"))
     return f"{numbers}, {_clock(shot.start / rate)} to {_clock(shot.stop / rate)}" if rate > 0 else numbers
 

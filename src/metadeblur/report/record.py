@@ -9,7 +9,7 @@ from typing import Any
 from metadeblur.guard.judge import Reason
 from metadeblur.models.adapted import FusionSettings
 from metadeblur.reblur.place import Place
-from metadeblur.types import ShotOutcome
+from metadeblur.types import ShotOutcome, Unlearnt
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,8 @@ class ShotRecord:
     reblur_losses: tuple[Mapping[str, float], ...] = ()  # one a step of the reblurring network: its terms
     reblurrer: Mapping[str, Any] | None = None  # what made the pairs
     stage_memory_mb: Mapping[str, float] = field(default_factory=dict)  # most memory held in each stage
+    unlearnt: Unlearnt | None = None  # why no weights were learnt; None: some were, or the frames pass as they are
+    sharper: int | None = None  # frames that are measurably sharper than before; None: they pass as they are
     scores: tuple[float, ...] = ()  # self-shift score of each frame, dB; low is sharp
     tile: int | None = None  # side of the tiles that frames were cut into, px; 0: whole frames; None: untouched
     precision: str | None = None  # "fp32" or "bf16"; None: untouched

@@ -28,7 +28,7 @@ from metadeblur.reblur.place import Place
 from metadeblur.report.html import as_number, figure_text, flat
 from metadeblur.report.plot import Mark, line_plot
 from metadeblur.report.record import RunRecord, ShotRecord
-from metadeblur.report.verdict import helped, shot_result
+from metadeblur.report.verdict import shot_result
 from metadeblur.system.names import counted
 
 _LEAST_WIDTH = 320  # px; frames of a page with very many shots are shrunk down to this, not further
@@ -156,14 +156,14 @@ def _viewer(shot: ShotRecord, pictures: ShotPictures, look: Look) -> Values | No
     base: Sequence[Any] = ()
     if outcome not in unadapted and pictures.base is not None and len(pictures.base) == len(pictures.frames):
         base = pictures.base
-        names |= {"base": "Base model", "after": "Adapted"}
+        names |= {"base": "Base model", "after": "Restored"}
     frames: list[Values] = []
     for position, (number, before, after) in enumerate(pictures.frames):
         kinds = {"before": before, "after": after} | ({"base": base[position]} if base else {})
         upright = {kind: look.picture(picture) for kind, picture in kinds.items()}
         frames.append(
             {
-                "number": number,
+                "number": number + 1,
                 "width": upright["before"].shape[1],
                 "height": upright["before"].shape[0],
                 "pictures": {kind: look.photo(picture) for kind, picture in upright.items()},
@@ -179,7 +179,9 @@ def _blind(shot: ShotRecord) -> Values:
     rival, other = "the adapted model", "the other by the model as it was adapted to your clip"
     if shot.fused:
         made_by = "adapted" if shot.share > 0 else "base"
-        rival, other = "what you got", f"the other is what you got: restored by the {made_by} model{helped(shot, ',')}"
+        also = " and corrected by the blurred ones" if shot.back_projected else ""
+        rival = "what you got"
+        other = f"the other is what you got: restored by the {made_by} model, frames fused{also}"
     return {"names_json": json.dumps({"base": "the base model", "after": rival}), "other": other}
 
 
@@ -214,8 +216,8 @@ def _pairs(shot: ShotRecord, pictures: ShotPictures, look: Look) -> Values | Non
 def _place(place: Place) -> Values:
     """Where a pair comes from and how sharp it is."""
     where = f" at {place.left}, {place.top}, {place.size} px{', shrunk' if place.shrunk else ''}"
-    scores = f"{place.score:.1f} dB here, {place.blurred_score:.1f} dB in frame {place.blurred_frame}"
-    return {"frame": place.frame, "where": where, "scores": scores}
+    scores = f"{place.score:.1f} dB here, {place.blurred_score:.1f} dB in frame {place.blurred_frame + 1}"
+    return {"frame": place.frame + 1, "where": where, "scores": scores}
 
 
 def _map(shot: ShotRecord, pictures: ShotPictures, video: Mapping[str, Any], look: Look) -> Values | None:
@@ -235,7 +237,7 @@ def _map(shot: ShotRecord, pictures: ShotPictures, video: Mapping[str, Any], loo
     # The places are turned counterclockwise with the frame.
     moved = ("1 0 0 1 0 0", f"0 -1 1 0 0 {width}", f"-1 0 0 -1 {width} {height}", f"0 1 -1 0 {height} 0")
     return {
-        "frame": pictures.map_frame,
+        "frame": None if pictures.map_frame is None else pictures.map_frame + 1,
         "aspect": f"{across * look.pixel:.6g}/{down}",
         "cells": data_uri(encode_png(np.rot90(heat_map(scores, low, high), look.turns))),
         "least": f"{finite.min():.1f}",
@@ -277,19 +279,19 @@ def _scores(shot: ShotRecord) -> Values | None:
             position = frame - shot.start
             if 0 <= position < len(scores):
                 noun = "patch" if count == 1 else "patches"
-                marks.append(Mark(frame, scores[position], f"Frame {frame}: {count} {what} {noun}", ring))
+                marks.append(Mark(frame + 1, scores[position], f"Frame {frame + 1}: {count} {what} {noun}", ring))
     (best, best_at), (worst, worst_at) = min(finite), max(finite)
     summary = (
         f"Self-shift score of {counted(len(scores), 'frame')}: "
-        f"sharpest {best:.1f} dB at frame {best_at + shot.start}, "
-        f"most blurred {worst:.1f} dB at frame {worst_at + shot.start}."
+        f"sharpest {best:.1f} dB at frame {best_at + shot.start + 1}, "
+        f"most blurred {worst:.1f} dB at frame {worst_at + shot.start + 1}."
     )
     plot = line_plot(
         scores,
         summary=summary,
         x_title="Frame",
         y_title="Self-shift score in dB, sharper is higher",
-        start=shot.start,
+        start=shot.start + 1,
         marks=marks,
         low_is_up=True,
         least_span=2.0,

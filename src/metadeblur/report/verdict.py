@@ -1,16 +1,77 @@
-"""What the result is, of a shot and of a whole file, in plain sentences."""
+"""What the result is, of a shot and of a whole file: a headline, and one line of why, in words for anybody."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
-from metadeblur.report.html import percent
-from metadeblur.report.record import ShotRecord
+from metadeblur.guard.judge import Reason
+from metadeblur.report.record import RunRecord, ShotRecord
+from metadeblur.system.names import counted
 
 Result = Literal["untouched", "whole", "part", "unchecked", "dropped", "base"]
 """As the record's outcome, and whether the guard was off or dropped an adaptation that was made."""
+
+
+BUILT_IN = "the built-in network"
+_OURS = "lite"
+
+
+@dataclass(frozen=True)
+class PlainVerdict:
+    """A result in plain words.
+
+    Attributes:
+        headline: the result itself.
+        why: one line on how it came about; may be empty.
+    """
+
+    headline: str
+    why: str = ""
+
+
+_LEARNT: dict[Result, str] = {
+    "whole": "The network learnt from your clip.",
+    "part": "Your clip taught the network a little.",
+    "unchecked": "The network learnt from your clip.",
+    "dropped": "Restored with {network}.",
+}
+
+_UNLEARNT = {
+    "off": "Restored with {network}.",
+    "picture": "Restored with {network}.",
+    "short": "Too little to learn from here: restored with {network}.",
+    "small": "Too little to learn from here: restored with {network}.",
+    "still": "Too little to learn from here: restored with {network}.",
+    "quick": "Restored with {network}.",
+    "time": "Too little time to learn: restored with {network}.",
+}
+
+_WHY_UNLEARNT = {
+    "off": "Learning from the clip was switched off.",
+    "picture": "A single picture shows no motion to learn from.",
+    "short": "Learning takes five frames or more of one shot.",
+    "small": "Learning takes frames of 32 pixels or more a side.",
+    "still": "Too little moves in it.",
+    "quick": "Quick: nothing was learnt from the clip.",
+    "time": "Nothing useful could be learnt within the time limit.",
+}
+
+_HARM = {
+    "colour drift": "changed the colours",
+    "ringing": "drew hard outlines beside edges",
+    "divergence": "drew things that the clip does not show",
+    "flicker": "made the picture flicker",
+    "reblur consistency": "did not fit what the camera saw",
+    "sharpness": "made the picture softer",
+    "held-out pairs": "did not help on parts of the clip kept for checking",
+    "motion pairs": "did not help on parts of the clip kept for checking",
+    "finite": "gave broken pictures",
+    "diverged": "went astray",
+}
+"""What an adaptation would have done, by the name of the vote against it."""
 
 
 def shot_result(shot: ShotRecord) -> Result:
@@ -32,61 +93,113 @@ def why_untouched(shots: Sequence[ShotRecord]) -> str:
     """Why shots were returned unchanged, in a few words.
 
     >>> why_untouched([ShotRecord(outcome="untouched")])
-    'already sharp'
+    'Already sharp'
     """
-    words = {"motion": "nothing moves in it", "texture": "nothing to restore in it"}
-    whys = {words.get(shot.reasons[0].name, "already sharp") if shot.reasons else "already sharp" for shot in shots}
-    return whys.pop() if len(whys) == 1 else "nothing to do"
+    words = {"motion": "Nothing moves in it", "texture": "Nothing to see in it"}
+    whys = {words.get(shot.reasons[0].name, "Already sharp") if shot.reasons else "Already sharp" for shot in shots}
+    return whys.pop() if len(whys) == 1 else "Nothing to do"
 
 
-def helped(shot: ShotRecord, mark: str = ";") -> str:
-    """What else was done to a shot's restored frames, to be added to a sentence after a mark; may be empty.
+def helped(shot: ShotRecord) -> str:
+    """What else was done to a shot's restored frames, as a sentence; may be empty.
 
     >>> helped(ShotRecord(fused=True, back_projected=True))
-    '; neighbouring frames fused; corrected by the blurred frames'
+    'Neighbouring frames and the blurred ones added detail.'
     """
-    fused = f"{mark} neighbouring frames fused" if shot.fused else ""
-    return fused + (f"{mark} corrected by the blurred frames" if shot.back_projected else "")
+    if shot.fused:
+        return f"Neighbouring frames{' and the blurred ones' if shot.back_projected else ''} added detail."
+    return ""
 
 
-def shot_verdict(shot: ShotRecord) -> str:
-    """One plain sentence on a shot.
+def network_of(record: RunRecord) -> str:
+    """What a person calls the network of a run.
 
-    >>> shot_verdict(ShotRecord(outcome="partly", adapted=True, share=0.5, fused=True))
-    'Adapted to your clip: kept in part (50 %); neighbouring frames fused'
+    >>> network_of(RunRecord(settings={"model": "other.safetensors"}))
+    'the network as it is'
     """
-    return {
-        "untouched": f"Returned unchanged: {why_untouched([shot])}",
-        "whole": "Adapted to your clip: kept whole (100 %)",
-        "part": f"Adapted to your clip: kept in part ({percent(shot.share)})",
-        "unchecked": "Adapted to your clip: used whole, not checked by the guard",
-        "dropped": "Base model used: the adaptation did not help",
-        "base": "Base model used: no adaptation was made",
-    }[shot_result(shot)] + helped(shot)
+    return BUILT_IN if record.settings.get("model", _OURS) == _OURS else "the network as it is"
 
 
-def overall_verdict(shots: Sequence[ShotRecord]) -> str:
-    """One plain sentence on all shots of a file.
+def shot_verdict(shot: ShotRecord, network: str = BUILT_IN) -> PlainVerdict:
+    """The verdict on a shot; ``network`` is what a person calls the network.
 
-    >>> overall_verdict([ShotRecord(outcome="partly", share=0.5), ShotRecord()])
-    'Adapted to your clip: 1 of 2 shots kept in part, 1 with the base model'
+    >>> shot = ShotRecord(stop=45, outcome="partly", adapted=True, share=0.5, sharper=41)
+    >>> shot_verdict(shot).headline
+    'Sharper: 41 of 45 frames. Your clip taught the network a little.'
+    """
+    return overall_verdict([shot], network)
+
+
+def overall_verdict(shots: Sequence[ShotRecord], network: str = BUILT_IN) -> PlainVerdict:
+    """The verdict on all shots of a file; ``network`` is what a person calls the network.
+
+    >>> overall_verdict([ShotRecord(outcome="untouched")] * 3).headline
+    'Already sharp: nothing was changed.'
     """
     if not shots:
-        return "Nothing was restored"
-    sentences = {shot_verdict(shot) for shot in shots}
-    if len(sentences) == 1:
-        return sentences.pop()
-    counts = Counter(shot_result(shot) for shot in shots)
-    counts["base"] += counts.pop("dropped", 0)
+        return PlainVerdict("Nothing was restored.")
+    restored = [shot for shot in shots if shot.outcome != "untouched"]
+    if not restored:
+        return PlainVerdict(f"{why_untouched(shots)}: nothing was changed.")
+    headline = f"{_sharper(restored)} {_how(restored)}".strip()
+    why = _why(shots[0]) if len(shots) == 1 else _counts(shots)
+    return PlainVerdict(headline.format(network=network), why.format(network=network))
+
+
+def _sharper(shots: Sequence[ShotRecord]) -> str:
+    """How many frames of restored shots are sharper; nothing where that was not measured."""
+    if any(shot.sharper is None for shot in shots):
+        return ""
+    sharper, frames = sum(shot.sharper or 0 for shot in shots), sum(shot.length for shot in shots)
+    if not sharper:
+        return "Hardly sharper than before." if frames > 1 else "Hardly sharper than it was."
+    return "Sharper." if frames == 1 else f"Sharper: {sharper} of {frames} frames."
+
+
+def _how(shots: Sequence[ShotRecord]) -> str:
+    """What was learnt: the most of it that any of the restored shots shows."""
+    results = {shot_result(shot): shot for shot in reversed(shots)}
+    for result in ("whole", "unchecked", "part", "dropped"):
+        if result in results:
+            return _LEARNT[result]
+    return _UNLEARNT[results["base"].unlearnt or "off"]
+
+
+def _why(shot: ShotRecord) -> str:
+    """Why a restored shot came out as it did."""
+    result = shot_result(shot)
+    against = [reason for reason in shot.reasons if not reason.passed and reason.name in _HARM]
+    first = {
+        "whole": "Every check passed." if shot.reasons else "",
+        "unchecked": "The guard was switched off: nothing was checked.",
+        "part": _in_part(shot.share, against),
+        "dropped": f"What it learnt from the clip was not used: it {_harm(against)}.",
+        "base": _WHY_UNLEARNT[shot.unlearnt or "off"],
+    }[result]
+    return " ".join(filter(None, (first, helped(shot))))
+
+
+def _in_part(share: float, against: Sequence[Reason]) -> str:
+    """Why an adaptation is used in part."""
+    used = {0.25: "A quarter", 0.5: "Half", 0.75: "Three quarters"}.get(share, f"{100 * share:.0f} %")
+    return f"{used} of what it learnt is used: {f'more {_harm(against)}' if against else 'that helped most'}."
+
+
+def _harm(against: Sequence[Reason]) -> str:
+    """What an adaptation did, by the last vote against it: the one nearest to what is used instead."""
+    return _HARM[against[-1].name] if against else "did not help"
+
+
+def _counts(shots: Sequence[ShotRecord]) -> str:
+    """How the shots of a file were restored."""
     words: dict[Result, str] = {
-        "whole": "kept whole",
-        "part": "kept in part",
-        "unchecked": "used without the guard",
-        "base": "with the base model",
-        "untouched": "returned unchanged",
+        "whole": "learnt from",
+        "unchecked": "learnt from, unchecked",
+        "part": "learnt from a little",
+        "base": "restored with {network}",
+        "untouched": "left as they were",
     }
-    parts = [f"{counts[kind]} {what}" for kind, what in words.items() if counts[kind]]
-    first, _, rest = parts[0].partition(" ")
-    parts[0] = f"{first} of {len(shots)} shots {rest}"
-    adapted = counts["whole"] + counts["part"] + counts["unchecked"]
-    return ("Adapted to your clip: " if adapted else "Not adapted: ") + ", ".join(parts)
+    found = Counter(shot_result(shot) for shot in shots)
+    found["base"] += found.pop("dropped", 0)
+    parts = [f"{found[result]} {what}" for result, what in words.items() if found[result]]
+    return f"{counted(len(shots), 'shot')}: {', '.join(parts)}."
