@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +13,7 @@ def refuse_missing(inputs: Sequence[Path], output: Path | None, flag: str = "-o"
     """Refuse inputs that are not there, all of them at once.
 
     Args:
-        inputs: files or folders.
+        inputs: files, folders or patterns; what matches nothing is refused where it is looked for.
         output: what ``flag`` was given.
         flag: what says where the result goes.
 
@@ -20,7 +21,7 @@ def refuse_missing(inputs: Sequence[Path], output: Path | None, flag: str = "-o"
         UsageError: the last one is most likely the output.
         MetadeblurError: names what is missing.
     """
-    missing = [path for path in inputs if not there(path)]
+    missing = [path for path in inputs if not there(path) and not glob.has_magic(str(path))]
     if not missing:
         return
     if output is None and len(inputs) > 1 and missing == [inputs[-1]]:

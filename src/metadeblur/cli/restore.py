@@ -36,7 +36,7 @@ class Restore:
     inputs: Annotated[
         list[Path], tyro.conf.Positional, tyro.conf.arg(metavar="IN...", help_behavior_hint="(one or more)")
     ]
-    """Video files, folders of frames, or pictures."""
+    """Videos, pictures, folders of frames; folders of videos, searched to the bottom; patterns such as clips/**/*.mp4."""
     output: Annotated[Target | None, tyro.conf.arg(aliases=["-o"], metavar="OUT", help_behavior_hint="")] = None
     """Where the result goes; several inputs, or a slash at its end: a folder for it. A new name without a suffix: a
     folder of pictures. Default: beside each input, named NAME_deblurred."""
@@ -67,6 +67,14 @@ class Restore:
     """Write the record as JSON (several inputs: a list of records); - is standard output."""
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Go on where an earlier run of the same command was stopped; its finished shots are not done again."""
+    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Replace outputs that are there already; otherwise nothing is done."""
+    skip_existing: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Leave out inputs whose output is there already."""
+    shard: Annotated[str | None, tyro.conf.arg(metavar="I/N", help_behavior_hint="")] = None
+    """Only every N-th input, from the I-th on: for N jobs that share an archive."""
+    csv: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    """Write the result of each input into this table, as comma-separated values."""
     verbose: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(aliases=["-v"])] = False
     """Also say why: every check of each shot, with its figure and limit."""
     quiet: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(aliases=["-q"])] = False
@@ -82,29 +90,44 @@ class Restore:
             raise UsageError("restore needs at least one video file or folder of frames: metadeblur restore IN")
         self.workers.settings()  # refuses what makes no sense before anything is loaded
         refuse_missing(self.inputs, self.output)
+        from metadeblur.pipeline.archive import find_inputs, shard
+        from metadeblur.pipeline.outputs import existing, plan, refuse_existing
+        from metadeblur.system.files import check_writable
+
+        inputs = find_inputs(self.inputs, self.output)
+        jobs = plan(inputs, self.output, side_by_side=self.side_by_side, report=self.report, json=self._json_file())
+        if self.shard is not None:
+            chosen = {each.source for each in shard(inputs, self.shard)}
+            jobs = [job for job in jobs if job.source in chosen]
+        there = existing(jobs, resume=self.resume)
+        if not (self.overwrite or self.skip_existing):
+            refuse_existing(there)
+        skipped = there if self.skip_existing else []
+        if self.csv is not None:
+            check_writable(self.csv)
         from metadeblur.models.weights import load_deblurrer
-        from metadeblur.pipeline.outputs import plan
 
-        jobs = plan(
-            self.inputs, self.output, side_by_side=self.side_by_side, report=self.report, json=self._json_file()
-        )
         with writing_record(self.json):
-            self._restore(jobs, load_deblurrer(self.model), self.run_settings(), self._terminal())
+            self._restore(jobs, skipped, load_deblurrer(self.model), self.run_settings(), self._terminal())
 
-    def _restore(self, jobs: Sequence[Job], net: nn.Module, settings: RunSettings, terminal: Terminal) -> None:
-        """Do it, with a file for the record that is this run's alone."""
+    def _restore(
+        self, jobs: Sequence[Job], skipped: Sequence[Job], net: nn.Module, settings: RunSettings, terminal: Terminal
+    ) -> None:
+        """Do it, but for jobs that are skipped, with a file for the record that is this run's alone."""
         from metadeblur.pipeline.first_look import showing_first_look
         from metadeblur.pipeline.outputs import unreadable
-        from metadeblur.pipeline.result_table import show_results
+        from metadeblur.pipeline.result_table import show_results, write_csv
         from metadeblur.pipeline.side_by_side import restore_files
+        from metadeblur.report.record import RunRecord
         from metadeblur.system.json_files import write_json
 
         def failed(error: Exception) -> None:
             if len(jobs) > 1:
                 terminal.say(f"metadeblur: {error_line(error)}")
 
-        faults = unreadable(jobs) if len(jobs) > 1 else {}
-        for fault in faults.values():  # said before the first of them is worked on
+        faults: dict[int, Exception | None] = {n: None for n, job in enumerate(jobs) if job in skipped}
+        faults |= unreadable(jobs, faults) if len(jobs) > 1 else {}
+        for fault in filter(None, faults.values()):  # said before the first of them is worked on
             failed(fault)
         good = [job for number, job in enumerate(jobs) if number not in faults]
         with self.workers.pool(net, self.device, terminal.say) as pool:
@@ -117,12 +140,16 @@ class Restore:
                     )
         done = iter(restored)
         results = [faults[number] if number in faults else next(done) for number in range(len(jobs))]
-        if pool is not None and len(jobs) > 1:
+        if len(jobs) > 1:
             show_results(jobs, results, terminal)
+        elif skipped:
+            terminal.say(f"{skipped[0].output}: is there already, left as it is")
+        if self.csv is not None:
+            write_csv(jobs, results, self.csv)
         if len(jobs) == 1 and isinstance(results[0], Exception):
             raise results[0]
-        records = [result for result in results if not isinstance(result, Exception)]
-        if self.json is not None:
+        records = [result for result in results if isinstance(result, RunRecord)]
+        if self.json is not None and not (len(jobs) == 1 and skipped):
             write_json(records[0] if len(jobs) == 1 else records, self.json)
         failures = [job.source.name for job, result in zip(jobs, results, strict=True) if isinstance(result, Exception)]
         if failures:

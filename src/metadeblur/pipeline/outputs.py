@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from metadeblur.errors import MetadeblurError
+from metadeblur.pipeline.archive import Input
+from metadeblur.pipeline.resume import parts_folder
 from metadeblur.system.files import check_writable, make_folder
 from metadeblur.system.names import joined, name_limit, refuse_long
 from metadeblur.system.paths import is_slashed
@@ -50,7 +52,7 @@ def preview_path(output: Path) -> Path:
 
 
 def plan(
-    sources: Sequence[Path],
+    sources: Sequence[Path | Input],
     output: Path | str | None = None,
     *,
     side_by_side: Path | str | None = None,
@@ -60,8 +62,8 @@ def plan(
     """Which files are made from which input.
 
     Args:
-        sources: the inputs; with more than one, ``output``, ``side_by_side`` and ``report`` are folders with one entry
-            for each input.
+        sources: the inputs; with more than one, or with one that was found in an archive, ``output``,
+            ``side_by_side`` and ``report`` are folders with one entry for each input, in the folders of the archive.
         output: a file (a folder for a folder of frames). A folder that is there, or a text that ends with a slash,
             takes a video or picture under its default name; another name without a suffix becomes a folder of
             pictures. None: beside each input.
@@ -75,14 +77,15 @@ def plan(
     for named in (output, side_by_side, report, json):
         if named is not None:
             refuse_long(Path(named))
-    several = len(sources) > 1
+    inputs = [source if isinstance(source, Input) else Input(source) for source in sources]
+    several = len(inputs) > 1 or any(each.found for each in inputs)
     jobs = []
-    for source in sources:
-        name = default_name(source)
+    for each in inputs:
+        source, name = each.source, default_name(each.source)
         beside_it = source if source.name not in ("", "..") else source.resolve()
-        target = _placed(output, name, source, several) or beside_it.with_name(name)
-        beside = _placed(side_by_side, name, source, several)
-        page = report / Path(name).stem if report and several else report
+        target = _placed(output, each.folder / name, source, several) or beside_it.with_name(name)
+        beside = _placed(side_by_side, each.folder / name, source, several)
+        page = report / each.folder / Path(name).stem if report and several else report
         jobs.append(Job(source, target, beside, page))
     for path in (path for job in jobs for path in (job.output, job.side_by_side) if path is not None):
         refuse_long(path)
@@ -92,14 +95,14 @@ def plan(
             raise MetadeblurError(f"{json}: is a folder; --json needs the name of a file")
         check_writable(json)
     for named in (output, side_by_side):
-        if named is not None and any(_is_folder(named, source, several) for source in sources):
-            make_folder(Path(named), "the result of several inputs" if several else "a name that ends in /")
-    if several and report is not None:
-        make_folder(report, "the report of several inputs")
+        for folder in {each.folder for each in inputs if named is not None and _is_folder(named, each.source, several)}:
+            make_folder(Path(named or "") / folder, "the result of several inputs" if several else "a name ending in /")
+    for folder in {each.folder for each in inputs if several and report is not None}:
+        make_folder(Path(report or "") / folder, "the report of several inputs")
     return jobs
 
 
-def _placed(named: Path | str | None, name: str, source: Path, several: bool) -> Path | None:
+def _placed(named: Path | str | None, name: Path | str, source: Path, several: bool) -> Path | None:
     """Where a result goes for which a file or a folder was named, under its default name in a folder."""
     if named is None:
         return None
@@ -130,10 +133,35 @@ def _refuse_clashes(jobs: Sequence[Job], json: Path | None) -> None:
         raise MetadeblurError(f"{twice[0]}: two results would be written there; give them different names")
 
 
-def unreadable(jobs: Sequence[Job]) -> dict[int, Exception]:
+def existing(jobs: Sequence[Job], *, resume: bool = False) -> list[Job]:
+    """Jobs whose output is there already, but for those that an earlier run has begun and this one goes on with."""
+
+    def there(path: Path | None) -> bool:
+        return path is not None and (any(path.iterdir()) if path.is_dir() else path.exists())
+
+    going_on = {job.output for job in jobs if resume and parts_folder(job.output).is_dir()}
+    return [job for job in jobs if job.output not in going_on and (there(job.output) or there(job.side_by_side))]
+
+
+def refuse_existing(jobs: Sequence[Job]) -> None:
+    """Refuse to replace what is there.
+
+    Raises:
+        MetadeblurError: names the first of the outputs.
+    """
+    if jobs:
+        more = f" and {len(jobs) - 1} more" if len(jobs) > 1 else ""
+        raise MetadeblurError(
+            f"{jobs[0].output}{more}: there already; --overwrite replaces it, --skip-existing leaves it as it is"
+        )
+
+
+def unreadable(jobs: Sequence[Job], skipped: Container[int] = ()) -> dict[int, Exception]:
     """What is wrong with inputs that cannot even be begun with, by the number of the job."""
     faults: dict[int, Exception] = {}
     for number, job in enumerate(jobs):
+        if number in skipped:
+            continue
         try:
             probe(job.source)
         except (MetadeblurError, OSError) as error:

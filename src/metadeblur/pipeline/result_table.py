@@ -1,8 +1,12 @@
-"""The results of many inputs, in one table for a person."""
+"""The results of many inputs, in one table for a person, and as comma-separated values."""
 
 from __future__ import annotations
 
+import csv
+import io
+from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich import box
 from rich.console import Console
@@ -11,29 +15,74 @@ from rich.table import Table
 from metadeblur.pipeline.console import Terminal
 from metadeblur.pipeline.outputs import Job
 from metadeblur.report.record import RunRecord
-from metadeblur.system.names import in_words, shown
+from metadeblur.report.verdict import network_of, overall_verdict
+from metadeblur.system.json_files import write_whole
+from metadeblur.system.names import counted, in_words, shown, utf8
+
+Result = RunRecord | Exception | None
+"""Of an input: its record, why it failed, or None where it was left out because its output was there."""
 
 _PLAIN_WIDTH = 1000  # columns of what is no terminal
+_SKIPPED = "Left out: the output is there already."
 
 
-def show_results(jobs: Sequence[Job], results: Sequence[RunRecord | Exception], terminal: Terminal) -> None:
+def verdict_line(result: Result) -> str:
+    """The result of an input in one plain line.
+
+    >>> verdict_line(ValueError("no video in it"))
+    'Failed: no video in it'
+    """
+    if result is None:
+        return _SKIPPED
+    if isinstance(result, Exception):
+        return f"Failed: {' '.join(str(result).split()) or type(result).__name__}"
+    return overall_verdict(result.shots, network_of(result)).headline
+
+
+def show_results(jobs: Sequence[Job], results: Sequence[Result], terminal: Terminal) -> None:
     """Print on stderr the result of each input; where that is no terminal, without lines and colours."""
     if terminal.console is None:
         return
     drawn = terminal.console.is_terminal
     table = Table(box=box.ROUNDED if drawn else None, pad_edge=drawn)
-    for title in ("input", "frames", "shots", "adapted", "work", "result"):
-        words = title in ("input", "result")
-        table.add_column(title, overflow="fold" if words else "ellipsis", justify="left" if words else "right")
+    for title in ("input", "result", "time", "output"):
+        table.add_column(title, overflow="fold", justify="right" if title == "time" else "left")
     for job, result in zip(jobs, results, strict=True):
-        if isinstance(result, Exception):
-            figures = ["", "", "", "", f"failed: {shown(' '.join(str(result).split()) or type(result).__name__)}"]
-        else:
-            frames = result.video["frames"]
-            adapted = "untouched" if result.untouched else f"{100 * result.share:.0f} %"
-            spent = sum(sum(shot.seconds.values()) for shot in result.shots)
-            figures = [str(frames), str(len(result.shots)), adapted, in_words(spent), shown(result.output)]
-        table.add_row(shown(job.source.name), *figures)
+        spent = ""
+        if isinstance(result, RunRecord):
+            spent = in_words(sum(sum(shot.seconds.values()) for shot in result.shots))
+        output = "" if isinstance(result, Exception) else shown(str(job.output))
+        table.add_row(shown(job.source.name), shown(verdict_line(result)), spent, output)
     # What is no terminal has no width to fit into.
     console = terminal.console if drawn else Console(file=terminal.console.file, width=_PLAIN_WIDTH)
     console.print(table, markup=False, highlight=False)
+    kinds = Counter(_kind(result) for result in results)
+    parts = [f"{kinds[kind]} {kind}" for kind in ("restored", "left as they were", "left out", "failed") if kinds[kind]]
+    terminal.say(f"{counted(len(jobs), 'input')}: {', '.join(parts)}")
+
+
+def write_csv(jobs: Sequence[Job], results: Sequence[Result], path: Path) -> None:
+    """Write the result of each input as comma-separated values: input, output, verdict, frames and time.
+
+    Raises:
+        MetadeblurError: the file cannot be written.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["input", "output", "kind", "result", "sharper_frames", "frames", "share", "seconds"])
+    for job, result in zip(jobs, results, strict=True):
+        figures = ["", "", "", ""]
+        if isinstance(result, RunRecord):
+            sharper = sum(shot.sharper or 0 for shot in result.shots)
+            seconds = f"{result.seconds.get('total', 0.0):.1f}"
+            figures = [str(sharper), str(result.video["frames"]), f"{result.share:g}", seconds]
+        writer.writerow([str(job.source), str(job.output), _kind(result), verdict_line(result), *figures])
+    write_whole(path, utf8(text.getvalue()))
+
+
+def _kind(result: Result) -> str:
+    if result is None:
+        return "left out"
+    if isinstance(result, Exception):
+        return "failed"
+    return "left as they were" if result.untouched else "restored"
