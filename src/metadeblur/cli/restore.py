@@ -36,7 +36,7 @@ class Restore:
     inputs: Annotated[
         list[Path], tyro.conf.Positional, tyro.conf.arg(metavar="IN...", help_behavior_hint="(one or more)")
     ]
-    """Videos, pictures, folders of frames; folders of videos, searched to the bottom; patterns such as clips/**/*.mp4."""
+    """Videos, pictures, folders of frames; folders of videos, searched to the bottom; patterns such as "c/**/*.mp4"."""
     output: Annotated[Target | None, tyro.conf.arg(aliases=["-o"], metavar="OUT", help_behavior_hint="")] = None
     """Where the result goes; several inputs, or a slash at its end: a folder for it. A new name without a suffix: a
     folder of pictures. Default: beside each input, named NAME_deblurred."""
