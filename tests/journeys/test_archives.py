@@ -1,0 +1,89 @@
+"""Whole archives through the command: expanded, mirrored, gone on with, told in a table."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+from journey import run, shaky_video, small_model
+
+PLAIN = ("--no-adapt", "--no-guard", "--precision", "fp32")
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return small_model(tmp_path / "m.safetensors")
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    """Five clips at three depths and a broken one."""
+    folder = tmp_path / "clips"
+    for name in ("a", "trip/b", "trip/c", "trip/day/d", "walk/e"):
+        path = folder / f"{name}.mp4"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shaky_video(path, (3,))
+    (folder / "trip" / "broken.mp4").write_text("no video")
+    return folder
+
+
+def made(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("workers", [(), ("--workers", "2")], ids=["one process", "two processes"])
+def test_an_archive_is_mirrored_and_only_the_rest_is_done_again(tmp_path, archive, model, capsys, workers):
+    out, words = tmp_path / "out", (archive / "**" / "*.mp4", "--model", model, *PLAIN, *workers)
+    assert run("restore", *words, "-o", out, "--csv", tmp_path / "table.csv") == 1
+    told = capsys.readouterr().err
+    assert "6 inputs: 5 restored, 1 failed" in told
+    assert "1 of 6 inputs failed: broken.mp4" in told
+    results = ["a", "trip/b", "trip/c", "trip/day/d", "walk/e"]
+    assert made(out) == [f"{name}_deblurred.mp4" for name in results]
+    rows = list(csv.DictReader((tmp_path / "table.csv").open(encoding="utf-8")))
+    assert [row["kind"] for row in rows].count("restored") == 5
+    assert next(row["result"] for row in rows if row["kind"] == "failed").startswith("Failed: ")
+
+    assert run("restore", *words, "-o", out) == 1  # nothing is replaced silently
+    assert "--overwrite replaces it" in capsys.readouterr().err
+    (out / "trip" / "c_deblurred.mp4").unlink()
+    before = {name: (out / name).stat().st_mtime_ns for name in made(out)}
+    assert run("restore", *words, "-o", out, "--skip-existing") == 1
+    assert "6 inputs: 1 restored, 4 left out, 1 failed" in capsys.readouterr().err
+    assert {name: (out / name).stat().st_mtime_ns for name in before} == before
+    assert "trip/c_deblurred.mp4" in made(out)
+
+
+def test_jobs_share_an_archive_out(tmp_path, archive, model, capsys):
+    (archive / "trip" / "broken.mp4").unlink()
+    for part in ("1/2", "2/2"):
+        assert run("restore", archive, "-o", tmp_path / "out", "--model", model, *PLAIN, "--shard", part) == 0
+    assert len(made(tmp_path / "out")) == 5
+    assert run("restore", archive, "--shard", "3/2") == 2
+    assert "--shard 1/4" in capsys.readouterr().err
+
+
+def test_one_output_is_replaced_only_when_asked(tmp_path, model, capsys):
+    video = shaky_video(tmp_path / "a.mp4", (3,))
+    words = ("restore", video, "--model", model, *PLAIN)
+    assert run(*words) == 0
+    first = (tmp_path / "a_deblurred.mp4").stat().st_mtime_ns
+    assert run(*words) == 1
+    assert run(*words, "--skip-existing") == 0
+    assert "left as it is" in capsys.readouterr().err
+    assert (tmp_path / "a_deblurred.mp4").stat().st_mtime_ns == first
+    assert run(*words, "--overwrite") == 0
+    assert (tmp_path / "a_deblurred.mp4").stat().st_mtime_ns > first
+
+
+def test_quiet_and_verbose(tmp_path, model, capsys):
+    video = shaky_video(tmp_path / "a.mp4", (6,))
+    words = ("restore", video, "--model", model, "--steps", "1", "--pairs", "2", "--overwrite")
+    assert run(*words, "-q") == 0
+    assert capsys.readouterr().err == ""
+    assert run(*words, "-v") == 0
+    assert "passed: " in (told := capsys.readouterr().err) or "failed: " in told
+    assert run(*words) == 0
+    assert "passed: " not in (told := capsys.readouterr().err)
+    assert "failed: " not in told
