@@ -44,3 +44,21 @@ def test_every_part_is_measured_and_an_earlier_one_is_kept(tmp_path):
     assert {name: part for name, part in again.items() if name != "tiles"} == {
         name: part for name, part in parts.items() if name != "tiles"
     }
+
+
+@pytest.mark.slow
+def test_the_gpu_benchmark_runs_on_the_processor_and_leaves_the_documents_alone(tmp_path):
+    script = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
+    page = script.parents[1] / "docs" / "results" / "gpu.md"
+    before = page.read_bytes()
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    words = [sys.executable, script, "--smoke", "-o", tmp_path]
+    subprocess.run(words, check=True, capture_output=True, env=environment)
+    found = json.loads((tmp_path / "gpu.json").read_text())
+    assert {"results", "restore", "adapt", "train"} <= found.keys()
+    assert all(way["frames_a_second"] > 0 for way in found["restore"]["ways"])
+    assert "these figures mean nothing" in (tmp_path / "gpu.md").read_text()
+    over = subprocess.run([*words[:-1], page.parent], capture_output=True, env=environment, text=True)
+    assert over.returncode == 2
+    assert "give another folder" in over.stderr
+    assert page.read_bytes() == before

@@ -26,13 +26,13 @@ from metadeblur.imaging.brightness import matched_window
 from metadeblur.imaging.clip_cache import ClipCache
 from metadeblur.imaging.optical_flow import window_flows
 from metadeblur.imaging.tiles import RAMP, pad_to_multiple, spans
-from metadeblur.limits import Tile, Within, check
+from metadeblur.limits import Tile, Within, check, keep_plain
 from metadeblur.models.adapted import fusion_of
 from metadeblur.models.registry import final, traits
 from metadeblur.restoration.fusion import fuse_pairs
 from metadeblur.restoration.prefetching import pays, prefetch
-from metadeblur.system.device import choose_device, has_native_bf16
-from metadeblur.system.memory import available_bytes, is_out_of_memory, peak_bytes
+from metadeblur.system.device import choose_device, has_native_bf16, mixed_precision
+from metadeblur.system.memory import available_bytes, give_back_memory, is_out_of_memory, peak_bytes
 from metadeblur.types import Device, Precision
 
 SAFE_BF16_DB = 60.0
@@ -59,9 +59,10 @@ class RestoreSettings:
     # margin around a tile, px; none: the network's reach, measured on the first frame
     overlap: Annotated[int, Within(0, 65_536)] | None = None
     precision: Precision = "auto"  # auto: bf16 where native and as good
-    device: Device = "auto"  # auto: cuda where there is one
+    device: Device | None = None  # none: where the network is; auto: cuda where there is one
 
     def __post_init__(self) -> None:
+        keep_plain(self)
         check(self)
 
 
@@ -99,7 +100,7 @@ class Restorer:
         self.height, self.width = height, width
         self.traits = traits(net)
         self.fusion = fusion_of(net)
-        self.device = choose_device(self.settings.device)
+        self.device = choose_device(self.settings.device, net)
         self.frames = self.traits.frames
         self.tile = self.settings.tile or 0  # px, actual; 0: the whole frame at once
         self.margin = self.settings.overlap  # px, actual once the frame is cut; None until then
@@ -209,7 +210,7 @@ class Restorer:
         """The network on prepared frames, (B, C, H, W) or (B, N, 3, H, W), in the chosen precision."""
         if frames.ndim == 4:
             frames = frames.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
+        with mixed_precision(self.device, enabled=self.precision == "bf16"):
             return final(self._body(frames))
 
     def _choose_precision(self, sample: Tensor) -> str:
@@ -247,8 +248,7 @@ class Restorer:
 
     def _lower_tile(self, padded: Tensor) -> None:
         """Make the tile smaller after memory ran out."""
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        give_back_memory(self.device)
         seen = self.tile + 2 * (self.margin or 0) if self.tile else max(padded.shape[-2:])
         if self.tile == self._smallest_tile():
             if not self.margin:
@@ -313,9 +313,7 @@ class Restorer:
 
 def whole_frames(net: nn.Module, height: int, width: int, cache: ClipCache | None = None) -> Restorer:
     """Sends windows of one size through a network uncut, on the device that the network is on."""
-    weight = next(net.parameters(), None)
-    settings = RestoreSettings(tile=0, device="cuda" if weight is not None and weight.is_cuda else "cpu")
-    return Restorer(net, height, width, settings, cache)
+    return Restorer(net, height, width, RestoreSettings(tile=0), cache)
 
 
 def _too_little(height: int, width: int) -> MetadeblurError:
