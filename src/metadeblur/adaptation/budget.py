@@ -35,7 +35,7 @@ shares that are tried (mostly one or two)."""
 SHARES, PIECE_PIXELS = (1.0, 0.5, 0.25), 120_000
 """Shares that are tried, and px of the pieces that are looked at, where time is limited."""
 
-_VOTES = ((3, 3), (2, 3), (1, 3), (1, 2))
+_VOTES = ((3, 2), (2, 2), (1, 2))
 """Places of the votes and neighbours that frames are fused with for them, the most careful first."""
 
 

@@ -28,12 +28,12 @@ from metadeblur.types import Device, Method, Precision
 class AdaptSettings:
     """How a deblurrer adapts to a clip."""
 
-    pairs: Pairs = 40  # M: places whose pseudo-sharp patch is reblurred
+    pairs: Pairs = 24  # M: places whose pseudo-sharp patch is reblurred
     blurs: Annotated[int, Within(1, 100)] = 2  # different blurs made for each place
-    steps: Steps = 120  # gradient steps; 0: no weights are learnt, frames are only fused and corrected
-    lr: LearningRate = 1.5e-4  # learning rate of Adam
-    patch: Patch = 256  # side of a patch in px; shrinks to fit small frames
-    batch: Annotated[int, Within(1, 1024)] = 2  # pairs a step
+    steps: Steps = 80  # gradient steps; 0: no weights are learnt, frames are only fused and corrected
+    lr: LearningRate = 2.2e-4  # learning rate of Adam
+    patch: Patch = 192  # side of a patch in px; shrinks to fit small frames
+    batch: Annotated[int, Within(1, 1024)] = 1  # pairs a step
     # where the blur comes from: flow (the clip's optical flow), network (the paper's), auto (now: flow)
     reblur: Literal["auto", "flow", "network"] = "auto"
     method: Method = "guided"  # choice of places; random: as in the paper
@@ -109,7 +109,7 @@ def preset(name: str) -> AdaptSettings:
         "flow": AdaptSettings(),
         "balanced": AdaptSettings(),
         "quick": AdaptSettings(steps=0),
-        "best": AdaptSettings(pairs=60, steps=240),
+        "best": AdaptSettings(pairs=60, steps=240, batch=2, patch=256, lr=1.5e-4),
     }
     if name in efforts:
         return efforts[name]

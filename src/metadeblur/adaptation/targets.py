@@ -16,9 +16,9 @@ from metadeblur.clip import Clip
 from metadeblur.imaging.clip_cache import ClipCache
 from metadeblur.models.registry import traits
 from metadeblur.reblur.place import Place, Shrunk
-from metadeblur.restoration.restorer import Restorer, whole_frames
+from metadeblur.restoration.pieces import Piece, PieceRestorer
 
-MARGIN = 64  # px around a patch that are restored too: blur carries their light into it
+MARGIN = 32  # px around a patch that are restored too: blur carries their light into it
 SMALLER = 2.0  # how many times smaller things are shown at most; what fits into the frame where the patch is large
 
 
@@ -42,8 +42,8 @@ class Sharpener:
     """
 
     def __init__(self, net: nn.Module, clip: Clip, cache: ClipCache | None = None) -> None:
-        self.net, self.clip, self.frames, self.cache = net, clip, traits(net).frames, cache or ClipCache()
-        self._restorers: dict[tuple[int, int], Restorer] = {}
+        self.clip, self.frames = clip, traits(net).frames
+        self._pieces = PieceRestorer(net, cache or ClipCache())
 
     def __call__(self, place: Place) -> Clip:
         """The clip with the place's frame restored there."""
@@ -89,14 +89,19 @@ class Sharpener:
         height, width = (min(side, place.size + 2 * margin) for side in (self.clip.height, self.clip.width))
         top = min(max(place.top - margin, 0), self.clip.height - height)
         left = min(max(place.left - margin, 0), self.clip.width - width)
+        piece = Piece(place.frame, top, left, height, width)
+        # More than half of a frame: other places and the guard's votes will ask for the rest of it.
+        whole = Piece(place.frame, 0, 0, self.clip.height, self.clip.width)
+        if 2 * height * width < whole.height * whole.width:
+            return top, left, self._pieces(piece, lambda: self._window(piece))
+        frame = self._pieces(whole, lambda: self._window(whole))
+        return top, left, frame[:, top : top + height, left : left + width]
 
-        def restore() -> Tensor:
-            if (height, width) not in self._restorers:
-                self._restorers[height, width] = whole_frames(self.net, height, width, self.cache)
-            window = self.clip.window(place.frame, self.frames)[..., top : top + height, left : left + width]
-            return self._restorers[height, width](window if self.frames > 1 else window[0])
-
-        return top, left, self.cache.of((self, place.frame, top, left, height, width), restore)
+    def _window(self, piece: Piece) -> Tensor:
+        """What the network takes to restore a piece."""
+        rows, columns = (slice(a, a + b) for a, b in ((piece.top, piece.height), (piece.left, piece.width)))
+        window = self.clip.window(piece.frame, self.frames)[..., rows, columns]
+        return window if self.frames > 1 else window[0]
 
 
 @dataclass(frozen=True)

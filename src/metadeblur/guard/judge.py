@@ -37,7 +37,7 @@ from metadeblur.imaging.quality import psnr
 from metadeblur.models.adapted import FusionSettings
 from metadeblur.models.registry import traits
 from metadeblur.restoration.fusion import fuse_frames
-from metadeblur.restoration.restorer import whole_frames
+from metadeblur.restoration.pieces import Piece, PieceRestorer, restorer_for
 
 # The four limits below were set by looking at 10 sharp and 9 blurred clips; the ranges are of those same clips, so they
 # say how the clips lie to the limits and not how often others would be told apart.
@@ -60,6 +60,8 @@ clips -1.7 to -0.35, so this one alone does not tell them apart."""
 
 TELLING_DB = 0.02
 """Difference of mean PSNR on the held-out pairs under which one share is not called better than another."""
+
+_HOPE = 1.25  # times the share that is expected to pass: shares up to this are tried
 
 _FUSED = "with each frame fused with its neighbours"
 _NOT_FUSED = "frames are not fused"
@@ -173,9 +175,8 @@ def judge(
         return Verdict(0.0, (error.reason,))
     before = before or look_before(base, clip, reblurrer, settings, cache)
     vetoes: list[Reason] = []
-    for share in shares:
-        if vetoes and time.monotonic() > until:
-            break
+    while shares and not (vetoes and time.monotonic() > until):
+        share, *shares = shares
         try:
             gain = gains.of(share)
             agreement = by_motion.of(share) if motion_pairs else math.inf
@@ -202,7 +203,18 @@ def judge(
         vetoes += failed
         if any(VOTES[reason.name].fatal for reason in failed):
             break
+        shares = _worth_trying(shares, share, [vote for vote in votes if not vote.passed])
     return Verdict(0.0, (pairs, *agreed, *vetoes))
+
+
+def _worth_trying(smaller: Sequence[float], share: float, vetoes: Sequence[Vote]) -> list[float]:
+    """Those of the smaller shares that may pass: what a vote measures grows about evenly with the share.
+
+    >>> _worth_trying([0.75, 0.5, 0.25], 1.0, [Vote("sharpness", figure=0.25, base=0.0, limit=0.1, passed=False)])
+    [0.5, 0.25]
+    """
+    reach = min(share * (vote.limit - vote.base) / (vote.figure - vote.base) for vote in vetoes)
+    return [some for some in smaller if some <= _HOPE * reach] or list(smaller[-1:])
 
 
 def judge_fusion(
@@ -222,7 +234,8 @@ def judge_fusion(
         How to fuse, or None where votes are against it; and the votes: those of what is chosen, and every veto.
     """
     settings, cache = settings or GuardSettings(), cache or ClipCache()
-    samples = choose_samples(clip, traits(model).frames, settings, cache)
+    smaller = replace(settings, pixels=min(settings.pixels, settings.fusion_pixels))
+    samples = choose_samples(clip, traits(model).frames, smaller, cache)
     # One frame more: those at a piece's ends are fused with the others but not corrected before.
     radius = min(fusion.radius, settings.fusion_radius)
     pieces = [_Piece.around(sample, clip, model, radius + 1, cache) for sample in samples]
@@ -376,7 +389,7 @@ class _Gains:
 def _mean_psnr(net: nn.Module, pairs: Sequence[tuple[Tensor, Tensor]], cache: ClipCache) -> float:
     """Mean PSNR in dB of restored pseudo-blurred against pseudo-sharp patches."""
     height, width = pairs[0][1].shape[-2:]
-    restorer = whole_frames(net, height, width, cache)
+    restorer = restorer_for(net, height, width, cache)
     return math.fsum(float(psnr(restorer(blurred), sharp.cpu())) for blurred, sharp in pairs) / len(pairs)
 
 
@@ -385,11 +398,11 @@ def _restored(net: nn.Module, samples: Sequence[Sample], cache: ClipCache) -> li
     if not samples:
         return []
     height, width = samples[0].blurred.shape[-2:]
-    restorer = whole_frames(net, height, width, cache)
+    pieces = PieceRestorer(net, cache)
 
     def restored(sample: Sample, number: int) -> Tensor:
-        place = (sample.first + number, sample.top, sample.left, height, width)
-        return cache.of(("restored", net, place), lambda: restorer(sample.windows[number]))
+        piece = Piece(sample.first + number, sample.top, sample.left, height, width)
+        return pieces(piece, lambda: sample.windows[number])
 
     return [torch.stack([restored(sample, number) for number in range(len(sample.windows))]) for sample in samples]
 

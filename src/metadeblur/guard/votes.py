@@ -40,7 +40,9 @@ class GuardSettings:
     least_gain_db: Annotated[float, Within(-100, 100)] = 0.001
     spots: Count = 3  # places in the clip whose frames are restored for the votes; two neighbouring frames at each
     pixels: Pixels = 240_000  # px; larger frames are cropped to about this for the votes
-    fusion_radius: Count = 3  # neighbours to each side that frames are fused with for the votes, at most
+    # neighbours to each side that frames are fused with for the votes on fusing, at most, and px of those frames
+    fusion_radius: Count = 2
+    fusion_pixels: Pixels = 120_000
 
     def __post_init__(self) -> None:
         check(self)

@@ -291,8 +291,15 @@ def paths(motion: ClipMotion, spot: Spot, size: int) -> tuple[Array, Array]:
     offsets = (np.arange(size, dtype=np.float32) + 0.5) * (spot.size / size)
     columns = (spot.left + offsets) / motion.step[0] - 0.5
     rows = (spot.top + offsets) / motion.step[1] - 0.5
-    grid_x, grid_y = np.meshgrid(columns.astype(np.float32), rows.astype(np.float32))
-    both = np.concatenate([field_.velocity, field_.bend], -1).astype(np.float32)
+    # Of the field only what is read: a spot is a small part of it.
+    inside, starts = [], []
+    for places, length in ((rows, motion.height), (columns, motion.width)):
+        start = min(max(int(places[0]) - 1, 0), length - 1)
+        inside.append(slice(start, max(int(places[-1]) + 3, start + 1)))
+        starts.append(np.float32(start))
+    grid_x, grid_y = np.meshgrid(columns.astype(np.float32) - starts[1], rows.astype(np.float32) - starts[0])
+    both = np.concatenate([part[inside[0], inside[1]] for part in (field_.velocity, field_.bend)], -1)
+    both = both.astype(np.float32)
     read = cv2.remap(both, grid_x, grid_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return np.ascontiguousarray(read[..., :2]), np.ascontiguousarray(read[..., 2:])
 

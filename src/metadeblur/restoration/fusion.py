@@ -27,16 +27,17 @@ from torch import Tensor
 
 from metadeblur.imaging.brightness import Lights, Match, small
 from metadeblur.imaging.clip_cache import ClipCache
-from metadeblur.imaging.motion import parabola, steady
+from metadeblur.imaging.motion import lengths, parabola, steady
 from metadeblur.imaging.optical_flow import warp
 from metadeblur.models.adapted import FusionSettings
-from metadeblur.restoration.back_projection import BackProjectionSettings, back_project
+from metadeblur.restoration.back_projection import BackProjectionSettings, back_project, mean_square
 
 Array = NDArray[Any]
 
 _LEVELS = 65535.0  # restored frames wait as 16-bit numbers: half the memory, far finer than any video
 _AROUND = 8.0  # px (of the reduced picture): Gaussian over which detail and change are averaged
-_COMPARED = 2.0  # px: Gaussian over which frames are compared; finer detail differs because one of them is sharper
+_COARSER = 2  # px of the reduced picture a pixel of the maps of weights: they are smooth
+_COMPARED = 1.0  # px of the maps: Gaussian over which frames are compared; finer, they differ as one of them is sharper
 _LEAST = 1e-5  # squared, keeps ratios of what is almost nothing near 1
 _FAR = 1e3  # px: what the flow out of the picture is set to
 
@@ -92,10 +93,10 @@ class _Frame:
     blurred: Tensor  # (3, H, W), handed back beside the fused frame
     picture: Array  # (H, W, 3) uint16
     seen: Array  # (h, w, 3) float32, the blurred frame reduced
-    small: Array  # (h, w, 3) float32, the restored one reduced
-    grey: Array  # (h, w) uint8
-    detail: Array  # (h, w) float32, local gradient energy
-    change: Array  # (h, w) float32, local mean square of what the network changed
+    grey: Array  # (h, w) uint8, the restored one reduced
+    coarse: Array  # (h // 2, w // 2, 3) float32, likewise
+    detail: Array  # (h // 2, w // 2) float32, local gradient energy
+    change: Array  # (h // 2, w // 2) float32, local mean square of what the network changed
     compared: Array  # (h', w', 3) float32, the blurred one reduced to what brightness is compared on
     agreement: Array | None = None  # (h', w'), of a frame brought to another's brightness, in the other's coordinates
 
@@ -105,7 +106,7 @@ class _Frame:
         return replace(
             self,
             picture=np.rint(picture * _LEVELS).astype(np.uint16),
-            small=how.applied(self.small),
+            coarse=how.applied(self.coarse),
             detail=self.detail * how.contrast**2,
             change=self.change * how.contrast**2,
             agreement=how.seen,
@@ -224,6 +225,7 @@ def _prepared(blurred: Tensor, restored: Tensor, pixels: int) -> _Frame:
     height, width = full.shape[:2]
     scale = min(1.0, (pixels / (height * width)) ** 0.5)
     size = max(1, round(width * scale)), max(1, round(height * scale))
+    coarse = max(1, size[0] // _COARSER), max(1, size[1] // _COARSER)
     reduced, seen = (_reduced(part, size) for part in (full, before))
     light = cv2.cvtColor(reduced, cv2.COLOR_RGB2GRAY)
     across, down = (cv2.Sobel(light, cv2.CV_32F, *axis) / 8 for axis in ((1, 0), (0, 1)))
@@ -231,25 +233,27 @@ def _prepared(blurred: Tensor, restored: Tensor, pixels: int) -> _Frame:
         blurred=blurred,
         picture=np.rint(full * _LEVELS).astype(np.uint16),
         seen=seen,
-        small=reduced,
         grey=np.rint(light * 255).astype(np.uint8),
-        detail=_smooth(across * across + down * down, _AROUND),
-        change=_smooth(np.square(reduced - seen).mean(-1), _AROUND),
+        coarse=_reduced(reduced, coarse),
+        detail=_reduced(_smooth(across * across + down * down, _AROUND), coarse),
+        change=_reduced(_smooth(mean_square(reduced - seen), _AROUND), coarse),
         compared=small(before),
     )
 
 
 def _weight(frame: _Frame, other: _Frame, warped: Array, there: Array, back: Array, settings: FusionSettings) -> Array:
-    """How much a neighbour counts at each pixel of the reduced frame, (h, w) float32; the frame itself counts 1.
+    """How much a neighbour counts at each place of the frame's maps, (h, w) float32; the frame itself counts 1.
 
     ``warped`` is the neighbour warped onto the frame, (H, W, 3) in 16-bit levels; flows lead from and to the frame.
     """
-    height, width = frame.grey.shape
-    returned = warp(back, there, border=cv2.BORDER_CONSTANT, outside=_FAR)
-    astray = np.square(there + returned).sum(-1) / settings.flow_px**2
-    apart = _smooth(_reduced(warped, (width, height)) / _LEVELS - frame.small, _COMPARED)
+    height, width = frame.detail.shape
+    step = np.array([width / frame.grey.shape[1], height / frame.grey.shape[0]], np.float32)
+    there, back = (_reduced(flow, (width, height)) * step for flow in (there, back))
+    returned = there + warp(back, there, border=cv2.BORDER_CONSTANT, outside=_FAR)
+    astray = np.square(lengths(returned / (settings.flow_px * step)))
+    apart = _smooth(_reduced(warped, (width, height)) / _LEVELS - frame.coarse, _COMPARED)
     expected = settings.floor**2 + settings.allowed * frame.change
-    apart_by = _smooth(np.square(apart).mean(-1), _COMPARED) / (2 * expected)
+    apart_by = _smooth(mean_square(apart), _COMPARED) / (2 * expected)
     detail, change = (warp(part, there, border=cv2.BORDER_REFLECT) for part in (other.detail, other.change))
     better = ((detail + _LEAST) / (frame.detail + _LEAST)) ** settings.detail
     better *= ((frame.change + _LEAST) / (change + _LEAST)) ** settings.change
@@ -270,7 +274,7 @@ def _warp_full(picture: Array, flow: Array) -> Array:
 
 
 def _reduced(picture: Array, size: tuple[int, int]) -> Array:
-    """A picture (H, W, 3) at a size (width, height) of at most its own."""
+    """A picture (H, W, ...) at a size (width, height) of at most its own."""
     return picture if picture.shape[1::-1] == size else cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
 
 
