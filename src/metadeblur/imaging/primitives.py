@@ -65,8 +65,13 @@ def array(picture: Tensor) -> Array:
 
 
 def tensor(values: Array) -> Tensor:
-    """OpenCV's array as a tensor, the same memory."""
-    return torch.from_numpy(values)
+    """OpenCV's array as a tensor, the same memory, or a copy where it must not be written."""
+    return torch.from_numpy(values if values.flags.writeable else values.copy())
+
+
+def as_float(picture: Tensor) -> Tensor:
+    """A copy of a picture of 16-bit levels, as float32."""
+    return tensor(array(picture).astype(np.float32)) if on_opencv(picture) else picture.to(torch.float32, copy=True)
 
 
 def reduced_size(height: int, width: int, pixels: int) -> tuple[int, int]:
@@ -181,6 +186,25 @@ def remap(
         )
         return tensor(np.asarray(read).reshape(*x.shape, *picture.shape[2:]))
     return _planes(lambda planes: read_at(planes, x[None], y[None], how, border, outside), picture)
+
+
+def reader(x: Tensor, y: Tensor, border: Border) -> Callable[[Tensor], Tensor]:
+    """Reads pictures at the same places x, y (h, w) again and again, as :func:`remap` does between pixels."""
+    if not on_opencv(x):
+        return lambda picture: remap(picture, x, y, "linear", border)
+    maps = cv2.convertMaps(array(x), array(y), cv2.CV_16SC2)  # fixed-point maps are read twice as fast
+
+    def read(picture: Tensor) -> Tensor:
+        return tensor(np.asarray(cv2.remap(array(picture), *maps, cv2.INTER_LINEAR, borderMode=_BORDERS[border])))
+
+    return read
+
+
+def places(flow: Tensor) -> tuple[Tensor, Tensor]:
+    """Where a flow (h, w, 2) leads the pixels of a picture: x, y (h, w)."""
+    rows = torch.arange(flow.shape[0], device=flow.device, dtype=torch.float32)[:, None]
+    columns = torch.arange(flow.shape[1], device=flow.device, dtype=torch.float32)
+    return columns + flow[..., 0], rows + flow[..., 1]
 
 
 def read_at(
