@@ -34,7 +34,8 @@ from metadeblur.imaging.quality import psnr
 from metadeblur.models.forward import own_loss
 from metadeblur.models.registry import ARCHITECTURES, traits
 from metadeblur.reblur.flow import fit_flow_reblurrer
-from metadeblur.restoration.restorer import Restorer, RestoreSettings, windows
+from metadeblur.restoration.restorer import Restorer, RestoreSettings
+from metadeblur.restoration.windows import windows
 from metadeblur.system.memory import peak_bytes
 
 EVERY = 4  # frames between those that are scored

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import types
 import typing
 from collections.abc import Callable, Hashable
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, cast, get_args, get_origin
 
 from metadeblur.errors import MetadeblurError
+from metadeblur.types import Matching
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,13 @@ def check(settings: Any) -> None:
             raise OutOfRange(name, f"is {told(value)}; give {allowed(kind)}")
 
 
+def keep_plain(settings: Any, name: str = "device") -> None:
+    """Keep a ``torch.device`` among frozen settings by its name, so that all of them stay plain values."""
+    value = getattr(settings, name)
+    if value is not None:
+        object.__setattr__(settings, name, str(value))
+
+
 def kinds(settings: type[Any]) -> dict[str, Any]:
     """The type of each field of a dataclass, with its range."""
     return _kinds(cast(Hashable, settings))
@@ -150,7 +159,8 @@ def fits(value: Any, kind: Any) -> bool:
     if get_origin(kind) in (tuple, list):
         return _fits_several(value, get_args(kind), marks)
     if kind in (str, Path):
-        return isinstance(value, str | os.PathLike)
+        patterns = [mark.pattern for mark in marks if isinstance(mark, Matching)]
+        return isinstance(value, str | os.PathLike) and all(re.fullmatch(one, str(value)) for one in patterns)
     return isinstance(value, kind) if isinstance(kind, type) else True
 
 
@@ -182,6 +192,8 @@ def allowed(kind: Any) -> str:
         parts = get_args(kind)
         number = f"{len(parts)} values" if len(parts) > 1 and parts[-1] is not Ellipsis else "a list"
         return f"{number}, {'the lower one first, ' if RISING in marks else ''}each {allowed(parts[0])}"
+    if any(isinstance(mark, Matching) for mark in marks):
+        return next(mark.words for mark in marks if isinstance(mark, Matching))
     simple: dict[Any, str] = {bool: "true or false", str: "text", Path: "a path"}
     return simple.get(kind) or f"a value of type {getattr(kind, '__name__', kind)}"
 

@@ -2,7 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Matching:
+    """The texts that a setting may be: those that match a pattern as a whole, and the same in words."""
+
+    pattern: str
+    words: str
+
+
+if TYPE_CHECKING:
+    Device: TypeAlias = str | torch.device
+else:
+    Device = Annotated[
+        str, Matching(r"auto|cpu|(cuda|mps|xpu)(:\d{1,3})?", "auto, cpu, cuda, cuda:N, mps or xpu (N: 0, 1, ...)")
+    ]
+"""What computes: PyTorch's name of it, or a ``torch.device``, which settings keep by its name."""
 
 Response = Literal["srgb", "gamma22", "linear"]
 """How display values depend on light: the sRGB curve, a plain power of 2.2, or not at all (values are light)."""
@@ -16,7 +37,6 @@ SsimKind = Literal["luma", "rgb", "matlab", "aligned"]
 Algorithm = Literal["first-order", "reptile", "plain"]
 OuterStep = Literal["clip", "frame"]
 Codec = Literal["auto", "h264", "h265", "av1", "vp9", "ffv1"]
-Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16"]
 """Numbers of the work; auto: bf16 where the device has it natively, otherwise fp32."""
 Network = Literal[

@@ -60,3 +60,21 @@ def test_two_checkouts_take_turns(tmp_path):
     stages = sum(found["figures"][f"adapting: {stage}"]["after"][0] for stage in ("select", "reblur", "adapt", "guard"))
     assert stages == pytest.approx(found["figures"]["adapting, all of it"]["after"][0], rel=0.1)
     assert found["commits"]["before"] == found["commits"]["after"]
+
+
+@pytest.mark.slow
+def test_the_gpu_benchmark_runs_on_the_processor_and_leaves_the_documents_alone(tmp_path):
+    script = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
+    page = script.parents[1] / "docs" / "results" / "gpu.md"
+    before = page.read_bytes()
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    words = [sys.executable, script, "--smoke", "-o", tmp_path]
+    subprocess.run(words, check=True, capture_output=True, env=environment)
+    found = json.loads((tmp_path / "gpu.json").read_text())
+    assert {"results", "restore", "adapt", "train"} <= found.keys()
+    assert all(way["frames_a_second"] > 0 for way in found["restore"]["ways"])
+    assert "these figures mean nothing" in (tmp_path / "gpu.md").read_text()
+    over = subprocess.run([*words[:-1], page.parent], capture_output=True, env=environment, text=True)
+    assert over.returncode == 2
+    assert "give another folder" in over.stderr
+    assert page.read_bytes() == before

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -19,10 +21,17 @@ from metadeblur.guard.judge import judge_fusion
 from metadeblur.imaging.quality import psnr
 from metadeblur.models.adapted import FusionSettings, fusion_of, with_fusion
 from metadeblur.models.weights import load_deblurrer, save_deblurrer
-from metadeblur.restoration.back_projection import BackProjectionSettings, back_project
+from metadeblur.restoration import back_projection
+from metadeblur.restoration.back_projection import BackProjectionSettings
 from metadeblur.restoration.fusion import fuse_frames
 
 STEP = 5  # px a frame interval, to the right
+
+
+def back_project(*values: Any) -> NDArray[np.float32]:
+    """The same of arrays."""
+    tensors = (torch.from_numpy(value) if isinstance(value, np.ndarray) else value for value in values)
+    return back_projection.back_project(*tensors).numpy()
 
 
 def picture(height: int = 64, width: int = 96) -> NDArray[np.float32]:

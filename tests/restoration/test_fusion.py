@@ -120,7 +120,7 @@ def test_frames_come_as_soon_as_they_can_and_few_are_kept() -> None:
     for index in range(12):
         next(fused)
         assert len(taken) == min(index + 3, 12)
-    kept = fused.gi_yieldfrom.gi_frame.f_locals["self"]
+    kept = fused.gi_yieldfrom.gi_yieldfrom.gi_frame.f_locals["self"]
     assert len(kept.frames) <= 5
     assert len(kept.flows) <= 20
 

@@ -20,7 +20,8 @@ from metadeblur.imaging.tiles import pad_to_multiple, spans
 from metadeblur.models.lite import Lite
 from metadeblur.restoration import restorer as restoring
 from metadeblur.restoration.prefetching import pays, prefetch
-from metadeblur.restoration.restorer import Restorer, RestoreSettings, restore, restore_frames, restore_pairs, windows
+from metadeblur.restoration.restorer import Restorer, RestoreSettings, restore, restore_frames, restore_pairs
+from metadeblur.restoration.windows import windows
 from metadeblur.system import memory
 
 CPU = RestoreSettings(device="cpu", precision="fp32")

@@ -7,7 +7,19 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 from metadeblur.errors import MetadeblurError
-from metadeblur.limits import YEAR, CountOrNone, LearningRate, Pairs, Patch, Seed, Share, Steps, Within, check
+from metadeblur.limits import (
+    YEAR,
+    CountOrNone,
+    LearningRate,
+    Pairs,
+    Patch,
+    Seed,
+    Share,
+    Steps,
+    Within,
+    check,
+    keep_plain,
+)
 from metadeblur.reblur.settings import ReblurUpdates
 from metadeblur.types import Device, Method, Precision
 
@@ -46,10 +58,11 @@ class AdaptSettings:
     precision: Precision = "auto"  # of the gradient steps: auto (bf16 where native), bf16 or fp32
     # adapt within about this time, with fewer pairs and steps; 0: no limit
     budget_seconds: Annotated[float, Within(0, YEAR)] = 0.0
-    device: Device = "auto"  # auto, cpu or cuda
+    device: Device | None = None  # none: where the network is; auto: cuda where there is one
     seed: Seed = 0  # the only source of randomness
 
     def __post_init__(self) -> None:
+        keep_plain(self)
         check(self)
         if self.updates.shared_adam and self.parameters != "all":
             raise MetadeblurError(f"parameters is {self.parameters!r}; the preset release moves all of them")

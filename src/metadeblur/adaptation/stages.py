@@ -149,7 +149,7 @@ def adapt(
     if settings is None:
         settings = preset("paper" if overrides.get("reblur") == "network" else effort)
     settings = settings.changed(**overrides)
-    device = choose_device(settings.device)
+    device = choose_device(settings.device, net)
     # A plain copy: hooks and buffers come along, gradients and the caller's mode do not matter.
     base = frozen(unwrapped(net)).to(device)
     unchanged = with_fusion(base, fusion_of(net) if settings.fuse else None)  # the net may have been adapted before

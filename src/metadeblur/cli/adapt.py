@@ -8,12 +8,13 @@ from typing import Annotated
 
 import tyro
 
-from metadeblur.cli.flags import AdaptationFlags, writing_record
+from metadeblur.cli.flags import AdaptationFlags, DeviceFlag, writing_record
 from metadeblur.cli.inputs import needed, refuse_missing
 from metadeblur.errors import MetadeblurError
+from metadeblur.limits import check
 from metadeblur.pipeline.console import Terminal
 from metadeblur.system.names import in_words
-from metadeblur.types import Device, Precision
+from metadeblur.types import Precision
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,15 @@ class Adapt:
     guard: bool = True
     """Keep, weaken or drop the adaptation by what it does; without, it is saved whole."""
     adaptation: Annotated[AdaptationFlags, tyro.conf.OmitArgPrefixes] = field(default_factory=AdaptationFlags)
-    device: Device = "auto"
-    """What computes; auto: a GPU that PyTorch can use, otherwise the processor."""
+    device: DeviceFlag = "auto"
+    """What computes; auto: a CUDA GPU where there is one, otherwise the processor."""
     precision: Precision = "auto"
     """Arithmetic of the gradient steps; auto: bf16 where the machine does it natively."""
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
     """Write the record as JSON; - is standard output."""
+
+    def __post_init__(self) -> None:
+        check(self)
 
     def run(self) -> None:
         """Adapt and save.

@@ -9,12 +9,12 @@ from typing import Annotated, Literal
 import tyro
 
 from metadeblur.adaptation.settings import AdaptSettings
-from metadeblur.cli.flags import WorkerFlags
+from metadeblur.cli.flags import DeviceFlag, WorkerFlags, refuse_missing_device
 from metadeblur.cli.inputs import needed, refuse_missing
 from metadeblur.errors import UsageError
 from metadeblur.limits import CountOrNone, Crop, LearningRate, Pairs, Patch, Seed, Steps, Tile, check
 from metadeblur.pipeline.console import Terminal
-from metadeblur.types import Device, Precision
+from metadeblur.types import Precision
 
 ROWS = ("blurred", "base", "adapted", "oracle")
 BUILT_IN = "builtin"
@@ -79,8 +79,8 @@ class Evaluate:
     """Keep, weaken or drop each adaptation by what it does."""
     seed: Annotated[Seed, tyro.conf.arg(metavar="S")] = 0
     """The same seed and settings give the same figures on the same machine."""
-    device: Device = "auto"
-    """What computes; auto: a GPU that PyTorch can use, otherwise the processor."""
+    device: DeviceFlag = "auto"
+    """What computes; auto: a CUDA GPU where there is one, otherwise the processor."""
     tile: Annotated[Tile | None, tyro.conf.arg(metavar="PX", help_behavior_hint="")] = None
     """Side of the tiles that frames are cut into; 0: whole frames; default: what fits into memory."""
     precision: Precision = "auto"
@@ -143,6 +143,8 @@ class Evaluate:
             refuse_unfit(settings)
         else:
             refuse_within([self.root], output)
+        if self.workers.cluster is None:
+            refuse_missing_device(self.device)
         net, terminal = load_deblurrer(self.model), Terminal()
         settings.refuse(net, self.model)
         with filling(output, "evaluate"), terminal.bar("evaluating", "clips") as bar:

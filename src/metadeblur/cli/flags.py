@@ -35,6 +35,9 @@ Target: TypeAlias = Annotated[
     ),
 ]
 """A file or folder to write."""
+DeviceFlag: TypeAlias = Annotated[
+    Device, tyro.conf.arg(metavar="auto|cpu|cuda|cuda:N|mps|xpu", help_behavior_hint="(default: auto)")
+]
 
 
 _FLOW, _NETWORK = preset("flow"), preset("paper")
@@ -43,6 +46,17 @@ _FLOW, _NETWORK = preset("flow"), preset("paper")
 def _default(name: str) -> str:
     """The end of a help text: what a setting is where nobody says, with either reblurrer."""
     return f"default: {getattr(_FLOW, name):g}, or with the network {getattr(_NETWORK, name):g}."
+
+
+def refuse_missing_device(device: Device) -> None:
+    """See that this machine has a device, before anything is made.
+
+    Raises:
+        MetadeblurError: it has not.
+    """
+    from metadeblur.system.device import choose_device
+
+    choose_device(device)
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from typing import Annotated, Literal
 
 import tyro
 
+from metadeblur.cli.flags import DeviceFlag, refuse_missing_device
 from metadeblur.cli.inputs import refuse_missing
 from metadeblur.errors import UsageError
 from metadeblur.limits import CountOrNone, Crop, Patch, Processes, Steps, Within, check
 from metadeblur.pipeline.console import Terminal
-from metadeblur.types import Device
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ class Reproduce:
     """Gradient steps of adaptations with optical flow; default: 40, with --small 16."""
     patch: Annotated[Patch | None, tyro.conf.arg(metavar="PX", help_behavior_hint="")] = None
     """Side of the patches that are learnt from; default: 256, with --small 96."""
-    device: Device = "auto"
-    """What computes; auto: a GPU that PyTorch can use, otherwise the processor."""
+    device: DeviceFlag = "auto"
+    """What computes; auto: a CUDA GPU where there is one, otherwise the processor."""
     workers: Annotated[Processes, tyro.conf.arg(metavar="N")] = 1
     """Processes that measure clips side by side."""
 
@@ -85,6 +85,7 @@ class Reproduce:
             workers=self.workers,
         )
         refuse_missing([path for path in self.root if str(path) != "builtin"], self.output)
+        refuse_missing_device(self.device)
         terminal = Terminal()
         print(render(reproduce(self.experiment, self.root, self.output, settings, say=terminal.say)), end="")
 

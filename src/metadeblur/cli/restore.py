@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from metadeblur.cli.flags import AdaptationFlags, Target, WorkerFlags, writing_record
+from metadeblur.cli.flags import AdaptationFlags, DeviceFlag, Target, WorkerFlags, writing_record
 from metadeblur.cli.inputs import refuse_missing
 from metadeblur.errors import MetadeblurError, UsageError
 from metadeblur.limits import Quality, Seconds, Tile, check
 from metadeblur.pipeline.console import Terminal
 from metadeblur.system.explain import error_line
-from metadeblur.types import Device, Precision
+from metadeblur.types import Precision
 
 if TYPE_CHECKING:
     from torch import nn
@@ -47,8 +47,8 @@ class Restore:
     guard: bool = True
     """Keep, weaken or drop each adaptation by what it does, and leave sharp shots alone; without, use it whole."""
     adaptation: Annotated[AdaptationFlags, tyro.conf.OmitArgPrefixes] = field(default_factory=AdaptationFlags)
-    device: Device = "auto"
-    """What computes; auto: a GPU that PyTorch can use, otherwise the processor."""
+    device: DeviceFlag = "auto"
+    """What computes; auto: a CUDA GPU where there is one, otherwise the processor."""
     tile: Annotated[Tile | None, tyro.conf.arg(metavar="PX", help_behavior_hint="")] = None
     """Side of the tiles that frames are cut into; 0: whole frames; default: what fits into memory."""
     precision: Precision = "auto"

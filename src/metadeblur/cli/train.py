@@ -12,9 +12,10 @@ from typing import Annotated
 
 import tyro
 
+from metadeblur.cli.flags import DeviceFlag
 from metadeblur.errors import UsageError
+from metadeblur.limits import check
 from metadeblur.training.settings import DeblurTraining, MetaTraining, ReblurTraining
-from metadeblur.types import Device
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,11 @@ class _Training:
     """Read settings from this file; its keys are the names of the flags."""
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Go on from the last checkpoint in the output folder."""
-    device: Device = "auto"
-    """What computes; auto: a GPU that PyTorch can use, otherwise the processor."""
+    device: DeviceFlag = "auto"
+    """What computes; auto: a CUDA GPU where there is one, otherwise the processor."""
+
+    def __post_init__(self) -> None:
+        check(self)
 
     @staticmethod
     def say(line: str) -> None:
@@ -38,12 +42,12 @@ class _Training:
         Terminal(quiet=os.environ.get("RANK", "0") != "0").say(line)
 
     def chosen_device(self, name: str, clips: tuple[str, ...]) -> str:
-        """The device's kind, once there is something to train on."""
+        """The device's name, once there is something to train on."""
         from metadeblur.system.device import choose_device
 
         if not clips:
             raise UsageError(f"train {name} needs folders of paired clips: --clips DIR (metadeblur synth makes them)")
-        return choose_device(self.device).type
+        return str(choose_device(self.device))
 
 
 @dataclass(frozen=True)

@@ -88,6 +88,10 @@ def places(machines: Sequence[Machine], settings: ClusterSettings, device: Devic
         MetadeblurError: there is no room for so many.
     """
     has_gpus = any(gpus for _, gpus in machines)
+    if str(device) not in ("auto", "cpu", "cuda"):
+        raise MetadeblurError(
+            f"--device {device}: workers of a cluster compute on auto, cpu or cuda; choose one of them"
+        )
     if device == "cuda" and not has_gpus:
         raise MetadeblurError("--device cuda: the cluster has no GPU; start Ray with --num-gpus on a machine that has")
     gpus = settings.gpus if has_gpus and device != "cpu" else 0.0

@@ -62,20 +62,23 @@ class Scene:
 
     def render(self, time: float, interpolation: int) -> LightPicture:
         """The frame (H, W, 3) in linear light at ``time`` in frame intervals, lights clipped at 1."""
-        rows, columns = self.background.shape[:2]
-        view = _placement(self.camera.at(time), ((columns - self.width) / 2, (rows - self.height) / 2), self)
+        view, *places = self.placements(time)
         frame = cv2.warpAffine(
             self.background, view, (self.width, self.height), flags=interpolation, borderMode=cv2.BORDER_REFLECT_101
         )
-        for layer in self.layers:
-            pose = layer.path.at(time)
-            matrix = _layer_placement(pose, layer)
+        for layer, matrix in zip(self.layers, places, strict=True):
             warped = [
                 cv2.warpAffine(part, matrix, (self.width, self.height), flags=cv2.INTER_LINEAR)
                 for part in (layer.colour, layer.coverage)
             ]
             frame = frame * (1 - warped[1][..., None]) + warped[0] * warped[1][..., None]
         return np.clip(frame, 0, 1).astype(np.float32)
+
+    def placements(self, time: float) -> list[NDArray[np.float64]]:
+        """Matrices (2, 3) that take pixels of the background, and of each layer, to pixels of the frame at a time."""
+        rows, columns = self.background.shape[:2]
+        view = _placement(self.camera.at(time), ((columns - self.width) / 2, (rows - self.height) / 2), self)
+        return [view, *(_layer_placement(layer.path.at(time), layer) for layer in self.layers)]
 
     def speed(self, time: float) -> float:
         """The fastest motion in px a frame interval around ``time``: decides how many renderings a frame needs."""

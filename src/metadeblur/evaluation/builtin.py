@@ -172,11 +172,16 @@ def fingerprint(folder: Path) -> dict[str, Any]:
 
 def film(clip: BuiltInClip) -> Iterator[tuple[Bytes, Bytes]]:
     """The (blurred, sharp) frames of a clip, (HEIGHT, WIDTH, 3) RGB uint8."""
-    rng = np.random.default_rng([_SEED, VERSION, CLIPS.index(clip)])
-    scene = _scene(clip, rng)
+    scene, rng = staged(clip)
     for index in range(FRAMES):
         blurred, sharp = scene.expose(float(index), clip.exposure)
         yield degrade(blurred, clip.noise, clip.quality, rng), to_bytes(sharp)
+
+
+def staged(clip: BuiltInClip) -> tuple[Scene, np.random.Generator]:
+    """The scene that a clip is filmed from, and what the noise of its frames is drawn from."""
+    rng = np.random.default_rng([_SEED, VERSION, CLIPS.index(clip)])
+    return _scene(clip, rng), rng
 
 
 def photograph(name: str) -> Bytes:

@@ -9,7 +9,7 @@ that still do not agree say nothing, and a neighbour without anything in common 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from metadeblur.imaging.clip_cache import ClipCache
 from metadeblur.imaging.optical_flow import Flow, dense_flow, trust, warp
+from metadeblur.imaging.primitives import array, picture_of, places, reduced_size, remap, resize, tensor
 
 Array = NDArray[Any]
 
@@ -29,7 +30,7 @@ _PIXELS = 30_000  # of the pictures that are compared
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _LEVEL = np.float32(1 / 255)
 _BOX = 17  # px of those pictures: the places whose brightness is compared
-_TRUST_STEP = np.full(2, 2, np.float32)  # px: makes flow there and back count as one up to 3 px apart
+_TRUST_STEP = 2.0  # px: makes flow there and back count as one up to 3 px apart
 
 # The dead zone: purity, levels, and the share of the picture that differs so. Neighbouring frames of nine real clips
 # reach 0.30, 0.14 and 0.03 (a shaken action camera and a phone, whose exposure drifts); a fade over 40 frames 0.75,
@@ -75,36 +76,41 @@ class Match:
         """By how much the neighbour's contrast is raised, as a mean over the picture."""
         return float(self.gain.mean())
 
-    def applied(self, picture: Array) -> Array:
+    def applied(self, picture: Tensor) -> Tensor:
         """The neighbour (H, W, 3), float32 in [0, 1] and of any size, in the frame's brightness."""
-        gain, offset = (_resized(part, picture.shape) for part in (self.gain, self.offset))
-        return np.asarray(np.clip(picture * gain + offset, 0, 1), np.float32)
+        gain, offset = (enlarged(part, picture) for part in (self.gain, self.offset))
+        return (picture * gain + offset).clamp(0, 1)
 
-    def applied_grey(self, picture: Array) -> Array:
+    def applied_grey(self, picture: Tensor) -> Tensor:
         """The neighbour in grey, (h, w) uint8 of any size, in the frame's brightness."""
-        gain, offset = (_resized(part @ _LUMA, picture.shape) for part in (self.gain, self.offset))
-        return np.asarray(np.clip(np.rint(picture * gain + 255 * offset), 0, 255), np.uint8)
+        gain, offset = (enlarged(part @ _LUMA, picture) for part in (self.gain, self.offset))
+        return (picture * gain + 255 * offset).round().clamp(0, 255).byte()
 
-    def completed(self, picture: Array, frame: Array) -> Array:
+    def completed(self, picture: Tensor, frame: Tensor) -> Tensor:
         """The neighbour (H, W, 3) in the frame's brightness, with what the frame shows where the two do not agree."""
         height, width = picture.shape[:2]
         rows, columns = self.back.shape[:2]
-        flow = _resized(self.back, picture.shape) * np.array([width / columns, height / rows], np.float32)
-        share = _resized(self.agreement, picture.shape)[..., None]
-        return np.asarray(share * self.applied(picture) + (1 - share) * warp(frame, flow), np.float32)
+        flow = enlarged(self.back, picture) * picture.new_tensor([width / columns, height / rows])
+        share = enlarged(self.agreement, picture)[..., None]
+        return share * self.applied(picture) + (1 - share) * remap(frame, *places(flow))
 
 
-def small(picture: Array) -> Array:
-    """A picture (H, W, 3), float32 in [0, 1], reduced to what is compared: (h, w, 3)."""
-    height, width = picture.shape[:2]
-    scale = min(1.0, (_PIXELS / (height * width)) ** 0.5)
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    return np.asarray(picture if size == (width, height) else cv2.resize(picture, size, interpolation=cv2.INTER_AREA))
+def small(picture: Tensor) -> Array:
+    """A picture (H, W, 3), float32 in [0, 1], reduced to what is compared: (h, w, 3), in main memory.
+
+    Pictures are compared there: what to do next depends on it, and a device would have to be waited for.
+    """
+    return array(resize(picture, reduced_size(picture.shape[0], picture.shape[1], _PIXELS), "area").cpu())
 
 
 def small_frame(frame: Tensor) -> Array:
     """The same of a frame (3, H, W)."""
-    return small(_picture(frame))
+    return small(picture_of(frame))
+
+
+def enlarged(values: Array, picture: Tensor) -> Tensor:
+    """Small maps at the size and on the device of a picture."""
+    return resize(tensor(values).to(picture.device), (picture.shape[0], picture.shape[1]), "linear")
 
 
 def flat(picture: Array) -> bool:
@@ -198,7 +204,8 @@ class _Aligned:
     def of(cls, frame: Array, greys: tuple[Array, Array], flow: Flow) -> _Aligned:
         """By the flow between two grey pictures, the frame's and its neighbour's."""
         there, back = flow(*greys), flow(*greys[::-1])
-        valid = (trust(back, there, _TRUST_STEP) > 0.75).astype(np.float32)
+        borne_out = trust(tensor(back), tensor(there), torch.full((2,), _TRUST_STEP))
+        valid = (array(borne_out) > 0.75).astype(np.float32)
         return cls(warp(frame, back), valid, _box(valid), there, back)
 
     @property
@@ -336,25 +343,30 @@ def matched_window(window: Tensor, cache: ClipCache | None = None) -> Tensor:
     >>> torch.equal(matched_window(window[[1, 1, 2]])[2], window[1])
     True
     """
-    cache = cache or ClipCache()
+    before = list(window)
+    frames = matched_frames(before, cache or ClipCache())
+    unchanged = all(one is other for one, other in zip(before, frames, strict=True))
+    return window if unchanged else torch.stack(frames)
+
+
+def matched_frames(window: Sequence[Tensor], cache: ClipCache) -> list[Tensor]:
+    """The same of frames (3, H, W) each; those that are as bright as the centre come back themselves."""
     half = len(window) // 2
     pictures = [small_frame(frame) for frame in window]
     steps = [differs(*pair, cache) for pair in pairwise(pictures)]
-    if not any(steps):
-        return window
     frames = list(window)
     for number in range(len(window)):
         if any(steps[min(number, half) : max(number, half)]):
             how = match(pictures[half], pictures[number], cache.flow)
             frames[number] = _matched(window[half], window[number], how)
-    return torch.stack(frames)
+    return frames
 
 
 def _matched(frame: Tensor, other: Tensor, how: Match | None) -> Tensor:
     """A neighbour (3, H, W) in a frame's brightness; without a match the frame itself."""
     if how is None:
         return frame
-    return torch.from_numpy(how.completed(_picture(other), _picture(frame))).permute(2, 0, 1).to(other)
+    return how.completed(picture_of(other), picture_of(frame)).permute(2, 0, 1).to(other)
 
 
 def _grey(picture: Array) -> Array:
@@ -369,13 +381,5 @@ def _structure(grey: Array) -> Array:
     return np.asarray(np.clip(128 + 40 * values / (deviation + 2), 0, 255), np.uint8)
 
 
-def _picture(frame: Tensor) -> Array:
-    return np.ascontiguousarray(frame.detach().float().cpu().permute(1, 2, 0).numpy())
-
-
 def _box(values: Array) -> Array:
     return np.asarray(cv2.boxFilter(values, -1, (_BOX, _BOX), borderType=cv2.BORDER_CONSTANT))
-
-
-def _resized(values: Array, shape: tuple[int, ...]) -> Array:
-    return np.asarray(cv2.resize(values, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR))

@@ -10,14 +10,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from metadeblur.clip import Clip
 from metadeblur.imaging.brightness import Lights, small_frame
 from metadeblur.imaging.clip_cache import ClipCache
-from metadeblur.imaging.optical_flow import grey
+from metadeblur.imaging.primitives import array, gaussian, grey, median5, tensor
 
 Array = NDArray[Any]
 Kept = TypeVar("Kept")
@@ -36,27 +37,25 @@ class MotionField:
     bend: Array
 
 
-def parabola(forward: Array, backward: Array) -> tuple[Array, Array]:
+def parabola(forward: Tensor, backward: Tensor) -> tuple[Tensor, Tensor]:
     """Velocity and bend of the path through backward (s = -1), zero (s = 0) and forward (s = 1).
 
     A bend longer than half the velocity (and a pixel) is not motion but a place hidden in one of the neighbours,
     where the two flows have nothing to do with each other: it is cut to that length.
 
-    >>> velocity, bend = parabola(np.full((1, 1, 2), 6.0, np.float32), np.full((1, 1, 2), -4.0, np.float32))
+    >>> velocity, bend = parabola(torch.full((1, 1, 2), 6.0), torch.full((1, 1, 2), -4.0))
     >>> float(velocity[0, 0, 0]), float(bend[0, 0, 0])
     (5.0, 1.0)
     """
     velocity = (forward - backward) / 2
     bend = (forward + backward) / 2
-    limit = 0.5 * lengths(velocity) + 1
-    return velocity, bend * np.minimum(1, limit / np.maximum(lengths(bend), 1e-6))[..., None]
+    limit = 0.5 * torch.hypot(*velocity.unbind(-1)) + 1
+    return velocity, bend * (limit / torch.hypot(*bend.unbind(-1)).clamp(min=1e-6)).clamp(max=1)[..., None]
 
 
-def steady(flow: Array) -> Array:
+def steady(flow: Tensor) -> Tensor:
     """A flow (h, w, 2) smoothed: a small median against tears at occlusions, a Gaussian against its block edges."""
-    if min(flow.shape[:2]) > 5:
-        flow = np.stack([cv2.medianBlur(np.ascontiguousarray(flow[..., axis]), 5) for axis in (0, 1)], -1)
-    return cv2.GaussianBlur(flow, (0, 0), 1.0).reshape(flow.shape)
+    return gaussian(median5(flow) if min(flow.shape[:2]) > 5 else flow, 1.0)
 
 
 def moments(count: int, exposure: float) -> Array:
@@ -99,7 +98,7 @@ class ClipMotion:
 
     def grey_frame(self, index: int) -> Array:
         """The reduced frame in grey, (height, width) uint8."""
-        return self._kept("grey", index, lambda: grey(self.clip[index], self._pixels))
+        return self._kept("grey", index, lambda: array(grey(self.clip[index], self._pixels)))
 
     def field(self, index: int) -> MotionField:
         """The paths of frame ``index``: straight with one usable neighbour, of length 0 with none."""
@@ -108,7 +107,8 @@ class ClipMotion:
     def flow(self, index: int, other: int) -> Array:
         """Displacements from frame ``index`` to frame ``other``, (height, width, 2) float32, in reduced pixels."""
         light, there = self.lights.match(index, other), self.grey_frame(other)
-        return steady(self.cache.flow(self.grey_frame(index), there if light is None else light.applied_grey(there)))
+        there = there if light is None else array(light.applied_grey(tensor(there)))
+        return array(steady(tensor(self.cache.flow(self.grey_frame(index), there))))
 
     def _small(self, index: int) -> Array:
         return self._kept("small", index, lambda: small_frame(self.clip[index]))
@@ -125,7 +125,7 @@ class ClipMotion:
             backward = -forward
         if forward is None:
             forward = -backward
-        velocity, bend = parabola(forward, backward)
+        velocity, bend = (array(part) for part in parabola(tensor(forward), tensor(backward)))
         return MotionField((velocity * self.step).astype(np.float16), (bend * self.step).astype(np.float16))
 
     def _kept(self, name: str, index: int, make: Callable[[], Kept]) -> Kept:

@@ -1,8 +1,11 @@
-"""Dense optical flow between frames (DIS, as in OpenCV), and pictures read where a flow leads."""
+"""Dense optical flow between frames, and pictures read where a flow leads.
+
+On the processor it is DIS as in OpenCV; on any other device :mod:`metadeblur.imaging.torch_flow`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import cv2
@@ -10,6 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from metadeblur.imaging.primitives import array, grey, on_opencv, places, remap, tensor
+from metadeblur.imaging.torch_flow import torch_flow
 
 Array = NDArray[Any]
 Flow: TypeAlias = Callable[[Array, Array], Array]
@@ -84,14 +90,17 @@ def warp(
     return np.asarray(cv2.remap(picture, x, y, interpolation, borderMode=border, borderValue=(outside,) * 4))
 
 
-def grey(frame: Tensor, pixels: int) -> Array:
-    """A frame (3, H, W) in [0, 1] as 8-bit grey (h, w), reduced to about so many pixels where it has more."""
-    picture = (frame.detach().float().cpu().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).contiguous().numpy()
-    dark = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
-    height, width = dark.shape
-    scale = min(1.0, (pixels / (height * width)) ** 0.5)
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    return np.asarray(cv2.resize(dark, size, interpolation=cv2.INTER_AREA), np.uint8).reshape(size[1], size[0])
+def flows_between(pairs: Sequence[tuple[Tensor, Tensor]], flow: Flow = dense_flow) -> list[Tensor]:
+    """The flow (h, w, 2) of each pair of pictures (h, w) uint8: on the processor one by one, elsewhere all at once.
+
+    Args:
+        pairs: source and target each, all of one size and on one device.
+        flow: what computes it on the processor.
+    """
+    if not pairs or on_opencv(pairs[0][0]):
+        return [tensor(flow(array(source), array(target))) for source, target in pairs]
+    sources, targets = (torch.stack(side) for side in zip(*pairs, strict=True))
+    return list(torch_flow(sources, targets))
 
 
 def window_flows(window: Tensor, pixels: int = 256_000, flow: Flow = dense_flow) -> Tensor:
@@ -101,11 +110,11 @@ def window_flows(window: Tensor, pixels: int = 256_000, flow: Flow = dense_flow)
         window: (N, 3, H, W), RGB in [0, 1], N odd, oldest first. A frame that equals the centre, as at the ends of a
             clip, says nothing: its flow is zero.
         pixels: the flow is computed on pictures reduced to about this many pixels.
-        flow: what computes it.
+        flow: what computes it on the processor.
 
     Returns:
-        (N - 1, 3, h, w) float32 on the CPU, at the reduced size; oldest first, without the centre. Channels: x, y in px
-        of the frame; trust, see :func:`trust`.
+        (N - 1, 3, h, w) float32 on the window's device, at the reduced size; oldest first, without the centre.
+        Channels: x, y in px of the frame; trust, see :func:`trust`.
 
     >>> torch.manual_seed(0); texture = torch.rand(3, 64, 64)
     <torch._C.Generator object at ...>
@@ -114,33 +123,37 @@ def window_flows(window: Tensor, pixels: int = 256_000, flow: Flow = dense_flow)
     >>> window_flows(window)[..., 16:48, 16:48].mean((2, 3)).abs().round().tolist()
     [[2.0, 0.0, 1.0], [2.0, 0.0, 1.0]]
     """
+    window = window.detach()
     half = len(window) // 2
+    others = [number for number in range(len(window)) if number != half]
     pictures = [grey(frame, pixels) for frame in window]
     rows, columns = pictures[half].shape
-    step = np.array([window.shape[-1] / columns, window.shape[-2] / rows], np.float32)
-    still = np.dstack([np.zeros((rows, columns, 2), np.float32), np.ones((rows, columns), np.float32)])
+    step = pictures[half].new_tensor([window.shape[-1] / columns, window.shape[-2] / rows], dtype=torch.float32)
+    still = torch.stack([torch.zeros_like(step[0]), torch.zeros_like(step[0]), torch.ones_like(step[0])])
+    # Asking a device whether frames are equal would wait for it: there all flows are computed, and such are left out.
+    ahead = on_opencv(window)
+    moving = [number for number in others if not (ahead and torch.equal(window[half], window[number]))]
+    pairs = [pair for number in moving for pair in ((half, number), (number, half))]
+    found = iter(flows_between([(pictures[one], pictures[other]) for one, other in pairs], flow))
     flows = []
-    for number in range(len(window)):
-        if number == half:
+    for number in others:
+        if number not in moving:
+            flows.append(still.expand(rows, columns, 3))
             continue
-        if torch.equal(window[half], window[number]):
-            flows.append(still)
-            continue
-        there = flow(pictures[half], pictures[number]) * step
-        back = flow(pictures[number], pictures[half]) * step
-        flows.append(np.dstack([there, trust(there, back, step)]))
-    return torch.from_numpy(np.stack(flows)).permute(0, 3, 1, 2).contiguous()
+        there, back = next(found) * step, next(found) * step
+        told = torch.cat([there, trust(there, back, step)[..., None]], -1)
+        flows.append(told if ahead else torch.where((window[half] == window[number]).all(), still, told))
+    return torch.stack(flows).permute(0, 3, 1, 2).contiguous()
 
 
-def trust(there: Array, back: Array, step: Array) -> Array:
+def trust(there: Tensor, back: Tensor, step: Tensor) -> Tensor:
     """How far the flow there is borne out by the flow back: (h, w) float32, 1 (fully) to 0 (not at all).
 
     Where a thing is hidden in the other frame, or out of its view, the flow back leads elsewhere. Full up to 4 px of
     difference, none from 8 px on. Flows are (h, w, 2) in px of the frame; a pixel of theirs is ``step`` (2,) px wide
     and high.
     """
-    x, y = positions(there / step)
-    returned = cv2.remap(back, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    difference = np.hypot(*np.moveaxis(there + returned, -1, 0))
+    x, y = places(there / step)
+    difference = torch.hypot(*(there + remap(back, x, y)).unbind(-1))
     seen = (x >= 0) & (y >= 0) & (x <= there.shape[1] - 1) & (y <= there.shape[0] - 1)
-    return np.asarray(np.clip(2 - difference / _TRUSTED, 0, 1) * seen, np.float32)
+    return (2 - difference / _TRUSTED).clamp(0, 1) * seen

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metadeblur.imaging.optical_flow import window_flows
+from metadeblur.system.device import mixed_precision
 
 ALONG = (-1.0, -0.75, -0.5, -0.25, 0.25, 0.5, 0.75, 1.0)
 """Where the picture is read along the motion of each pixel, in frame intervals."""
@@ -139,7 +140,7 @@ class Lite(nn.Module):
         if self.frames == 1:
             return x
         window = x if x.ndim == 5 else x[:, None].expand(-1, self.frames, -1, -1, -1)
-        with torch.autocast(x.device.type, enabled=False):
+        with mixed_precision(x.device, enabled=False):
             window = window.float()
             if flows is None:
                 flows = torch.stack([window_flows(one) for one in window.detach()])

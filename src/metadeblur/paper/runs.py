@@ -21,7 +21,7 @@ from metadeblur.errors import MetadeblurError
 from metadeblur.evaluation.builtin import make_builtin
 from metadeblur.evaluation.protocol import EvaluateSettings, evaluate
 from metadeblur.evaluation.records import Summary
-from metadeblur.limits import CountOrNone, Crop, Pairs, Patch, Processes, Steps, Within, check
+from metadeblur.limits import CountOrNone, Crop, Pairs, Patch, Processes, Steps, Within, check, keep_plain
 from metadeblur.models.weights import load_deblurrer
 from metadeblur.paper.numbers import DATASETS, NETWORKS, PARTS, SSIM
 from metadeblur.pipeline.time_left import Range, Work, expected, rough_costs
@@ -67,6 +67,7 @@ class ReproduceSettings:
     workers: Processes = 1  # processes that measure clips side by side
 
     def __post_init__(self) -> None:
+        keep_plain(self)
         check(self)
 
 

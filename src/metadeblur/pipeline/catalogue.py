@@ -112,7 +112,7 @@ def multiply_adds(net: nn.Module, height: int, width: int) -> int:
 
 def seconds_a_frame(name: str) -> float:
     """Measured: restoring one frame of 256x256 as ``restore`` does, in fp32, whole; the best of three."""
-    settings = RestoreSettings(tile=0, precision="fp32")
+    settings = RestoreSettings(tile=0, precision="fp32", device="auto")
     restorer = Restorer(filled(name), MEASURED_SIDE, MEASURED_SIDE, settings)
     picture = torch.rand(3, MEASURED_SIDE, MEASURED_SIDE, generator=torch.Generator().manual_seed(0))
     return quickest(partial(restorer, picture.expand(restorer.frames, -1, -1, -1)), 3)

@@ -72,6 +72,11 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         check(self)
+        # The network of a whole file was loaded for it, and is wherever it was loaded.
+        for name in ("adaptation", "restoration"):
+            part = getattr(self, name)
+            if part.device is None:
+                object.__setattr__(self, name, replace(part, device="auto"))
 
 
 def restore_file(

@@ -77,7 +77,7 @@ def measure(model: str, coding: float, limit: float = SECONDS) -> Speed:
     began = time.monotonic()
     net = load_deblurrer(model)
     multiple, frames = traits(net).multiple, traits(net).frames
-    settings, side, seconds, threads = RestoreSettings(tile=0), 0, 0.0, 0
+    settings, side, seconds, threads = RestoreSettings(tile=0, device="auto"), 0, 0.0, 0
     for wanted in SIDES:
         side = padded(wanted, multiple)
         restorer = Restorer(net, side, side, settings)

@@ -7,5 +7,6 @@ __getattr__, __dir__, __all__ = lazily(
     back_projection="BackProjectionSettings back_project",
     fusion="fuse_frames fuse_pairs",
     prefetching="BackgroundWriter pays prefetch",
-    restorer="RestoreSettings Restorer restore restore_frames restore_pairs whole_frames windows",
+    restorer="RestoreSettings Restorer restore restore_frames restore_pairs whole_frames",
+    windows="windows",
 )

@@ -12,21 +12,18 @@ frame is held near to what the network gave.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
-import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from torch import Tensor
 
 from metadeblur.imaging.linear_light import to_display, to_linear
-from metadeblur.imaging.motion import displacement, lengths
-from metadeblur.imaging.optical_flow import positions
+from metadeblur.imaging.primitives import array, gaussian, on_opencv, places, reader
 from metadeblur.limits import Positive, Within, check
 from metadeblur.types import Response
-
-Array = NDArray[Any]
 
 _SHORT = 3.0  # px: paths up to this are read at three places
 _ALMOST_NOTHING = 1e-5  # squared difference of light: keeps the ratio of two explanations near 1 where both are perfect
@@ -51,61 +48,54 @@ class BackProjectionSettings:
 
 
 def back_project(
-    blurred: Array,
-    restored: Array,
-    velocity: Array,
-    bend: Array,
+    blurred: Tensor,
+    restored: Tensor,
+    velocity: Tensor,
+    bend: Tensor,
     exposure: float,
     response: Response = "srgb",
     settings: BackProjectionSettings | None = None,
-) -> Array:
+) -> Tensor:
     """A restored frame, corrected until it explains the blurred one better.
 
     Pictures are (h, w, 3) float32 display values in [0, 1], RGB; velocity and bend are (h, w, 2) as in
-    :mod:`metadeblur.imaging.motion`; the exposure is in frame intervals.
+    :mod:`metadeblur.imaging.motion`; the exposure is in frame intervals. All are on one device, and so is the result.
 
-    >>> sharp = np.random.default_rng(0).uniform(0.4, 0.6, (16, 64, 3)).astype(np.float32)
-    >>> blurred = np.mean([np.roll(sharp, step, 1) for step in (-2, -1, 0, 1, 2)], 0)
-    >>> velocity = np.zeros((16, 64, 2), np.float32)
-    >>> velocity[..., 0] = 5.0
+    >>> sharp = 0.4 + 0.2 * torch.rand(16, 64, 3, generator=torch.Generator().manual_seed(0))
+    >>> blurred = torch.stack([sharp.roll(step, 1) for step in (-2, -1, 0, 1, 2)]).mean(0)
+    >>> velocity = torch.tensor([5.0, 0.0]).expand(16, 64, 2)
     >>> better = back_project(blurred, blurred, velocity, 0 * velocity, 1.0, "linear")
-    >>> [round(float(np.abs(one - sharp)[:, 8:-8].mean()), 3) for one in (blurred, better)]
+    >>> [round(float((one - sharp).abs()[:, 8:-8].mean()), 3) for one in (blurred, better)]
     [0.043, 0.041]
     """
     settings = settings or BackProjectionSettings()
-    paths = _Paths(velocity.astype(np.float32), bend.astype(np.float32), exposure)
-    seen, start = (_convert(to_linear, picture, response) for picture in (blurred, restored))
-    trust = settings.rate * np.square(np.minimum(1, paths.length / settings.blur_px))[..., None]
-    light = start.copy()
+    paths = _Paths(velocity, bend, exposure)
+    seen, start = (to_linear(picture, response) for picture in (blurred, restored))
+    trust = settings.rate * (paths.length / settings.blur_px).clamp(max=1).square()[..., None]
+    light = start.clone()
     for turn in range(settings.rounds):
         again = paths.blurred(light)
         if settings.careful and not turn:
             trust = trust * _borne_out(seen, light, again, settings.compared_px)
         left = seen - again
-        left /= 1 + np.square(left / settings.believed)
+        left /= (left / settings.believed).square_().add_(1)
         light += trust * paths.spread(left) + settings.hold * (start - light)
-        np.clip(light, 0, 1, out=light)
-    return _convert(to_display, light, response)
+        light.clamp_(0, 1)
+    return to_display(light, response)
 
 
-def _borne_out(seen: Array, light: Array, blurred: Array, sigma: float) -> Array:
+def _borne_out(seen: Tensor, light: Tensor, blurred: Tensor, sigma: float) -> Tensor:
     """1 where the frame's light, blurred along its paths, is nearer to what was seen than unblurred; less elsewhere.
 
     A moment when the camera held still between two fast ones has a speed by the flow to its neighbours, yet no blur.
     """
-    as_it_is, explained = (
-        cv2.GaussianBlur(mean_square(seen - one), (0, 0), sigma) + _ALMOST_NOTHING for one in (light, blurred)
-    )
-    return np.asarray(np.minimum(1, as_it_is / explained), np.float32)[..., None]
+    as_it_is, explained = (gaussian(mean_square(seen - one), sigma) + _ALMOST_NOTHING for one in (light, blurred))
+    return (as_it_is / explained).clamp(max=1)[..., None]
 
 
-def mean_square(picture: Array) -> Array:
+def mean_square(picture: Tensor) -> Tensor:
     """Mean of the squared colours of each pixel, (h, w, 3) to (h, w)."""
-    return np.asarray(np.einsum("hwc,hwc->hw", picture, picture) / picture.shape[-1])
-
-
-def _convert(curve: Any, picture: Array, response: Response) -> Array:
-    return np.asarray(curve(torch.from_numpy(np.ascontiguousarray(picture)), response).numpy(), np.float32)
+    return picture.square().mean(-1)
 
 
 class _Paths:
@@ -116,31 +106,28 @@ class _Paths:
     moves as the pixel does that lies there, so such paths follow the flow.
     """
 
-    def __init__(self, velocity: Array, bend: Array, exposure: float) -> None:
-        self.length = lengths(velocity) * np.float32(exposure)
-        stages = 1 if np.quantile(self.length, 0.95) <= _SHORT else 2
-        # Fixed-point maps are read twice as fast, and are read in every round.
-        self._maps: list[list[list[Any]]] = []
-        for stage in range(1, stages + 1):
-            sides = [displacement(velocity, bend, time) for time in (-exposure / 3**stage, exposure / 3**stage)]
-            self._maps.append(
-                [[cv2.convertMaps(*positions(sign * moved), cv2.CV_16SC2) for sign in (-1, 1)] for moved in sides]
-            )
+    def __init__(self, velocity: Tensor, bend: Tensor, exposure: float) -> None:
+        self.length = torch.hypot(*velocity.unbind(-1)) * exposure
+        # Three places are enough for short paths. Asking a device how long they are would wait for it.
+        short = on_opencv(velocity) and float(np.quantile(array(self.length), 0.95)) <= _SHORT
+        self._readers: list[list[list[Callable[[Tensor], Tensor]]]] = []
+        for stage in range(1, 2 if short else 3):
+            times = (-exposure / 3**stage, exposure / 3**stage)
+            sides = [time * velocity + time * time * bend for time in times]
+            self._readers.append([[reader(*places(sign * moved), "reflect101") for sign in (-1, 1)] for moved in sides])
 
-    def blurred(self, light: Array) -> Array:
+    def blurred(self, light: Tensor) -> Tensor:
         """The mean of the light along the paths, (h, w, 3)."""
         return self._mean(light, 0)
 
-    def spread(self, left: Array) -> Array:
+    def spread(self, left: Tensor) -> Tensor:
         """What is left, spread back along the paths: the transpose of blurring, where neighbours move alike."""
         return self._mean(left, 1)
 
-    def _mean(self, picture: Array, side: int) -> Array:
-        for stage in self._maps:
-            total = picture.copy()
+    def _mean(self, picture: Tensor, side: int) -> Tensor:
+        for stage in self._readers:
+            total = picture.clone()
             for sides in stage:
-                x, y = sides[side]
-                total += cv2.remap(picture, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
-            total *= np.float32(1 / 3)
-            picture = total
+                total += sides[side](picture)
+            picture = total.mul_(1 / 3)
         return picture

@@ -17,22 +17,31 @@ from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
-import cv2
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from metadeblur.imaging.brightness import Lights, Match, small
+from metadeblur.imaging.brightness import Lights, Match, enlarged, small_frame
 from metadeblur.imaging.clip_cache import ClipCache
-from metadeblur.imaging.motion import lengths, parabola, steady
-from metadeblur.imaging.optical_flow import warp
+from metadeblur.imaging.motion import parabola, steady
+from metadeblur.imaging.optical_flow import flows_between
+from metadeblur.imaging.primitives import (
+    Resizing,
+    as_float,
+    gaussian,
+    luma,
+    on_opencv,
+    picture_of,
+    places,
+    reduced_size,
+    remap,
+    resize,
+    sobel,
+)
 from metadeblur.models.adapted import FusionSettings
 from metadeblur.restoration.back_projection import BackProjectionSettings, back_project, mean_square
-
-Array = NDArray[Any]
 
 _LEVELS = 65535.0  # restored frames wait as 16-bit numbers: half the memory, far finer than any video
 _AROUND = 8.0  # px (of the reduced picture): Gaussian over which detail and change are averaged
@@ -48,7 +57,8 @@ def fuse_pairs(
     """Fuse restored frames as they come, each as soon as ``radius`` later ones are known; memory stays bounded.
 
     Args:
-        pairs: (blurred, restored), each (3, H, W) in [0, 1], in the order of the clip.
+        pairs: (blurred, restored), each (3, H, W) in [0, 1], in the order of the clip. All is done where the restored
+            ones are, and the fused ones stay there.
         settings: how; the defaults are good.
         cache: of the clip.
 
@@ -59,8 +69,27 @@ def fuse_pairs(
     >>> [round(float(fused.mean()), 4) for _, fused in fuse_pairs(frames)]
     [0.5, 0.5, 0.5]
     """
-    settings, cache = settings or FusionSettings(), cache or ClipCache()
-    yield from _Fused(settings, cache).through(_corrected(pairs, settings, cache))
+    yield from fuse_given((Given.of(*pair) for pair in pairs), settings or FusionSettings(), cache or ClipCache())
+
+
+class Given(NamedTuple):
+    """What is known of a frame before it is fused; all (3, H, W) in [0, 1]."""
+
+    blurred: Tensor  # as it was read; handed back beside the fused frame, and compared in brightness
+    seen: Tensor  # the same where the restored one is
+    restored: Tensor
+
+    @classmethod
+    def of(cls, blurred: Tensor, restored: Tensor) -> Given:
+        """From the two alone."""
+        return cls(blurred, blurred.to(restored.device), restored)
+
+
+def fuse_given(
+    given: Iterable[Given], settings: FusionSettings, cache: ClipCache
+) -> Generator[tuple[Tensor, Tensor], None, None]:
+    """The same as :func:`fuse_pairs` of frames whose blurred side is on the device already."""
+    yield from _Fused(settings, cache).through(_corrected(given, settings, cache))
 
 
 def fuse_frames(
@@ -74,38 +103,36 @@ def fuse_frames(
     wanted = range(len(blurred)) if only is None else only
     settings, cache = settings or FusionSettings(), cache or ClipCache()
     fused = _Fused(settings, cache)
-    for pair in _corrected(zip(blurred, restored, strict=True), settings, cache):
-        fused.take(*pair)
+    given = (Given.of(*pair) for pair in zip(blurred, restored, strict=True))
+    for one in _corrected(given, settings, cache):
+        fused.take(one)
     return torch.stack([fused.remade(number) for number in wanted])
 
 
-def _corrected(
-    pairs: Iterable[tuple[Tensor, Tensor]], settings: FusionSettings, cache: ClipCache
-) -> Iterable[tuple[Tensor, Tensor]]:
-    """(blurred, restored) frames, each corrected by itself where the exposure is known."""
-    return pairs if settings.exposure is None else _Corrected(settings, cache).through(pairs)
+def _corrected(given: Iterable[Given], settings: FusionSettings, cache: ClipCache) -> Iterable[Given]:
+    """The frames, each corrected by itself where the exposure is known."""
+    return given if settings.exposure is None else _Corrected(settings, cache).remade_of(given)
 
 
 @dataclass(frozen=True)
 class _Frame:
     """What is kept of a restored frame."""
 
-    blurred: Tensor  # (3, H, W), handed back beside the fused frame
-    picture: Array  # (H, W, 3) uint16
-    seen: Array  # (h, w, 3) float32, the blurred frame reduced
-    grey: Array  # (h, w) uint8, the restored one reduced
-    coarse: Array  # (h // 2, w // 2, 3) float32, likewise
-    detail: Array  # (h // 2, w // 2) float32, local gradient energy
-    change: Array  # (h // 2, w // 2) float32, local mean square of what the network changed
-    compared: Array  # (h', w', 3) float32, the blurred one reduced to what brightness is compared on
-    agreement: Array | None = None  # (h', w'), of a frame brought to another's brightness, in the other's coordinates
+    given: Given
+    picture: Tensor  # (H, W, 3), 16-bit levels: uint16 in main memory, float32 elsewhere
+    before: Tensor  # (h, w, 3) float32, the blurred frame reduced
+    grey: Tensor  # (h, w) uint8, the restored one reduced
+    coarse: Tensor  # (h // 2, w // 2, 3) float32, likewise
+    detail: Tensor  # (h // 2, w // 2) float32, local gradient energy
+    change: Tensor  # (h // 2, w // 2) float32, local mean square of what the network changed
+    compared: NDArray[Any]  # (h', w', 3) float32, the blurred one reduced to what brightness is compared on
+    agreement: NDArray[Any] | None = None  # (h', w'), of one brought to another's brightness, as the other sees it
 
     def brought(self, how: Match) -> _Frame:
         """The frame in another's brightness."""
-        picture = how.applied(self.picture.astype(np.float32) / np.float32(_LEVELS))
         return replace(
             self,
-            picture=np.rint(picture * _LEVELS).astype(np.uint16),
+            picture=_levels(how.applied(as_float(self.picture) / _LEVELS)),
             coarse=how.applied(self.coarse),
             detail=self.detail * how.contrast**2,
             change=self.change * how.contrast**2,
@@ -120,34 +147,39 @@ class _Pass(ABC):
         self.settings, self.cache = settings, cache
         self.radius = radius
         self.frames: OrderedDict[int, _Frame] = OrderedDict()
-        self.flows: dict[tuple[int, int], Array] = {}
+        self.flows: dict[tuple[int, int], Tensor] = {}
         self.lights = Lights(lambda number: self.frames[number].compared, cache)
         self.came = self.gone = 0
 
-    def through(self, pairs: Iterable[tuple[Tensor, Tensor]]) -> Generator[tuple[Tensor, Tensor], None, None]:
-        """(blurred, restored) frames in, (blurred, new) frames out, each after ``radius`` later ones."""
-        for pair in pairs:
-            self.take(*pair)
+    def through(self, given: Iterable[Given]) -> Generator[tuple[Tensor, Tensor], None, None]:
+        """(blurred, new) frames, each after ``radius`` later ones have come."""
+        for one in self.remade_of(given):
+            yield one.blurred, one.restored
+
+    def remade_of(self, given: Iterable[Given]) -> Generator[Given, None, None]:
+        """The frames with new ones in place of the restored ones, each after ``radius`` later ones have come."""
+        for one in given:
+            self.take(one)
             if self.came - self.gone > self.radius:
                 yield self._next()
         while self.gone < self.came:
             yield self._next()
 
-    def take(self, blurred: Tensor, restored: Tensor) -> None:
+    def take(self, given: Given) -> None:
         """Take the next frame in."""
-        self.frames[self.came] = _prepared(blurred, restored, self.settings.pixels)
+        self.frames[self.came] = _prepared(given, self.settings.pixels)
         self.came += 1
 
     def remade(self, number: int) -> Tensor:
         """The new frame of a number that is here: (3, H, W) in [0, 1]."""
-        return torch.from_numpy(self._remade(number)).permute(2, 0, 1).contiguous().clamp_(0, 1)
+        return self._remade(number).permute(2, 0, 1).contiguous().clamp_(0, 1)
 
     @abstractmethod
-    def _remade(self, number: int) -> Array:
+    def _remade(self, number: int) -> Tensor:
         """The same as (H, W, 3)."""
 
-    def _next(self) -> tuple[Tensor, Tensor]:
-        ready = self.frames[self.gone].blurred, self.remade(self.gone)
+    def _next(self) -> Given:
+        ready = self.frames[self.gone].given._replace(restored=self.remade(self.gone))
         self.gone += 1
         for old in [key for key in self.frames if key < self.gone - self.radius]:
             del self.frames[old]
@@ -156,30 +188,32 @@ class _Pass(ABC):
         self.lights.forget(oldest)
         return ready
 
-    def _explaining(self, number: int, picture: Array, settings: BackProjectionSettings) -> Array:
+    def _explaining(self, number: int, picture: Tensor, settings: BackProjectionSettings) -> Tensor:
         """A picture (H, W, 3) of a frame, corrected where the exposure is known and neighbours tell the motion."""
         around = (number + 1, number - 1)
         if self.settings.exposure is None or not all(self._comparable(number, other) for other in around):
             return picture
-        seen = self.frames[number].seen
-        start = _reduced(picture, seen.shape[1::-1])
-        flows = (steady(self._flow(number, other)) for other in around)
-        better = back_project(seen, start, *parabola(*flows), self.settings.exposure, self.settings.response, settings)
-        if better.shape == picture.shape:
-            return better
-        whole = picture.shape[1::-1]
-        return np.asarray(picture + cv2.resize(better - start, whole, interpolation=cv2.INTER_CUBIC))
+        before = self.frames[number].before
+        start = _resized(picture, before, "area")
+        self._find_flows([(number, other) for other in around])
+        motion = parabola(*(steady(self.flows[number, other]) for other in around))
+        better = back_project(before, start, *motion, self.settings.exposure, self.settings.response, settings)
+        return better if better.shape == picture.shape else picture + _resized(better - start, picture, "cubic")
 
     def _comparable(self, number: int, other: int) -> bool:
         """Whether another frame is here and shows what a frame does, once it is as bright."""
         return {number, other} <= self.frames.keys() and self.lights.comparable(number, other)
 
-    def _flow(self, source: int, target: int) -> Array:
-        if (source, target) not in self.flows:
-            light, there = self.lights.match(source, target), self.frames[target].grey
-            there = there if light is None else light.applied_grey(there)
-            self.flows[source, target] = self.cache.flow(self.frames[source].grey, there)
-        return self.flows[source, target]
+    def _find_flows(self, wanted: Iterable[tuple[int, int]]) -> None:
+        """See that the flows of pairs of frames are in ``flows``: those that are not yet, together."""
+        missing = [pair for pair in wanted if pair not in self.flows]
+        pictures = [(self.frames[source].grey, self._lit_grey(source, target)) for source, target in missing]
+        self.flows |= zip(missing, flows_between(pictures, self.cache.flow), strict=True)
+
+    def _lit_grey(self, source: int, target: int) -> Tensor:
+        """A frame in grey, in another's brightness."""
+        light, there = self.lights.match(source, target), self.frames[target].grey
+        return there if light is None else light.applied_grey(there)
 
 
 class _Corrected(_Pass):
@@ -188,8 +222,8 @@ class _Corrected(_Pass):
     def __init__(self, settings: FusionSettings, cache: ClipCache) -> None:
         super().__init__(settings, cache, radius=1)
 
-    def _remade(self, number: int) -> Array:
-        picture = self.frames[number].picture.astype(np.float32) / np.float32(_LEVELS)
+    def _remade(self, number: int) -> Tensor:
+        picture = as_float(self.frames[number].picture) / _LEVELS
         return self._explaining(number, picture, BackProjectionSettings())
 
 
@@ -199,84 +233,83 @@ class _Fused(_Pass):
     def __init__(self, settings: FusionSettings, cache: ClipCache) -> None:
         super().__init__(settings, cache, settings.radius)
 
-    def _remade(self, number: int) -> Array:
+    def _remade(self, number: int) -> Tensor:
         frame = self.frames[number]
-        height, width = frame.picture.shape[:2]
-        total = frame.picture.astype(np.float32)
-        weights = np.ones((height, width), np.float32)
-        for other in range(max(0, number - self.radius), min(self.came, number + self.radius + 1)):
-            if other == number or not self._comparable(number, other):
-                continue
+        total = as_float(frame.picture)
+        weights = torch.ones_like(total[..., 0])
+        around = range(max(0, number - self.radius), min(self.came, number + self.radius + 1))
+        others = [other for other in around if other != number and self._comparable(number, other)]
+        self._find_flows([pair for other in others for pair in ((number, other), (other, number))])
+        for other in others:
             light, seen = self.lights.match(number, other), self.frames[other]
             seen = seen if light is None else seen.brought(light)
-            there, back = self._flow(number, other), self._flow(other, number)
+            there, back = self.flows[number, other], self.flows[other, number]
             warped = _warp_full(seen.picture, there)
-            weight = _weight(frame, seen, warped, there, back, self.settings)
-            weight = cv2.resize(weight, (width, height), interpolation=cv2.INTER_LINEAR)
+            weight = _resized(_weight(frame, seen, warped, there, back, self.settings), total, "linear")
             total += warped * weight[..., None]
             weights += weight
-        picture = np.clip(total / (weights[..., None] * _LEVELS), 0, 1)
+        picture = (total / (weights[..., None] * _LEVELS)).clamp(0, 1)
         return self._explaining(number, picture, BackProjectionSettings(careful=True))
 
 
-def _prepared(blurred: Tensor, restored: Tensor, pixels: int) -> _Frame:
+def _prepared(given: Given, pixels: int) -> _Frame:
     """What is kept of a frame."""
-    full, before = (part.permute(1, 2, 0).float().contiguous().numpy() for part in (restored, blurred))
-    height, width = full.shape[:2]
-    scale = min(1.0, (pixels / (height * width)) ** 0.5)
-    size = max(1, round(width * scale)), max(1, round(height * scale))
+    full = picture_of(given.restored)
+    size = reduced_size(full.shape[0], full.shape[1], pixels)
     coarse = max(1, size[0] // _COARSER), max(1, size[1] // _COARSER)
-    reduced, seen = (_reduced(part, size) for part in (full, before))
-    light = cv2.cvtColor(reduced, cv2.COLOR_RGB2GRAY)
-    across, down = (cv2.Sobel(light, cv2.CV_32F, *axis) / 8 for axis in ((1, 0), (0, 1)))
+    reduced, before = (resize(part, size, "area") for part in (full, picture_of(given.seen)))
+    light = luma(reduced)
+    across, down = sobel(light)
     return _Frame(
-        blurred=blurred,
-        picture=np.rint(full * _LEVELS).astype(np.uint16),
-        seen=seen,
-        grey=np.rint(light * 255).astype(np.uint8),
-        coarse=_reduced(reduced, coarse),
-        detail=_reduced(_smooth(across * across + down * down, _AROUND), coarse),
-        change=_reduced(_smooth(mean_square(reduced - seen), _AROUND), coarse),
-        compared=small(before),
+        given=given,
+        picture=_levels(full),
+        before=before,
+        grey=(light * 255).round().byte(),
+        coarse=resize(reduced, coarse, "area"),
+        detail=resize(gaussian(across * across + down * down, _AROUND), coarse, "area"),
+        change=resize(gaussian(mean_square(reduced - before), _AROUND), coarse, "area"),
+        compared=small_frame(given.blurred),
     )
 
 
-def _weight(frame: _Frame, other: _Frame, warped: Array, there: Array, back: Array, settings: FusionSettings) -> Array:
+def _levels(picture: Tensor) -> Tensor:
+    """A picture in [0, 1] in 16-bit levels."""
+    levels = (picture * _LEVELS).round()
+    return levels.to(torch.uint16) if on_opencv(levels) else levels
+
+
+def _weight(
+    frame: _Frame, other: _Frame, warped: Tensor, there: Tensor, back: Tensor, settings: FusionSettings
+) -> Tensor:
     """How much a neighbour counts at each place of the frame's maps, (h, w) float32; the frame itself counts 1.
 
     ``warped`` is the neighbour warped onto the frame, (H, W, 3) in 16-bit levels; flows lead from and to the frame.
     """
     height, width = frame.detail.shape
-    step = np.array([width / frame.grey.shape[1], height / frame.grey.shape[0]], np.float32)
-    there, back = (_reduced(flow, (width, height)) * step for flow in (there, back))
-    returned = there + warp(back, there, border=cv2.BORDER_CONSTANT, outside=_FAR)
-    astray = np.square(lengths(returned / (settings.flow_px * step)))
-    apart = _smooth(_reduced(warped, (width, height)) / _LEVELS - frame.coarse, _COMPARED)
+    step = there.new_tensor([width / frame.grey.shape[1], height / frame.grey.shape[0]])
+    there, back = (_resized(flow, frame.detail, "area") * step for flow in (there, back))
+    x, y = places(there)
+    returned = there + remap(back, x, y, border="constant", outside=_FAR)
+    astray = (returned / (settings.flow_px * step)).square().sum(-1)
+    apart = gaussian(_resized(warped, frame.detail, "area") / _LEVELS - frame.coarse, _COMPARED)
     expected = settings.floor**2 + settings.allowed * frame.change
-    apart_by = _smooth(mean_square(apart), _COMPARED) / (2 * expected)
-    detail, change = (warp(part, there, border=cv2.BORDER_REFLECT) for part in (other.detail, other.change))
+    apart_by = gaussian(mean_square(apart), _COMPARED) / (2 * expected)
+    detail, change = (remap(part, x, y, border="reflect") for part in (other.detail, other.change))
     better = ((detail + _LEAST) / (frame.detail + _LEAST)) ** settings.detail
     better *= ((frame.change + _LEAST) / (change + _LEAST)) ** settings.change
-    weight = settings.share * np.exp(-apart_by - astray) * np.clip(better, 0, settings.most)
-    if other.agreement is not None:
-        weight *= cv2.resize(other.agreement, (width, height), interpolation=cv2.INTER_LINEAR)
-    return np.asarray(weight, np.float32)
+    weight = settings.share * torch.exp(-apart_by - astray) * better.clamp(0, settings.most)
+    return weight if other.agreement is None else weight * enlarged(other.agreement, weight)
 
 
-def _warp_full(picture: Array, flow: Array) -> Array:
+def _warp_full(picture: Tensor, flow: Tensor) -> Tensor:
     """A picture (H, W, 3) read where a flow worked out on a reduced picture leads, as float32."""
     height, width = picture.shape[:2]
     rows, columns = flow.shape[:2]
     if (rows, columns) != (height, width):
-        step = np.array([width / columns, height / rows], np.float32)
-        flow = cv2.resize(flow, (width, height), interpolation=cv2.INTER_LINEAR) * step
-    return warp(picture, flow, cv2.INTER_CUBIC, cv2.BORDER_REFLECT).astype(np.float32)
+        flow = _resized(flow, picture, "linear") * flow.new_tensor([width / columns, height / rows])
+    return as_float(remap(picture, *places(flow), "cubic", "reflect"))
 
 
-def _reduced(picture: Array, size: tuple[int, int]) -> Array:
-    """A picture (H, W, ...) at a size (width, height) of at most its own."""
-    return picture if picture.shape[1::-1] == size else cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
-
-
-def _smooth(picture: Array, sigma: float) -> Array:
-    return np.asarray(cv2.GaussianBlur(picture, (0, 0), sigma))
+def _resized(picture: Tensor, like: Tensor, how: Resizing) -> Tensor:
+    """A picture at the size of another."""
+    return resize(picture, (like.shape[0], like.shape[1]), how)

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -26,13 +25,14 @@ from metadeblur.imaging.brightness import matched_window
 from metadeblur.imaging.clip_cache import ClipCache
 from metadeblur.imaging.optical_flow import window_flows
 from metadeblur.imaging.tiles import RAMP, pad_to_multiple, spans
-from metadeblur.limits import Tile, Within, check
+from metadeblur.limits import Tile, Within, check, keep_plain
 from metadeblur.models.adapted import fusion_of
 from metadeblur.models.registry import final, traits
-from metadeblur.restoration.fusion import fuse_pairs
-from metadeblur.restoration.prefetching import pays, prefetch
-from metadeblur.system.device import choose_device, has_native_bf16
-from metadeblur.system.memory import available_bytes, is_out_of_memory, peak_bytes
+from metadeblur.restoration.fusion import Given, fuse_given
+from metadeblur.restoration.prefetching import pays
+from metadeblur.restoration.windows import batches, device_windows, to_memory
+from metadeblur.system.device import choose_device, has_native_bf16, mixed_precision
+from metadeblur.system.memory import available_bytes, give_back_memory, is_out_of_memory, peak_bytes
 from metadeblur.types import Device, Precision
 
 SAFE_BF16_DB = 60.0
@@ -45,6 +45,7 @@ _PROBE_DEPTH = 384  # px: as far as the reach of a network is searched
 _PROBE_SIDE = 256  # px: crop on which memory and precision are tried
 _SMALLEST_TILE = 64  # px
 _QUEUED = 3  # frames decoded ahead of the network
+_BATCH = 4  # windows at once on a device: a single one does not fill a large GPU
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,10 @@ class RestoreSettings:
     # margin around a tile, px; none: the network's reach, measured on the first frame
     overlap: Annotated[int, Within(0, 65_536)] | None = None
     precision: Precision = "auto"  # auto: bf16 where native and as good
-    device: Device = "auto"  # auto: cuda where there is one
+    device: Device | None = None  # none: where the network is; auto: cuda where there is one
 
     def __post_init__(self) -> None:
+        keep_plain(self)
         check(self)
 
 
@@ -99,12 +101,13 @@ class Restorer:
         self.height, self.width = height, width
         self.traits = traits(net)
         self.fusion = fusion_of(net)
-        self.device = choose_device(self.settings.device)
+        self.device = choose_device(self.settings.device, net)
         self.frames = self.traits.frames
         self.tile = self.settings.tile or 0  # px, actual; 0: the whole frame at once
         self.margin = self.settings.overlap  # px, actual once the frame is cut; None until then
         self.precision = "fp32"  # actual: "fp32" or "bf16"
-        self._prepared = False
+        self.is_prepared = False
+        self.batch = 1 if self.device.type == "cpu" else _BATCH  # windows that go through the network at once, at most
         self.cache = cache or ClipCache(megabytes=64)
         # Channels-last is the faster layout in fp32 and bf16 alike (benchmarks/speed.py).
         self._net = copy.deepcopy(net).to(self.device).eval().requires_grad_(False)
@@ -127,9 +130,21 @@ class Restorer:
                 not even hold the smallest tile.
         """
         frames = self._checked(self._matched(window))
+        if not self.is_prepared:
+            self.prepare(window)
+        return self.brought_back(self.restored(frames)[0])
+
+    def restored(self, frames: Tensor) -> Tensor:
+        """Restore the centres of some windows at once.
+
+        Args:
+            frames: (B, N, 3, H, W), or (B, 3, H, W) for an image deblurrer, on the restorer's device. It is prepared
+                (:meth:`prepare`), and neighbours are as bright as their centre.
+
+        Returns:
+            (B, 3, H, W), float32 in [0, 1] where they are numbers, on the device.
+        """
         with torch.inference_mode():
-            if not self._prepared:
-                self.prepare(window)
             padded = pad_to_multiple(frames, self.traits.multiple)
             ready = self._ready(padded)
             while True:
@@ -140,14 +155,26 @@ class Restorer:
                     if not is_out_of_memory(error):
                         raise
                 # Outside the handler: the error's traceback holds on to the tensors that filled the memory.
+                if len(frames) > 1:
+                    self.batch = len(frames) // 2
+                    give_back_memory(self.device)
+                    return torch.cat([self.restored(part) for part in frames.split(self.batch)])
                 self._lower_tile(padded)
-            restored = output[0, :, : self.height, : self.width].float().cpu()
-            if not bool(torch.isfinite(restored).all()):
-                raise MetadeblurError(
-                    "the network's output has values that are not numbers (NaN or infinite): its weights are damaged "
-                    "or do not fit it; check them with 'metadeblur weights verify' or choose another --model"
-                )
+            restored = output[:, :, : self.height, : self.width].float()
+            if self.device.type == "cpu":  # elsewhere it would have to be waited for, and brought_back finds it
+                _refuse_strange(restored)
             return restored.clamp(0, 1)
+
+    def brought_back(self, restored: Tensor) -> Tensor:
+        """A restored frame (3, H, W) in main memory.
+
+        Raises:
+            MetadeblurError: it has values that are not finite.
+        """
+        frame = to_memory(restored)
+        if self.device.type != "cpu":
+            _refuse_strange(frame)
+        return frame
 
     def prepare(self, window: Tensor) -> None:
         """Choose precision and tile on a window of the clip; the first call of the restorer does it by itself.
@@ -172,7 +199,9 @@ class Restorer:
                 side //= 2
                 if side < self._smallest_tile():
                     raise _too_little(*sample.shape[-2:])
-        self._prepared = True
+        if self.tile:
+            self.batch = 1
+        self.is_prepared = True
 
     def _choose_tile(self, padded: Tensor, sample: Tensor) -> None:
         """Choose precision and tile on a sample of the padded frame."""
@@ -209,7 +238,7 @@ class Restorer:
         """The network on prepared frames, (B, C, H, W) or (B, N, 3, H, W), in the chosen precision."""
         if frames.ndim == 4:
             frames = frames.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
+        with mixed_precision(self.device, enabled=self.precision == "bf16"):
             return final(self._body(frames))
 
     def _choose_precision(self, sample: Tensor) -> str:
@@ -247,8 +276,7 @@ class Restorer:
 
     def _lower_tile(self, padded: Tensor) -> None:
         """Make the tile smaller after memory ran out."""
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        give_back_memory(self.device)
         seen = self.tile + 2 * (self.margin or 0) if self.tile else max(padded.shape[-2:])
         if self.tile == self._smallest_tile():
             if not self.margin:
@@ -299,10 +327,10 @@ class Restorer:
         return min(-(-reach * 5 // (4 * multiple)) * multiple, depth)  # a quarter more: elsewhere it may reach further
 
     def _tiled(self, padded: Tensor, margin: int) -> Tensor:
-        """The network tile by tile, faded together: (1, 3, H, W) float32 on the network's device."""
+        """The network tile by tile, faded together: (B, 3, H, W) float32 on the network's device."""
         height, width = padded.shape[-2:]
         multiple = self.traits.multiple
-        result = torch.zeros(1, 3, height, width, device=self.device)
+        result = torch.zeros(len(padded), 3, height, width, device=self.device)
         for row in spans(height, self.tile, margin, multiple):
             for column in spans(width, self.tile, margin, multiple):
                 part = self._forward(padded[..., row.start : row.stop, column.start : column.stop]).float()
@@ -313,9 +341,15 @@ class Restorer:
 
 def whole_frames(net: nn.Module, height: int, width: int, cache: ClipCache | None = None) -> Restorer:
     """Sends windows of one size through a network uncut, on the device that the network is on."""
-    weight = next(net.parameters(), None)
-    settings = RestoreSettings(tile=0, device="cuda" if weight is not None and weight.is_cuda else "cpu")
-    return Restorer(net, height, width, settings, cache)
+    return Restorer(net, height, width, RestoreSettings(tile=0), cache)
+
+
+def _refuse_strange(restored: Tensor) -> None:
+    if not bool(torch.isfinite(restored).all()):
+        raise MetadeblurError(
+            "the network's output has values that are not numbers (NaN or infinite): its weights are damaged or do not "
+            "fit it; check them with 'metadeblur weights verify' or choose another --model"
+        )
 
 
 def _too_little(height: int, width: int) -> MetadeblurError:
@@ -401,31 +435,26 @@ def restore_pairs(restorer: Restorer, clip: Clip) -> Generator[tuple[Tensor, Ten
     Frames of an :class:`~metadeblur.models.adapted.AdaptedModel` are fused with their neighbours, so the first ones
     come when some more have been restored.
     """
-    with closing(_one_by_one(restorer, clip)) as pairs:
+    with closing(_restored(restorer, clip)) as given:
         if restorer.fusion is None or len(clip) == 1:
-            yield from pairs
+            pairs = ((one.blurred, one.restored) for one in given)
         else:
-            yield from fuse_pairs(pairs, restorer.fusion, restorer.cache)
+            pairs = fuse_given(given, restorer.fusion, restorer.cache)
+        with closing(pairs):
+            for blurred, restored in pairs:
+                yield blurred, restorer.brought_back(restored)
 
 
-def _one_by_one(restorer: Restorer, clip: Clip) -> Generator[tuple[Tensor, Tensor], None, None]:
-    """(blurred, restored), each frame by itself."""
+def _restored(restorer: Restorer, clip: Clip) -> Generator[Given, None, None]:
+    """Each frame restored by itself, on the restorer's device."""
     ahead = _QUEUED if pays(restorer.device) else 0
-    with closing(prefetch(windows(clip, restorer.frames), ahead)) as ready:
-        for window in ready:
-            yield window[len(window) // 2], restorer(window)
-
-
-def windows(clip: Clip, size: int) -> Iterator[Tensor]:
-    """The window (size, 3, H, W) around each frame of a clip in turn; each frame is read once.
-
-    >>> clip = Clip(torch.tensor([0.0, 1.0]).reshape(2, 1, 1, 1).expand(2, 3, 1, 1))
-    >>> [window[:, 0, 0, 0].tolist() for window in windows(clip, 3)]
-    [[0.0, 0.0, 1.0], [0.0, 1.0, 1.0]]
-    """
-    half, last = size // 2, len(clip) - 1
-    recent: deque[Tensor] = deque(maxlen=size)
-    for position in range(-half, last + half + 1):
-        recent.append(recent[-1] if recent and (position <= 0 or position > last) else clip[max(position, 0)])
-        if len(recent) == size:
-            yield torch.stack(tuple(recent))
+    ready = device_windows(clip, restorer.frames, restorer.device, restorer.cache, ahead)
+    with closing(ready):
+        for group in batches(ready, restorer.batch):
+            some = torch.stack([window for _, window in group])
+            if restorer.frames == 1:
+                some = some[:, 0]
+            if not restorer.is_prepared:
+                restorer.prepare(group[0][1])
+            for (frame, _), restored in zip(group, restorer.restored(some), strict=True):
+                yield Given(frame.read, frame.here, restored)

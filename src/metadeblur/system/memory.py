@@ -19,18 +19,31 @@ from torch.utils._pytree import tree_leaves
 from metadeblur.system.thread_limit import starting
 
 _CPU_SHARE = 0.5  # of the free memory; the system kills a process that takes too much
-_CUDA_SHARE = 0.8  # of the free memory; a full GPU raises an error
+_GPU_SHARE = 0.8  # of the free memory; a full GPU raises an error
 _CPU_SCRATCH = 1.5  # convolution libraries take buffers that PyTorch does not see
 
 
 def available_bytes(device: torch.device) -> int:
     """Bytes that a computation may take on a device without crowding out what else runs there."""
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        reusable = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return int((free + reusable) * _CUDA_SHARE)
+    if _counts_memory(device):
+        module: Any = torch.get_device_module(device)
+        free, _ = module.mem_get_info(device)
+        reusable = module.memory_reserved(device) - module.memory_allocated(device)
+        return int((free + reusable) * _GPU_SHARE)
+    # A GPU of Apple's shares the main memory.
     free = min(int(psutil.virtual_memory().available), _container_bytes())
     return int(free * _CPU_SHARE)
+
+
+def _counts_memory(device: torch.device) -> bool:
+    """Whether PyTorch counts the memory that it holds on a device: on CUDA's and Intel's GPUs."""
+    return device.type in ("cuda", "xpu")
+
+
+def give_back_memory(device: torch.device) -> None:
+    """Give the memory that PyTorch keeps for later back to a GPU."""
+    if device.type in ("cuda", "xpu", "mps"):
+        torch.get_device_module(device).empty_cache()
 
 
 def _container_bytes(root: Path = Path("/sys/fs/cgroup")) -> int:
@@ -98,11 +111,12 @@ def peak_bytes(work: Callable[[], object], device: torch.device) -> int:
     >>> peak_bytes(lambda: torch.zeros(1000) + 1, torch.device("cpu")) >= 8000
     True
     """
-    if device.type == "cuda":
-        before = torch.cuda.memory_allocated(device)
-        torch.cuda.reset_peak_memory_stats(device)
+    if _counts_memory(device):
+        module: Any = torch.get_device_module(device)
+        before = module.memory_allocated(device)
+        module.reset_peak_memory_stats(device)
         work()
-        return max(torch.cuda.max_memory_allocated(device) - before, 1)
+        return max(int(module.max_memory_allocated(device)) - before, 1)
     with _LiveBytes() as live:
         work()
     return max(int(live.peak * _CPU_SCRATCH), 1)
@@ -134,7 +148,7 @@ class StageMeter:
     def stage(self, name: str) -> Iterator[None]:
         """Measure the work inside the ``with`` as (a part of) the stage ``name``."""
         began = time.monotonic()
-        peak = _CudaPeak(self.device) if self.device.type == "cuda" else _ProcessPeak()
+        peak = _GpuPeak(self.device) if _counts_memory(self.device) else _ProcessPeak()
         try:
             yield
         finally:
@@ -143,16 +157,17 @@ class StageMeter:
             self.memory_mb[name] = max(self.memory_mb.get(name, 0.0), round(most / 2**20, 1))
 
 
-class _CudaPeak:
+class _GpuPeak:
     """Most bytes that PyTorch holds on a GPU until :meth:`end`."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        torch.cuda.reset_peak_memory_stats(device)
+        self._module: Any = torch.get_device_module(device)
+        self._module.reset_peak_memory_stats(device)
 
     def end(self) -> int:
         """The most since the beginning."""
-        return torch.cuda.max_memory_allocated(self._device)
+        return int(self._module.max_memory_allocated(self._device))
 
 
 class _ProcessPeak:

@@ -101,8 +101,7 @@ class MetaTrainee(Trainee):
         return query_set(pair, self.frames, self.settings.patch, self.settings.query_frames, seed)
 
     def _adaptation(self, seed: int) -> AdaptSettings:
-        device = "cuda" if self.workers.device.type == "cuda" else "cpu"
-        return self.settings.adaptation(seed).changed(device=device)
+        return self.settings.adaptation(seed).changed(device=self.workers.device)
 
     def validate(self, number: int) -> dict[str, float]:
         """On held-out clips: what one adaptation from the meta-weights wins.
