@@ -155,19 +155,20 @@ def test_flags_have_the_defaults_and_choices_of_the_rooms():
     from metadeblur.cli.adapt import Adapt
     from metadeblur.cli.evaluate import Evaluate
     from metadeblur.cli.flags import AdaptationFlags
-    from metadeblur.cli.restore import Restore
+    from metadeblur.cli.restore import OutputFlags, Restore
     from metadeblur.pipeline.run import RunSettings
     from metadeblur.types import Codec
 
-    assert Restore(inputs=[Path("x")]).run_settings() == RunSettings()
+    restore, adapt = Restore(inputs=[Path("x")]), Adapt(Path("x"), Path("y"))
+    assert restore.run_settings() == RunSettings(first_look=True)
     wanted = AdaptSettings()
     evaluate = Evaluate(Path("x"), Path("y"))
     for name in ("pairs", "steps", "lr", "fuse", "guard", "seed", "device", "precision"):
         assert getattr(evaluate, name) == getattr(wanted, name), name
-    for command in (Restore(inputs=[]), Adapt(Path("x"), Path("y"))):
+    for command, machine in ((restore, restore.machine), (adapt, adapt)):
         flags = command.adaptation
-        assert flags.settings(guard=command.guard, device=command.device, precision=command.precision) == wanted
-    assert set(typing.get_args(typing.get_type_hints(Restore)["codec"])) == set(typing.get_args(Codec))
+        assert flags.settings(guard=command.guard, device=machine.device, precision=machine.precision) == wanted
+    assert set(typing.get_args(typing.get_type_hints(OutputFlags)["codec"])) == set(typing.get_args(Codec))
     for choice in typing.get_args(typing.get_type_hints(AdaptationFlags)["reblur"]):
         AdaptSettings(reblur=choice)
 
@@ -181,7 +182,7 @@ def test_flags_reach_the_settings():
     command = parse(words.split())
     settings = command.run_settings()
     assert command.inputs == [Path("a.mp4"), Path("b.mp4")]
-    assert (command.output, command.json, command.report) == (Path("out"), Path("-"), Path("r"))
+    assert (command.output, command.files.json, command.files.report) == (Path("out"), Path("-"), Path("r"))
     assert (settings.adapt, settings.preview_seconds, settings.resume) == (False, 2.5, True)
     adaptation = settings.adaptation
     assert (adaptation.pairs, adaptation.steps, adaptation.lr, adaptation.seed) == (3, 4, 1e-3, 5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
 import pytest
@@ -87,3 +88,17 @@ def test_quiet_and_verbose(tmp_path, model, capsys):
     assert run(*words) == 0
     assert "passed: " not in (told := capsys.readouterr().err)
     assert "failed: " not in told
+
+
+def test_settings_from_a_file(tmp_path, model, capsys):
+    video, file = shaky_video(tmp_path / "a.mp4", (3,)), tmp_path / "mine.toml"
+    file.write_text(
+        f'model = "{model.as_posix()}"\nadapt = false\nguard = false\nquality = "lossless"\neffort = "quick"\n'
+    )
+    assert run("restore", video, "--config", file, "--json", tmp_path / "r.json") == 0
+    settings = json.loads((tmp_path / "r.json").read_text())["settings"]
+    assert settings["encoding"]["quality"] == "lossless"
+    assert settings["adapt"] is False
+    file.write_text('effrt = "quick"\n')
+    assert run("restore", video, "--config", file) == 2
+    assert "did you mean effort" in capsys.readouterr().err

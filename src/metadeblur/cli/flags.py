@@ -65,6 +65,8 @@ class AdaptationFlags:
 
     effort: Effort = "balanced"
     """quick: learn no weights, only let the frames correct and help each other; best: learn longer, from more."""
+    budget: Annotated[Seconds | None, tyro.conf.arg(metavar="SECONDS", help_behavior_hint="")] = None
+    """About how many seconds adapting to all shots of one input may take together; default: no limit."""
     reblur: Literal["auto", "flow", "network"] = "auto"
     """Where the blur to learn from comes from: the clip's optical flow, the paper's network, or the best there is."""
     pairs: Annotated[
@@ -100,8 +102,6 @@ class AdaptationFlags:
     """Losses that fit that network to the clip: adversarial, cycle, both, or none (it stays as trained)."""
     parameters: Literal["all", "norms-and-biases", "decoder", "last", "low-rank"] = "all"
     """What of the network adapts; parts take less memory. last: its last stage, or the finest level of its decoder."""
-    budget: Annotated[Seconds | None, tyro.conf.arg(metavar="SECONDS", help_behavior_hint="")] = None
-    """About how many seconds adapting to all shots of one input may take together; default: no limit."""
     seed: Annotated[Seed, tyro.conf.arg(metavar="S")] = 0
     """The same seed, settings and file give the same result on the same machine."""
 

@@ -26,6 +26,42 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class OutputFlags:
+    """What is written, and how."""
+
+    codec: Literal["auto", "h264", "h265", "av1", "vp9", "ffv1"] = "auto"
+    """Video encoder; auto: H.264, or H.265 for more than 8 bits; VP9 or AV1 in WebM."""
+    quality: Annotated[Quality | Literal["lossless"] | None, tyro.conf.arg(metavar="Q", help_behavior_hint="")] = None
+    """A number as the encoder counts (0 is best), or lossless; default: visually lossless."""
+    side_by_side: Annotated[Target | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    """Also write blurred and restored next to each other to this file (several inputs: into this folder)."""
+    report: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
+    """Write a page with pictures, figures and reasons into this folder."""
+    json: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    """Write the record as JSON (several inputs: a list of records); - is standard output."""
+    csv: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    """Write the result of each input into this table, as comma-separated values."""
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True)
+class MachineFlags:
+    """What computes."""
+
+    device: DeviceFlag = "auto"
+    """What computes; auto: a CUDA GPU where there is one, otherwise the processor."""
+    tile: Annotated[Tile | None, tyro.conf.arg(metavar="PX", help_behavior_hint="")] = None
+    """Side of the tiles that frames are cut into; 0: whole frames; default: what fits into memory."""
+    precision: Precision = "auto"
+    """Arithmetic; auto: bf16 where the machine does it natively and the result stays the same."""
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True)
 class Restore:
     """Restore motion-blurred video with a network that first adapts itself to each shot.
 
@@ -35,7 +71,7 @@ class Restore:
 
     inputs: Annotated[
         list[Path], tyro.conf.Positional, tyro.conf.arg(metavar="IN...", help_behavior_hint="(one or more)")
-    ]
+    ] = field(default_factory=list)
     """Videos, pictures, folders of frames; folders of videos, searched to the bottom; patterns such as "c/**/*.mp4"."""
     output: Annotated[Target | None, tyro.conf.arg(aliases=["-o"], metavar="OUT", help_behavior_hint="")] = None
     """Where the result goes; several inputs, or a slash at its end: a folder for it. A new name without a suffix: a
@@ -46,25 +82,8 @@ class Restore:
     """Adapt the network to each shot; without, the base model is used as it is."""
     guard: bool = True
     """Keep, weaken or drop each adaptation by what it does, and leave sharp shots alone; without, use it whole."""
-    adaptation: Annotated[AdaptationFlags, tyro.conf.OmitArgPrefixes] = field(default_factory=AdaptationFlags)
-    device: DeviceFlag = "auto"
-    """What computes; auto: a CUDA GPU where there is one, otherwise the processor."""
-    tile: Annotated[Tile | None, tyro.conf.arg(metavar="PX", help_behavior_hint="")] = None
-    """Side of the tiles that frames are cut into; 0: whole frames; default: what fits into memory."""
-    precision: Precision = "auto"
-    """Arithmetic; auto: bf16 where the machine does it natively and the result stays the same."""
-    codec: Literal["auto", "h264", "h265", "av1", "vp9", "ffv1"] = "auto"
-    """Video encoder; auto: H.264, or H.265 for more than 8 bits; VP9 or AV1 in WebM."""
-    quality: Annotated[Quality | Literal["lossless"] | None, tyro.conf.arg(metavar="Q", help_behavior_hint="")] = None
-    """A number as the encoder counts (0 is best), or lossless; default: visually lossless."""
-    side_by_side: Annotated[Target | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
-    """Also write blurred and restored next to each other to this file (several inputs: into this folder)."""
     preview: Annotated[Seconds | None, tyro.conf.arg(metavar="SECONDS", help_behavior_hint="")] = None
     """First restore this many seconds to a file named OUT_preview, then go on with the whole."""
-    report: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
-    """Write a page with pictures, figures and reasons into this folder."""
-    json: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
-    """Write the record as JSON (several inputs: a list of records); - is standard output."""
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Go on where an earlier run of the same command was stopped; its finished shots are not done again."""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -73,12 +92,17 @@ class Restore:
     """Leave out inputs whose output is there already."""
     shard: Annotated[str | None, tyro.conf.arg(metavar="I/N", help_behavior_hint="")] = None
     """Only every N-th input, from the I-th on: for N jobs that share an archive."""
-    csv: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
-    """Write the result of each input into this table, as comma-separated values."""
     verbose: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(aliases=["-v"])] = False
     """Also say why: every check of each shot, with its figure and limit."""
     quiet: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(aliases=["-q"])] = False
     """Say nothing but errors."""
+    config: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    """TOML file of settings by the names of these flags; flags given besides win."""
+    adaptation: Annotated[AdaptationFlags, tyro.conf.OmitArgPrefixes] = field(default_factory=AdaptationFlags)
+    files: Annotated[OutputFlags, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="output")] = field(
+        default_factory=OutputFlags
+    )
+    machine: Annotated[MachineFlags, tyro.conf.OmitArgPrefixes] = field(default_factory=MachineFlags)
     workers: Annotated[WorkerFlags, tyro.conf.OmitArgPrefixes] = field(default_factory=WorkerFlags)
 
     def __post_init__(self) -> None:
@@ -95,7 +119,9 @@ class Restore:
         from metadeblur.system.files import check_writable
 
         inputs = find_inputs(self.inputs, self.output)
-        jobs = plan(inputs, self.output, side_by_side=self.side_by_side, report=self.report, json=self._json_file())
+        jobs = plan(
+            inputs, self.output, side_by_side=self.files.side_by_side, report=self.files.report, json=self._json_file()
+        )
         if self.shard is not None:
             chosen = {each.source for each in shard(inputs, self.shard)}
             jobs = [job for job in jobs if job.source in chosen]
@@ -103,11 +129,11 @@ class Restore:
         if not (self.overwrite or self.skip_existing):
             refuse_existing(there)
         skipped = there if self.skip_existing else []
-        if self.csv is not None:
-            check_writable(self.csv)
+        if self.files.csv is not None:
+            check_writable(self.files.csv)
         from metadeblur.models.weights import load_deblurrer
 
-        with writing_record(self.json):
+        with writing_record(self.files.json):
             self._restore(jobs, skipped, load_deblurrer(self.model), self.run_settings(), self._terminal())
 
     def _restore(
@@ -130,7 +156,7 @@ class Restore:
         for fault in filter(None, faults.values()):  # said before the first of them is worked on
             failed(fault)
         good = [job for number, job in enumerate(jobs) if number not in faults]
-        with self.workers.pool(net, self.device, terminal.say) as pool:
+        with self.workers.pool(net, self.machine.device, terminal.say) as pool:
             if pool is None:
                 restored = _one_after_other(good, net, settings, self.model, terminal, failed)
             else:
@@ -144,13 +170,13 @@ class Restore:
             show_results(jobs, results, terminal)
         elif skipped:
             terminal.say(f"{skipped[0].output}: is there already, left as it is")
-        if self.csv is not None:
-            write_csv(jobs, results, self.csv)
+        if self.files.csv is not None:
+            write_csv(jobs, results, self.files.csv)
         if len(jobs) == 1 and isinstance(results[0], Exception):
             raise results[0]
         records = [result for result in results if isinstance(result, RunRecord)]
-        if self.json is not None and not (len(jobs) == 1 and skipped):
-            write_json(records[0] if len(jobs) == 1 else records, self.json)
+        if self.files.json is not None and not (len(jobs) == 1 and skipped):
+            write_json(records[0] if len(jobs) == 1 else records, self.files.json)
         failures = [job.source.name for job, result in zip(jobs, results, strict=True) if isinstance(result, Exception)]
         if failures:
             raise MetadeblurError(f"{len(failures)} of {len(jobs)} inputs failed: {', '.join(failures)}")
@@ -163,9 +189,13 @@ class Restore:
 
         return RunSettings(
             adapt=self.adapt,
-            adaptation=self.adaptation.settings(guard=self.guard, device=self.device, precision=self.precision),
-            restoration=RestoreSettings(tile=self.tile, precision=self.precision, device=self.device),
-            encoding=EncodeSettings(codec=self.codec, quality=self.quality),
+            adaptation=self.adaptation.settings(
+                guard=self.guard, device=self.machine.device, precision=self.machine.precision
+            ),
+            restoration=RestoreSettings(
+                tile=self.machine.tile, precision=self.machine.precision, device=self.machine.device
+            ),
+            encoding=EncodeSettings(codec=self.files.codec, quality=self.files.quality),
             preview_seconds=self.preview,
             first_look=not self.quiet,
             resume=self.resume,
@@ -177,7 +207,7 @@ class Restore:
 
     def _json_file(self) -> Path | None:
         """Where the record goes, None for standard output or nowhere."""
-        return None if self.json is None or str(self.json) == "-" else self.json
+        return None if self.files.json is None or str(self.files.json) == "-" else self.files.json
 
 
 def _one_after_other(
