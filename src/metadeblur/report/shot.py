@@ -150,13 +150,12 @@ def _viewer(shot: ShotRecord, pictures: ShotPictures, look: Look) -> Values | No
     """The frames before and after, and those of the base model where they differ from what was delivered."""
     if not pictures.frames:
         return None
-    unadapted = {"untouched": "Unchanged", "dropped": "Base model", "base": "Base model"}
     outcome = shot_result(shot)
-    names = {"before": "Before", "after": unadapted.get(outcome, "Restored")}
+    names = {"before": "Before", "after": "Unchanged" if outcome == "untouched" else "Restored"}
     base: Sequence[Any] = ()
-    if outcome not in unadapted and pictures.base is not None and len(pictures.base) == len(pictures.frames):
+    if outcome in ("whole", "part", "unchecked") and pictures.base is not None and len(pictures.base) == len(pictures.frames):
         base = pictures.base
-        names |= {"base": "Base model", "after": "Restored"}
+        names |= {"base": "Base model"}
     frames: list[Values] = []
     for position, (number, before, after) in enumerate(pictures.frames):
         kinds = {"before": before, "after": after} | ({"base": base[position]} if base else {})
