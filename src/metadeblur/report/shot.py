@@ -153,7 +153,8 @@ def _viewer(shot: ShotRecord, pictures: ShotPictures, look: Look) -> Values | No
     outcome = shot_result(shot)
     names = {"before": "Before", "after": "Unchanged" if outcome == "untouched" else "Restored"}
     base: Sequence[Any] = ()
-    if outcome in ("whole", "part", "unchecked") and pictures.base is not None and len(pictures.base) == len(pictures.frames):
+    learnt = outcome in ("whole", "part", "unchecked")
+    if learnt and pictures.base is not None and len(pictures.base) == len(pictures.frames):
         base = pictures.base
         names |= {"base": "Base model"}
     frames: list[Values] = []
