@@ -71,7 +71,7 @@ def test_names_that_are_no_text(video, model, tmp_path, capsys):
     words = ("restore", source, "-o", output, "--model", model, *PLAIN, "--json", record, "--report", page)
     assert run(*words) == 0
     assert json.loads(record.read_text())["input"] == str(source)
-    assert r"out\xfc.mp4: base model" in capsys.readouterr().err
+    assert r"out\xfc.mp4 (" in capsys.readouterr().err
     assert r"caf\xe9 \xff.mp4" in (page / "index.html").read_text(encoding="utf-8")
     assert run("restore", source, "--model", model, *PLAIN, "--json", "-") == 0
     assert json.loads(capsys.readouterr().out)["input"] == str(source)

@@ -60,7 +60,7 @@ def _link(target: str | None, directory: Path) -> str:
     if target is None:
         return ""
     with suppress(ValueError):
-        return quote(Path(os.path.relpath(target, directory)).as_posix())
+        return quote(Path(os.path.relpath(target, directory)).as_posix(), errors="surrogateescape")
     return ""
 
 
