@@ -15,7 +15,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from metadeblur.adaptation.budget import PAIR_SECONDS, STEP_COST
+from metadeblur.adaptation.budget import PAIR_SECONDS, PIECE_PIXELS, STEP_COST, GuardPlan
 from metadeblur.adaptation.stages import AdaptSettings
 from metadeblur.guard.votes import GuardSettings
 from metadeblur.models.adapted import FusionSettings
@@ -33,6 +33,7 @@ Range: TypeAlias = tuple[float, float]
 
 LONG_RUN_SECONDS = 10.0  # runs that are expected to take longer are announced
 _LATEST = 10  # pieces that show how fast it goes at present
+TURN = 0.25  # of what was announced, that the next one may take back at most
 CORRECTED_AFTER = 10.0  # seconds between two announcements, at least
 TRIAL_SECONDS = 3.0  # spent on a piece of a long run to see how long it takes
 TRIAL_FRAMES = (2, 12)
@@ -69,6 +70,7 @@ class Costs:
     step: Range
     guard: Range
     frame: Range
+    network: float = 0.0  # of that, the network's passes over one frame
 
 
 def rough_costs(frame_seconds: float, settings: AdaptSettings, area: int) -> Costs:
@@ -91,6 +93,29 @@ def rough_costs(frame_seconds: float, settings: AdaptSettings, area: int) -> Cos
         step=_times(STEP_COST * frames_a_step * frame_seconds, _ROUGH),
         guard=_times((pieces + (patches if settings.steps_on(1) else 0)) * frame_seconds, _ROUGH),
         frame=_plus(_times(frame_seconds, (1.0, _ROUGH[1])), fusing(settings, area)),
+        network=frame_seconds,
+    )
+
+
+def too_short(settings: AdaptSettings, shots: int, frame_seconds: float, area: int) -> str | None:
+    """What to say beforehand of a time limit in which not even the least that makes sense is done.
+
+    Args:
+        settings: of the adaptation, with the time for all shots together.
+        shots: that are to be adapted to.
+        frame_seconds: the network's time for a frame.
+        area: pixels of a frame.
+    """
+    if not (settings.budget_seconds and shots and settings.guard):
+        return None
+    pixels = min(PIECE_PIXELS, area)
+    votes = GuardPlan.within(0.0, frame_seconds * pixels / area, pixels, 1, fuse=settings.fuse).fusing
+    least = shots * (FIT_SECONDS + votes)
+    if settings.budget_seconds >= least:
+        return None
+    return (
+        f"{in_words(settings.budget_seconds)} for adapting is less than the least that makes sense, about "
+        f"{in_words(least)}: that is taken, to tell the exposure and to vote on fused frames, and nothing is learnt"
     )
 
 
@@ -210,7 +235,8 @@ class Forecast:
         self._listener, self._budget = listener, budget
         self._measured: dict[str, tuple[float, int]] = {}  # seconds and pieces of each kind so far
         self._latest: dict[str, deque[float]] = {}  # seconds that each of the latest pieces took
-        self._announced_at = time.monotonic()
+        self._began = self._announced_at = time.monotonic()
+        self._total, self._turn = 0.0, ""  # what was announced for the whole, s, and how that differed from before
         self._ends: Range = (self._announced_at, self._announced_at + LONG_RUN_SECONDS)  # when it was to end
         self._adapts, self._planned, self._taken = False, 0, 0  # to the shot at hand; its gradient steps
         self._lap_began = self._announced_at
@@ -242,7 +268,7 @@ class Forecast:
         if self.work.fit:
             adapting = expected(self.work.less(frame=frames), self.costs, self._budget)
             parts.append(f"{range_in_words(*adapting)} to adapt")
-        self._announce("", f"expected time: {range_in_words(low, high)} ({', '.join(parts)})")
+        self._announce("", (low, high), f"expected time: {range_in_words(low, high)} ({', '.join(parts)})")
 
     def done(self, kind: Piece, seconds: float, count: int = 1) -> None:
         """Note that pieces are done; announces where the end is not to be expected when it was announced."""
@@ -266,7 +292,20 @@ class Forecast:
         late, early = now + low > self._ends[1], now + high < self._ends[0]
         if late or early:
             changed: Literal["slower", "faster"] = "slower" if late else "faster"
-            self._announce(changed, f"{changed} than expected: {range_in_words(low, high)} are left")
+            left = self._steady(changed, (low, high))
+            self._announce(changed, left, f"{changed} than expected: {range_in_words(*left)} are left")
+
+    def _steady(self, changed: Literal["slower", "faster"], left: Range) -> Range:
+        """What is left, as it is announced: after one turn the next one the other way is a small one at a time.
+
+        A machine that is busy for a while makes everything look long, and then short; who plans by it gets there slowly.
+        """
+        if not self._turn or changed == self._turn:
+            return left
+        total = time.monotonic() - self._began + fmean(left)
+        limit = self._total * ((1 + TURN) if changed == "slower" else (1 - TURN))
+        shift = min(0.0, limit - total) if changed == "slower" else max(0.0, limit - total)
+        return max(0.0, left[0] + shift), max(0.0, left[1] + shift)
 
     def _stepped(self, done: int, total: int) -> None:
         """A gradient step is taken; the first one tells that the pairs are made."""
@@ -291,9 +330,10 @@ class Forecast:
         if event.untouched:
             self.without(frame=event.length)
 
-    def _announce(self, changed: Literal["", "slower", "faster"], text: str) -> None:
+    def _announce(self, changed: Literal["", "slower", "faster"], left: Range, text: str) -> None:
         self._announced_at = time.monotonic()
-        low, high = self.left()
+        low, high = left
+        self._total, self._turn = self._announced_at - self._began + fmean(left), changed
         self._ends = (self._announced_at + low, self._announced_at + high)
         self._listener(TimeLeft(low, high, changed, text))
 
