@@ -206,16 +206,27 @@ def measured_costs(
     least, most = TRIAL_FRAMES
     began = time.monotonic()
     count = trial(min(max(least, int(TRIAL_SECONDS / network)), most))
-    frame = (time.monotonic() - began) / count
-    # On the whole way, decoding and encoding go on beside the network as far as there are processors for them; the
-    # short trial also waits for the encoder to finish.
-    whole_way = min(network, frame), MEASURED[1] * max(network, frame)
-    costs = replace(costs, frame=_plus(whole_way, fusing(settings, restorer.height * restorer.width)))
+    frame, step = (time.monotonic() - began) / count, None
     if work.step:
         with suppress(RuntimeError):  # too little memory shows where it is needed, if it is
             step = step_seconds(net, settings, restorer.height, restorer.width)
-            costs = replace(costs, step=_times(step, MEASURED))
-    return costs
+    return tried_costs(costs, frame, step, fusing(settings, restorer.height * restorer.width))
+
+
+def tried_costs(rough: Costs, frame: float, step: float | None, fused: Range) -> Costs:
+    """What the pieces take where a small part of the run was tried.
+
+    Args:
+        rough: costs that follow from the network's time alone.
+        frame: seconds for a frame on the whole way, but for fusing it.
+        step: seconds for a gradient step; None: not tried.
+        fused: seconds for fusing and correcting a frame.
+    """
+    # On the whole way, decoding and encoding go on beside the network as far as there are processors for them; the
+    # short trial also waits for the encoder to finish.
+    whole_way = min(rough.network, frame), MEASURED[1] * max(rough.network, frame)
+    costs = replace(rough, frame=_plus(whole_way, fused))
+    return costs if step is None else replace(costs, step=_times(step, MEASURED))
 
 
 class Forecast:
@@ -298,7 +309,7 @@ class Forecast:
     def _steady(self, changed: Literal["slower", "faster"], left: Range) -> Range:
         """What is left, as it is announced: after one turn the next one the other way is a small one at a time.
 
-        A machine that is busy for a while makes everything look long, and then short; who plans by it gets there slowly.
+        A machine that is busy for a while makes everything look long, and then short.
         """
         if not self._turn or changed == self._turn:
             return left
