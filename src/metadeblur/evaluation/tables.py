@@ -9,7 +9,7 @@ from statistics import fmean, stdev
 
 from metadeblur.evaluation.records import ClipRecord, Effect, Figure, Means, Summary
 
-ROW_ORDER = ("blurred", "base", "base_fused", "adapted", "adapted_unguarded", "oracle")
+ROW_ORDER = ("blurred", "base", "base_fused", "quick", "adapted", "adapted_unguarded", "oracle")
 _DIGITS = {"psnr": 2, "ssim": 4, "flicker": 2, "self_shift": 2}
 _LATEX = str.maketrans({mark: f"\\{mark}" for mark in "&%$#_{}"})
 

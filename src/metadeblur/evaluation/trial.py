@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from metadeblur.adaptation.stages import AdaptSettings, Outcome, Pair, inner_update
+from metadeblur.adaptation.stages import AdaptSettings, Outcome, Pair, adapt, inner_update
 from metadeblur.data.paired import PairedClip, TrialClip
 from metadeblur.evaluation.measures import Measure, measure_for
 from metadeblur.evaluation.methods import AdaptationMethod, find_method
@@ -63,6 +63,7 @@ def evaluate_clip(
     methods = {name: trial.adapted(find_method(name)) for name in settings.methods if "adapted" in settings.rows}
     if "base" in settings.rows:
         trial.base_fused()
+        trial.quick()
     if "oracle" in settings.rows:
         trial.oracle()
     first = next(iter(methods.values()), None)
@@ -156,6 +157,21 @@ class _Trial:
         """Measure the base with fused frames: the part of the gain that does not come from adapted weights."""
         if "adapted" in self.settings.rows and self.fusion is not None:
             self.measure("base_fused", with_fusion(copy.deepcopy(self.net), self.fusion))
+
+    def quick(self) -> None:
+        """Measure what ``--effort quick`` gives: no weights are learnt, and votes say whether frames are fused."""
+        if "base_fused" not in self.ledger.rows or not self.settings.adaptation.guard or "quick" in self.ledger.rows:
+            return
+        if self.say:
+            self.say("quick")
+        with stopwatch(self.ledger.seconds, "quick"):
+            quick = adapt(self.net, self.clip.pair.blurred, settings=self.settings.adaptation.changed(steps=0))
+        if fusion_of(quick.model) is None:
+            self.same("quick", "base")
+        elif fusion_of(quick.model) == self.fusion:
+            self.same("quick", "base_fused")
+        else:
+            self.measure("quick", quick.model)
 
     def adapted(self, method: AdaptationMethod) -> MethodNotes:
         """Adapt by a method and measure what it gives, with and without the guard."""
