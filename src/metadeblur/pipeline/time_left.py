@@ -15,12 +15,21 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from metadeblur.adaptation.budget import PAIR_SECONDS, PIECE_PIXELS, STEP_COST, GuardPlan
+from metadeblur.adaptation.budget import PIECE_PIXELS, STEP_COST, GuardPlan
 from metadeblur.adaptation.stages import AdaptSettings
 from metadeblur.guard.votes import GuardSettings
 from metadeblur.models.adapted import FusionSettings
 from metadeblur.models.registry import final, traits
-from metadeblur.pipeline.events import Event, FrameRestored, Listener, ShotDecided, ShotStarted, StepDone, TimeLeft
+from metadeblur.pipeline.events import (
+    Event,
+    FrameRestored,
+    Listener,
+    Position,
+    ShotDecided,
+    ShotStarted,
+    StepDone,
+    TimeLeft,
+)
 from metadeblur.pipeline.speed import quickest
 from metadeblur.restoration.restorer import Restorer
 from metadeblur.system.device import choose_device, has_native_bf16
@@ -37,10 +46,13 @@ TURN = 0.25  # of what was announced, that the next one may take back at most
 CORRECTED_AFTER = 10.0  # seconds between two announcements, at least
 TRIAL_SECONDS = 3.0  # spent on a piece of a long run to see how long it takes
 TRIAL_FRAMES = (2, 12)
-GUARD_PIECES, GUARD_PAIRS = 57.0, 3.0  # the guard of one shot: pieces of frames, and passes over held-out patches
-FIT_SECONDS = 3.0  # the exposure of a clip told, where no pairs are made
+# The guard of one shot, in passes of the network: pieces of frames for the votes on fusing, and for those on adapted
+# weights (mostly one or two shares are tried), and how often each held-out patch is restored.
+FUSING_PIECES, JUDGING_PIECES, JUDGING_PAIRS = 25.0, 28.0, 3.0
+FIT_SECONDS = (2.5, 8.0)  # the exposure of a clip told: whatever its size, and a million pixels of a frame
+PLACE_SECONDS = (0.15, 1.2)  # the same of a place that is learnt from: chosen, restored and reblurred
 FUSE_SECONDS = (2.0, 0.4)  # fusing and correcting, a million pixels of a frame: reduced ones, and whole ones
-_ROUGH: Range = (0.6, 1.8)  # of what has not been measured, but follows from what has
+_ROUGH: Range = (0.8, 1.3)  # of what has not been measured, but follows from what has
 MEASURED: Range = (0.85, 1.25)  # of what has been measured
 
 
@@ -83,18 +95,32 @@ def rough_costs(frame_seconds: float, settings: AdaptSettings, area: int) -> Cos
 
     >>> step = rough_costs(0.1, AdaptSettings(), 256 * 256 * 4).step
     >>> [round(seconds, 2) for seconds in step]
-    [0.11, 0.32]
+    [0.04, 0.06]
     """
-    frames_a_step = settings.batch * min(settings.patch**2, area) / area
-    pieces = GUARD_PIECES * min(GuardSettings().pixels, area) / area
-    patches = GUARD_PAIRS * settings.held_out * settings.pairs * min(settings.patch**2, area) / area
+    learns, guard = bool(settings.steps_on(1)), GuardSettings()
+    patch = min(settings.patch**2, area) / area
+    passes = settings.fuse * FUSING_PIECES * min(guard.fusion_pixels, area) / area
+    if learns:
+        passes += JUDGING_PIECES * min(guard.pixels, area) / area
+        passes += JUDGING_PAIRS * settings.held_out * settings.pairs * patch
     return Costs(
-        fit=_times(settings.pairs * PAIR_SECONDS if settings.steps_on(1) else FIT_SECONDS, _ROUGH),
-        step=_times(STEP_COST * frames_a_step * frame_seconds, _ROUGH),
-        guard=_times((pieces + (patches if settings.steps_on(1) else 0)) * frame_seconds, _ROUGH),
+        fit=_times(fitting(area, settings.pairs * learns), _ROUGH),
+        step=_times(STEP_COST * settings.batch * patch * frame_seconds, _ROUGH),
+        guard=_times(passes * frame_seconds, _ROUGH),
         frame=_plus(_times(frame_seconds, (1.0, _ROUGH[1])), fusing(settings, area)),
         network=frame_seconds,
     )
+
+
+def fitting(area: int, places: int = 0) -> float:
+    """Seconds in which the exposure of a clip is told and places are reblurred, roughly.
+
+    Args:
+        area: pixels of a frame.
+        places: that are learnt from.
+    """
+    anyway, million = (one + places * other for one, other in zip(FIT_SECONDS, PLACE_SECONDS, strict=True))
+    return anyway + million * area / 1e6
 
 
 def too_short(settings: AdaptSettings, shots: int, frame_seconds: float, area: int) -> str | None:
@@ -110,7 +136,7 @@ def too_short(settings: AdaptSettings, shots: int, frame_seconds: float, area: i
         return None
     pixels = min(PIECE_PIXELS, area)
     votes = GuardPlan.within(0.0, frame_seconds * pixels / area, pixels, 1, fuse=settings.fuse).fusing
-    least = shots * (FIT_SECONDS + votes)
+    least = shots * (fitting(area) + votes)
     if settings.budget_seconds >= least:
         return None
     return (
@@ -251,6 +277,7 @@ class Forecast:
         self._ends: Range = (self._announced_at, self._announced_at + LONG_RUN_SECONDS)  # when it was to end
         self._adapts, self._planned, self._taken = False, 0, 0  # to the shot at hand; its gradient steps
         self._lap_began = self._announced_at
+        self._last: Position | None = None  # after the frame that was written last
 
     def __call__(self, event: Event) -> None:
         """Count what is done."""
@@ -261,8 +288,8 @@ class Forecast:
                 self._stepped(done, total)
             case ShotDecided():
                 self._decided(event)
-            case FrameRestored(seconds=seconds) if seconds is not None:
-                self.done("frame", seconds)
+            case FrameRestored(at=at, seconds=seconds) if seconds is not None:
+                self._restored(at, seconds)
 
     def left(self) -> Range:
         """Seconds that are left, at least and at most."""
@@ -330,16 +357,24 @@ class Forecast:
             self.done("step", seconds, done - self._taken)
         self._taken = done
 
+    def _restored(self, at: Position, seconds: float) -> None:
+        """A frame is written; the first of a shot says nothing of the pace: fused ones wait for their neighbours."""
+        last, self._last = self._last, at
+        if last is not None and last.shot == at.shot and last.frames_done < at.frames_done:
+            self.done("frame", seconds)
+        else:
+            self.without(frame=1)
+
     def _decided(self, event: ShotDecided) -> None:
         """A shot's adaptation is over; what was not done need not be done."""
-        if self._adapts:
-            self.without(step=self._planned - self._taken)
-            if self._taken:
-                self.done("guard", self._lap())
-            else:
-                self.without(fit=1, guard=1)
-        if event.untouched:
-            self.without(frame=event.length)
+        # All of it is counted before anything is announced.
+        self.work = self.work.less(
+            step=self._adapts * (self._planned - self._taken), frame=event.untouched * event.length
+        )
+        if self._adapts and self._taken:
+            self.done("guard", self._lap())
+        else:
+            self.without(fit=int(self._adapts), guard=int(self._adapts))
 
     def _announce(self, changed: Literal["", "slower", "faster"], left: Range, text: str) -> None:
         self._announced_at = time.monotonic()
