@@ -517,6 +517,17 @@ def test_the_time_to_adapt_is_announced_and_every_piece_is_counted(tmp_path, mon
         assert made[-1].work == metadeblur.pipeline.time_left.Work()
 
 
+def test_a_time_limit_that_nothing_fits_in_is_said_beforehand_and_at_the_end(tmp_path):
+    video, progress = shaky_video(tmp_path / "a.mp4", (8,)), Lines()
+    few = AdaptSettings(pairs=4, steps=8, patch=48, budget_seconds=0.1)
+    record = restore_file(
+        Job(video, tmp_path / "b.mp4"), nn.Conv2d(3, 3, 1), replace(BASE, adapt=True, adaptation=few), listener=progress
+    )
+    assert progress.lines[0].startswith("0.1 s for adapting is less than the least that makes sense, about ")
+    assert "nothing learnt in this time" in progress.lines[1]
+    assert (record.shots[0].adapted, record.shots[0].losses) == (False, ())
+
+
 def test_interlaced_input_is_said(tmp_path):
     video = make_video(
         tmp_path / "a.mp4", moving_picture(6, 64, 96), options={"flags": "+ildct+ilme", "x264-params": "tff=1"}

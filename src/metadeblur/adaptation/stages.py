@@ -333,12 +333,15 @@ def _plan_time(
         before = look_before(context.base, context.clip, settings=some, cache=cache)
     pieces = [piece for sample in before.samples for piece in sample.blurred]
     each, pixels = before.seconds / len(pieces), pieces[0][0].numel()
-    plan = GuardPlan.within(budget.left() / 2, each, pixels, support.patch**2, fuse=settings.fuse)
+    within = partial(
+        GuardPlan.within, frame_seconds=each, frame_pixels=pixels, patch_pixels=support.patch**2, fuse=settings.fuse
+    )
+    plan = within(budget.left() / 2)
     needed, left = plan.fusing + plan.learning(settings.batch), budget.left()
     if reblurrer.learnt or needed <= left:
         return reblurrer, plan, None
     text = f"learning and judging would take {needed:.0f} s at least, and {left:.0f} s of the time limit are left"
-    return reblurrer, plan, Reason("time", left, needed, False, f"{NOTHING_LEARNT}: {text}")
+    return reblurrer, within(left), Reason("time", left, needed, False, f"{NOTHING_LEARNT}: {text}")
 
 
 def _make_pairs(

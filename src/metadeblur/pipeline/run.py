@@ -39,7 +39,7 @@ from metadeblur.pipeline.outputs import Job, can_copy, check_targets, copy_untou
 from metadeblur.pipeline.policy import Decision
 from metadeblur.pipeline.resume import Parts, kept
 from metadeblur.pipeline.shot import EachFrame, ShotContext, choose_tile, decide_shot, restore_shot, write_shot
-from metadeblur.pipeline.time_left import Forecast, Work, measured_costs
+from metadeblur.pipeline.time_left import Forecast, Work, measured_costs, too_short
 from metadeblur.report.page import write_report
 from metadeblur.report.record import RunRecord, ShotRecord
 from metadeblur.report.shot import ShotPictures
@@ -483,6 +483,9 @@ class Run:
             return count
 
         costs = measured_costs(restorer, window, self.net, settings, work, trial)
+        warning = too_short(settings, adapting, costs.network, self.info.height * self.info.width)
+        if warning is not None:
+            self.tell(Note(warning))
         self.forecast = Forecast(self.listener, work, costs, settings.budget_seconds)
         self.forecast.announce()
 

@@ -15,12 +15,21 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from metadeblur.adaptation.budget import PAIR_SECONDS, STEP_COST
+from metadeblur.adaptation.budget import PIECE_PIXELS, STEP_COST, GuardPlan
 from metadeblur.adaptation.stages import AdaptSettings
 from metadeblur.guard.votes import GuardSettings
 from metadeblur.models.adapted import FusionSettings
 from metadeblur.models.registry import final, traits
-from metadeblur.pipeline.events import Event, FrameRestored, Listener, ShotDecided, ShotStarted, StepDone, TimeLeft
+from metadeblur.pipeline.events import (
+    Event,
+    FrameRestored,
+    Listener,
+    Position,
+    ShotDecided,
+    ShotStarted,
+    StepDone,
+    TimeLeft,
+)
 from metadeblur.pipeline.speed import quickest
 from metadeblur.restoration.restorer import Restorer
 from metadeblur.system.device import choose_device, has_native_bf16
@@ -33,13 +42,17 @@ Range: TypeAlias = tuple[float, float]
 
 LONG_RUN_SECONDS = 10.0  # runs that are expected to take longer are announced
 _LATEST = 10  # pieces that show how fast it goes at present
+TURN = 0.25  # of what was announced, that the next one may take back at most
 CORRECTED_AFTER = 10.0  # seconds between two announcements, at least
 TRIAL_SECONDS = 3.0  # spent on a piece of a long run to see how long it takes
 TRIAL_FRAMES = (2, 12)
-GUARD_PIECES, GUARD_PAIRS = 57.0, 3.0  # the guard of one shot: pieces of frames, and passes over held-out patches
-FIT_SECONDS = 3.0  # the exposure of a clip told, where no pairs are made
+# The guard of one shot, in passes of the network: pieces of frames for the votes on fusing, and for those on adapted
+# weights (mostly one or two shares are tried), and how often each held-out patch is restored.
+FUSING_PIECES, JUDGING_PIECES, JUDGING_PAIRS = 25.0, 28.0, 3.0
+FIT_SECONDS = (2.5, 8.0)  # the exposure of a clip told: whatever its size, and a million pixels of a frame
+PLACE_SECONDS = (0.15, 1.2)  # the same of a place that is learnt from: chosen, restored and reblurred
 FUSE_SECONDS = (2.0, 0.4)  # fusing and correcting, a million pixels of a frame: reduced ones, and whole ones
-_ROUGH: Range = (0.6, 1.8)  # of what has not been measured, but follows from what has
+_ROUGH: Range = (0.8, 1.3)  # of what has not been measured, but follows from what has
 MEASURED: Range = (0.85, 1.25)  # of what has been measured
 
 
@@ -69,6 +82,7 @@ class Costs:
     step: Range
     guard: Range
     frame: Range
+    network: float = 0.0  # of that, the network's passes over one frame
 
 
 def rough_costs(frame_seconds: float, settings: AdaptSettings, area: int) -> Costs:
@@ -81,16 +95,53 @@ def rough_costs(frame_seconds: float, settings: AdaptSettings, area: int) -> Cos
 
     >>> step = rough_costs(0.1, AdaptSettings(), 256 * 256 * 4).step
     >>> [round(seconds, 2) for seconds in step]
-    [0.11, 0.32]
+    [0.04, 0.06]
     """
-    frames_a_step = settings.batch * min(settings.patch**2, area) / area
-    pieces = GUARD_PIECES * min(GuardSettings().pixels, area) / area
-    patches = GUARD_PAIRS * settings.held_out * settings.pairs * min(settings.patch**2, area) / area
+    learns, guard = bool(settings.steps_on(1)), GuardSettings()
+    patch = min(settings.patch**2, area) / area
+    passes = settings.fuse * FUSING_PIECES * min(guard.fusion_pixels, area) / area
+    if learns:
+        passes += JUDGING_PIECES * min(guard.pixels, area) / area
+        passes += JUDGING_PAIRS * settings.held_out * settings.pairs * patch
     return Costs(
-        fit=_times(settings.pairs * PAIR_SECONDS if settings.steps_on(1) else FIT_SECONDS, _ROUGH),
-        step=_times(STEP_COST * frames_a_step * frame_seconds, _ROUGH),
-        guard=_times((pieces + (patches if settings.steps_on(1) else 0)) * frame_seconds, _ROUGH),
+        fit=_times(fitting(area, settings.pairs * learns), _ROUGH),
+        step=_times(STEP_COST * settings.batch * patch * frame_seconds, _ROUGH),
+        guard=_times(passes * frame_seconds, _ROUGH),
         frame=_plus(_times(frame_seconds, (1.0, _ROUGH[1])), fusing(settings, area)),
+        network=frame_seconds,
+    )
+
+
+def fitting(area: int, places: int = 0) -> float:
+    """Seconds in which the exposure of a clip is told and places are reblurred, roughly.
+
+    Args:
+        area: pixels of a frame.
+        places: that are learnt from.
+    """
+    anyway, million = (one + places * other for one, other in zip(FIT_SECONDS, PLACE_SECONDS, strict=True))
+    return anyway + million * area / 1e6
+
+
+def too_short(settings: AdaptSettings, shots: int, frame_seconds: float, area: int) -> str | None:
+    """What to say beforehand of a time limit in which not even the least that makes sense is done.
+
+    Args:
+        settings: of the adaptation, with the time for all shots together.
+        shots: that are to be adapted to.
+        frame_seconds: the network's time for a frame.
+        area: pixels of a frame.
+    """
+    if not (settings.budget_seconds and shots and settings.guard):
+        return None
+    pixels = min(PIECE_PIXELS, area)
+    votes = GuardPlan.within(0.0, frame_seconds * pixels / area, pixels, 1, fuse=settings.fuse).fusing
+    least = shots * (fitting(area) + votes)
+    if settings.budget_seconds >= least:
+        return None
+    return (
+        f"{in_words(settings.budget_seconds)} for adapting is less than the least that makes sense, about "
+        f"{in_words(least)}: that is taken, to tell the exposure and to vote on fused frames, and nothing is learnt"
     )
 
 
@@ -181,16 +232,27 @@ def measured_costs(
     least, most = TRIAL_FRAMES
     began = time.monotonic()
     count = trial(min(max(least, int(TRIAL_SECONDS / network)), most))
-    frame = (time.monotonic() - began) / count
-    # On the whole way, decoding and encoding go on beside the network as far as there are processors for them; the
-    # short trial also waits for the encoder to finish.
-    whole_way = min(network, frame), MEASURED[1] * max(network, frame)
-    costs = replace(costs, frame=_plus(whole_way, fusing(settings, restorer.height * restorer.width)))
+    frame, step = (time.monotonic() - began) / count, None
     if work.step:
         with suppress(RuntimeError):  # too little memory shows where it is needed, if it is
             step = step_seconds(net, settings, restorer.height, restorer.width)
-            costs = replace(costs, step=_times(step, MEASURED))
-    return costs
+    return tried_costs(costs, frame, step, fusing(settings, restorer.height * restorer.width))
+
+
+def tried_costs(rough: Costs, frame: float, step: float | None, fused: Range) -> Costs:
+    """What the pieces take where a small part of the run was tried.
+
+    Args:
+        rough: costs that follow from the network's time alone.
+        frame: seconds for a frame on the whole way, but for fusing it.
+        step: seconds for a gradient step; None: not tried.
+        fused: seconds for fusing and correcting a frame.
+    """
+    # On the whole way, decoding and encoding go on beside the network as far as there are processors for them; the
+    # short trial also waits for the encoder to finish.
+    whole_way = min(rough.network, frame), MEASURED[1] * max(rough.network, frame)
+    costs = replace(rough, frame=_plus(whole_way, fused))
+    return costs if step is None else replace(costs, step=_times(step, MEASURED))
 
 
 class Forecast:
@@ -210,10 +272,12 @@ class Forecast:
         self._listener, self._budget = listener, budget
         self._measured: dict[str, tuple[float, int]] = {}  # seconds and pieces of each kind so far
         self._latest: dict[str, deque[float]] = {}  # seconds that each of the latest pieces took
-        self._announced_at = time.monotonic()
+        self._began = self._announced_at = time.monotonic()
+        self._total, self._turn = 0.0, ""  # what was announced for the whole, s, and how that differed from before
         self._ends: Range = (self._announced_at, self._announced_at + LONG_RUN_SECONDS)  # when it was to end
         self._adapts, self._planned, self._taken = False, 0, 0  # to the shot at hand; its gradient steps
         self._lap_began = self._announced_at
+        self._last: Position | None = None  # after the frame that was written last
 
     def __call__(self, event: Event) -> None:
         """Count what is done."""
@@ -224,8 +288,8 @@ class Forecast:
                 self._stepped(done, total)
             case ShotDecided():
                 self._decided(event)
-            case FrameRestored(seconds=seconds) if seconds is not None:
-                self.done("frame", seconds)
+            case FrameRestored(at=at, seconds=seconds) if seconds is not None:
+                self._restored(at, seconds)
 
     def left(self) -> Range:
         """Seconds that are left, at least and at most."""
@@ -242,7 +306,7 @@ class Forecast:
         if self.work.fit:
             adapting = expected(self.work.less(frame=frames), self.costs, self._budget)
             parts.append(f"{range_in_words(*adapting)} to adapt")
-        self._announce("", f"expected time: {range_in_words(low, high)} ({', '.join(parts)})")
+        self._announce("", (low, high), f"expected time: {range_in_words(low, high)} ({', '.join(parts)})")
 
     def done(self, kind: Piece, seconds: float, count: int = 1) -> None:
         """Note that pieces are done; announces where the end is not to be expected when it was announced."""
@@ -266,7 +330,20 @@ class Forecast:
         late, early = now + low > self._ends[1], now + high < self._ends[0]
         if late or early:
             changed: Literal["slower", "faster"] = "slower" if late else "faster"
-            self._announce(changed, f"{changed} than expected: {range_in_words(low, high)} are left")
+            left = self._steady(changed, (low, high))
+            self._announce(changed, left, f"{changed} than expected: {range_in_words(*left)} are left")
+
+    def _steady(self, changed: Literal["slower", "faster"], left: Range) -> Range:
+        """What is left, as it is announced: after one turn the next one the other way is a small one at a time.
+
+        A machine that is busy for a while makes everything look long, and then short.
+        """
+        if not self._turn or changed == self._turn:
+            return left
+        total = time.monotonic() - self._began + fmean(left)
+        limit = self._total * ((1 + TURN) if changed == "slower" else (1 - TURN))
+        shift = min(0.0, limit - total) if changed == "slower" else max(0.0, limit - total)
+        return max(0.0, left[0] + shift), max(0.0, left[1] + shift)
 
     def _stepped(self, done: int, total: int) -> None:
         """A gradient step is taken; the first one tells that the pairs are made."""
@@ -280,20 +357,29 @@ class Forecast:
             self.done("step", seconds, done - self._taken)
         self._taken = done
 
+    def _restored(self, at: Position, seconds: float) -> None:
+        """A frame is written; the first of a shot says nothing of the pace: fused ones wait for their neighbours."""
+        last, self._last = self._last, at
+        if last is not None and last.shot == at.shot and last.frames_done < at.frames_done:
+            self.done("frame", seconds)
+        else:
+            self.without(frame=1)
+
     def _decided(self, event: ShotDecided) -> None:
         """A shot's adaptation is over; what was not done need not be done."""
-        if self._adapts:
-            self.without(step=self._planned - self._taken)
-            if self._taken:
-                self.done("guard", self._lap())
-            else:
-                self.without(fit=1, guard=1)
-        if event.untouched:
-            self.without(frame=event.length)
+        # All of it is counted before anything is announced.
+        self.work = self.work.less(
+            step=self._adapts * (self._planned - self._taken), frame=event.untouched * event.length
+        )
+        if self._adapts and self._taken:
+            self.done("guard", self._lap())
+        else:
+            self.without(fit=int(self._adapts), guard=int(self._adapts))
 
-    def _announce(self, changed: Literal["", "slower", "faster"], text: str) -> None:
+    def _announce(self, changed: Literal["", "slower", "faster"], left: Range, text: str) -> None:
         self._announced_at = time.monotonic()
-        low, high = self.left()
+        low, high = left
+        self._total, self._turn = self._announced_at - self._began + fmean(left), changed
         self._ends = (self._announced_at + low, self._announced_at + high)
         self._listener(TimeLeft(low, high, changed, text))
 
