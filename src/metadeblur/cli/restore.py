@@ -126,9 +126,11 @@ class Restore:
             chosen = {each.source for each in shard(inputs, self.shard)}
             jobs = [job for job in jobs if job.source in chosen]
         there = existing(jobs, resume=self.resume)
-        if not (self.overwrite or self.skip_existing):
+        # Of a finished run there is nothing to go on with.
+        passed_over = self.skip_existing or (self.resume and not self.overwrite)
+        if not (self.overwrite or passed_over):
             refuse_existing(there)
-        skipped = there if self.skip_existing else []
+        skipped = there if passed_over else []
         if self.files.csv is not None:
             check_writable(self.files.csv)
         from metadeblur.models.weights import load_deblurrer
@@ -169,7 +171,7 @@ class Restore:
         if len(jobs) > 1:
             show_results(jobs, results, terminal)
         elif skipped:
-            terminal.say(f"{skipped[0].output}: is there already, left as it is")
+            terminal.say(f"{skipped[0].output}: there already, left as it is; --overwrite replaces it")
         if self.files.csv is not None:
             write_csv(jobs, results, self.files.csv)
         if len(jobs) == 1 and isinstance(results[0], Exception):
