@@ -22,7 +22,7 @@ from metadeblur.imaging.primitives import filtered, gaussian_planes, median_plan
 _COARSEST = 12  # px: the least side of a level of the pyramid
 _FINEST = 1  # level at which the flow is known in the end; 0 would be the pictures themselves
 _NOISE = 0.6  # px: Gaussian over the pictures before all
-_DETAIL = 1.0  # weight of gradients beside brightness
+_DETAIL = 2.0  # weight of gradients beside brightness
 _FIT = 1.5  # px: Gaussian over which candidates of the search are compared
 _STAY = 0.9  # times its cost: the flow so far wins against candidates that are hardly better
 _OUTSIDE = 0.05  # cost of a place outside of the picture
