@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from metadeblur.imaging.linear_light import RESPONSES, to_linear
 from metadeblur.imaging.motion import ClipMotion, lengths
 from metadeblur.imaging.optical_flow import warp
+from metadeblur.imaging.primitives import picture_of
 from metadeblur.types import Response
 
 Array = NDArray[Any]
@@ -215,7 +216,7 @@ def _light(
     picture = motion.clip[index]
     matched = None if as_bright_as is None else motion.lights.match(as_bright_as, index)
     if matched is not None:
-        picture = torch.from_numpy(matched.applied(picture.permute(1, 2, 0).numpy())).permute(2, 0, 1)
+        picture = matched.applied(picture_of(picture)).permute(2, 0, 1)
     frame = (picture * 255).round().byte().permute(1, 2, 0).contiguous()
     # A table, as the frame is many times larger than what is compared: 8 bits do for that.
     table = to_linear(torch.arange(256) / 255, response).numpy()

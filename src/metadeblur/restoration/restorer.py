@@ -158,7 +158,7 @@ class Restorer:
                 if len(frames) > 1:
                     self.batch = len(frames) // 2
                     give_back_memory(self.device)
-                    return torch.cat([self.restored(part) for part in frames.split(self.batch)])
+                    return torch.cat([self.restored(part) for part in torch.split(frames, self.batch)])
                 self._lower_tile(padded)
             restored = output[:, :, : self.height, : self.width].float()
             if self.device.type == "cpu":  # elsewhere it would have to be waited for, and brought_back finds it

@@ -116,7 +116,7 @@ def peak_bytes(work: Callable[[], object], device: torch.device) -> int:
         before = module.memory_allocated(device)
         module.reset_peak_memory_stats(device)
         work()
-        return max(int(module.max_memory_allocated(device)) - before, 1)
+        return max(int(module.max_memory_allocated(device) - before), 1)
     with _LiveBytes() as live:
         work()
     return max(int(live.peak * _CPU_SCRATCH), 1)
