@@ -406,14 +406,14 @@ class Settled:
         self.free, self.bf16, self.used = 1 << 40, False, []
         monkeypatch.setattr(restoring, "available_bytes", lambda _: self.free)
         monkeypatch.setattr(restoring, "has_native_bf16", lambda _: self.bf16)
-        whole = restoring.Restorer.__call__
+        whole = restoring.Restorer.restored
 
-        def remember(restorer, window):
-            restored = whole(restorer, window)
+        def remember(restorer, windows):
+            restored = whole(restorer, windows)
             self.used.append((restorer.tile, restorer.precision))
             return restored
 
-        monkeypatch.setattr(restoring.Restorer, "__call__", remember)
+        monkeypatch.setattr(restoring.Restorer, "restored", remember)
 
 
 def chosen_freely(adapt=False):
@@ -524,7 +524,7 @@ def test_a_time_limit_that_nothing_fits_in_is_said_beforehand_and_at_the_end(tmp
         Job(video, tmp_path / "b.mp4"), nn.Conv2d(3, 3, 1), replace(BASE, adapt=True, adaptation=few), listener=progress
     )
     assert progress.lines[0].startswith("0.1 s for adapting is less than the least that makes sense, about ")
-    assert "nothing learnt in this time" in progress.lines[1]
+    assert progress.lines[1].endswith("Nothing learnt in this time: restored with the network as it is.")
     assert (record.shots[0].adapted, record.shots[0].losses) == (False, ())
 
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from metadeblur.imaging.optical_flow import FAST, dense_flow
 
@@ -70,6 +71,8 @@ def _digest(picture: Array) -> bytes:
 
 
 def _bytes(result: object) -> int:
-    """Memory of an entry: about 1 kB, and the arrays or tensors that the result is, or has as fields of a dataclass."""
+    """Memory of an entry: about 1 kB, and the arrays or tensors that the result is, or has as fields or weights."""
+    if isinstance(result, nn.Module):
+        return 1024 + sum(int(weight.nbytes) for weight in result.state_dict().values())
     parts = vars(result).values() if is_dataclass(result) else [result]
     return 1024 + sum(getattr(part, "nbytes", 0) for part in parts)

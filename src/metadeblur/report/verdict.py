@@ -46,7 +46,7 @@ _UNLEARNT = {
     "small": "Too little to learn from here: restored with {network}.",
     "still": "Too little to learn from here: restored with {network}.",
     "quick": "Restored with {network}.",
-    "time": "Too little time to learn: restored with {network}.",
+    "time": "Nothing learnt in this time: restored with {network}.",
 }
 
 _WHY_UNLEARNT = {
@@ -56,7 +56,7 @@ _WHY_UNLEARNT = {
     "small": "Learning takes frames of 32 pixels or more a side.",
     "still": "Too little moves in it.",
     "quick": "Quick: nothing was learnt from the clip.",
-    "time": "Nothing useful could be learnt within the time limit.",
+    "time": "The time limit was too short to learn from the clip.",
 }
 
 _HARM = {

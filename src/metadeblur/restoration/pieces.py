@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from metadeblur.imaging.clip_cache import ClipCache
-from metadeblur.restoration.restorer import Restorer, whole_frames
+from metadeblur.restoration.restorer import Restorer, fixed_copy, whole_frames
+from metadeblur.system.device import choose_device
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ class Piece:
 
 def restorer_for(net: nn.Module, height: int, width: int, cache: ClipCache) -> Restorer:
     """What restores pictures of a size with a network whose weights do not change any more; one for each clip."""
-    return cache.of(("restorer", net, height, width), lambda: whole_frames(net, height, width, cache))
+    copied = cache.of(("network", net), lambda: fixed_copy(net, choose_device(None, net)))
+    return cache.of(("restorer", net, height, width), lambda: whole_frames(copied, height, width, cache, shared=True))
 
 
 class PieceRestorer:

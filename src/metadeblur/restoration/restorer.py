@@ -79,6 +79,7 @@ class Restorer:
         width: likewise.
         settings: how; the defaults choose by themselves.
         cache: of the clip that the windows are of.
+        shared: take the network itself, which is a :func:`fixed_copy` on its device already.
 
     Raises:
         MetadeblurError: the device asked for does not exist.
@@ -96,6 +97,8 @@ class Restorer:
         width: int,
         settings: RestoreSettings | None = None,
         cache: ClipCache | None = None,
+        *,
+        shared: bool = False,
     ) -> None:
         self.settings = settings or RestoreSettings()
         self.height, self.width = height, width
@@ -109,9 +112,7 @@ class Restorer:
         self.is_prepared = False
         self.batch = 1 if self.device.type == "cpu" else _BATCH  # windows that go through the network at once, at most
         self.cache = cache or ClipCache(megabytes=64)
-        # Channels-last is the faster layout in fp32 and bf16 alike (benchmarks/speed.py).
-        self._net = copy.deepcopy(net).to(self.device).eval().requires_grad_(False)
-        self._net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._net = net if shared else fixed_copy(net, self.device)
         # Some networks look beyond a pixel's surroundings first (motion); only what comes after is cut into tiles.
         self._prepare: Callable[..., Tensor] | None = getattr(self._net, "prepare_window", None)
         self._body: Callable[[Tensor], Tensor | Sequence[Tensor]] = getattr(self._net, "deblur_prepared", self._net)
@@ -339,9 +340,19 @@ class Restorer:
         return result
 
 
-def whole_frames(net: nn.Module, height: int, width: int, cache: ClipCache | None = None) -> Restorer:
+def fixed_copy(net: nn.Module, device: torch.device) -> nn.Module:
+    """A copy of a network as restorers use it: on the device, in evaluation mode, without gradients, channels last."""
+    # Channels-last is the faster layout in fp32 and bf16 alike (benchmarks/speed.py).
+    copied = copy.deepcopy(net).to(device).eval().requires_grad_(False)
+    copied.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return copied
+
+
+def whole_frames(
+    net: nn.Module, height: int, width: int, cache: ClipCache | None = None, *, shared: bool = False
+) -> Restorer:
     """Sends windows of one size through a network uncut, on the device that the network is on."""
-    return Restorer(net, height, width, RestoreSettings(tile=0), cache)
+    return Restorer(net, height, width, RestoreSettings(tile=0), cache, shared=shared)
 
 
 def _refuse_strange(restored: Tensor) -> None:
