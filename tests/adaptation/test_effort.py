@@ -104,7 +104,7 @@ def test_the_commands_take_an_effort(tmp_path, capsys):
     assert run("restore", video, "-o", tmp_path / "b.mp4", "--json", record, *words) == 0
     (shot,) = json.loads(record.read_text())["shots"]
     assert (shot["outcome"], shot["adapted"], shot["losses"]) == ("base", False, [])
-    assert "no weights were learnt" in capsys.readouterr().err
+    assert "Quick: nothing was learnt from the clip." in capsys.readouterr().err
     assert run("adapt", video, "-o", tmp_path / "w.safetensors", *words) == 0
     assert "the base weights" in capsys.readouterr().err
     assert "w.safetensors" in names(tmp_path)

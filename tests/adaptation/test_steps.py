@@ -301,7 +301,7 @@ def seeded_deblurrer() -> TinyDeblurrer:
 def test_flags_choose_the_network_its_preset_and_its_losses():
     words = "restore a.mp4 --reblur network --reblurrer w.safetensors"
     adaptation = parse(words.split()).run_settings().adaptation
-    assert adaptation == replace(preset("paper"), reblurrer="w.safetensors")
+    assert adaptation == replace(preset("paper"), reblurrer="w.safetensors", device="auto")
     words += " --preset release --reblur-losses gan --pairs 7 --steps 30 --lr 1e-5"
     adaptation = parse(words.split()).run_settings().adaptation
     assert (adaptation.pairs, adaptation.steps_on(7), adaptation.lr, adaptation.margin) == (7, 30, 1e-5, 2)

@@ -1,4 +1,4 @@
-"""The tree of packages that README shows, made of the first lines of their docstrings."""
+"""The tree of packages that CONTRIBUTING shows, made of the first lines of their docstrings."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def first_line(path: Path) -> str:
 
 
 def tree() -> str:
-    """The lines between the marks in README."""
+    """The lines between the marks in CONTRIBUTING."""
     lines = ["src/metadeblur/"]
     for name in order():
         folder = SOURCE / name
@@ -38,7 +38,7 @@ def tree() -> str:
 
 
 def written(text: str) -> str:
-    """README with the tree in it."""
+    """CONTRIBUTING with the tree in it."""
     begin, end = "<!-- tree: python tests/helpers/tree.py -->\n", "<!-- end of tree -->"
     before, _, rest = text.partition(begin)
     _, _, after = rest.partition(end)
@@ -46,5 +46,5 @@ def written(text: str) -> str:
 
 
 if __name__ == "__main__":
-    page = ROOT / "README.md"
+    page = ROOT / "CONTRIBUTING.md"
     page.write_text(written(page.read_text(encoding="utf-8")), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The tree in README is made of the code, and the places that CONTRIBUTING names are there."""
+"""The tree in CONTRIBUTING is made of the code, and the places that CONTRIBUTING names are there."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import re
 from tree import ROOT, SOURCE, order, written
 
 
-def test_the_tree_in_readme_is_that_of_the_code():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_tree_is_that_of_the_code():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     assert text == written(text), "run: python tests/helpers/tree.py"
     found = {path.stem for path in SOURCE.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
     assert found - {"__init__"} == set(order())
