@@ -197,7 +197,7 @@ def pipeline(sizes: Sizes, rounds: int) -> Part:
 
         def restored() -> dict[str, float]:
             settings = RunSettings(adapt=False, adaptation=AdaptSettings(guard=False))
-            with watched("__call__") as whole, watched("_forward") as inside:
+            with watched("restored") as whole, watched("_forward") as inside:
                 record = restore_file(Job(source, Path(folder) / "restored.mp4"), net, settings)
             spent = record.seconds
             return {

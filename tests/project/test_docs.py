@@ -31,6 +31,8 @@ ELSEWHERE = {
     "add-a-network.md",  # tests/models/test_deblurrer.py: it needs a checkpoint of its own
     "model-cards.md",  # figures and pictures
     "difficult-files.md",  # a table
+    "figures.md",  # likewise
+    "verdicts.md",  # likewise
     "index.md",  # it has no code that a test could run: installing takes too long, and the demonstration
     TUTORIAL,  # in an empty folder, below
 }
