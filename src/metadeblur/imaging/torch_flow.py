@@ -1,40 +1,32 @@
 """Dense optical flow in PyTorch alone, for devices that OpenCV does not reach: no weights, many pairs at once.
 
-From coarse to fine over a pyramid, as usual. At each level the flow so far, the same a pixel to each side, and those of
-places around it compete by how well they fit (the search of Kroeger et al., "Fast Optical Flow using Dense Inverse
-Search", ECCV 2016, on whole pictures), which finds small things that move by themselves. Then the flow is refined a few
-times: brightness and gradients of neighbourhoods are to stay what they are, and the flow is to be smooth, both robustly
-(Bruhn, Weickert and Schnoerr, "Lucas/Kanade Meets Horn/Schunck", IJCV 2005, with the penalties of Brox et al., ECCV
-2004); each time the linear equations are solved by Chebyshev's iteration on Jacobi's, and a median follows (Sun, Roth
-and Black, CVPR 2010). Figures: docs/results/device_flow.md.
+Kroeger et al., "Fast Optical Flow using Dense Inverse Search" (ECCV 2016), with the choices of OpenCV's preset "fast":
+networks are trained with its flow, so that where it is right, where it is wrong and how smooth it is counts as much as
+how near it is to the truth. From coarse to fine over a pyramid, small patches look for their place in the other
+picture, each beginning with the best flow of those beside it; where patches overlap their flows are averaged, weighted
+by how well they fit; then the flow is refined (:mod:`metadeblur.imaging.refined_flow`). OpenCV goes through the patches
+one after the other; here all take over flows from their neighbours at the same time, in several rounds. Figures:
+docs/results/device_flow.md.
 """
 
 from __future__ import annotations
 
-from itertools import product
+from math import floor, log2
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from metadeblur.imaging.primitives import filtered, gaussian_planes, median_planes, read_at
+from metadeblur.imaging.primitives import area_planes, bordered, read_at
+from metadeblur.imaging.refined_flow import refined
 
-_COARSEST = 12  # px: the least side of a level of the pyramid
-_FINEST = 1  # level at which the flow is known in the end; 0 would be the pictures themselves
-_NOISE = 0.6  # px: Gaussian over the pictures before all
-_DETAIL = 2.0  # weight of gradients beside brightness
-_FIT = 1.5  # px: Gaussian over which candidates of the search are compared
-_STAY = 0.9  # times its cost: the flow so far wins against candidates that are hardly better
-_OUTSIDE = 0.05  # cost of a place outside of the picture
-_AROUND = 3  # px from which flows are taken over
-_REFINED = 3  # times at each level
-_TOGETHER = 3.0  # px: Gaussian over which pixels are taken to move alike
-_OUTLIER = 0.003  # difference (of the range 0..1) from which pixels count less
-_SMOOTHNESS = 0.01
-_TEAR = 0.1  # px of difference between neighbours from which the flow may tear
-_ROUNDS = 20  # of the solver
-_RADIUS = 0.97  # of the spectrum of Jacobi's iteration, as Chebyshev's assumes it
-_SLOPE = (1 / 12, -8 / 12, 0.0, 8 / 12, -1 / 12)  # derivative, of fourth order
+_PATCH = 8  # px
+_STRIDE = 4  # px from one patch to the next
+_FINEST = 2  # level at which the flow is known in the end; 0 would be the pictures themselves
+_SMALLEST_SIDE, _LONGEST_TO_SHORTEST = 48, 3  # pictures smaller or more elongated are continued at their borders
+_PASSES = 2  # over all patches: flows come from the left and above, then from the right and below
+_STEPS = 8  # of descent in each
+_ROUNDS = 8  # of taking over flows in each
 
 
 def torch_flow(source: Tensor, target: Tensor) -> Tensor:
@@ -53,134 +45,161 @@ def torch_flow(source: Tensor, target: Tensor) -> Tensor:
     """
     count, height, width = source.shape
     with torch.no_grad():
-        levels = [gaussian_planes(torch.cat([source, target])[:, None].float() / 255, _NOISE)]
-        while min(levels[-1].shape[-2:]) >= 2 * _COARSEST:
-            levels.append(_halved(levels[-1]))
-        flow = levels[-1].new_zeros(count, 2, *levels[-1].shape[-2:])
-        for number in range(len(levels) - 1, min(_FINEST, len(levels) - 1) - 1, -1):
-            pictures = levels[number]
-            flow = _larger(flow, *pictures.shape[-2:])
-            flow = _level(pictures[:count], pictures[count:], flow)
-        return _larger(flow, height, width).permute(0, 2, 3, 1).contiguous()
+        pictures = _continued(torch.cat([source, target])[:, None].float())
+        levels = _levels(*pictures.shape[-2:])
+        flow = None
+        for level in levels:
+            size = (pictures.shape[-2] >> level, pictures.shape[-1] >> level)
+            here, there = area_planes(pictures, size).round().split(count)
+            flow = _larger(flow, 2.0, size) if flow is not None else here.new_zeros(count, 2, *size)
+            flow = refined(here, there, _found(here, there, flow))
+        flow = _larger(flow, 2.0 ** levels[-1], pictures.shape[-2:])
+        return flow[..., :height, :width].permute(0, 2, 3, 1).contiguous()
 
 
-def _halved(pictures: Tensor) -> Tensor:
+def _continued(pictures: Tensor) -> Tensor:
     height, width = pictures.shape[-2:]
-    size = ((height + 1) // 2, (width + 1) // 2)
-    return F.interpolate(gaussian_planes(pictures, 0.7), size=size, mode="bilinear", align_corners=False)
+    below = max(_SMALLEST_SIDE, -(-width // _LONGEST_TO_SHORTEST)) - height
+    right = max(_SMALLEST_SIDE, -(-height // _LONGEST_TO_SHORTEST)) - width
+    below, right = max(0, below), max(0, right)
+    return bordered(pictures, below, right, "reflect")[..., below:, right:]
 
 
-def _larger(flow: Tensor, height: int, width: int) -> Tensor:
-    """A flow (B, 2, h, w) for pictures of another size."""
-    if flow.shape[-2:] == (height, width):
-        return flow
-    x, y = F.interpolate(flow, size=(height, width), mode="bilinear", align_corners=False).unbind(1)
-    return torch.stack([x * (width / flow.shape[-1]), y * (height / flow.shape[-2])], 1)
+def _levels(height: int, width: int) -> range:
+    """The levels of the pyramid from the coarsest on, each half the size of the next."""
+    farthest = floor(log2(max(height, width) / (4 * _PATCH)) + 0.5)
+    coarsest = min(farthest, floor(log2(min(height, width) / _PATCH)))
+    finest = _FINEST
+    if coarsest < finest:
+        coarsest = max(0, floor(log2(2 * width / (5 * _PATCH))))
+        finest = max(coarsest - 2, 0)
+    return range(coarsest, finest - 1, -1)
 
 
-def _level(source: Tensor, target: Tensor, flow: Tensor) -> Tensor:
-    """The flow (B, 2, h, w) between pictures (B, 1, h, w), made better."""
-    here, there = _features(source), _features(target)
-    flow = _searched(here, there, flow)
-    slopes = _slopes(here)
-    others = torch.cat([there, *_slopes(there)], 1)
-    for _ in range(_REFINED):
-        flow = median_planes(_refined(here, slopes, others, flow))
-    return flow
+def _larger(flow: Tensor, times: float, size: tuple[int, int]) -> Tensor:
+    """A flow (B, 2, h, w) for pictures that are larger."""
+    return F.interpolate(flow, size=size, mode="bilinear", align_corners=False) * times
 
 
-def _features(pictures: Tensor) -> Tensor:
-    """What is to stay the same along the flow: brightness, and its slopes across and down: (B, 3, h, w)."""
-    return torch.cat([pictures, *(_DETAIL * slope for slope in _slopes(pictures))], 1)
+def _found(here: Tensor, there: Tensor, flow: Tensor) -> Tensor:
+    """The flow (B, 2, h, w) between pictures (B, 1, h, w) by its patches."""
+    patches = _Patches(here, there)
+    moved = patches.beginning(flow)
+    for turn in range(_PASSES):
+        moved = patches.descended(patches.taken_over(moved, 1 if turn % 2 == 0 else -1))
+    return _dense(here, there, moved)
 
 
-def _slopes(planes: Tensor) -> tuple[Tensor, Tensor]:
-    """Derivatives across and down."""
-    slope, one = planes.new_tensor(_SLOPE), planes.new_ones(1)
-    return filtered(planes, one, slope, "replicate"), filtered(planes, slope, one, "replicate")
+class _Patches:
+    """The patches of pictures (B, 1, h, w), in r rows and c columns, and where they lie in others."""
+
+    def __init__(self, here: Tensor, there: Tensor) -> None:
+        self.there = there
+        self.height, self.width = there.shape[-2:]
+        self.tops = torch.arange(0, self.height - _PATCH + 1, _STRIDE, device=there.device)
+        self.lefts = torch.arange(0, self.width - _PATCH + 1, _STRIDE, device=there.device)
+        across, down = _sobel(here)
+        self.levels, self.across, self.down = (self._cut(plane) for plane in (here, across, down))
+        xx, xy, yy = (
+            (one * other).sum(-1)
+            for one, other in ((self.across, self.across), (self.across, self.down), (self.down, self.down))
+        )
+        determinant = xx * yy - xy * xy
+        determinant = torch.where(determinant.abs() < 1e-3, 1e-3, determinant)
+        self.inverse = torch.stack([yy, -xy, xx], 1) / determinant[:, None]
+        places = torch.arange(_PATCH, device=there.device)
+        self.rows, self.columns = (part.flatten() for part in torch.meshgrid(places, places, indexing="ij"))
+
+    def _cut(self, plane: Tensor) -> Tensor:
+        """The pixels of each patch: (B, r, c, n)."""
+        cut = F.unfold(plane, _PATCH, stride=_STRIDE).mT
+        return cut.reshape(len(plane), len(self.tops), len(self.lefts), -1)
+
+    def beginning(self, flow: Tensor) -> Tensor:
+        """The flow (B, 2, h, w) in the middle of each patch: (B, 2, r, c)."""
+        rows, columns = self.tops + _PATCH // 2, self.lefts + _PATCH // 2
+        return flow.index_select(-2, rows).index_select(-1, columns)
+
+    def apart(self, moved: Tensor) -> Tensor:
+        """By how much the patches differ from what they are moved to: (B, r, c, n)."""
+        x = (self.lefts + moved[:, 0]).clamp(1 - _PATCH, self.width - 1)
+        y = (self.tops[:, None] + moved[:, 1]).clamp(1 - _PATCH, self.height - 1)
+        x, y = x[..., None] + self.columns, y[..., None] + self.rows
+        found = read_at(self.there, x.flatten(1, 2), y.flatten(1, 2))
+        return found.reshape(self.levels.shape) - self.levels
+
+    def taken_over(self, moved: Tensor, direction: int) -> Tensor:
+        """Each patch's own flow or that of a patch beside or over it, whichever fits best."""
+        least = _misfit(self.apart(moved))
+        for _ in range(_ROUNDS):
+            for axis in (-1, -2):
+                other = _shifted(moved, axis, direction)
+                misfit = _misfit(self.apart(other))
+                better = misfit < least
+                moved, least = torch.where(better[:, None], other, moved), torch.where(better, misfit, least)
+        return moved
+
+    def descended(self, moved: Tensor) -> Tensor:
+        """Each patch moved to where it fits better, by at most its own size."""
+        begun, least, going = moved, None, None
+        for _ in range(_STEPS):
+            apart = self.apart(moved)
+            misfit = _misfit(apart)
+            apart = apart - apart.mean(-1, keepdim=True)
+            x, y = (self.across * apart).sum(-1), (self.down * apart).sum(-1)
+            xx, xy, yy = self.inverse.unbind(1)
+            step = torch.stack([xx * x + xy * y, xy * x + yy * y], 1)
+            if least is None:
+                moved, going = moved - step, torch.ones_like(misfit, dtype=torch.bool)
+            else:
+                moved = torch.where(going[:, None], moved - step, moved)
+                going = going & (misfit < least)
+            least = misfit
+        near = (moved - begun).square().sum(1, keepdim=True) <= _PATCH**2
+        return torch.where(near, moved, begun)
 
 
-def _places(flow: Tensor) -> tuple[Tensor, Tensor]:
-    """Where a flow leads: x and y, (B, h, w)."""
-    rows = torch.arange(flow.shape[-2], device=flow.device, dtype=flow.dtype)[:, None]
-    columns = torch.arange(flow.shape[-1], device=flow.device, dtype=flow.dtype)
-    return columns + flow[:, 0], rows + flow[:, 1]
+def _misfit(apart: Tensor) -> Tensor:
+    """The squared differences of each patch without their mean: (..., n) to (...)."""
+    return apart.square().sum(-1) - apart.sum(-1).square() / apart.shape[-1]
 
 
-def _inside(x: Tensor, y: Tensor, margin: float = 0.0) -> Tensor:
-    height, width = x.shape[-2:]
-    across = (x >= -margin) & (x <= width - 1 + margin)
-    return (across & (y >= -margin) & (y <= height - 1 + margin))[:, None]
+def _shifted(moved: Tensor, axis: int, direction: int) -> Tensor:
+    """For each patch what the one before it has, or with -1 the one after it; the outermost have their own."""
+    length = moved.shape[axis]
+    places = (torch.arange(length, device=moved.device) - direction).clamp(0, length - 1)
+    return moved.index_select(axis, places)
 
 
-def _searched(here: Tensor, there: Tensor, flow: Tensor) -> Tensor:
-    """At each pixel the best of the flow, the flow a pixel farther to each side, and those around."""
-    best, least = flow, _cost(here, there, flow) * _STAY
-    for candidate in _candidates(flow):
-        cost = _cost(here, there, candidate)
-        better = cost < least
-        best, least = torch.where(better, candidate, best), torch.where(better, cost, least)
-    return best
+def _sobel(pictures: Tensor) -> tuple[Tensor, Tensor]:
+    """Eight times the slopes across and down: every step of descent is an eighth of Newton's, as in OpenCV."""
+    wide = bordered(pictures, 1, 1, "reflect101")
+    down = wide[..., 2:, :] - wide[..., :-2, :]
+    across = wide[..., 2:] - wide[..., :-2]
+    return (
+        across[..., :-2, :] + 2 * across[..., 1:-1, :] + across[..., 2:, :],
+        down[..., :-2] + 2 * down[..., 1:-1] + down[..., 2:],
+    )
 
 
-def _candidates(flow: Tensor) -> list[Tensor]:
-    height, width = flow.shape[-2:]
-    steps = [step for step in product((-1.0, 0.0, 1.0), repeat=2) if step != (0.0, 0.0)]
-    farther = [torch.stack([flow[:, 0] + x, flow[:, 1] + y], 1) for x, y in steps]
-    wide = F.pad(flow, (_AROUND,) * 4, mode="replicate")
-    corners = ((0, _AROUND), (2 * _AROUND, _AROUND), (_AROUND, 0), (_AROUND, 2 * _AROUND))
-    return farther + [wide[..., top : top + height, left : left + width] for top, left in corners]
+def _dense(here: Tensor, there: Tensor, moved: Tensor) -> Tensor:
+    """The flow of each pixel: the mean over the patches that cover it, weighted by how well its level fits there."""
+    rows, columns = (torch.arange(length, device=here.device) for length in here.shape[-2:])
+    flow, total = torch.zeros_like(here), torch.zeros_like(here)
+    for row, in_row in _covering(rows, moved.shape[-2]):
+        for column, in_column in _covering(columns, moved.shape[-1]):
+            one = moved.index_select(-2, row).index_select(-1, column)
+            apart = read_at(there, columns + one[:, 0], rows[:, None] + one[:, 1]) - here
+            weight = (in_row[:, None] & in_column) / apart.abs().clamp(min=1)
+            flow, total = flow + weight * one, total + weight
+    return flow / total
 
 
-def _cost(here: Tensor, there: Tensor, flow: Tensor) -> Tensor:
-    """How badly a flow fits around each pixel, (B, 1, h, w)."""
-    x, y = _places(flow)
-    apart = ((read_at(there, x, y) - here).square() + 1e-5).sqrt().sum(1, keepdim=True)
-    return gaussian_planes(apart + _OUTSIDE * ~_inside(x, y, 1.0), _FIT)
+def _covering(places: Tensor, patches: int) -> list[tuple[Tensor, Tensor]]:
+    """The patches, of so many, that cover each pixel along an axis, and whether there is such a one.
 
-
-def _refined(here: Tensor, slopes: tuple[Tensor, Tensor], others: Tensor, flow: Tensor) -> Tensor:
-    """The flow after one linearisation."""
-    x, y = _places(flow)
-    there, across, down = read_at(others, x, y).chunk(3, 1)
-    across, down, apart = (across + slopes[0]) / 2, (down + slopes[1]) / 2, there - here
-    squares = apart.square()
-    kinds = squares[:, :1], squares[:, 1:].sum(1, keepdim=True)  # brightness, gradient
-    robust = [torch.rsqrt(kind + _OUTLIER**2) * _inside(x, y) for kind in kinds]
-    weight = torch.cat([robust[0], robust[1], robust[1]], 1)
-    products = (across * across, across * down, down * down, across * apart, down * apart)
-    system = torch.stack([(weight * product).sum(1) for product in products], 1)
-    return _solved(gaussian_planes(system, _TOGETHER), flow)
-
-
-def _solved(system: Tensor, flow: Tensor) -> Tensor:
-    """The flow that balances the equations of each pixel, (B, 5, h, w), with smoothness."""
-    left, right, above, below = _bonds(flow)
-    bound = (left + right + above + below)[:, 0]
-    xx, xy, yy, xt, yt = system.unbind(1)
-    a, c = xx + bound, yy + bound
-    scale = 1 / (a * c - xy * xy)
-    wanted_x = xx * flow[:, 0] + xy * flow[:, 1] - xt
-    wanted_y = xy * flow[:, 0] + yy * flow[:, 1] - yt
-    before, now, factor = flow, flow, 1.0
-    for turn in range(_ROUNDS):
-        wide = F.pad(now, (1, 1, 1, 1), mode="replicate")
-        around = left * wide[..., 1:-1, :-2] + right * wide[..., 1:-1, 2:]
-        around = around + above * wide[..., :-2, 1:-1] + below * wide[..., 2:, 1:-1]
-        x, y = around[:, 0] + wanted_x, around[:, 1] + wanted_y
-        new = torch.stack([(c * x - xy * y) * scale, (a * y - xy * x) * scale], 1)
-        if turn:
-            factor = 1 / (1 - _RADIUS**2 / 2) if turn == 1 else 1 / (1 - _RADIUS**2 * factor / 4)
-            new = factor * (new - before) + before
-        before, now = now, new
-    return now
-
-
-def _bonds(flow: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """How firmly each pixel's flow is held to its neighbours' to the left, right, above and below: (B, 1, h, w)."""
-    across = F.pad(flow[..., 1:] - flow[..., :-1], (0, 1))
-    down = F.pad(flow[..., 1:, :] - flow[..., :-1, :], (0, 0, 0, 1))
-    firm = _SMOOTHNESS * torch.rsqrt((across.square() + down.square()).sum(1, keepdim=True) + _TEAR**2)
-    beside = F.pad((firm[..., 1:] + firm[..., :-1]) / 2, (1, 1))
-    over = F.pad((firm[..., 1:, :] + firm[..., :-1, :]) / 2, (0, 0, 1, 1))
-    return beside[..., :-1], beside[..., 1:], over[..., :-1, :], over[..., 1:, :]
+    Pixels after the end of the last patch count to it.
+    """
+    last = (places // _STRIDE).clamp(max=patches)
+    each = [last - before for before in range(_PATCH // _STRIDE)]
+    return [(one.clamp(0, patches - 1), (one >= 0) & (one < patches)) for one in each]
