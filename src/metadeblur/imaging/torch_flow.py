@@ -24,9 +24,12 @@ _PATCH = 8  # px
 _STRIDE = 4  # px from one patch to the next
 _FINEST = 2  # level at which the flow is known in the end; 0 would be the pictures themselves
 _SMALLEST_SIDE, _LONGEST_TO_SHORTEST = 48, 3  # pictures smaller or more elongated are continued at their borders
-_PASSES = 2  # over all patches: flows come from the left and above, then from the right and below
-_STEPS = 8  # of descent in each
-_ROUNDS = 8  # of taking over flows in each
+_STEPS = 8  # of descent, twice
+_STRIPS = 8  # of rows of patches, between which nothing is taken over; OpenCV's threads have one each
+_ROUNDS = 6  # of taking over flows at the finest level
+_ROUNDS1 = 6
+_ROUNDS2 = 12
+_SINGULAR = 0.001
 
 
 def torch_flow(source: Tensor, target: Tensor) -> Tensor:
@@ -46,14 +49,16 @@ def torch_flow(source: Tensor, target: Tensor) -> Tensor:
     count, height, width = source.shape
     with torch.no_grad():
         pictures = _continued(torch.cat([source, target])[:, None].float())
-        levels = _levels(*pictures.shape[-2:])
-        flow = None
-        for level in levels:
-            size = (pictures.shape[-2] >> level, pictures.shape[-1] >> level)
-            here, there = area_planes(pictures, size).round().split(count)
-            flow = _larger(flow, 2.0, size) if flow is not None else here.new_zeros(count, 2, *size)
-            flow = refined(here, there, _found(here, there, flow))
-        flow = _larger(flow, 2.0 ** levels[-1], pictures.shape[-2:])
+        size = pictures.shape[-2:]
+        levels = _pyramid(pictures)
+        flow = pictures.new_zeros(count, 2, *levels[-1].shape[-2:])
+        for number, level in enumerate(reversed(levels)):
+            here, there = level.split(count)
+            if number:
+                flow = _resized(flow, here.shape[-2:]) * 2
+            rounds = _ROUNDS2 if number==0 else _ROUNDS if number==len(levels)-1 else _ROUNDS1
+            flow = refined(here, there, _found(here, there, flow, rounds))
+        flow = _resized(flow, size) * 2 ** _levels(*size).start
         return flow[..., :height, :width].permute(0, 2, 3, 1).contiguous()
 
 
@@ -66,95 +71,120 @@ def _continued(pictures: Tensor) -> Tensor:
 
 
 def _levels(height: int, width: int) -> range:
-    """The levels of the pyramid from the coarsest on, each half the size of the next."""
+    """The levels of the pyramid, finest first: how often the pictures are halved."""
     farthest = floor(log2(max(height, width) / (4 * _PATCH)) + 0.5)
     coarsest = min(farthest, floor(log2(min(height, width) / _PATCH)))
     finest = _FINEST
     if coarsest < finest:
         coarsest = max(0, floor(log2(2 * width / (5 * _PATCH))))
         finest = max(coarsest - 2, 0)
-    return range(coarsest, finest - 1, -1)
+    return range(finest, coarsest + 1)
 
 
-def _larger(flow: Tensor, times: float, size: tuple[int, int]) -> Tensor:
-    """A flow (B, 2, h, w) for pictures that are larger."""
-    return F.interpolate(flow, size=size, mode="bilinear", align_corners=False) * times
+def _pyramid(pictures: Tensor) -> list[Tensor]:
+    """Pictures (B, 1, h, w) at all levels, finest first, in whole numbers as OpenCV has them."""
+    height, width = pictures.shape[-2:]
+    levels: list[Tensor] = []
+    for level in _levels(height, width):
+        means = area_planes(pictures, (height >> level, width >> level))
+        # OpenCV rounds means of four pixels up where they lie halfway, any others to even numbers.
+        halved = pictures.shape[-2:] == (2 * means.shape[-2], 2 * means.shape[-1])
+        pictures = (means + 0.5).floor() if halved else means.round()
+        levels.append(pictures)
+    return levels
 
 
-def _found(here: Tensor, there: Tensor, flow: Tensor) -> Tensor:
+def _resized(flow: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(flow, size=size, mode="bilinear", align_corners=False)
+
+
+def _found(here: Tensor, there: Tensor, flow: Tensor, rounds: int) -> Tensor:
     """The flow (B, 2, h, w) between pictures (B, 1, h, w) by its patches."""
     patches = _Patches(here, there)
     moved = patches.beginning(flow)
-    for turn in range(_PASSES):
-        moved = patches.descended(patches.taken_over(moved, 1 if turn % 2 == 0 else -1))
-    return _dense(here, there, moved)
+    for direction in (1, -1):
+        moved = patches.scanned(moved, direction, rounds)
+    return _dense(here, there, moved[:, :, 0])
 
 
 class _Patches:
-    """The patches of pictures (B, 1, h, w), in r rows and c columns, and where they lie in others."""
+    """The patches of pictures (B, 1, h, w), in r rows and c columns of n pixels each, and where they lie in others.
+
+    Flows of patches are (B, 2, k, r, c): k for each to choose from.
+    """
 
     def __init__(self, here: Tensor, there: Tensor) -> None:
         self.there = there
-        self.height, self.width = there.shape[-2:]
-        self.tops = torch.arange(0, self.height - _PATCH + 1, _STRIDE, device=there.device)
-        self.lefts = torch.arange(0, self.width - _PATCH + 1, _STRIDE, device=there.device)
-        across, down = _sobel(here)
-        self.levels, self.across, self.down = (self._cut(plane) for plane in (here, across, down))
+        height, width = there.shape[-2:]
+        self.tops = torch.arange(0, height - _PATCH + 1, _STRIDE, device=there.device)[:, None]
+        self.lefts = torch.arange(0, width - _PATCH + 1, _STRIDE, device=there.device)
+        self.levels, self.across, self.down = (self._cut(plane) for plane in (here, *_sobel(here)))
         xx, xy, yy = (
             (one * other).sum(-1)
             for one, other in ((self.across, self.across), (self.across, self.down), (self.down, self.down))
         )
         determinant = xx * yy - xy * xy
-        determinant = torch.where(determinant.abs() < 1e-3, 1e-3, determinant)
-        self.inverse = torch.stack([yy, -xy, xx], 1) / determinant[:, None]
+        determinant = torch.where(determinant.abs() < _SINGULAR, _SINGULAR, determinant)
+        self.inverse = yy / determinant, -xy / determinant, xx / determinant
         places = torch.arange(_PATCH, device=there.device)
-        self.rows, self.columns = (part.flatten() for part in torch.meshgrid(places, places, indexing="ij"))
+        self.rows, self.columns = places.repeat_interleave(_PATCH), places.repeat(_PATCH)
 
     def _cut(self, plane: Tensor) -> Tensor:
-        """The pixels of each patch: (B, r, c, n)."""
+        """The pixels of each patch: (B, 1, r, c, n)."""
         cut = F.unfold(plane, _PATCH, stride=_STRIDE).mT
-        return cut.reshape(len(plane), len(self.tops), len(self.lefts), -1)
+        return cut.reshape(len(plane), 1, len(self.tops), len(self.lefts), -1)
 
     def beginning(self, flow: Tensor) -> Tensor:
-        """The flow (B, 2, h, w) in the middle of each patch: (B, 2, r, c)."""
-        rows, columns = self.tops + _PATCH // 2, self.lefts + _PATCH // 2
-        return flow.index_select(-2, rows).index_select(-1, columns)
+        """The flow (B, 2, h, w) in the middle of each patch."""
+        rows, columns = self.tops[:, 0] + _PATCH // 2, self.lefts + _PATCH // 2
+        return flow.index_select(-2, rows).index_select(-1, columns)[:, :, None]
 
     def apart(self, moved: Tensor) -> Tensor:
-        """By how much the patches differ from what they are moved to: (B, r, c, n)."""
-        x = (self.lefts + moved[:, 0]).clamp(1 - _PATCH, self.width - 1)
-        y = (self.tops[:, None] + moved[:, 1]).clamp(1 - _PATCH, self.height - 1)
-        x, y = x[..., None] + self.columns, y[..., None] + self.rows
-        found = read_at(self.there, x.flatten(1, 2), y.flatten(1, 2))
-        return found.reshape(self.levels.shape) - self.levels
+        """By how much patches differ from what they are moved to: (B, k, r, c, n)."""
+        height, width = self.there.shape[-2:]
+        x = (self.lefts + moved[:, 0]).clamp(1 - _PATCH, width - 1)[..., None] + self.columns
+        y = (self.tops + moved[:, 1]).clamp(1 - _PATCH, height - 1)[..., None] + self.rows
+        return read_at(self.there, x.flatten(1, 3), y.flatten(1, 3)).reshape(x.shape) - self.levels
 
-    def taken_over(self, moved: Tensor, direction: int) -> Tensor:
-        """Each patch's own flow or that of a patch beside or over it, whichever fits best."""
-        least = _misfit(self.apart(moved))
-        for _ in range(_ROUNDS):
-            for axis in (-1, -2):
-                other = _shifted(moved, axis, direction)
-                misfit = _misfit(self.apart(other))
-                better = misfit < least
-                moved, least = torch.where(better[:, None], other, moved), torch.where(better, misfit, least)
+    def scanned(self, begun: Tensor, direction: int, rounds: int) -> Tensor:
+        """Each patch moved to where it fits best, beginning with its flow or one of those before it.
+
+        Those before it are beside and over it for a direction of 1, beside and under it for -1. One after the other
+        every patch would begin with what those before it have found; here all look again in every round, so that what
+        one finds gets by one farther in each.
+        """
+        moved = self.descended(begun)
+        for _ in range(rounds):
+            choice = torch.cat([begun, *self._before(begun, moved, direction)], 2)
+            best = _misfit(self.apart(choice)).argmin(1, keepdim=True)
+            moved = self.descended(choice.gather(2, best[:, None].expand_as(moved)))
         return moved
 
-    def descended(self, moved: Tensor) -> Tensor:
+    def _before(self, begun: Tensor, moved: Tensor, direction: int) -> tuple[Tensor, Tensor]:
+        """What those beside and over each patch have found; where there is none, what it begins with itself."""
+        height, width = begun.shape[-2:]
+        rows = torch.arange(height, device=begun.device)[:, None]
+        columns = torch.arange(width, device=begun.device)
+        strip = -(-height // _STRIPS)
+        none_beside = columns == (0 if direction == 1 else width - 1)
+        none_over = (rows % strip == 0) if direction == 1 else (rows % strip == strip - 1) | (rows == height - 1)
+        return (
+            torch.where(none_beside, begun, moved.roll(direction, -1)),
+            torch.where(none_over, begun, moved.roll(direction, -2)),
+        )
+
+    def descended(self, begun: Tensor) -> Tensor:
         """Each patch moved to where it fits better, by at most its own size."""
-        begun, least, going = moved, None, None
+        moved, least, going = begun, torch.inf, True
+        xx, xy, yy = self.inverse
         for _ in range(_STEPS):
             apart = self.apart(moved)
             misfit = _misfit(apart)
             apart = apart - apart.mean(-1, keepdim=True)
             x, y = (self.across * apart).sum(-1), (self.down * apart).sum(-1)
-            xx, xy, yy = self.inverse.unbind(1)
             step = torch.stack([xx * x + xy * y, xy * x + yy * y], 1)
-            if least is None:
-                moved, going = moved - step, torch.ones_like(misfit, dtype=torch.bool)
-            else:
-                moved = torch.where(going[:, None], moved - step, moved)
-                going = going & (misfit < least)
-            least = misfit
+            moved = torch.where(going[:, None], moved - step, moved) if isinstance(going, Tensor) else moved - step
+            going, least = (misfit < least) & going, misfit
         near = (moved - begun).square().sum(1, keepdim=True) <= _PATCH**2
         return torch.where(near, moved, begun)
 
@@ -162,13 +192,6 @@ class _Patches:
 def _misfit(apart: Tensor) -> Tensor:
     """The squared differences of each patch without their mean: (..., n) to (...)."""
     return apart.square().sum(-1) - apart.sum(-1).square() / apart.shape[-1]
-
-
-def _shifted(moved: Tensor, axis: int, direction: int) -> Tensor:
-    """For each patch what the one before it has, or with -1 the one after it; the outermost have their own."""
-    length = moved.shape[axis]
-    places = (torch.arange(length, device=moved.device) - direction).clamp(0, length - 1)
-    return moved.index_select(axis, places)
 
 
 def _sobel(pictures: Tensor) -> tuple[Tensor, Tensor]:
