@@ -238,8 +238,10 @@ def filtered(planes: Tensor, down: Tensor, across: Tensor, border: Border) -> Te
 
 
 def bordered(planes: Tensor, rows: int, columns: int, border: Border) -> Tensor:
-    """Planes (..., H, W) with so many rows and columns more on each side; a border may be wider than the picture;
-    always by PyTorch."""
+    """Planes (..., H, W) with so many rows and columns more on each side; always by PyTorch.
+
+    A border may be wider than the picture.
+    """
     if border == "constant":
         return F.pad(planes, (columns, columns, rows, rows))
     for axis, more in ((-2, rows), (-1, columns)):

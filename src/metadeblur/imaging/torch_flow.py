@@ -24,11 +24,8 @@ _PATCH = 8  # px
 _STRIDE = 4  # px from one patch to the next
 _FINEST = 2  # level at which the flow is known in the end; 0 would be the pictures themselves
 _SMALLEST_SIDE, _LONGEST_TO_SHORTEST = 48, 3  # pictures smaller or more elongated are continued at their borders
-_STEPS = 8  # of descent, twice
-_STRIPS = 8  # of rows of patches, between which nothing is taken over; OpenCV's threads have one each
-_ROUNDS = 6  # of taking over flows at the finest level
-_ROUNDS1 = 6
-_ROUNDS2 = 12
+_STEPS = 8  # of descent, each time that the patches are gone through: twice
+_STRIPS = 8  # of rows of patches, between which nothing is taken over: OpenCV gives one to each thread
 _SINGULAR = 0.001
 
 
@@ -56,8 +53,7 @@ def torch_flow(source: Tensor, target: Tensor) -> Tensor:
             here, there = level.split(count)
             if number:
                 flow = _resized(flow, here.shape[-2:]) * 2
-            rounds = _ROUNDS2 if number==0 else _ROUNDS if number==len(levels)-1 else _ROUNDS1
-            flow = refined(here, there, _found(here, there, flow, rounds))
+            flow = refined(here, there, _found(here, there, flow))
         flow = _resized(flow, size) * 2 ** _levels(*size).start
         return flow[..., :height, :width].permute(0, 2, 3, 1).contiguous()
 
@@ -98,100 +94,144 @@ def _resized(flow: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(flow, size=size, mode="bilinear", align_corners=False)
 
 
-def _found(here: Tensor, there: Tensor, flow: Tensor, rounds: int) -> Tensor:
+def _found(here: Tensor, there: Tensor, flow: Tensor) -> Tensor:
     """The flow (B, 2, h, w) between pictures (B, 1, h, w) by its patches."""
     patches = _Patches(here, there)
     moved = patches.beginning(flow)
     for direction in (1, -1):
-        moved = patches.scanned(moved, direction, rounds)
-    return _dense(here, there, moved[:, :, 0])
+        moved = patches.scanned(moved, direction)
+    rows, columns = patches.count
+    return _dense(here, there, moved.mT.unflatten(-1, (rows, columns)))
 
 
 class _Patches:
-    """The patches of pictures (B, 1, h, w), in r rows and c columns of n pixels each, and where they lie in others.
+    """The patches of pictures (B, 1, h, w), row by row, and where they lie in others.
 
-    Flows of patches are (B, 2, k, r, c): k for each to choose from.
+    Flows of p patches are (B, p, 2), and their pixels (B, p, n).
     """
 
     def __init__(self, here: Tensor, there: Tensor) -> None:
         self.there = there
-        height, width = there.shape[-2:]
-        self.tops = torch.arange(0, height - _PATCH + 1, _STRIDE, device=there.device)[:, None]
-        self.lefts = torch.arange(0, width - _PATCH + 1, _STRIDE, device=there.device)
-        self.levels, self.across, self.down = (self._cut(plane) for plane in (here, *_sobel(here)))
-        xx, xy, yy = (
-            (one * other).sum(-1)
-            for one, other in ((self.across, self.across), (self.across, self.down), (self.down, self.down))
-        )
+        self.size = height, width = there.shape[-2], there.shape[-1]
+        self.count = rows, columns = (height - _PATCH) // _STRIDE + 1, (width - _PATCH) // _STRIDE + 1
+        number = torch.arange(rows * columns, device=there.device)
+        self.corners = torch.stack([number % columns, number // columns], -1) * _STRIDE
+        self.levels, across, down = (_cut(plane) for plane in (here, *_sobel(here)))
+        xx, xy, yy = ((one * other).sum(-1) for one, other in ((across, across), (across, down), (down, down)))
         determinant = xx * yy - xy * xy
-        determinant = torch.where(determinant.abs() < _SINGULAR, _SINGULAR, determinant)
-        self.inverse = yy / determinant, -xy / determinant, xx / determinant
-        places = torch.arange(_PATCH, device=there.device)
-        self.rows, self.columns = places.repeat_interleave(_PATCH), places.repeat(_PATCH)
-
-    def _cut(self, plane: Tensor) -> Tensor:
-        """The pixels of each patch: (B, 1, r, c, n)."""
-        cut = F.unfold(plane, _PATCH, stride=_STRIDE).mT
-        return cut.reshape(len(plane), 1, len(self.tops), len(self.lefts), -1)
+        determinant = torch.where(determinant.abs() < _SINGULAR, _SINGULAR, determinant)[..., None]
+        xx, xy, yy = (part[..., None] / determinant for part in (xx, xy, yy))
+        across, down = (part - part.mean(-1, keepdim=True) for part in (across, down))
+        # Times the differences of a patch, the step that it goes back: (B, p, 2, n).
+        self.steps = torch.stack([yy * across - xy * down, xx * down - xy * across], -2)
+        # Where in the other picture the pixels of a patch lie, as grid_sample counts.
+        self.scale = 2 / here.new_tensor([width, height])
+        pixel = torch.arange(_PATCH * _PATCH, device=there.device)
+        self.pixels = (torch.stack([pixel % _PATCH, pixel // _PATCH], -1) + 0.5) * self.scale - 1
 
     def beginning(self, flow: Tensor) -> Tensor:
         """The flow (B, 2, h, w) in the middle of each patch."""
-        rows, columns = self.tops[:, 0] + _PATCH // 2, self.lefts + _PATCH // 2
-        return flow.index_select(-2, rows).index_select(-1, columns)[:, :, None]
+        x, y = (self.corners + _PATCH // 2).unbind(-1)
+        return flow.flatten(2).index_select(-1, y * self.size[1] + x).mT
+
+    def scanned(self, begun: Tensor, direction: int) -> Tensor:
+        """Each patch moved to where it fits best, beginning with its flow or what one of those before it has found.
+
+        Those before it are beside and over it for a direction of 1, beside and under it for -1.
+        """
+        order, waves = self._order(direction)
+        moved: list[Tensor] = []
+        for some, lone_beside, lone_over in waves:
+            group = _Group(self, some)
+            own = begun.index_select(1, some)
+            if moved:
+                beside = torch.where(lone_beside, own, moved[-1])
+                over = torch.where(lone_over, own, moved[-1].roll(1, 1))
+                own = group.best(torch.stack([own, beside, over], 1))
+            moved.append(group.descended(own))
+        return torch.cat(moved, 1).index_select(1, order)
+
+    def _order(self, direction: int) -> tuple[Tensor, list[tuple[Tensor, Tensor, Tensor]]]:
+        """Which patches can move at the same time, because those before them have moved.
+
+        Rows lie in strips, between which nothing is taken over. In a wave is one patch of each row: in a strip, each
+        row is a column behind the row before it. So what is beside and over a patch was in the wave before.
+
+        Returns:
+            For each patch its place among all that the waves move; of each wave its patches, and which of them have
+            none beside them and none over them, (p, 1).
+        """
+        rows, columns = self.count
+        device = self.there.device
+        high = -(-rows // _STRIPS)
+        row = torch.arange(-(-rows // high) * high, device=device)
+        behind = row % high
+        last = (row - behind + high - 1).clamp(max=rows - 1)  # of its strip
+        actual = row if direction == 1 else last - behind
+        wave = torch.arange(columns + high - 1, device=device)[:, None]
+        column = wave - behind
+        lone_beside, lone_over = (column <= 0)[..., None], (behind == 0)[:, None]
+        column = column.clamp(0, columns - 1) if direction == 1 else columns - 1 - column.clamp(0, columns - 1)
+        some = actual.clamp(0, rows - 1) * columns + column
+        waves = [(one, lone, lone_over) for one, lone in zip(some, lone_beside, strict=True)]
+        row, column = torch.arange(rows, device=device)[:, None], torch.arange(columns, device=device)
+        if direction == -1:
+            strip = row // high * high
+            row, column = strip + (strip + high - 1).clamp(max=rows - 1) - row, columns - 1 - column
+        return ((column + row % high) * len(behind) + row).flatten(), waves
+
+
+class _Group:
+    """Some of the patches, to be moved."""
+
+    def __init__(self, patches: _Patches, some: Tensor) -> None:
+        self._patches = patches
+        self._levels, self._steps = (part.index_select(1, some) for part in (patches.levels, patches.steps))
+        corners = patches.corners.index_select(0, some)
+        height, width = patches.size
+        # A patch may lie outside but for a pixel.
+        self._least = (1 - _PATCH - corners).float()
+        self._most = corners.new_tensor([width - 1, height - 1]) - corners.float()
+        self._pixels = patches.pixels + (corners * patches.scale)[:, None]
 
     def apart(self, moved: Tensor) -> Tensor:
-        """By how much patches differ from what they are moved to: (B, k, r, c, n)."""
-        height, width = self.there.shape[-2:]
-        x = (self.lefts + moved[:, 0]).clamp(1 - _PATCH, width - 1)[..., None] + self.columns
-        y = (self.tops + moved[:, 1]).clamp(1 - _PATCH, height - 1)[..., None] + self.rows
-        return read_at(self.there, x.flatten(1, 3), y.flatten(1, 3)).reshape(x.shape) - self.levels
+        """By how much the patches differ from what they are moved to."""
+        inside = torch.clamp(moved, self._least, self._most)
+        grid = torch.addcmul(self._pixels, inside[:, :, None], self._patches.scale)
+        found = F.grid_sample(self._patches.there, grid, "bilinear", "border", align_corners=False)
+        return found[:, 0] - self._levels
 
-    def scanned(self, begun: Tensor, direction: int, rounds: int) -> Tensor:
-        """Each patch moved to where it fits best, beginning with its flow or one of those before it.
-
-        Those before it are beside and over it for a direction of 1, beside and under it for -1. One after the other
-        every patch would begin with what those before it have found; here all look again in every round, so that what
-        one finds gets by one farther in each.
-        """
-        moved = self.descended(begun)
-        for _ in range(rounds):
-            choice = torch.cat([begun, *self._before(begun, moved, direction)], 2)
-            best = _misfit(self.apart(choice)).argmin(1, keepdim=True)
-            moved = self.descended(choice.gather(2, best[:, None].expand_as(moved)))
-        return moved
-
-    def _before(self, begun: Tensor, moved: Tensor, direction: int) -> tuple[Tensor, Tensor]:
-        """What those beside and over each patch have found; where there is none, what it begins with itself."""
-        height, width = begun.shape[-2:]
-        rows = torch.arange(height, device=begun.device)[:, None]
-        columns = torch.arange(width, device=begun.device)
-        strip = -(-height // _STRIPS)
-        none_beside = columns == (0 if direction == 1 else width - 1)
-        none_over = (rows % strip == 0) if direction == 1 else (rows % strip == strip - 1) | (rows == height - 1)
-        return (
-            torch.where(none_beside, begun, moved.roll(direction, -1)),
-            torch.where(none_over, begun, moved.roll(direction, -2)),
-        )
+    def best(self, choice: Tensor) -> Tensor:
+        """The flow of each patch that fits best, of (B, k, p, 2)."""
+        misfit = torch.stack([_misfit(self.apart(one)) for one in choice.unbind(1)], 1)
+        chosen = misfit.argmin(1, keepdim=True)[..., None]
+        return choice.gather(1, chosen.expand(-1, -1, -1, 2))[:, 0]
 
     def descended(self, begun: Tensor) -> Tensor:
-        """Each patch moved to where it fits better, by at most its own size."""
-        moved, least, going = begun, torch.inf, True
-        xx, xy, yy = self.inverse
+        """Each patch moved to where it fits better, by at most its own size, until it fits no better."""
+        moved, least, going = begun, None, None
         for _ in range(_STEPS):
             apart = self.apart(moved)
             misfit = _misfit(apart)
-            apart = apart - apart.mean(-1, keepdim=True)
-            x, y = (self.across * apart).sum(-1), (self.down * apart).sum(-1)
-            step = torch.stack([xx * x + xy * y, xy * x + yy * y], 1)
-            moved = torch.where(going[:, None], moved - step, moved) if isinstance(going, Tensor) else moved - step
-            going, least = (misfit < least) & going, misfit
-        near = (moved - begun).square().sum(1, keepdim=True) <= _PATCH**2
+            farther = moved - (self._steps * apart[:, :, None]).sum(-1)
+            if least is None or going is None:
+                moved, going = farther, torch.ones_like(misfit, dtype=torch.bool)
+            else:
+                moved = torch.where(going[..., None], farther, moved)
+                going = going & (misfit < least)
+            least = misfit
+        near = (moved - begun).square().sum(-1, keepdim=True) <= _PATCH**2
         return torch.where(near, moved, begun)
 
 
+def _cut(plane: Tensor) -> Tensor:
+    """The pixels of each patch of a picture (B, 1, h, w): (B, p, n)."""
+    return F.unfold(plane, _PATCH, stride=_STRIDE).mT.contiguous()
+
+
 def _misfit(apart: Tensor) -> Tensor:
-    """The squared differences of each patch without their mean: (..., n) to (...)."""
-    return apart.square().sum(-1) - apart.sum(-1).square() / apart.shape[-1]
+    """How badly patches fit, apart from a difference that all their pixels share: (B, p, n) to (B, p)."""
+    return apart.var(-1, correction=0)
 
 
 def _sobel(pictures: Tensor) -> tuple[Tensor, Tensor]:
