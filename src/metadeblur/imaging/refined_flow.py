@@ -92,20 +92,21 @@ def _pull(bonds: tuple[Tensor, Tensor, Tensor, Tensor], flow: Tensor) -> Tensor:
     """The flows of the four neighbours, each times its bond."""
     left, right, above, below = bonds
     wide = F.pad(flow, (1, 1, 1, 1))
-    rows = left * wide[..., 1:-1, :-2] + right * wide[..., 1:-1, 2:]
-    return rows + above * wide[..., :-2, 1:-1] + below * wide[..., 2:, 1:-1]
+    pulled = (left * wide[..., 1:-1, :-2]).addcmul(right, wide[..., 1:-1, 2:])
+    return pulled.addcmul(above, wide[..., :-2, 1:-1]).addcmul(below, wide[..., 2:, 1:-1])
 
 
 def _solved(matrix: Tensor, right: Tensor, bonds: tuple[Tensor, Tensor, Tensor, Tensor], change: Tensor) -> Tensor:
     """The changes of the flow after some sweeps of over-relaxation, over every other pixel in turn."""
     a, b, c = matrix.chunk(3, 1)
     rows = torch.arange(change.shape[-2], device=change.device)[:, None]
-    even = (rows + torch.arange(change.shape[-1], device=change.device)) % 2 == 0
+    odd = (rows + torch.arange(change.shape[-1], device=change.device)) % 2
+    turns = [(_OVER * own / a, _OVER * own / c) for own in (1 - odd, odd)]
     for _ in range(_SWEEPS):
-        for turn in (even, ~even):
+        for gain_x, gain_y in turns:
             wanted_x, wanted_y = (_pull(bonds, change) + right).chunk(2, 1)
             u, v = change.chunk(2, 1)
-            u = torch.where(turn, u + _OVER * ((wanted_x - b * v) / a - u), u)
-            v = torch.where(turn, v + _OVER * ((wanted_y - b * u) / c - v), v)
+            u = u.addcmul(gain_x, wanted_x.addcmul(b, v, value=-1).addcmul(a, u, value=-1))
+            v = v.addcmul(gain_y, wanted_y.addcmul(b, u, value=-1).addcmul(c, v, value=-1))
             change = torch.cat([u, v], 1)
     return change
