@@ -116,10 +116,7 @@ def resize(picture: Tensor, size: tuple[int, int], how: Resizing) -> Tensor:
         resized = cv2.resize(array(picture), size[::-1], interpolation=_READINGS[how])
         return tensor(np.asarray(resized).reshape(*size, *picture.shape[2:]))
     if how == "area":
-        rows, columns = (
-            _shares(before, after, picture.device) for before, after in zip(picture.shape, size, strict=False)
-        )
-        return _planes(lambda planes: rows @ planes.contiguous() @ columns.mT, picture)
+        return _planes(lambda planes: area_planes(planes, size), picture)
     mode = {"linear": "bilinear", "cubic": "bicubic"}[how]
     return _planes(lambda planes: F.interpolate(planes, size=size, mode=mode, align_corners=False), picture)
 
@@ -232,12 +229,35 @@ def read_at(
 
 def filtered(planes: Tensor, down: Tensor, across: Tensor, border: Border) -> Tensor:
     """Planes (B, C, H, W) filtered by one kernel down the columns and one along the rows; always by PyTorch."""
-    alone = _padded(planes.flatten(0, 1)[:, None], len(down) // 2, len(across) // 2, border)
+    alone = bordered(planes.flatten(0, 1)[:, None], len(down) // 2, len(across) // 2, border)
     if len(down) > 1:
         alone = F.conv2d(alone, down[None, None, :, None])
     if len(across) > 1:
         alone = F.conv2d(alone, across[None, None, None, :])
     return alone.reshape(planes.shape)
+
+
+def bordered(planes: Tensor, rows: int, columns: int, border: Border) -> Tensor:
+    """Planes (..., H, W) with so many rows and columns more on each side; always by PyTorch.
+
+    A border may be wider than the picture.
+    """
+    if border == "constant":
+        return F.pad(planes, (columns, columns, rows, rows))
+    for axis, more in ((-2, rows), (-1, columns)):
+        if more:
+            planes = planes.index_select(axis, _border_places(planes.shape[axis], more, border, planes.device))
+    return planes
+
+
+def area_planes(planes: Tensor, size: tuple[int, int]) -> Tensor:
+    """Planes (B, C, H, W) averaged to a size of at most their own; always by PyTorch."""
+    if tuple(planes.shape[-2:]) == tuple(size):
+        return planes
+    rows, columns = (
+        _shares(before, after, planes.device) for before, after in zip(planes.shape[-2:], size, strict=True)
+    )
+    return rows @ planes.contiguous() @ columns.mT
 
 
 def gaussian_planes(planes: Tensor, sigma: float) -> Tensor:
@@ -248,7 +268,7 @@ def gaussian_planes(planes: Tensor, sigma: float) -> Tensor:
 
 def median_planes(planes: Tensor) -> Tensor:
     """The median of 5 x 5 px of planes (B, C, H, W), edges repeated; always by PyTorch."""
-    around = F.unfold(_padded(planes.flatten(0, 1)[:, None], 2, 2, "replicate"), 5)
+    around = F.unfold(bordered(planes.flatten(0, 1)[:, None], 2, 2, "replicate"), 5)
     return around.sort(1).values[:, 12].reshape(planes.shape)
 
 
@@ -257,16 +277,6 @@ def _planes(work: Callable[[Tensor], Tensor], picture: Tensor) -> Tensor:
     if picture.ndim == 2:
         return work(picture[None, None])[0, 0]
     return work(picture.permute(2, 0, 1)[None])[0].permute(1, 2, 0).contiguous()
-
-
-def _padded(planes: Tensor, rows: int, columns: int, border: Border) -> Tensor:
-    """Planes (..., H, W) with so many rows and columns more on each side; a border may be wider than the picture."""
-    if border == "constant":
-        return F.pad(planes, (columns, columns, rows, rows))
-    for axis, more in ((-2, rows), (-1, columns)):
-        if more:
-            planes = planes.index_select(axis, _border_places(planes.shape[axis], more, border, planes.device))
-    return planes
 
 
 @lru_cache(maxsize=256)

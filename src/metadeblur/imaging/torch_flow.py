@@ -1,40 +1,32 @@
 """Dense optical flow in PyTorch alone, for devices that OpenCV does not reach: no weights, many pairs at once.
 
-From coarse to fine over a pyramid, as usual. At each level the flow so far, the same a pixel to each side, and those of
-places around it compete by how well they fit (the search of Kroeger et al., "Fast Optical Flow using Dense Inverse
-Search", ECCV 2016, on whole pictures), which finds small things that move by themselves. Then the flow is refined a few
-times: brightness and gradients of neighbourhoods are to stay what they are, and the flow is to be smooth, both robustly
-(Bruhn, Weickert and Schnoerr, "Lucas/Kanade Meets Horn/Schunck", IJCV 2005, with the penalties of Brox et al., ECCV
-2004); each time the linear equations are solved by Chebyshev's iteration on Jacobi's, and a median follows (Sun, Roth
-and Black, CVPR 2010). Figures: docs/results/device_flow.md.
+Kroeger et al., "Fast Optical Flow using Dense Inverse Search" (ECCV 2016), with the choices of OpenCV's preset "fast":
+networks are trained with its flow, so that where it is right, where it is wrong and how smooth it is counts as much as
+how near it is to the truth. From coarse to fine over a pyramid, small patches look for their place in the other
+picture, each beginning with the best flow of those beside it; where patches overlap their flows are averaged, weighted
+by how well they fit; then the flow is refined (:mod:`metadeblur.imaging.refined_flow`). OpenCV goes through the patches
+one after the other; here all take over flows from their neighbours at the same time, in several rounds. Figures:
+docs/results/device_flow.md.
 """
 
 from __future__ import annotations
 
-from itertools import product
+from math import floor, log2
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from metadeblur.imaging.primitives import filtered, gaussian_planes, median_planes, read_at
+from metadeblur.imaging.primitives import area_planes, bordered, read_at
+from metadeblur.imaging.refined_flow import refined
 
-_COARSEST = 12  # px: the least side of a level of the pyramid
-_FINEST = 1  # level at which the flow is known in the end; 0 would be the pictures themselves
-_NOISE = 0.6  # px: Gaussian over the pictures before all
-_DETAIL = 2.0  # weight of gradients beside brightness
-_FIT = 1.5  # px: Gaussian over which candidates of the search are compared
-_STAY = 0.9  # times its cost: the flow so far wins against candidates that are hardly better
-_OUTSIDE = 0.05  # cost of a place outside of the picture
-_AROUND = 3  # px from which flows are taken over
-_REFINED = 3  # times at each level
-_TOGETHER = 3.0  # px: Gaussian over which pixels are taken to move alike
-_OUTLIER = 0.003  # difference (of the range 0..1) from which pixels count less
-_SMOOTHNESS = 0.01
-_TEAR = 0.1  # px of difference between neighbours from which the flow may tear
-_ROUNDS = 20  # of the solver
-_RADIUS = 0.97  # of the spectrum of Jacobi's iteration, as Chebyshev's assumes it
-_SLOPE = (1 / 12, -8 / 12, 0.0, 8 / 12, -1 / 12)  # derivative, of fourth order
+_PATCH = 8  # px
+_STRIDE = 4  # px from one patch to the next
+_FINEST = 2  # level at which the flow is known in the end; 0 would be the pictures themselves
+_SMALLEST_SIDE, _LONGEST_TO_SHORTEST = 48, 3  # pictures smaller or more elongated are continued at their borders
+_STEPS = 8  # of descent, each time that the patches are gone through: twice
+_STRIPS = 8  # of rows of patches, between which nothing is taken over: OpenCV gives one to each thread
+_SINGULAR = 0.001
 
 
 def torch_flow(source: Tensor, target: Tensor) -> Tensor:
@@ -53,134 +45,224 @@ def torch_flow(source: Tensor, target: Tensor) -> Tensor:
     """
     count, height, width = source.shape
     with torch.no_grad():
-        levels = [gaussian_planes(torch.cat([source, target])[:, None].float() / 255, _NOISE)]
-        while min(levels[-1].shape[-2:]) >= 2 * _COARSEST:
-            levels.append(_halved(levels[-1]))
-        flow = levels[-1].new_zeros(count, 2, *levels[-1].shape[-2:])
-        for number in range(len(levels) - 1, min(_FINEST, len(levels) - 1) - 1, -1):
-            pictures = levels[number]
-            flow = _larger(flow, *pictures.shape[-2:])
-            flow = _level(pictures[:count], pictures[count:], flow)
-        return _larger(flow, height, width).permute(0, 2, 3, 1).contiguous()
+        pictures = _continued(torch.cat([source, target])[:, None].float())
+        size = pictures.shape[-2:]
+        levels = _pyramid(pictures)
+        flow = pictures.new_zeros(count, 2, *levels[-1].shape[-2:])
+        for number, level in enumerate(reversed(levels)):
+            here, there = level.split(count)
+            if number:
+                flow = _resized(flow, here.shape[-2:]) * 2
+            flow = refined(here, there, _found(here, there, flow))
+        flow = _resized(flow, size) * 2 ** _levels(*size).start
+        return flow[..., :height, :width].permute(0, 2, 3, 1).contiguous()
 
 
-def _halved(pictures: Tensor) -> Tensor:
+def _continued(pictures: Tensor) -> Tensor:
     height, width = pictures.shape[-2:]
-    size = ((height + 1) // 2, (width + 1) // 2)
-    return F.interpolate(gaussian_planes(pictures, 0.7), size=size, mode="bilinear", align_corners=False)
+    below = max(_SMALLEST_SIDE, -(-width // _LONGEST_TO_SHORTEST)) - height
+    right = max(_SMALLEST_SIDE, -(-height // _LONGEST_TO_SHORTEST)) - width
+    below, right = max(0, below), max(0, right)
+    return bordered(pictures, below, right, "reflect")[..., below:, right:]
 
 
-def _larger(flow: Tensor, height: int, width: int) -> Tensor:
-    """A flow (B, 2, h, w) for pictures of another size."""
-    if flow.shape[-2:] == (height, width):
-        return flow
-    x, y = F.interpolate(flow, size=(height, width), mode="bilinear", align_corners=False).unbind(1)
-    return torch.stack([x * (width / flow.shape[-1]), y * (height / flow.shape[-2])], 1)
+def _levels(height: int, width: int) -> range:
+    """The levels of the pyramid, finest first: how often the pictures are halved."""
+    farthest = floor(log2(max(height, width) / (4 * _PATCH)) + 0.5)
+    coarsest = min(farthest, floor(log2(min(height, width) / _PATCH)))
+    finest = _FINEST
+    if coarsest < finest:
+        coarsest = max(0, floor(log2(2 * width / (5 * _PATCH))))
+        finest = max(coarsest - 2, 0)
+    return range(finest, coarsest + 1)
 
 
-def _level(source: Tensor, target: Tensor, flow: Tensor) -> Tensor:
-    """The flow (B, 2, h, w) between pictures (B, 1, h, w), made better."""
-    here, there = _features(source), _features(target)
-    flow = _searched(here, there, flow)
-    slopes = _slopes(here)
-    others = torch.cat([there, *_slopes(there)], 1)
-    for _ in range(_REFINED):
-        flow = median_planes(_refined(here, slopes, others, flow))
-    return flow
+def _pyramid(pictures: Tensor) -> list[Tensor]:
+    """Pictures (B, 1, h, w) at all levels, finest first, in whole numbers as OpenCV has them."""
+    height, width = pictures.shape[-2:]
+    levels: list[Tensor] = []
+    for level in _levels(height, width):
+        means = area_planes(pictures, (height >> level, width >> level))
+        # OpenCV rounds means of four pixels up where they lie halfway, any others to even numbers.
+        halved = pictures.shape[-2:] == (2 * means.shape[-2], 2 * means.shape[-1])
+        pictures = (means + 0.5).floor() if halved else means.round()
+        levels.append(pictures)
+    return levels
 
 
-def _features(pictures: Tensor) -> Tensor:
-    """What is to stay the same along the flow: brightness, and its slopes across and down: (B, 3, h, w)."""
-    return torch.cat([pictures, *(_DETAIL * slope for slope in _slopes(pictures))], 1)
+def _resized(flow: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(flow, size=size, mode="bilinear", align_corners=False)
 
 
-def _slopes(planes: Tensor) -> tuple[Tensor, Tensor]:
-    """Derivatives across and down."""
-    slope, one = planes.new_tensor(_SLOPE), planes.new_ones(1)
-    return filtered(planes, one, slope, "replicate"), filtered(planes, slope, one, "replicate")
+def _found(here: Tensor, there: Tensor, flow: Tensor) -> Tensor:
+    """The flow (B, 2, h, w) between pictures (B, 1, h, w) by its patches."""
+    patches = _Patches(here, there)
+    moved = patches.beginning(flow)
+    for direction in (1, -1):
+        moved = patches.scanned(moved, direction)
+    rows, columns = patches.count
+    return _dense(here, there, moved.mT.unflatten(-1, (rows, columns)))
 
 
-def _places(flow: Tensor) -> tuple[Tensor, Tensor]:
-    """Where a flow leads: x and y, (B, h, w)."""
-    rows = torch.arange(flow.shape[-2], device=flow.device, dtype=flow.dtype)[:, None]
-    columns = torch.arange(flow.shape[-1], device=flow.device, dtype=flow.dtype)
-    return columns + flow[:, 0], rows + flow[:, 1]
+class _Patches:
+    """The patches of pictures (B, 1, h, w), row by row, and where they lie in others.
+
+    Flows of p patches are (B, p, 2), and their pixels (B, p, n).
+    """
+
+    def __init__(self, here: Tensor, there: Tensor) -> None:
+        self.there = there
+        self.size = height, width = there.shape[-2], there.shape[-1]
+        self.count = rows, columns = (height - _PATCH) // _STRIDE + 1, (width - _PATCH) // _STRIDE + 1
+        number = torch.arange(rows * columns, device=there.device)
+        self.corners = torch.stack([number % columns, number // columns], -1) * _STRIDE
+        self.levels, across, down = (_cut(plane) for plane in (here, *_sobel(here)))
+        xx, xy, yy = ((one * other).sum(-1) for one, other in ((across, across), (across, down), (down, down)))
+        determinant = xx * yy - xy * xy
+        determinant = torch.where(determinant.abs() < _SINGULAR, _SINGULAR, determinant)[..., None]
+        xx, xy, yy = (part[..., None] / determinant for part in (xx, xy, yy))
+        across, down = (part - part.mean(-1, keepdim=True) for part in (across, down))
+        # Times the differences of a patch, the step that it goes back: (B, p, 2, n).
+        self.steps = torch.stack([yy * across - xy * down, xx * down - xy * across], -2)
+        # Where in the other picture the pixels of a patch lie, as grid_sample counts.
+        self.scale = 2 / here.new_tensor([width, height])
+        pixel = torch.arange(_PATCH * _PATCH, device=there.device)
+        self.pixels = (torch.stack([pixel % _PATCH, pixel // _PATCH], -1) + 0.5) * self.scale - 1
+
+    def beginning(self, flow: Tensor) -> Tensor:
+        """The flow (B, 2, h, w) in the middle of each patch."""
+        x, y = (self.corners + _PATCH // 2).unbind(-1)
+        return flow.flatten(2).index_select(-1, y * self.size[1] + x).mT
+
+    def scanned(self, begun: Tensor, direction: int) -> Tensor:
+        """Each patch moved to where it fits best, beginning with its flow or what one of those before it has found.
+
+        Those before it are beside and over it for a direction of 1, beside and under it for -1.
+        """
+        order, waves = self._order(direction)
+        moved: list[Tensor] = []
+        for some, lone_beside, lone_over in waves:
+            group = _Group(self, some)
+            own = begun.index_select(1, some)
+            if moved:
+                beside = torch.where(lone_beside, own, moved[-1])
+                over = torch.where(lone_over, own, moved[-1].roll(1, 1))
+                own = group.best(torch.stack([own, beside, over], 1))
+            moved.append(group.descended(own))
+        return torch.cat(moved, 1).index_select(1, order)
+
+    def _order(self, direction: int) -> tuple[Tensor, list[tuple[Tensor, Tensor, Tensor]]]:
+        """Which patches can move at the same time, because those before them have moved.
+
+        Rows lie in strips, between which nothing is taken over. In a wave is one patch of each row: in a strip, each
+        row is a column behind the row before it. So what is beside and over a patch was in the wave before.
+
+        Returns:
+            For each patch its place among all that the waves move; of each wave its patches, and which of them have
+            none beside them and none over them, (p, 1).
+        """
+        rows, columns = self.count
+        device = self.there.device
+        high = -(-rows // _STRIPS)
+        row = torch.arange(-(-rows // high) * high, device=device)
+        behind = row % high
+        last = (row - behind + high - 1).clamp(max=rows - 1)  # of its strip
+        actual = row if direction == 1 else last - behind
+        wave = torch.arange(columns + high - 1, device=device)[:, None]
+        column = wave - behind
+        lone_beside, lone_over = (column <= 0)[..., None], (behind == 0)[:, None]
+        column = column.clamp(0, columns - 1) if direction == 1 else columns - 1 - column.clamp(0, columns - 1)
+        some = actual.clamp(0, rows - 1) * columns + column
+        waves = [(one, lone, lone_over) for one, lone in zip(some, lone_beside, strict=True)]
+        row, column = torch.arange(rows, device=device)[:, None], torch.arange(columns, device=device)
+        if direction == -1:
+            strip = row // high * high
+            row, column = strip + (strip + high - 1).clamp(max=rows - 1) - row, columns - 1 - column
+        return ((column + row % high) * len(behind) + row).flatten(), waves
 
 
-def _inside(x: Tensor, y: Tensor, margin: float = 0.0) -> Tensor:
-    height, width = x.shape[-2:]
-    across = (x >= -margin) & (x <= width - 1 + margin)
-    return (across & (y >= -margin) & (y <= height - 1 + margin))[:, None]
+class _Group:
+    """Some of the patches, to be moved."""
+
+    def __init__(self, patches: _Patches, some: Tensor) -> None:
+        self._patches = patches
+        self._levels, self._steps = (part.index_select(1, some) for part in (patches.levels, patches.steps))
+        corners = patches.corners.index_select(0, some)
+        height, width = patches.size
+        # A patch may lie outside but for a pixel.
+        self._least = (1 - _PATCH - corners).float()
+        self._most = corners.new_tensor([width - 1, height - 1]) - corners.float()
+        self._pixels = patches.pixels + (corners * patches.scale)[:, None]
+
+    def apart(self, moved: Tensor) -> Tensor:
+        """By how much the patches differ from what they are moved to."""
+        inside = torch.clamp(moved, self._least, self._most)
+        grid = torch.addcmul(self._pixels, inside[:, :, None], self._patches.scale)
+        found = F.grid_sample(self._patches.there, grid, "bilinear", "border", align_corners=False)
+        return found[:, 0] - self._levels
+
+    def best(self, choice: Tensor) -> Tensor:
+        """The flow of each patch that fits best, of (B, k, p, 2)."""
+        misfit = torch.stack([_misfit(self.apart(one)) for one in choice.unbind(1)], 1)
+        chosen = misfit.argmin(1, keepdim=True)[..., None]
+        return choice.gather(1, chosen.expand(-1, -1, -1, 2))[:, 0]
+
+    def descended(self, begun: Tensor) -> Tensor:
+        """Each patch moved to where it fits better, by at most its own size, until it fits no better."""
+        moved, least, going = begun, None, None
+        for _ in range(_STEPS):
+            apart = self.apart(moved)
+            misfit = _misfit(apart)
+            farther = moved - (self._steps * apart[:, :, None]).sum(-1)
+            if least is None or going is None:
+                moved, going = farther, torch.ones_like(misfit, dtype=torch.bool)
+            else:
+                moved = torch.where(going[..., None], farther, moved)
+                going = going & (misfit < least)
+            least = misfit
+        near = (moved - begun).square().sum(-1, keepdim=True) <= _PATCH**2
+        return torch.where(near, moved, begun)
 
 
-def _searched(here: Tensor, there: Tensor, flow: Tensor) -> Tensor:
-    """At each pixel the best of the flow, the flow a pixel farther to each side, and those around."""
-    best, least = flow, _cost(here, there, flow) * _STAY
-    for candidate in _candidates(flow):
-        cost = _cost(here, there, candidate)
-        better = cost < least
-        best, least = torch.where(better, candidate, best), torch.where(better, cost, least)
-    return best
+def _cut(plane: Tensor) -> Tensor:
+    """The pixels of each patch of a picture (B, 1, h, w): (B, p, n)."""
+    return F.unfold(plane, _PATCH, stride=_STRIDE).mT.contiguous()
 
 
-def _candidates(flow: Tensor) -> list[Tensor]:
-    height, width = flow.shape[-2:]
-    steps = [step for step in product((-1.0, 0.0, 1.0), repeat=2) if step != (0.0, 0.0)]
-    farther = [torch.stack([flow[:, 0] + x, flow[:, 1] + y], 1) for x, y in steps]
-    wide = F.pad(flow, (_AROUND,) * 4, mode="replicate")
-    corners = ((0, _AROUND), (2 * _AROUND, _AROUND), (_AROUND, 0), (_AROUND, 2 * _AROUND))
-    return farther + [wide[..., top : top + height, left : left + width] for top, left in corners]
+def _misfit(apart: Tensor) -> Tensor:
+    """How badly patches fit, apart from a difference that all their pixels share: (B, p, n) to (B, p)."""
+    return apart.var(-1, correction=0)
 
 
-def _cost(here: Tensor, there: Tensor, flow: Tensor) -> Tensor:
-    """How badly a flow fits around each pixel, (B, 1, h, w)."""
-    x, y = _places(flow)
-    apart = ((read_at(there, x, y) - here).square() + 1e-5).sqrt().sum(1, keepdim=True)
-    return gaussian_planes(apart + _OUTSIDE * ~_inside(x, y, 1.0), _FIT)
+def _sobel(pictures: Tensor) -> tuple[Tensor, Tensor]:
+    """Eight times the slopes across and down: every step of descent is an eighth of Newton's, as in OpenCV."""
+    wide = bordered(pictures, 1, 1, "reflect101")
+    down = wide[..., 2:, :] - wide[..., :-2, :]
+    across = wide[..., 2:] - wide[..., :-2]
+    return (
+        across[..., :-2, :] + 2 * across[..., 1:-1, :] + across[..., 2:, :],
+        down[..., :-2] + 2 * down[..., 1:-1] + down[..., 2:],
+    )
 
 
-def _refined(here: Tensor, slopes: tuple[Tensor, Tensor], others: Tensor, flow: Tensor) -> Tensor:
-    """The flow after one linearisation."""
-    x, y = _places(flow)
-    there, across, down = read_at(others, x, y).chunk(3, 1)
-    across, down, apart = (across + slopes[0]) / 2, (down + slopes[1]) / 2, there - here
-    squares = apart.square()
-    kinds = squares[:, :1], squares[:, 1:].sum(1, keepdim=True)  # brightness, gradient
-    robust = [torch.rsqrt(kind + _OUTLIER**2) * _inside(x, y) for kind in kinds]
-    weight = torch.cat([robust[0], robust[1], robust[1]], 1)
-    products = (across * across, across * down, down * down, across * apart, down * apart)
-    system = torch.stack([(weight * product).sum(1) for product in products], 1)
-    return _solved(gaussian_planes(system, _TOGETHER), flow)
+def _dense(here: Tensor, there: Tensor, moved: Tensor) -> Tensor:
+    """The flow of each pixel: the mean over the patches that cover it, weighted by how well its level fits there."""
+    rows, columns = (torch.arange(length, device=here.device) for length in here.shape[-2:])
+    flow, total = torch.zeros_like(here), torch.zeros_like(here)
+    for row, in_row in _covering(rows, moved.shape[-2]):
+        for column, in_column in _covering(columns, moved.shape[-1]):
+            one = moved.index_select(-2, row).index_select(-1, column)
+            apart = read_at(there, columns + one[:, 0], rows[:, None] + one[:, 1]) - here
+            weight = (in_row[:, None] & in_column) / apart.abs().clamp(min=1)
+            flow, total = flow + weight * one, total + weight
+    return flow / total
 
 
-def _solved(system: Tensor, flow: Tensor) -> Tensor:
-    """The flow that balances the equations of each pixel, (B, 5, h, w), with smoothness."""
-    left, right, above, below = _bonds(flow)
-    bound = (left + right + above + below)[:, 0]
-    xx, xy, yy, xt, yt = system.unbind(1)
-    a, c = xx + bound, yy + bound
-    scale = 1 / (a * c - xy * xy)
-    wanted_x = xx * flow[:, 0] + xy * flow[:, 1] - xt
-    wanted_y = xy * flow[:, 0] + yy * flow[:, 1] - yt
-    before, now, factor = flow, flow, 1.0
-    for turn in range(_ROUNDS):
-        wide = F.pad(now, (1, 1, 1, 1), mode="replicate")
-        around = left * wide[..., 1:-1, :-2] + right * wide[..., 1:-1, 2:]
-        around = around + above * wide[..., :-2, 1:-1] + below * wide[..., 2:, 1:-1]
-        x, y = around[:, 0] + wanted_x, around[:, 1] + wanted_y
-        new = torch.stack([(c * x - xy * y) * scale, (a * y - xy * x) * scale], 1)
-        if turn:
-            factor = 1 / (1 - _RADIUS**2 / 2) if turn == 1 else 1 / (1 - _RADIUS**2 * factor / 4)
-            new = factor * (new - before) + before
-        before, now = now, new
-    return now
+def _covering(places: Tensor, patches: int) -> list[tuple[Tensor, Tensor]]:
+    """The patches, of so many, that cover each pixel along an axis, and whether there is such a one.
 
-
-def _bonds(flow: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """How firmly each pixel's flow is held to its neighbours' to the left, right, above and below: (B, 1, h, w)."""
-    across = F.pad(flow[..., 1:] - flow[..., :-1], (0, 1))
-    down = F.pad(flow[..., 1:, :] - flow[..., :-1, :], (0, 0, 0, 1))
-    firm = _SMOOTHNESS * torch.rsqrt((across.square() + down.square()).sum(1, keepdim=True) + _TEAR**2)
-    beside = F.pad((firm[..., 1:] + firm[..., :-1]) / 2, (1, 1))
-    over = F.pad((firm[..., 1:, :] + firm[..., :-1, :]) / 2, (0, 0, 1, 1))
-    return beside[..., :-1], beside[..., 1:], over[..., :-1, :], over[..., 1:, :]
+    Pixels after the end of the last patch count to it.
+    """
+    last = (places // _STRIDE).clamp(max=patches)
+    each = [last - before for before in range(_PATCH // _STRIDE)]
+    return [(one.clamp(0, patches - 1), (one >= 0) & (one < patches)) for one in each]
