@@ -46,15 +46,14 @@ def torch_flow(source: Tensor, target: Tensor) -> Tensor:
     count, height, width = source.shape
     with torch.no_grad():
         pictures = _continued(torch.cat([source, target])[:, None].float())
-        size = pictures.shape[-2:]
         levels = _pyramid(pictures)
         flow = pictures.new_zeros(count, 2, *levels[-1].shape[-2:])
         for number, level in enumerate(reversed(levels)):
-            here, there = level.split(count)
+            here, there = level[:count], level[count:]
             if number:
-                flow = _resized(flow, here.shape[-2:]) * 2
+                flow = _resized(flow, here) * 2
             flow = refined(here, there, _found(here, there, flow))
-        flow = _resized(flow, size) * 2 ** _levels(*size).start
+        flow = _resized(flow, pictures) * (1 << _levels(*pictures.shape[-2:]).start)
         return flow[..., :height, :width].permute(0, 2, 3, 1).contiguous()
 
 
@@ -90,8 +89,8 @@ def _pyramid(pictures: Tensor) -> list[Tensor]:
     return levels
 
 
-def _resized(flow: Tensor, size: tuple[int, int]) -> Tensor:
-    return F.interpolate(flow, size=size, mode="bilinear", align_corners=False)
+def _resized(flow: Tensor, like: Tensor) -> Tensor:
+    return F.interpolate(flow, size=like.shape[-2:], mode="bilinear", align_corners=False)
 
 
 def _found(here: Tensor, there: Tensor, flow: Tensor) -> Tensor:
@@ -100,8 +99,7 @@ def _found(here: Tensor, there: Tensor, flow: Tensor) -> Tensor:
     moved = patches.beginning(flow)
     for direction in (1, -1):
         moved = patches.scanned(moved, direction)
-    rows, columns = patches.count
-    return _dense(here, there, moved.mT.unflatten(-1, (rows, columns)))
+    return _dense(here, there, moved.mT.reshape(*flow.shape[:2], *patches.count))
 
 
 class _Patches:
