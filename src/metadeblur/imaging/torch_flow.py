@@ -40,8 +40,8 @@ def torch_flow(source: Tensor, target: Tensor) -> Tensor:
         (B, h, w, 2) float32 on the same device, x then y.
 
     >>> texture = F.avg_pool2d(torch.rand(1, 1, 64, 64, generator=torch.Generator().manual_seed(0)), 5, 1, 2)[0] * 255
-    >>> torch_flow(texture, texture.roll(3, -1))[0, 16:48, 16:48].mean((0, 1)).round().tolist()
-    [3.0, 0.0]
+    >>> torch_flow(texture, texture.roll(3, -1))[0, 16:48, 16:48].mean((0, 1)).round().int().tolist()
+    [3, 0]
     """
     count, height, width = source.shape
     with torch.no_grad():
