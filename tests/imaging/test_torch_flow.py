@@ -26,7 +26,7 @@ def pair(height: int, width: int, right: int, down: int) -> tuple[Tensor, Tensor
 
 
 def apart(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.hypot(*np.moveaxis(one - other, -1, 0))
+    return np.asarray(np.hypot(*np.moveaxis(one - other, -1, 0)), np.float32)
 
 
 @pytest.mark.parametrize(

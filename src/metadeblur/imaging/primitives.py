@@ -260,12 +260,6 @@ def area_planes(planes: Tensor, size: tuple[int, int]) -> Tensor:
     return rows @ planes.contiguous() @ columns.mT
 
 
-def gaussian_planes(planes: Tensor, sigma: float) -> Tensor:
-    """Planes (B, C, H, W) blurred by a Gaussian cut off at three sigma, edges repeated; always by PyTorch."""
-    kernel = _gaussian_kernel(sigma, planes.device, 3)
-    return filtered(planes, kernel, kernel, "replicate")
-
-
 def median_planes(planes: Tensor) -> Tensor:
     """The median of 5 x 5 px of planes (B, C, H, W), edges repeated; always by PyTorch."""
     around = F.unfold(bordered(planes.flatten(0, 1)[:, None], 2, 2, "replicate"), 5)
@@ -293,9 +287,9 @@ def _border_places(length: int, more: int, border: Border, device: torch.device)
 
 @lru_cache(maxsize=64)
 @torch.inference_mode(mode=False)  # what is kept may be used anywhere
-def _gaussian_kernel(sigma: float, device: torch.device, reach: int = 4) -> Tensor:
-    """A Gaussian that reaches so many sigma to each side; OpenCV's for float pictures reaches four."""
-    half = (round(sigma * 2 * reach + 1) | 1) // 2
+def _gaussian_kernel(sigma: float, device: torch.device) -> Tensor:
+    """A Gaussian that reaches four sigma to each side, as OpenCV's for float pictures does."""
+    half = (round(sigma * 8 + 1) | 1) // 2
     weights = torch.exp(torch.arange(-half, half + 1, device=device, dtype=torch.float32).square() / (-2 * sigma**2))
     return weights / weights.sum()
 

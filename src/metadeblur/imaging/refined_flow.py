@@ -8,6 +8,8 @@ along the flow and the flow is to be smooth, all robustly. Weights, penalties an
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -20,6 +22,10 @@ _SWEEPS = 5  # of the solver for each
 _OVER = 1.6  # over-relaxation
 _EPSILON = 0.01**2  # of the robust penalties
 _FLAT = 0.1**2  # keeps the demands finite where a picture is flat
+
+
+Bonds: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor]
+"""How firmly each pixel is held to its neighbours to the left, right, above and below."""
 
 
 def refined(source: Tensor, target: Tensor, flow: Tensor) -> Tensor:
@@ -43,7 +49,7 @@ class _Equations:
         (self.xx, self.xy), (_, self.yy) = _slopes(self.across), _slopes(self.down)
         self.apart_x, self.apart_y = _slopes(self.apart)
 
-    def system(self, change: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def system(self, change: Tensor) -> tuple[Tensor, Tensor, Bonds]:
         """The symmetric 2 x 2 matrix and the right side of each pixel, and the bonds to the next right and below."""
         u, v = change.chunk(2, 1)
         across, down, apart = self.across, self.down, self.apart
@@ -61,8 +67,8 @@ class _Equations:
         x = -bright * across * apart - one * self.xx * self.apart_x - two * self.xy * self.apart_y
         y = -bright * down * apart - one * self.xy * self.apart_x - two * self.yy * self.apart_y
         bonds = _bonds(self.flow + change)
-        pulled = _pull(bonds, self.flow) - sum(bonds) * self.flow
-        held = sum(bonds)
+        held = bonds[0] + bonds[1] + bonds[2] + bonds[3]
+        pulled = _pull(bonds, self.flow) - held * self.flow
         return torch.cat([a + held, b, c + held], 1), torch.cat([x, y], 1) + pulled, bonds
 
 
@@ -79,7 +85,7 @@ def _slopes(planes: Tensor) -> tuple[Tensor, Tensor]:
     return wide[..., 1:-1, 2:] - wide[..., 1:-1, :-2], wide[..., 2:, 1:-1] - wide[..., :-2, 1:-1]
 
 
-def _bonds(flow: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _bonds(flow: Tensor) -> Bonds:
     """How firmly each pixel's flow is held to its neighbours' to the left, right, above and below: (B, 1, h, w)."""
     across = F.pad(flow[..., 1:] - flow[..., :-1], (0, 1))
     down = F.pad(flow[..., 1:, :] - flow[..., :-1, :], (0, 0, 0, 1))
@@ -88,7 +94,7 @@ def _bonds(flow: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return beside[..., :-1], beside[..., 1:], below[..., :-1, :], below[..., 1:, :]
 
 
-def _pull(bonds: tuple[Tensor, Tensor, Tensor, Tensor], flow: Tensor) -> Tensor:
+def _pull(bonds: Bonds, flow: Tensor) -> Tensor:
     """The flows of the four neighbours, each times its bond."""
     left, right, above, below = bonds
     wide = F.pad(flow, (1, 1, 1, 1))
@@ -96,7 +102,7 @@ def _pull(bonds: tuple[Tensor, Tensor, Tensor, Tensor], flow: Tensor) -> Tensor:
     return pulled.addcmul(above, wide[..., :-2, 1:-1]).addcmul(below, wide[..., 2:, 1:-1])
 
 
-def _solved(matrix: Tensor, right: Tensor, bonds: tuple[Tensor, Tensor, Tensor, Tensor], change: Tensor) -> Tensor:
+def _solved(matrix: Tensor, right: Tensor, bonds: Bonds, change: Tensor) -> Tensor:
     """The changes of the flow after some sweeps of over-relaxation, over every other pixel in turn."""
     a, b, c = matrix.chunk(3, 1)
     rows = torch.arange(change.shape[-2], device=change.device)[:, None]

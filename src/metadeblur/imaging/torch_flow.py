@@ -5,8 +5,8 @@ networks are trained with its flow, so that where it is right, where it is wrong
 how near it is to the truth. From coarse to fine over a pyramid, small patches look for their place in the other
 picture, each beginning with the best flow of those beside it; where patches overlap their flows are averaged, weighted
 by how well they fit; then the flow is refined (:mod:`metadeblur.imaging.refined_flow`). OpenCV goes through the patches
-one after the other; here all take over flows from their neighbours at the same time, in several rounds. Figures:
-docs/results/device_flow.md.
+one after the other; here those go at once that do not wait for each other, of all pairs. The result is OpenCV's up to
+rounding. Figures: docs/results/device_flow.md.
 """
 
 from __future__ import annotations
@@ -40,21 +40,20 @@ def torch_flow(source: Tensor, target: Tensor) -> Tensor:
         (B, h, w, 2) float32 on the same device, x then y.
 
     >>> texture = F.avg_pool2d(torch.rand(1, 1, 64, 64, generator=torch.Generator().manual_seed(0)), 5, 1, 2)[0] * 255
-    >>> torch_flow(texture, texture.roll(3, -1))[0, 16:48, 16:48].mean((0, 1)).round().tolist()
-    [3.0, 0.0]
+    >>> torch_flow(texture, texture.roll(3, -1))[0, 16:48, 16:48].mean((0, 1)).round().int().tolist()
+    [3, 0]
     """
     count, height, width = source.shape
     with torch.no_grad():
         pictures = _continued(torch.cat([source, target])[:, None].float())
-        size = pictures.shape[-2:]
         levels = _pyramid(pictures)
         flow = pictures.new_zeros(count, 2, *levels[-1].shape[-2:])
         for number, level in enumerate(reversed(levels)):
-            here, there = level.split(count)
+            here, there = level[:count], level[count:]
             if number:
-                flow = _resized(flow, here.shape[-2:]) * 2
+                flow = _resized(flow, here) * 2
             flow = refined(here, there, _found(here, there, flow))
-        flow = _resized(flow, size) * 2 ** _levels(*size).start
+        flow = _resized(flow, pictures) * (1 << _levels(*pictures.shape[-2:]).start)
         return flow[..., :height, :width].permute(0, 2, 3, 1).contiguous()
 
 
@@ -90,8 +89,8 @@ def _pyramid(pictures: Tensor) -> list[Tensor]:
     return levels
 
 
-def _resized(flow: Tensor, size: tuple[int, int]) -> Tensor:
-    return F.interpolate(flow, size=size, mode="bilinear", align_corners=False)
+def _resized(flow: Tensor, like: Tensor) -> Tensor:
+    return F.interpolate(flow, size=like.shape[-2:], mode="bilinear", align_corners=False)
 
 
 def _found(here: Tensor, there: Tensor, flow: Tensor) -> Tensor:
@@ -100,8 +99,7 @@ def _found(here: Tensor, there: Tensor, flow: Tensor) -> Tensor:
     moved = patches.beginning(flow)
     for direction in (1, -1):
         moved = patches.scanned(moved, direction)
-    rows, columns = patches.count
-    return _dense(here, there, moved.mT.unflatten(-1, (rows, columns)))
+    return _dense(here, there, moved.mT.reshape(*flow.shape[:2], *patches.count))
 
 
 class _Patches:
@@ -116,6 +114,9 @@ class _Patches:
         self.count = rows, columns = (height - _PATCH) // _STRIDE + 1, (width - _PATCH) // _STRIDE + 1
         number = torch.arange(rows * columns, device=there.device)
         self.corners = torch.stack([number % columns, number // columns], -1) * _STRIDE
+        # A patch may lie outside but for a pixel. Numbers are made on the device: handing them there would wait for it.
+        sides = torch.stack([torch.full_like(number[0], side) for side in (width, height)])
+        self.least, self.most = (1 - _PATCH - self.corners).float(), (sides - 1 - self.corners).float()
         self.levels, across, down = (_cut(plane) for plane in (here, *_sobel(here)))
         xx, xy, yy = ((one * other).sum(-1) for one, other in ((across, across), (across, down), (down, down)))
         determinant = xx * yy - xy * xy
@@ -125,9 +126,10 @@ class _Patches:
         # Times the differences of a patch, the step that it goes back: (B, p, 2, n).
         self.steps = torch.stack([yy * across - xy * down, xx * down - xy * across], -2)
         # Where in the other picture the pixels of a patch lie, as grid_sample counts.
-        self.scale = 2 / here.new_tensor([width, height])
+        self.scale = 2 / sides
         pixel = torch.arange(_PATCH * _PATCH, device=there.device)
-        self.pixels = (torch.stack([pixel % _PATCH, pixel // _PATCH], -1) + 0.5) * self.scale - 1
+        pixels = torch.stack([pixel % _PATCH, pixel // _PATCH], -1) + 0.5
+        self.pixels = (self.corners[:, None] + pixels) * self.scale - 1
 
     def beginning(self, flow: Tensor) -> Tensor:
         """The flow (B, 2, h, w) in the middle of each patch."""
@@ -187,12 +189,9 @@ class _Group:
     def __init__(self, patches: _Patches, some: Tensor) -> None:
         self._patches = patches
         self._levels, self._steps = (part.index_select(1, some) for part in (patches.levels, patches.steps))
-        corners = patches.corners.index_select(0, some)
-        height, width = patches.size
-        # A patch may lie outside but for a pixel.
-        self._least = (1 - _PATCH - corners).float()
-        self._most = corners.new_tensor([width - 1, height - 1]) - corners.float()
-        self._pixels = patches.pixels + (corners * patches.scale)[:, None]
+        self._least, self._most, self._pixels = (
+            part.index_select(0, some) for part in (patches.least, patches.most, patches.pixels)
+        )
 
     def apart(self, moved: Tensor) -> Tensor:
         """By how much the patches differ from what they are moved to."""
