@@ -150,7 +150,7 @@ SCENARIOS = (
     ),
     Scenario(
         "restore a folder of pictures over another",
-        f"restore in -o out --no-adapt --no-guard {_SMALL}",
+        f"restore in -o out --overwrite --no-adapt --no-guard {_SMALL}",
         "--resume",
         frames,
         kept=".out.metadeblur-parts",

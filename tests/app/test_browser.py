@@ -118,7 +118,7 @@ def test_from_upload_to_download(visitor, clip, tmp_path):
     visitor.bring(("../my clip.mp4", clip.read_bytes()))
     visitor.sees("96\u00d764, 9 frames, 0.4 s, with sound")
     visitor.restore("Quick")
-    visitor.sees("Base model used: no adaptation was made")
+    visitor.sees("Restored with")
 
     visitor.becomes("document.querySelector('video').readyState >= 3")
     assert page.evaluate("document.querySelector('video').duration") == pytest.approx(9 / 25, abs=0.05)
@@ -148,7 +148,7 @@ def test_from_upload_to_download(visitor, clip, tmp_path):
 
     with visitor.context.expect_page() as opened:
         page.get_by_role("link", name="What it did").click()
-    opened.value.get_by_role("heading", name="Base model used").wait_for(timeout=PATIENCE_MS)
+    opened.value.get_by_role("heading", name="Restored with").wait_for(timeout=PATIENCE_MS)
 
     page.get_by_role("button", name="Delete my clip").click()
     visitor.sees("Your clip and its result are deleted.")
@@ -197,7 +197,7 @@ def test_two_at_once_wait_for_each_other(chromium, visitor, address, clip, folde
     for path in folder.glob("metadeblur-app-*/visit-*/upload/*"):
         assert other.page.request.get(f"{address}gradio_api/file={path}").status == 404
     visitor.page.get_by_role("button", name="Cancel").click()
-    other.sees("Base model used")
+    other.sees("Restored with")
     before = len(list(folder.glob("metadeblur-app-*/visit-*")))
     other.page.close()
     _until(visitor, lambda: len(list(folder.glob("metadeblur-app-*/visit-*"))) < before)

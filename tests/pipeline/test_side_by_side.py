@@ -158,7 +158,8 @@ def test_bytes_and_records_are_those_of_one_process(tmp_path, model, capsys):
             }
     lines = capsys.readouterr().err.splitlines()
     assert lines[-1] == "metadeblur: error: 1 of 3 inputs failed: bad.mp4"
-    assert [line.split()[0] for line in lines[-5:-1]] == ["input", "short.mkv", "long.mp4", "bad.mp4"]
+    assert [line.split()[0] for line in lines[-6:-2]] == ["input", "short.mkv", "long.mp4", "bad.mp4"]
+    assert lines[-2] == "3 inputs: 2 restored, 1 failed"
 
 
 @pytest.mark.slow
