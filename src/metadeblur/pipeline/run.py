@@ -438,12 +438,14 @@ class Run:
                 seconds[stage] = seconds.get(stage, 0.0) + spent
         seconds["total"] = time.monotonic() - self.began
         side_by_side = self.job.side_by_side
+        asked = plain(self.settings)
+        del asked["first_look"]  # what is shown meanwhile changes no result
         return RunRecord(
             input=str(self.job.source),
             output=str(self.job.output),
             side_by_side=None if side_by_side is None else str(side_by_side),
             version=__version__,
-            settings={"model": self.model, "weights": parameters_digest(self.net)[:16], **plain(self.settings)},
+            settings={"model": self.model, "weights": parameters_digest(self.net)[:16], **asked},
             video=plain(self.info.to_record()),
             shots=tuple(shots),
             untouched=all(shot.untouched for shot in shots),
