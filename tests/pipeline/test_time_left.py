@@ -16,6 +16,7 @@ from torch import nn
 
 import metadeblur.pipeline.time_left as forecast
 from metadeblur.adaptation.stages import AdaptSettings
+from metadeblur.models.adapted import FusionSettings
 from metadeblur.pipeline.events import FrameRestored, Position, ShotDecided, ShotStarted, StepDone, TimeLeft
 from metadeblur.pipeline.time_left import (
     Costs,
@@ -199,7 +200,8 @@ def replayed(run, clock, pace=lambda _: 1.0):
     settings, now, told = replace(AdaptSettings(), **run["settings"]), 0.0, []
     rough = rough_costs(run["network"], settings, run["area"])
     costs = tried_costs(rough, run["frame"], run["step"], fusing(settings, run["area"]))
-    forecast = Forecast(lambda event: told.append((now, event)), Work(**run["work"]), costs)
+    wait = FusionSettings().radius + 1
+    forecast = Forecast(lambda event: told.append((now, event)), Work(**run["work"]), costs, wait=wait)
     forecast.announce()
     before, at = 0.0, Position(0, 1, 0, run["work"]["frame"])
     for moment, kind, *values in run["events"]:

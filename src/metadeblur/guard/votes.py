@@ -42,7 +42,7 @@ class GuardSettings:
     pixels: Pixels = 240_000  # px; larger frames are cropped to about this for the votes
     # neighbours to each side that frames are fused with for the votes on fusing, at most, and px of those frames
     fusion_radius: Count = 2
-    fusion_pixels: Pixels = 120_000
+    fusion_pixels: Pixels = 80_000
 
     def __post_init__(self) -> None:
         check(self)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from metadeblur.adaptation.places import MINIMUM_FRAMES, MINIMUM_PATCH
 from metadeblur.adaptation.stages import AdaptSettings
 from metadeblur.limits import Seconds, check
-from metadeblur.models.adapted import fusion_of
+from metadeblur.models.adapted import FusionSettings, fusion_of
 from metadeblur.models.weights import parameters_digest
 from metadeblur.pipeline.claims import Reads, hold_outputs
 from metadeblur.pipeline.console import stopwatch
@@ -488,7 +488,8 @@ class Run:
         warning = too_short(settings, adapting, costs.network, self.info.height * self.info.width)
         if warning is not None:
             self.tell(Note(warning))
-        self.forecast = Forecast(self.listener, work, costs, settings.budget_seconds)
+        wait = FusionSettings().radius + 1 if settings.fuse else 0
+        self.forecast = Forecast(self.listener, work, costs, settings.budget_seconds, wait)
         self.forecast.announce()
 
 

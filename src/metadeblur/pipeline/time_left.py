@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,7 +24,6 @@ from metadeblur.pipeline.events import (
     Event,
     FrameRestored,
     Listener,
-    Position,
     ShotDecided,
     ShotStarted,
     StepDone,
@@ -63,9 +62,9 @@ class Work:
     fit: int = 0
     step: int = 0
     guard: int = 0
-    frame: int = 0
+    frame: float = 0
 
-    def less(self, **done: int) -> Work:
+    def less(self, **done: float) -> Work:
         """What is left after some pieces.
 
         >>> Work(step=40, frame=9).less(frame=10, step=1)
@@ -265,19 +264,22 @@ class Forecast:
         work: everything that is to do.
         costs: of each piece, as far as known.
         budget: seconds that adapting may take; 0: no limit.
+        wait: frames that a restored one waits for before it is fused and written.
     """
 
-    def __init__(self, listener: Listener, work: Work, costs: Costs, budget: float = 0.0) -> None:
+    def __init__(self, listener: Listener, work: Work, costs: Costs, budget: float = 0.0, wait: int = 0) -> None:
         self.work, self.costs = work, costs
         self._listener, self._budget = listener, budget
-        self._measured: dict[str, tuple[float, int]] = {}  # seconds and pieces of each kind so far
+        self._measured: dict[str, tuple[float, float]] = {}  # seconds and pieces of each kind so far
         self._latest: dict[str, deque[float]] = {}  # seconds that each of the latest pieces took
         self._began = self._announced_at = time.monotonic()
         self._total, self._turn = 0.0, ""  # what was announced for the whole, s, and how that differed from before
         self._ends: Range = (self._announced_at, self._announced_at + LONG_RUN_SECONDS)  # when it was to end
         self._adapts, self._planned, self._taken = False, 0, 0  # to the shot at hand; its gradient steps
         self._lap_began = self._announced_at
-        self._last: Position | None = None  # after the frame that was written last
+        self._wait = wait
+        self._pieces: deque[float] = deque()  # of frames' work that are done when each of the shot's is written
+        self._first = False  # whether the next one is the first of its shot
 
     def __call__(self, event: Event) -> None:
         """Count what is done."""
@@ -288,8 +290,8 @@ class Forecast:
                 self._stepped(done, total)
             case ShotDecided():
                 self._decided(event)
-            case FrameRestored(at=at, seconds=seconds) if seconds is not None:
-                self._restored(at, seconds)
+            case FrameRestored(seconds=seconds) if seconds is not None:
+                self._restored(seconds)
 
     def left(self) -> Range:
         """Seconds that are left, at least and at most."""
@@ -300,7 +302,7 @@ class Forecast:
         low, high = self.left()
         if high <= LONG_RUN_SECONDS:
             return
-        frames = self.work.frame
+        frames = int(self.work.frame)
         least, most = self.costs.frame
         parts = [f"{least:.2g} to {most:.2g} s a frame for {counted(frames, 'frame')}"]
         if self.work.fit:
@@ -308,7 +310,7 @@ class Forecast:
             parts.append(f"{range_in_words(*adapting)} to adapt")
         self._announce("", (low, high), f"expected time: {range_in_words(low, high)} ({', '.join(parts)})")
 
-    def done(self, kind: Piece, seconds: float, count: int = 1) -> None:
+    def done(self, kind: Piece, seconds: float, count: float = 1) -> None:
         """Note that pieces are done; announces where the end is not to be expected when it was announced."""
         spent, pieces = self._measured.get(kind, (0.0, 0))
         spent, pieces = self._measured[kind] = spent + seconds, pieces + count
@@ -320,7 +322,7 @@ class Forecast:
             self.costs = Costs(**{**vars(self.costs), kind: (MEASURED[0] * min(both), MEASURED[1] * max(both))})
         self.without(**{kind: count})
 
-    def without(self, **pieces: int) -> None:
+    def without(self, **pieces: float) -> None:
         """Note pieces that need not be done after all."""
         self.work = self.work.less(**pieces)
         now = time.monotonic()
@@ -357,16 +359,30 @@ class Forecast:
             self.done("step", seconds, done - self._taken)
         self._taken = done
 
-    def _restored(self, at: Position, seconds: float) -> None:
-        """A frame is written; the first of a shot says nothing of the pace: fused ones wait for their neighbours."""
-        last, self._last = self._last, at
-        if last is not None and last.shot == at.shot and last.frames_done < at.frames_done:
-            self.done("frame", seconds)
+    def _restored(self, seconds: float) -> None:
+        """A frame is written; the first of a shot says nothing of the pace: it waited for its neighbours."""
+        pieces = self._pieces.popleft() if self._pieces else 1.0
+        if self._first:
+            self._first = False
+            self.without(frame=pieces)
         else:
-            self.without(frame=1)
+            self.done("frame", seconds, pieces)
+
+    def _as_they_come(self, frames: int) -> Iterator[float]:
+        """What is done of the frames' work when each of a shot is written; of one frame that is 1.
+
+        A fused frame waits for the network's work on the neighbours behind it; the last ones wait for nothing.
+        """
+        waiting = min(self._wait, frames - 1)
+        network = min(1.0, self.costs.network / fmean(self.costs.frame)) if waiting else 0.0
+        for number in range(frames):
+            last = number >= frames - waiting
+            yield 1 + (number == 0) * waiting * network - last * network
 
     def _decided(self, event: ShotDecided) -> None:
         """A shot's adaptation is over; what was not done need not be done."""
+        self._pieces = deque(() if event.untouched else self._as_they_come(event.length))
+        self._first = True
         # All of it is counted before anything is announced.
         self.work = self.work.less(
             step=self._adapts * (self._planned - self._taken), frame=event.untouched * event.length
