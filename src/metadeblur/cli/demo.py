@@ -24,11 +24,11 @@ class Demo:
 
     film: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Film the clip only, to be restored by hand: shaky.mp4 and the folder sharp."""
-    frames: Annotated[int, Within(1, 1000), tyro.conf.arg(metavar="N")] = 36
+    frames: Annotated[int, Within(1, 1000), tyro.conf.arg(metavar="N")] = 32
     """Of the clip, at 30 a second."""
-    width: Annotated[int, Within(32, 640), tyro.conf.arg(metavar="PX")] = 512
+    width: Annotated[int, Within(32, 640), tyro.conf.arg(metavar="PX")] = 480
     """At most 640."""
-    height: Annotated[int, Within(32, 480), tyro.conf.arg(metavar="PX")] = 384
+    height: Annotated[int, Within(32, 480), tyro.conf.arg(metavar="PX")] = 360
     """At most 480."""
 
     def __post_init__(self) -> None:

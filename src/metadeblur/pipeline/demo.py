@@ -41,9 +41,9 @@ EXPOSURE = 0.85  # share of the frame interval
 class DemoSettings:
     """What the demonstration makes and how it restores it."""
 
-    frames: Annotated[int, Within(1, 1000)] = 36  # of the clip, at 30 a second
-    width: Annotated[int, Within(32, 640)] = 512  # px, at most 640
-    height: Annotated[int, Within(32, 480)] = 384  # px, at most 480
+    frames: Annotated[int, Within(1, 1000)] = 32  # of the clip, at 30 a second
+    width: Annotated[int, Within(32, 640)] = 480  # px, at most 640
+    height: Annotated[int, Within(32, 480)] = 360  # px, at most 480
     seed: Seed = 0  # of the camera's shake and of the adaptation
     model: str = "lite"  # the deblurrer
 

@@ -374,7 +374,8 @@ class Forecast:
         A fused frame waits for the network's work on the neighbours behind it; the last ones wait for nothing.
         """
         waiting = min(self._wait, frames - 1)
-        network = min(1.0, self.costs.network / fmean(self.costs.frame)) if waiting else 0.0
+        # In eighths, so that all of them together are the frames to the last bit.
+        network = min(1.0, round(8 * self.costs.network / fmean(self.costs.frame)) / 8) if waiting else 0.0
         for number in range(frames):
             last = number >= frames - waiting
             yield 1 + (number == 0) * waiting * network - last * network
