@@ -1,6 +1,6 @@
 """The pictures of docs/known-limits.md: what the built-in model makes of clips that are too hard for it.
 
-    python recipes/limits_pictures.py DIR [--only NAME ...] [--effort balanced]
+    python recipes/limits_pictures.py DIR [--only NAME ...] [--effort quick]
 
 Each clip is rendered here from a photograph of the package, so the truth is known and the pictures may be shipped. It
 is restored by ``metadeblur restore`` as it stands. Shown is a piece of the middle frame as it was filmed, as it came
@@ -185,7 +185,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--only", nargs="+", choices=CLIPS, default=list(CLIPS))
-    parser.add_argument("--effort", default="balanced")
+    parser.add_argument("--effort", default="quick")
     given = parser.parse_args()
     for name in given.only:
         show(name, given.out, given.effort)

@@ -1,7 +1,8 @@
 """The moving picture of README.md: the demonstration's clip as it was filmed and as it was restored, side by side.
 
-    metadeblur demo demo
-    python recipes/moving_picture.py demo/shaky.mp4 demo/shaky_deblurred.mp4 docs/images/before_after.webp
+    metadeblur demo demo --film --frames 32 --width 480 --height 360
+    metadeblur restore demo/shaky.mp4 -o demo/sharp.mp4 --effort quick
+    python recipes/moving_picture.py demo/shaky.mp4 demo/sharp.mp4 docs/images/before_after.webp
 
 An animated WebP, which browsers and GitHub play. The clip runs forwards and backwards, more slowly than it was filmed,
 so that the eye can follow it. Needs Pillow.
