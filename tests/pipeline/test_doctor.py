@@ -205,7 +205,9 @@ def test_a_driver_that_is_missing_or_too_old_comes_first(monkeypatch):
 
 
 def test_a_card_that_is_hidden_or_does_not_answer_is_told_as_such(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "init", lambda: (_ for _ in ()).throw(RuntimeError("No CUDA GPUs are available")))
+    monkeypatch.setattr(
+        torch.cuda, "current_device", lambda: (_ for _ in ()).throw(RuntimeError("No CUDA GPUs are available"))
+    )
     problem = card_problem(monkeypatch, version="2.13.0+cu126", cuda="12.6")
     assert "cannot use it: No CUDA GPUs are available" in problem.what
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")

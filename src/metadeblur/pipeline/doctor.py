@@ -258,7 +258,7 @@ def _has_code_for(major: int, minor: int) -> bool:
 def _why_no_cuda() -> str:
     """What PyTorch says when it is asked to use CUDA."""
     try:
-        torch.cuda.init()
+        torch.cuda.current_device()
     except (RuntimeError, AssertionError) as error:
         return (str(error).strip() or type(error).__name__).splitlines()[0]
     return "it finds none"
