@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -57,17 +56,6 @@ def exposed(scene: Light, path: Path2, time: float, exposure: float) -> Light:
     return np.mean([view(scene, path(float(moment))) for moment in moments], axis=0, dtype=np.float32)
 
 
-def rolled(scene: Light, path: Path2, time: float, exposure: float, readout: float) -> Light:
-    """A frame whose rows are exposed one after the other, the last one ``readout`` frame intervals after the first."""
-    bands = 36
-    edges = np.linspace(0, HEIGHT, bands + 1).astype(int)
-    rows = []
-    for band, (top, bottom) in enumerate(pairwise(edges)):
-        frame = exposed(scene, path, time + readout * ((band + 0.5) / bands - 0.5), exposure)
-        rows.append(frame[top:bottom])
-    return np.concatenate(rows)
-
-
 def as_clip(frames: list[Light]) -> Clip:
     """Frames of linear light as a clip of 8 bits."""
     bytes_ = [to_uint8(to_display(torch.from_numpy(frame).clamp(0, 1)).numpy()) for frame in frames]
@@ -96,15 +84,6 @@ def out_of_focus() -> tuple[Clip, Clip]:
     return blurred, sharp
 
 
-def rolling_shutter() -> tuple[Clip, Clip]:
-    """A camera that is shaken while its rows are read one after the other."""
-    scene = photograph("photographs/rocket.jpg")
-    path = _tremble((200.0, 120.0), 22.0)
-    frames = range(FRAMES)
-    blurred = as_clip([rolled(scene, path, time, 0.4, 0.8) for time in frames])
-    return blurred, as_clip([view(scene, path(time)) for time in frames])
-
-
 def noisy() -> tuple[Clip, Clip]:
     """A dark place: few photons, much noise."""
     rng = np.random.default_rng(0)
@@ -126,15 +105,13 @@ def compressed() -> tuple[Clip, Clip]:
 def alone() -> tuple[Clip, Clip]:
     """A single picture: nothing moves in it, so nothing tells the blur."""
     blurred, sharp = _filmed(photograph("photographs/astronaut.jpg"), _tremble((120.0, 30.0), 12.0), 0.9)
-    middle = slice(FRAMES // 2, FRAMES // 2 + 1)
-    return Clip(blurred[middle]), Clip(sharp[middle])
+    return blurred.part(FRAMES // 2, FRAMES // 2 + 1), sharp.part(FRAMES // 2, FRAMES // 2 + 1)
 
 
 CLIPS: dict[str, Callable[[], tuple[Clip, Clip]]] = {
     "pan_12": lambda: pan(12.0),
     "pan_24": lambda: pan(24.0),
     "out_of_focus": out_of_focus,
-    "rolling_shutter": rolling_shutter,
     "noisy": noisy,
     "compressed": compressed,
     "alone": alone,
