@@ -29,7 +29,7 @@ def tests(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """The site of the documents, into site/."""
     session.install("-c", "constraints.txt", ".[docs]")
-    session.run("mkdocs", "build", "--strict", *session.posargs)
+    session.run("python", "docs/make.py", *session.posargs)
 
 
 @nox.session

@@ -1,7 +1,7 @@
 """The pictures of docs/reading-the-report.md: parts of a real report, as Chromium draws it.
 
-    metadeblur demo practice --film --frames 20 --width 320 --height 240
-    metadeblur restore practice/shaky.mp4 -o practice/restored.mp4 --report practice/report
+    metadeblur demo practice --film --frames 12 --width 224 --height 168
+    metadeblur restore practice/shaky.mp4 -o practice/sharp.mp4 --report practice/report
     python recipes/report_pictures.py practice/report docs/images [--chromium /usr/bin/chromium]
 
 Writes report_top.jpg, report_guard.jpg, report_pairs.jpg and report_plots.jpg. Needs Playwright and Chromium.
@@ -15,7 +15,11 @@ from pathlib import Path
 from playwright.sync_api import Page, sync_playwright
 
 WIDTH = 940  # px, of the window
-PARTS = {"guard": ("The guard",), "pairs": ("pseudo pairs",), "plots": ("Self-shift map", "Sharpness over time")}
+PARTS = {
+    "guard": ("The guard",),
+    "pairs": ("What the network learnt from",),
+    "plots": ("Self-shift map", "Sharpness over time"),
+}
 QUIET = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking")
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -15,6 +17,9 @@ import metadeblur.pipeline.doctor as doctor
 import metadeblur.pipeline.speed as speed
 from metadeblur.pipeline.doctor import Extra, examine, sections
 from metadeblur.pipeline.speed import SIZES, Speed, coding_seconds, frame_seconds, measure, moving, quickest
+from metadeblur.system.nvidia import NvidiaCard, install_command, pytorch_build
+
+CARD = NvidiaCard("NVIDIA GeForce RTX 3060", 12 << 30, "551.23", 8.6)
 
 
 @pytest.fixture(autouse=True)
@@ -25,6 +30,7 @@ def well(monkeypatch):
     monkeypatch.setattr(doctor.os, "getloadavg", lambda: (0.0, 0.0, 0.0))
     monkeypatch.setattr(doctor, "available_bytes", lambda _: 8 << 30)
     monkeypatch.setattr(doctor, "encoders", lambda: {"libx264": True})
+    monkeypatch.setattr(doctor, "nvidia_cards", tuple)
 
 
 @pytest.fixture
@@ -120,17 +126,121 @@ def test_each_problem_says_what_to_do(monkeypatch):
     monkeypatch.setattr(doctor, "encoders", lambda: {"libx264": True, "libx265": False})
     monkeypatch.setattr(doctor.os, "getloadavg", lambda: (99.0, 0.0, 0.0))
     monkeypatch.setattr(doctor, "choose_device", lambda _: torch.device("cpu"))
-    monkeypatch.setattr(doctor, "_NVIDIA", weights.built_in_path("lite"))
+    monkeypatch.setattr(doctor, "nvidia_cards", lambda: (CARD,))
     problems = {problem.what: problem.remedy for problem in examine(speed=False).problems}
     for what, remedy in (
         ("because OMP_NUM_THREADS says so", "unset OMP_NUM_THREADS"),
         ("only 0.0 GB of memory", "close other programs"),
-        ("there is an NVIDIA GPU", "install PyTorch for CUDA"),
+        ("there is an NVIDIA GPU", "pip install"),
         ("99.0 programs want", "wait or end some"),
         ("FFmpeg has no encoder libx265", "pip install"),
     ):
         assert remedy in next(text for said, text in problems.items() if what in said)
     assert len(problems) == 5
+
+
+def card_problem(monkeypatch, *, card=CARD, version="2.13.0+cpu", cuda=None):
+    """What the doctor says of a card that PyTorch does not use, and what to do."""
+    monkeypatch.setattr(doctor, "nvidia_cards", lambda: (card,))
+    monkeypatch.setattr(torch, "__version__", version)
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    found = examine(speed=False)
+    assert found.unused_cards == (card,)
+    (problem,) = found.problems
+    return problem
+
+
+def test_a_card_beside_a_pytorch_without_cuda_gets_the_exact_next_command(monkeypatch, capsys):
+    problem = card_problem(monkeypatch)
+    assert "there is an NVIDIA GPU (NVIDIA GeForce RTX 3060)" in problem.what
+    assert "this PyTorch (2.13.0+cpu) is built without CUDA" in problem.what
+    command = "-m pip install --force-reinstall torch --index-url https://download.pytorch.org/whl/cu126"
+    assert problem.remedy.endswith(command)
+    python = problem.remedy.rpartition("again: ")[2].split()[0]
+    assert subprocess.run([python, "-c", "import sys; print(sys.prefix)"], capture_output=True, text=True).stdout == (
+        f"{sys.prefix}\n"
+    )
+    assert run("doctor", "--no-speed") == 0
+    lines = told(capsys).splitlines()
+    assert "this machine: gpu: NVIDIA GeForce RTX 3060, 12.0 GB, which PyTorch cannot use (see problem)" in lines
+    assert any(line.startswith("problem: there is an NVIDIA GPU") and line.endswith(command) for line in lines)
+
+
+def test_the_command_is_one_for_uv_where_there_is_no_pip(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    command = install_command("cu130")
+    assert command.startswith("uv pip install --python ")
+    assert command.endswith(" --reinstall torch --index-url https://download.pytorch.org/whl/cu130")
+
+
+@pytest.mark.parametrize(
+    ("driver", "capability", "build"),
+    [
+        ("581.29", 8.6, "cu130"),
+        ("581.29", 6.1, "cu126"),  # Pascal: no longer in CUDA 13
+        ("572.16", 12.0, "cu128"),  # Blackwell: not yet in CUDA 12.6
+        ("535.104.05", 0.0, "cu126"),
+        ("", 0.0, "cu130"),
+        ("470.82", 3.5, ""),
+    ],
+)
+def test_the_build_fits_the_card_and_its_driver(driver, capability, build):
+    assert pytorch_build(NvidiaCard("card", driver=driver, capability=capability)) == build
+
+
+def test_a_driver_that_is_missing_or_too_old_comes_first(monkeypatch):
+    problem = card_problem(monkeypatch, card=NvidiaCard("NVIDIA card", driven=False))
+    assert "no driver of NVIDIA's runs" in problem.what
+    assert "nvidia.com/drivers" in problem.remedy
+    old = NvidiaCard("GTX 970", driver="470.82")
+    problem = card_problem(monkeypatch, card=old)
+    assert "its driver 470.82 is too old for PyTorch" in problem.what
+    assert "install driver 525 or newer" in problem.remedy
+    assert "pip install" not in problem.remedy
+    problem = card_problem(monkeypatch, version="2.13.0+cu130", cuda="13.0")
+    assert "its driver 551.23 is too old for PyTorch for CUDA 13.0" in problem.what
+    assert "install driver 580 or newer" in problem.remedy
+    assert problem.remedy.endswith("/whl/cu126")
+
+
+def test_a_card_that_is_hidden_or_does_not_answer_is_told_as_such(monkeypatch):
+    monkeypatch.setattr(
+        torch.cuda, "current_device", lambda: (_ for _ in ()).throw(RuntimeError("No CUDA GPUs are available"))
+    )
+    problem = card_problem(monkeypatch, version="2.13.0+cu126", cuda="12.6")
+    assert "cannot use it: No CUDA GPUs are available" in problem.what
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    (problem,) = examine(speed=False).problems
+    assert "CUDA_VISIBLE_DEVICES is '-1'" in problem.what
+    assert "unset CUDA_VISIBLE_DEVICES" in problem.remedy
+
+
+@pytest.mark.parametrize(
+    ("capability", "codes", "build"),
+    [
+        ((12, 0), ["sm_80", "sm_90"], "cu130"),
+        ((6, 1), ["sm_75", "sm_90", "compute_90"], "cu126"),
+        ((8, 6), ["sm_80"], None),
+    ],
+)
+def test_a_card_without_code_in_this_pytorch_is_told(capability, codes, build, monkeypatch):
+    monkeypatch.setattr(doctor, "_gpu", lambda: doctor.Gpu("a card", 8 << 30, True))
+    monkeypatch.setattr(torch.version, "cuda", "12.6")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: codes)
+    problems = examine(speed=False).problems
+    if build is None:
+        assert problems == ()
+    else:
+        (problem,) = problems
+        assert "has no code for a card" in problem.what
+        assert problem.remedy.endswith(f"/whl/{build}")
+
+
+def test_devices_that_are_only_used_when_asked_for_are_told(monkeypatch):
+    monkeypatch.setattr(doctor, "present_devices", lambda: ["cpu", "mps"])
+    assert dict(sections(examine(speed=False))["this machine"])["gpu"] == "mps, with --device mps only"
 
 
 def test_extras_are_those_of_the_package_and_say_what_they_lack(monkeypatch):

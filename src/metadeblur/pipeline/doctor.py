@@ -19,17 +19,18 @@ from metadeblur.models.importing import fault, remedy
 from metadeblur.models.weights import expected, imported_path, installed_path
 from metadeblur.pipeline.catalogue import names
 from metadeblur.pipeline.speed import SIZES, Speed, coding_seconds, measure
-from metadeblur.system.device import choose_device, has_native_bf16
+from metadeblur.system.device import choose_device, has_native_bf16, present_devices
 from metadeblur.system.json_files import versions
 from metadeblur.system.machine import describe_machine, usable_cpus
 from metadeblur.system.memory import available_bytes
+from metadeblur.system.nvidia import NvidiaCard, install_command, nvidia_cards, oldest_driver, pytorch_build
 from metadeblur.video.encoding import encoders
 
 DECODERS = ("h264", "hevc", "av1", "vp9", "mpeg4", "mpeg2video", "mjpeg", "prores", "dnxhd", "ffv1")
 """What cameras, phones and editing programs write."""
 
 SCARCE_BYTES = 1 << 30  # less memory than this to work with is a problem
-_NVIDIA = Path("/proc/driver/nvidia/version")  # there where a driver of an NVIDIA GPU runs
+DRIVERS = "nvidia.com/drivers"
 
 Rows = list[tuple[str, str]]  # what, and what was found
 
@@ -82,6 +83,7 @@ class Checkup:
     native_bf16: bool  # of that device
     usable_bytes: int  # of its memory
     gpu: Gpu | None
+    unused_cards: tuple[NvidiaCard, ...]  # NVIDIA's, that the system has and PyTorch cannot use
     ffmpeg: dict[str, str]  # versions by library
     decoders: dict[str, bool]
     encoders: dict[str, bool]
@@ -102,7 +104,16 @@ def examine(*, speed: bool = True, progress: Callable[[int, int, str], None] | N
     weights = tuple(_weight_file(path, name) for path, name in expected().items())
     faulty = {file.path for file in weights if file.fault}
     measured: list[Speed] = []
-    problems = [*_machine_problems(device), *_codec_problems(), *map(_damage, filter(lambda file: file.fault, weights))]
+    gpu = _gpu()
+    cards = nvidia_cards() if gpu is None else ()
+    damages = map(_damage, filter(lambda file: file.fault, weights))
+    problems = [
+        *_machine_problems(device),
+        *_card_problems(cards),
+        *_foreign_card_problems(gpu),
+        *_codec_problems(),
+        *damages,
+    ]
     if speed:
         present = [name for name in names() if installed_path(name).is_file() and installed_path(name) not in faulty]
         problems += _measure(present, measured, progress or (lambda *_: None))
@@ -113,7 +124,8 @@ def examine(*, speed: bool = True, progress: Callable[[int, int, str], None] | N
         device=device.type,
         native_bf16=has_native_bf16(device),
         usable_bytes=available_bytes(device),
-        gpu=_gpu(),
+        gpu=gpu,
+        unused_cards=cards,
         ffmpeg={name: ".".join(map(str, number)) for name, number in sorted(library_versions.items())},
         decoders={name: _decodes(name) for name in DECODERS},
         encoders=encoders(),
@@ -187,13 +199,69 @@ def _machine_problems(device: torch.device) -> list[Problem]:
     if usable < SCARCE_BYTES:
         what = f"only {gigabytes(usable)} of memory are free to work with"
         problems.append(Problem(what, "close other programs; --tile 256 needs less, and frames are cut up as needed"))
-    if device.type == "cpu" and _NVIDIA.exists():
-        what = "there is an NVIDIA GPU, but this PyTorch cannot use it"
-        problems.append(Problem(what, "install PyTorch for CUDA as pytorch.org says, or a newer driver"))
     if hasattr(os, "getloadavg") and (load := os.getloadavg()[0]) > (os.cpu_count() or 1) + 0.5:
         what = f"the machine is busy: {load:.1f} programs want its {os.cpu_count()} processors"
         problems.append(Problem(what, "wait or end some; the speeds are those beside that work"))
     return problems
+
+
+def _card_problems(cards: Sequence[NvidiaCard]) -> list[Problem]:
+    """Why PyTorch does not use the cards of NVIDIA's that are there, and the next thing to do about it."""
+    if not cards:
+        return []
+    card = cards[0]
+    here = f"there is an NVIDIA GPU ({card.name}), but "
+    built_for = torch.version.cuda
+    build = pytorch_build(card)
+    then = "then metadeblur doctor again"
+    if not card.driven:
+        remedy = f"install its driver from {DRIVERS}, restart the machine, {then}"
+        return [Problem(f"{here}no driver of NVIDIA's runs", remedy)]
+    if not build or (built_for and 0 < card.driver_major < oldest_driver(built_for)):
+        needed = oldest_driver(built_for) if built_for else oldest_driver("12")
+        what = f"{here}its driver {card.driver} is too old for PyTorch{f' for CUDA {built_for}' * bool(built_for)}"
+        remedy = f"install driver {needed} or newer from {DRIVERS}, restart the machine, {then}"
+        return [Problem(what, f"{remedy}; or keep it: {install_command(build)}" if build else remedy)]
+    if not built_for:
+        what = f"{here}this PyTorch ({torch.__version__}) is built without CUDA and cannot use it"
+        return [Problem(what, f"run this, {then}: {install_command(build)}")]
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if hidden is not None and not re.match(r"\s*(\d|GPU-|MIG-)", hidden):
+        what = f"{here}CUDA_VISIBLE_DEVICES is {hidden!r} and hides it"
+        return [Problem(what, "unset CUDA_VISIBLE_DEVICES, unless that was meant")]
+    what = f"{here}this PyTorch ({torch.__version__}) cannot use it: {_why_no_cuda()}"
+    return [Problem(what, f"restart the machine (a container: start it with --gpus all), {then}")]
+
+
+def _foreign_card_problems(gpu: Gpu | None) -> list[Problem]:
+    """A card that PyTorch sees but has no machine code for: too old for its build, or too new."""
+    if gpu is None or not torch.version.cuda:
+        return []
+    major, minor = torch.cuda.get_device_capability(0)
+    if _has_code_for(major, minor):
+        return []
+    card = NvidiaCard(gpu.name, capability=float(f"{major}.{minor}"))
+    what = f"this PyTorch ({torch.__version__}) has no code for {gpu.name} (compute capability {major}.{minor})"
+    return [Problem(what, f"run this, then metadeblur doctor again: {install_command(pytorch_build(card))}")]
+
+
+def _has_code_for(major: int, minor: int) -> bool:
+    """Whether PyTorch has machine code for a card ("sm"), or code that a driver can translate for it ("compute")."""
+    for name in torch.cuda.get_arch_list():
+        if found := re.match(r"(sm|compute)_(\d+)(\d)", name):
+            newest = (int(found[2]), int(found[3]))
+            if newest <= (major, minor) and (found[1] == "compute" or newest[0] == major):
+                return True
+    return False
+
+
+def _why_no_cuda() -> str:
+    """What PyTorch says when it is asked to use CUDA."""
+    try:
+        torch.cuda.current_device()
+    except (RuntimeError, AssertionError) as error:
+        return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return "it finds none"
 
 
 def _codec_problems() -> list[Problem]:
@@ -237,15 +305,12 @@ def _measure(
 def sections(found: Checkup) -> dict[str, Rows]:
     """All that was found as lines for a person, by heading."""
     host = found.machine
-    gpu = "none that PyTorch can use"
-    if found.gpu is not None:
-        gpu = f"{found.gpu.name}, {gigabytes(found.gpu.memory_bytes)}"
     total = gigabytes((host["memory_mb"] or 0) << 20)
     here = {
         "system": host["system"],
         "processor": f"{host['processor']}, {found.processors} of {host['cpus']} CPUs, {host['threads']} threads used",
         "memory": f"{total} in all, {gigabytes(found.usable_bytes)} to use",
-        "gpu": gpu,
+        "gpu": _gpu_in_words(found),
         "device": f"{found.device} (what --device auto takes)",
         "native bf16": "yes" if found.native_bf16 else "no (fp32 is used)",
     }
@@ -262,6 +327,17 @@ def sections(found: Checkup) -> dict[str, Rows]:
         "weights": [(file.name, f"{file.kind}, {file.fault or 'good'}") for file in found.weights],
         SPEED: [(speed.model, _expectation(speed)) for speed in found.speed],
     }
+
+
+def _gpu_in_words(found: Checkup) -> str:
+    if found.gpu is not None:
+        return f"{found.gpu.name}, {gigabytes(found.gpu.memory_bytes)}"
+    asked_for = [name for name in present_devices() if name != "cpu"]  # auto takes none of these
+    there = [f"{name}, with --device {name} only" for name in asked_for]
+    for card in found.unused_cards:
+        memory = f", {gigabytes(card.memory_bytes)}" if card.memory_bytes else ""
+        there.append(f"{card.name}{memory}, which PyTorch cannot use (see problem)")
+    return "; ".join(there) or "none that PyTorch can use"
 
 
 SPEED = "frames a second to expect (estimate)"
