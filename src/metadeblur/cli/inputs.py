@@ -40,6 +40,17 @@ def there(path: Path) -> bool:
         return False
 
 
+def given(path: Path | None, what: str, example: str) -> Path:
+    """The input of a command that cannot do without one.
+
+    Raises:
+        UsageError: none was given.
+    """
+    if path is None:
+        raise UsageError(f"it needs {what}: {example}")
+    return path
+
+
 def needed(output: Path | None, example: str) -> Path:
     """The output of a command that cannot do without one.
 
