@@ -75,6 +75,17 @@ def test_help_of_a_group_lists_its_commands(capsys):
     assert "restore" not in listed
 
 
+def test_help_is_asked_for_either_way(capsys):
+    assert main(["restore", "--help"]) == 0
+    told = capsys.readouterr().out
+    assert main(["help", "restore"]) == 0
+    assert capsys.readouterr().out == told
+    assert main(["help"]) == 0
+    assert "restore" in capsys.readouterr().out
+    assert main(["help", "nonsense"]) == 2
+    capsys.readouterr()
+
+
 def test_version(capsys):
     assert run("--version") == 0
     assert capsys.readouterr().out.strip() == f"metadeblur {__version__}"
@@ -95,6 +106,11 @@ def test_no_command_lists_the_commands_and_is_wrong_usage(capsys):
         (["restore", "a.mp4", "--preset", "slow"], "no preset 'slow'"),
         (["adapt", "a.mp4", "-o", "w.safetensors", "--preset", "share"], "it has no setting of this command"),
         (["completion", "tcsh"], "tcsh"),
+        (
+            ["restore", "a.mp4", "--skip-existing", "--overwrite"],
+            "--skip-existing and --overwrite contradict",
+        ),
+        (["restore", "a.mp4", "-q", "-v"], "--quiet and --verbose contradict each other"),
         (["retsore", "a.mp4"], "did you mean: restore"),
         (["train"], "did you mean: train deblur"),
         (["train", "magic"], "no command 'train magic'"),

@@ -120,9 +120,11 @@ def _silence() -> None:
 
 def _dispatch(words: Sequence[str]) -> int:
     """Run one command line; whatever goes wrong is raised."""
-    if not words or words[0] in ("-h", "--help", "help"):
+    if not words or words[0] in ("-h", "--help") or words == ["help"]:
         print(overview())
         return DONE if words else USAGE
+    if words[0] == "help":
+        words = [*words[1:], "--help"]
     if words[0] in ("-V", "--version"):
         print(f"metadeblur {__version__}")
         return DONE

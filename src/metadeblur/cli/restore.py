@@ -25,7 +25,7 @@ from metadeblur.cli.flags import (
     WorkerFlags,
     writing_record,
 )
-from metadeblur.cli.inputs import refuse_missing
+from metadeblur.cli.inputs import refuse_both, refuse_missing
 from metadeblur.cli.moments import seconds_of
 from metadeblur.errors import MetadeblurError, UsageError
 from metadeblur.limits import YEAR, OutOfRange, Quality, Seconds, Within, check
@@ -178,6 +178,9 @@ class Restore:
         """Restore every input; one that cannot be read is named first, and the others are still done."""
         if not self.inputs:
             raise UsageError("restore needs at least one video file or folder of frames: metadeblur restore IN")
+        asked = self.everyday
+        refuse_both(("--skip-existing", asked.skip_existing), ("--overwrite", asked.overwrite))
+        refuse_both(("--quiet", self.talk.quiet), ("--verbose", asked.verbose))
         self.workers.settings()  # refuses what makes no sense before anything is loaded
         refuse_missing(self.inputs, self.output)
         from metadeblur.pipeline.archive import find_inputs, shard
@@ -191,7 +194,6 @@ class Restore:
         if self.everyday.shard is not None:
             chosen = {each.source for each in shard(inputs, self.everyday.shard)}
             jobs = [job for job in jobs if job.source in chosen]
-        asked = self.everyday
         there = existing(jobs, resume=asked.resume)
         # Of a finished run there is nothing to go on with.
         passed_over = asked.skip_existing or (asked.resume and not asked.overwrite)

@@ -421,7 +421,7 @@ class Run:
         parts = {"adaptation": settings.adaptation, "restoration": settings.restoration, "encoding": settings.encoding}
         return {
             "input": f"{self.job.source.resolve()} {self.reads.input}",
-            "part": settings.part,
+            "part": "the whole" if settings.part is None else str(settings.part),
             "container": self.job.output.suffix.lower(),
             "model": parameters_digest(self.net)[:16],
             "adapt": settings.adapt,
