@@ -147,7 +147,9 @@ class VideoReader:
         """Where time stamps do not lead to the part, decode the whole file to know them and what comes before it."""
         if self._span is None or self._times is not None or self._is_searchable:
             return
-        times, begin = VideoReader(self._info.path).times, self._span.begin
+        whole, begin = VideoReader(self._info.path), self._span.begin
+        times = whole.times
+        self._whole_seconds = whole.info.duration_seconds
         self.learn(replace(times, skipped=0 if begin is None else bisect_left(times.stamps, begin)))
 
     @cached_property
@@ -156,9 +158,8 @@ class VideoReader:
 
     def _empty(self) -> MetadeblurError:
         """What to say where a part has no frame."""
-        return MetadeblurError(
-            f"{self._info.path}: no frame of it lies in the part {self.part}; it lasts {self._whole_seconds:.3f} s"
-        )
+        lasts = f"; it lasts {self._whole_seconds:.3f} s" if self._whole_seconds else ""
+        return MetadeblurError(f"{self._info.path}: no frame of it lies in the part {self.part}{lasts}")
 
     def __iter__(self) -> Iterator[Tensor]:
         """All frames, each (3, H, W), float32, RGB in [0, 1]."""
