@@ -314,9 +314,12 @@ def muxer_options(format_name: str, source: av.container.InputContainer, times: 
     # Time stamps below zero, as sound has that was encoded with a lead-in, are kept instead of all being moved.
     options = {"fflags": "+bitexact", "avoid_negative_ts": "disabled"}
     if format_name in ("mp4", "mov"):
-        if times.stamps[0] > 0 and times.time_base.denominator <= 1_000_000:
-            # The unit of the delay of a track that begins late.
-            options["movie_timescale"] = str(times.time_base.denominator)
+        units = [times.time_base.denominator] if times.stamps[0] > 0 else []
+        if times.begin is not None:  # sound begins with a packet, which is hardly ever there where the part begins
+            units = [stream.time_base.denominator for stream in source.streams if stream.time_base]
+        fitting = [unit for unit in units if unit <= 1_000_000]
+        if fitting:  # the unit of the delay of a track that begins late
+            options["movie_timescale"] = str(max(fitting))
         if any(name.lower() not in _MP4_TAGS for name in content_tags(source.metadata)):
             options["movflags"] = "use_metadata_tags"
     return options
