@@ -18,11 +18,10 @@ from metadeblur.cli.entry import COMMANDS
 ROOT = Path(__file__).parents[2]
 LONG = ("restore", "adapt", "evaluate", "train deblur", "train reblur", "train meta")
 NAMED = re.compile(r"(?<![\w\-/])--[a-z][\w.-]*\w")
-FOREIGN = {  # flags of other programs
-    "--only-binary", "--force-reinstall", "--head", "--num-gpus", "--dirty", "--always", "--match", "--abbrev",
-    "--help",
-    "--version", "--no-deps", "--index-url", "--strict", "--extra-index-url", "--from", "--standalone",
-    "--nproc-per-node", "--nnodes", "--node-rank", "--rdzv-backend", "--rdzv-endpoint", "--address", "--config-file",
+FOREIGN = {  # flags of Ray, torchrun, pip and git, and those of this program without a command
+    "--address", "--always", "--abbrev", "--dirty", "--force-reinstall", "--generate", "--head", "--help",
+    "--include-dashboard", "--match", "--nproc-per-node", "--num-cpus", "--num-gpus", "--only-binary", "--standalone",
+    "--version",
 }  # fmt: skip
 
 
@@ -84,7 +83,7 @@ def texts() -> list[tuple[str, str]]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 found.append((f"{path.relative_to(ROOT)}:{node.lineno}", node.value))
-    for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
         found.append((str(path.relative_to(ROOT)), path.read_text(encoding="utf-8")))
     return found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from metadeblur.errors import MetadeblurError
@@ -52,7 +52,8 @@ def logged_to(path: Path | None, title: str) -> Iterator[None]:
     finally:
         LOGGER.setLevel(before)
         LOGGER.removeHandler(handler)
-        handler.close()
+        with suppress(OSError):  # of what could not be written; that has been said
+            handler.close()
 
 
 class _LogFile(logging.FileHandler):
