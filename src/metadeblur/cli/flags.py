@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import tyro
 
@@ -45,7 +45,7 @@ PresetName = Literal["archive", "fast", "low-memory", "paper", "plain", "release
 """The sets of settings in the folder ``preset_files``."""
 
 # Flags without a prefix, under a heading of the help: "everyday options" and so on. Several classes may share one.
-NoPrefix = tyro.conf.OmitArgPrefixes
+NoPrefix: Any = tyro.conf.OmitArgPrefixes
 EVERYDAY, ADAPTATION, OUTPUT, EXPERT = (
     tyro.conf.arg(name=name) for name in ("everyday", "adaptation", "output", "expert")
 )

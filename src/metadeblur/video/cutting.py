@@ -30,8 +30,9 @@ class Edges:
     @classmethod
     def of(cls, times: TimeTable) -> Edges:
         """Those of a table of time stamps."""
-        edges = (None if edge is None else edge * times.time_base for edge in (times.begin, times.end))
-        return cls(*edges)
+        unit = times.time_base
+        begin = None if times.begin is None else times.begin * unit
+        return cls(begin, None if times.end is None else times.end * unit)
 
     def is_over(self, packet: Packet) -> bool:
         """Whether no packet behind this one can be before the end."""
