@@ -114,7 +114,7 @@ def test_settings_from_a_file(tmp_path, model, capsys):
 def test_a_killed_archive_is_gone_on_with(tmp_path, archive, model):
     """Six clips, one broken, two processes; killed in the middle, then run again: only the rest is done."""
     (archive / "walk" / "e.mp4").unlink()
-    make_video(archive / "walk" / "long.mp4", shaky((40, 40), (160, 240)))
+    make_video(archive / "walk" / "long.mp4", shaky((24, 24), (128, 192)))
     out = tmp_path / "out"
     words = ("restore", archive / "**" / "*.mp4", "-o", out, "--model", model, *PLAIN, "--workers", "2")
     process = start([*words, "--skip-existing"])
@@ -136,10 +136,10 @@ def test_a_killed_archive_is_gone_on_with(tmp_path, archive, model):
     assert "1 of 6 inputs failed: broken.mp4" in error
     assert made(out) == sorted(f"{name}_deblurred.mp4" for name in good)
     assert {name: (out / name).stat().st_mtime_ns for name in before} == stamps
-    assert len(VideoReader(out / "walk" / "long_deblurred.mp4").times) == 80
+    assert len(VideoReader(out / "walk" / "long_deblurred.mp4").times) == 48
     assert [path.name for path in out.rglob(".*")] == []  # nothing half-written is left
 
 
 def finished(folder: Path) -> list[str]:
     """The results that are there under their own names."""
-    return [name for name in made(folder) if not Path(name).name.startswith(".") and "/." not in f"/{name}"]
+    return [name for name in made(folder) if name.endswith("_deblurred.mp4") and "/." not in f"/{name}"]

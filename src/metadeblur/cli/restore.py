@@ -212,7 +212,7 @@ class Restore:
         self, jobs: Sequence[Job], skipped: Sequence[Job], net: nn.Module, settings: RunSettings, terminal: Terminal
     ) -> None:
         """Do it, but for jobs that are skipped, with a file for the record that is this run's alone."""
-        from metadeblur.pipeline.first_look import showing_first_look
+        from metadeblur.pipeline.first_look import clear_first_look, showing_first_look
         from metadeblur.pipeline.outputs import unreadable
         from metadeblur.pipeline.result_table import show_results, write_csv
         from metadeblur.pipeline.side_by_side import restore_files
@@ -223,6 +223,8 @@ class Restore:
             if len(jobs) > 1:
                 terminal.say(f"metadeblur: {error_line(error)}")
 
+        for job in skipped:
+            clear_first_look(job.output)
         faults: dict[int, Exception | None] = {n: None for n, job in enumerate(jobs) if job in skipped}
         faults |= unreadable(jobs, faults) if len(jobs) > 1 else {}
         for fault in filter(None, faults.values()):  # said before the first of them is worked on

@@ -124,21 +124,21 @@ class VideoReader:
             return
         usual = max(1, round(1 / (self.info.fps * self.info.time_base)))
         table = TimeTableBuilder(self.info.time_base, usual)
-        yield from self._decoded(0, table)
+        yield from self.decoded(table=table)
         if self._span is not None and not table.stamps:
             raise self._empty()
         self.learn(table.build())
 
-    def decoded(self, start: int = 0) -> Iterator[Decoded]:
+    def decoded(self, start: int = 0, *, table: TimeTableBuilder | None = None) -> Iterator[Decoded]:
         """Decoded frames from number ``start`` on, not converted yet.
 
-        Raises:
-            MetadeblurError: one has another size than the first.
-        """
-        return self._decoded(start, None)
+        Args:
+            start: number of the first one.
+            table: learns of all of them; only with ``start`` 0, see :meth:`scanned`.
 
-    def _decoded(self, start: int, table: TimeTableBuilder | None) -> Iterator[Decoded]:
-        """The same; the table, only with ``start`` 0, learns of all of them."""
+        Raises:
+            MetadeblurError: not one frame can be decoded, or one has another size than the first.
+        """
         if self.info.kind != "video":
             return _pictures(self.info, start, table)
         return self._video(start, table)
