@@ -21,21 +21,24 @@ from metadeblur.system.explain import error_line
 
 CONTRACT = {
     "restore": "-o --model --reblur --adapt --no-adapt --guard --no-guard --pairs --steps --lr --budget --seed "
-    "--device --tile --precision --codec --quality --side-by-side --preview --report --json --resume",
+    "--device --tile --precision --codec --quality --side-by-side --preview --report --json --resume --start --end "
+    "--config --preset --skip-existing --overwrite --shard --workers --cluster -q -v --log-file --effort --csv",
     "demo": "",
-    "adapt": "-o --model --steps --seed",
-    "synth": "-o --clips --seed",
-    "train deblur": "--config --resume",
-    "train reblur": "--config --resume",
-    "train meta": "--config --resume",
-    "evaluate": "-o --layout --model --rows --method --resume",
-    "reproduce": "--root -o --small",
+    "adapt": "-o --model --steps --seed --config --preset -q --log-file",
+    "synth": "-o --clips --seed --log-file",
+    "train deblur": "--config --resume -q --log-file",
+    "train reblur": "--config --resume -q --log-file",
+    "train meta": "--config --resume -q --log-file",
+    "evaluate": "-o --layout --model --rows --method --resume --config -q --log-file",
+    "reproduce": "--root -o --small --log-file",
+    "presets": "",
     "models": "--measure --json",
     "weights import": "",
     "weights list": "",
     "weights verify": "",
     "app": "--host --port",
     "doctor": "",
+    "completion": "",
 }
 
 
@@ -72,6 +75,17 @@ def test_help_of_a_group_lists_its_commands(capsys):
     assert "restore" not in listed
 
 
+def test_help_is_asked_for_either_way(capsys):
+    assert main(["restore", "--help"]) == 0
+    told = capsys.readouterr().out
+    assert main(["help", "restore"]) == 0
+    assert capsys.readouterr().out == told
+    assert main(["help"]) == 0
+    assert "restore" in capsys.readouterr().out
+    assert main(["help", "nonsense"]) == 2
+    capsys.readouterr()
+
+
 def test_version(capsys):
     assert run("--version") == 0
     assert capsys.readouterr().out.strip() == f"metadeblur {__version__}"
@@ -86,6 +100,17 @@ def test_no_command_lists_the_commands_and_is_wrong_usage(capsys):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (["adapt"], "needs a video or a folder of frames: metadeblur adapt IN"),
+        (["evaluate"], "needs a folder of paired clips, or builtin: metadeblur evaluate ROOT"),
+        (["presets", "archiv"], "no preset 'archiv'; did you mean archive?"),
+        (["restore", "a.mp4", "--preset", "slow"], "no preset 'slow'"),
+        (["adapt", "a.mp4", "-o", "w.safetensors", "--preset", "share"], "it has no setting of this command"),
+        (["completion", "tcsh"], "tcsh"),
+        (
+            ["restore", "a.mp4", "--skip-existing", "--overwrite"],
+            "--skip-existing and --overwrite contradict",
+        ),
+        (["restore", "a.mp4", "-q", "-v"], "--quiet and --verbose contradict each other"),
         (["retsore", "a.mp4"], "did you mean: restore"),
         (["train"], "did you mean: train deblur"),
         (["train", "magic"], "no command 'train magic'"),
@@ -159,15 +184,14 @@ def test_flags_have_the_defaults_and_choices_of_the_rooms():
     from metadeblur.pipeline.run import RunSettings
     from metadeblur.types import Codec
 
-    restore, adapt = Restore(inputs=[Path("x")]), Adapt(Path("x"), Path("y"))
+    restore, adapt = Restore(inputs=[Path("x")]), Adapt(Path("x"))
     assert restore.run_settings() == RunSettings(first_look=True)
     wanted = AdaptSettings(device="auto")
-    evaluate = Evaluate(Path("x"), Path("y"))
-    for name in ("pairs", "steps", "lr", "fuse", "guard", "seed", "precision"):
-        assert getattr(evaluate, name) == getattr(wanted, name), name
-    for command, machine in ((restore, restore.machine), (adapt, adapt)):
-        flags = command.adaptation
-        assert flags.settings(guard=command.guard, device=machine.device, precision=machine.precision) == wanted
+    evaluate = Evaluate(Path("x"))
+    for name in ("pairs", "steps", "lr", "fuse", "guard", "seed"):
+        assert getattr(evaluate.adaptation, name) == getattr(wanted, name), name
+    assert evaluate.machine.precision == wanted.precision
+    assert restore.run_settings().adaptation == adapt.adapt_settings() == wanted
     assert set(typing.get_args(typing.get_type_hints(OutputFlags)["codec"])) == set(typing.get_args(Codec))
     for choice in typing.get_args(typing.get_type_hints(AdaptationFlags)["reblur"]):
         AdaptSettings(reblur=choice)
@@ -178,12 +202,13 @@ def test_flags_reach_the_settings():
         "restore a.mp4 b.mp4 -o out --no-adapt --no-guard --no-fuse --pairs 3 --steps 4 --lr 1e-3 --budget 9 --seed 5"
     )
     words += " --device cpu --tile 128 --precision fp32 --codec h265 --quality lossless --preview 2.5 --resume"
-    words += " --json - --report r"
+    words += " --json - --report r --start 1:02 --end 70.5"
     command = parse(words.split())
     settings = command.run_settings()
     assert command.inputs == [Path("a.mp4"), Path("b.mp4")]
     assert (command.output, command.files.json, command.files.report) == (Path("out"), Path("-"), Path("r"))
     assert (settings.adapt, settings.preview_seconds, settings.resume) == (False, 2.5, True)
+    assert (settings.part.start, settings.part.end) == (62.0, 70.5)
     adaptation = settings.adaptation
     assert (adaptation.pairs, adaptation.steps, adaptation.lr, adaptation.seed) == (3, 4, 1e-3, 5)
     assert not adaptation.fuse

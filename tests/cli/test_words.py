@@ -52,6 +52,8 @@ def photograph(tmp_path):
         (["restore", "--help"], "stdout"),
         (["weights", "list"], "stdout"),
         (["doctor", "--no-speed"], "stdout"),
+        (["restore", "in.mp4", "--no-adapt", "--no-guard", "-q", "--json", "-"], "stdout"),
+        (["restore", "in.mp4", "--no-adapt", "--no-guard", "--workers", "2"], "stderr"),
         (["nonsense"], "stderr"),
         (["restore", "--stpes", "3"], "stderr"),
         (["restore", "missing.mp4"], "stderr"),
@@ -66,6 +68,7 @@ def photograph(tmp_path):
     "nothing",
 )
 def test_closed_pipes_end_quietly(words, closed, photograph):
+    shaky_video(photograph.parent / "in.mp4", (3,))
     ours, theirs = os.pipe()
     os.close(ours)
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | {closed: theirs}

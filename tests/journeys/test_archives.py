@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
+import time
 from pathlib import Path
 
 import pytest
-from journey import run, shaky_video, small_model
+from journey import run, shaky, shaky_video, small_model, start
+from media import make_video
+
+from metadeblur.video import VideoReader
 
 PLAIN = ("--no-adapt", "--no-guard", "--precision", "fp32")
 
@@ -34,7 +39,8 @@ def made(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("workers", [(), ("--workers", "2")], ids=["one process", "two processes"])
-def test_an_archive_is_mirrored_and_only_the_rest_is_done_again(tmp_path, archive, model, capsys, workers):
+def test_an_archive_is_mirrored_and_only_the_rest_is_done_again(tmp_path, archive, model, capsys, workers, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)  # as where it is not installed
     out, words = tmp_path / "out", (archive / "**" / "*.mp4", "--model", model, *PLAIN, *workers)
     assert run("restore", *words, "-o", out, "--csv", tmp_path / "table.csv") == 1
     told = capsys.readouterr().err
@@ -102,3 +108,38 @@ def test_settings_from_a_file(tmp_path, model, capsys):
     file.write_text('effrt = "quick"\n')
     assert run("restore", video, "--config", file) == 2
     assert "did you mean effort" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_killed_archive_is_gone_on_with(tmp_path, archive, model):
+    """Six clips, one broken, two processes; killed in the middle, then run again: only the rest is done."""
+    (archive / "walk" / "e.mp4").unlink()
+    make_video(archive / "walk" / "long.mp4", shaky((24, 24), (128, 192)))
+    out = tmp_path / "out"
+    words = ("restore", archive / "**" / "*.mp4", "-o", out, "--model", model, *PLAIN, "--workers", "2")
+    process = start([*words, "--skip-existing"])
+    good = ["a", "trip/b", "trip/c", "trip/day/d", "walk/long"]
+    until = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < until and not (out.is_dir() and finished(out)):
+        time.sleep(0.02)
+    process.kill()
+    process.communicate()
+    before = finished(out)
+    assert 1 <= len(before) < len(good)
+    assert all(len(VideoReader(out / name).times) == 3 for name in before if "long" not in name)  # each is whole
+    stamps = {name: (out / name).stat().st_mtime_ns for name in before}
+
+    again = start([*words, "--skip-existing"])
+    _, error = again.communicate(timeout=240)
+    assert again.returncode == 1
+    assert f"6 inputs: {len(good) - len(before)} restored, {len(before)} left out, 1 failed" in error
+    assert "1 of 6 inputs failed: broken.mp4" in error
+    assert made(out) == sorted(f"{name}_deblurred.mp4" for name in good)
+    assert {name: (out / name).stat().st_mtime_ns for name in before} == stamps
+    assert len(VideoReader(out / "walk" / "long_deblurred.mp4").times) == 48
+    assert [path.name for path in out.rglob(".*")] == []  # nothing half-written is left
+
+
+def finished(folder: Path) -> list[str]:
+    """The results that are there under their own names."""
+    return [name for name in made(folder) if name.endswith("_deblurred.mp4") and "/." not in f"/{name}"]

@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -60,6 +61,12 @@ def waiting(context):
     yield
 
 
+def parting(context):
+    """Done, and a moment later the process is gone."""
+    threading.Timer(0.1, os._exit, [1]).start()
+    yield context.folder
+
+
 def course(task, ends):
     """One task; what goes wrong with it is kept."""
     try:
@@ -93,6 +100,20 @@ def test_a_task_whose_worker_dies_is_done_again_but_not_for_ever(tmp_path, times
         assert (values, ends) == ([1], [None])
     else:
         assert str(ends[0]).startswith("a.mp4, shot 1: 4 workers died over it")
+
+
+def test_a_worker_that_died_between_two_tasks_is_replaced(tmp_path):
+    values, lines = [], []
+
+    def two_tasks():
+        yield [Task(parting, [], tmp_path, "one", values.append)]
+        time.sleep(1.0)  # it dies now, and nobody has heard of it when the next task is given out
+        yield [Task(counting, [], tmp_path, "two", values.append)]
+
+    with ProcessPool(nn.Identity(), 1, lines.append) as pool:
+        pool.run([two_tasks()])
+    assert len(values) == 3
+    assert lines == ["two: its worker died; it is done again"]
 
 
 def test_an_error_says_the_same_here_and_the_next_task_is_done(tmp_path):

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from metadeblur.errors import MetadeblurError
 from metadeblur.guard.judge import Reason
+from metadeblur.pipeline.result_table import Result, summary, verdict_line
 from metadeblur.report.record import RunRecord, ShotRecord
 from metadeblur.report.verdict import PlainVerdict, network_of, overall_verdict, shot_result
 
@@ -57,13 +59,36 @@ CASES: dict[str, list[ShotRecord]] = {
     "a time limit that is too short": [unlearnt("time")],
     "learning switched off": [unlearnt("off", fused=False)],
     "the guard switched off": [shot(reasons=(reason("guard", True),))],
+    "restored by a cluster": [shot(worker={"host": "node7", "process": 12})],
     "several shots": [shot(), shot("partly", 0.25), unlearnt("short", stop=4, sharper=4), untouched("sharp already")],
 }
 
 
+BROKEN = MetadeblurError("trip.mp4: not a video that FFmpeg can read, or damaged (Invalid data)")
+LOST = MetadeblurError(
+    "walk.mp4, shot 2 of 3: 3 workers died over it, perhaps for want of memory; try fewer "
+    "--workers or smaller tiles (--tile 256)"
+)
+FILES: dict[str, Result] = {
+    "a file that cannot be read": BROKEN,
+    "a file over which the cluster's processes died": LOST,
+    "a file whose output is there already (`--skip-existing`)": None,
+}
+ARCHIVE: list[Result] = [
+    RunRecord(shots=tuple(CASES["what was learnt is used whole"])),
+    RunRecord(shots=tuple(CASES["what was learnt is used in part"])),
+    RunRecord(shots=tuple(CASES["too short"])),
+    RunRecord(shots=tuple(CASES["a clip that is sharp already"]), untouched=True),
+    BROKEN,
+]
+
+
 def lines() -> str:
     """The table of all cases."""
-    verdicts = ((case, overall_verdict(shots)) for case, shots in CASES.items())
+    verdicts = [(case, overall_verdict(shots)) for case, shots in CASES.items()]
+    verdicts += [(case, PlainVerdict(verdict_line(result))) for case, result in FILES.items()]
+    each = "one line each, in a table: " + " / ".join(verdict_line(result) for result in ARCHIVE)
+    verdicts.append(("an archive of five", PlainVerdict(summary(ARCHIVE), each)))
     return "".join(f"| {case} | {verdict.headline} | {verdict.why} |\n" for case, verdict in verdicts)
 
 
@@ -80,6 +105,15 @@ def test_a_verdict_is_plain_english(case):
     assert "{" not in both
     for riddle in ("adapt", "pseudo", "dB", "self-shift", "base model", "guard", "back-proj", "veto", "oracle"):
         assert riddle not in both or (riddle == "guard" and "guard" in case), riddle
+
+
+def test_files_and_archives():
+    assert summary(ARCHIVE) == "5 inputs: 3 restored, 1 unchanged, 1 failed"
+    assert verdict_line(BROKEN).startswith("Failed: trip.mp4: not a video")
+    assert verdict_line(None) == "Left out: the output is there already."
+    told = [verdict_line(result) for result in ARCHIVE]
+    assert told[3] == "Already sharp: nothing was changed."
+    assert all(len(line) <= 120 and "\n" not in line for line in told)
 
 
 def test_headlines():

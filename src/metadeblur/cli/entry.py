@@ -8,6 +8,7 @@ import importlib
 import io
 import math
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -25,6 +26,7 @@ from metadeblur.cli.settings_file import from_file
 from metadeblur.errors import UsageError
 from metadeblur.limits import OutOfRange, allowed, fits, is_numeric, kinds, length, number
 from metadeblur.system.explain import error_line
+from metadeblur.system.log import logged_to
 from metadeblur.system.names import shown
 from metadeblur.version import __version__
 
@@ -59,12 +61,14 @@ COMMANDS: dict[str, Entry] = {
     "train meta": Entry("train", "TrainMeta", "meta-train both networks, so that adapting helps more"),
     "evaluate": Entry("evaluate", "Evaluate", "measure blurred, base, adapted and oracle against the truth"),
     "reproduce": Entry("reproduce", "Reproduce", "run the paper's tables and figures, its numbers beside ours"),
+    "presets": Entry("presets", "Presets", "list sets of settings by name, for restore --preset, or print one"),
     "models": Entry("models", "Models", "list the models that --model knows"),
     "weights import": Entry("weights", "WeightsImport", "take a network's published weights over"),
     "weights list": Entry("weights", "WeightsList", "list all weights: which are here, and how to get the others"),
     "weights verify": Entry("weights", "WeightsVerify", "check the weights that are here against their checksums"),
     "app": Entry("app", "App", "show a page in the browser that does the same, for everybody"),
     "doctor": Entry("doctor", "Doctor", "say what this machine and installation can do"),
+    "completion": Entry("completion", "Completion", "print what makes Tab complete commands and flags in a shell"),
 }
 
 
@@ -116,17 +120,27 @@ def _silence() -> None:
 
 def _dispatch(words: Sequence[str]) -> int:
     """Run one command line; whatever goes wrong is raised."""
-    if not words or words[0] in ("-h", "--help", "help"):
+    if not words or words[0] in ("-h", "--help") or words == ["help"]:
         print(overview())
         return DONE if words else USAGE
+    if words[0] == "help":
+        words = [*words[1:], "--help"]
     if words[0] in ("-V", "--version"):
         print(f"metadeblur {__version__}")
         return DONE
     if words[1:] in (["-h"], ["--help"]) and _group(words[0]):
         print(overview(words[0]))
         return DONE
-    parse(words).run()
+    command = parse(words)
+    with logged_to(_log_file(command), f"metadeblur {__version__}: {shlex.join(words)}"):
+        command.run()
     return DONE
+
+
+def _log_file(command: Command) -> Path | None:
+    """Where a command also writes what it says; of several processes of a training, the first one does."""
+    talk = getattr(command, "talk", None)
+    return None if talk is None or os.environ.get("RANK", "0") != "0" else talk.log_file
 
 
 @contextmanager

@@ -4,23 +4,121 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from metadeblur.adaptation.settings import AdaptSettings
-from metadeblur.cli.flags import DeviceFlag, WorkerFlags, refuse_missing_device
-from metadeblur.cli.inputs import needed, refuse_missing
+from metadeblur.cli.flags import (
+    ADAPTATION,
+    EVERYDAY,
+    EXPERT,
+    ConfigFlags,
+    MachineFlags,
+    NoPrefix,
+    Switch,
+    TalkFlags,
+    WorkerFlags,
+    refuse_missing_device,
+)
+from metadeblur.cli.inputs import given, needed, refuse_missing
 from metadeblur.errors import UsageError
-from metadeblur.limits import CountOrNone, Crop, LearningRate, Pairs, Patch, Seed, Steps, Tile, check
-from metadeblur.pipeline.console import Terminal
-from metadeblur.types import Precision
+from metadeblur.limits import CountOrNone, Crop, LearningRate, Pairs, Patch, Seed, Steps, check
+
+if TYPE_CHECKING:
+    from metadeblur.evaluation.protocol import EvaluateSettings
 
 ROWS = ("blurred", "base", "adapted", "oracle")
 BUILT_IN = "builtin"
 
 
 _DEFAULTS = AdaptSettings()
+
+
+@dataclass(frozen=True)
+class EverydayFlags:
+    """What most runs need."""
+
+    output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="DIR", help_behavior_hint="(required)")] = None
+    """Folder for the records."""
+    model: Annotated[str, tyro.conf.arg(metavar="NAME|FILE")] = "lite"
+    """The deblurring network: a model's name or a weight file."""
+    rows: Annotated[str, tyro.conf.arg(metavar="ROW,...")] = ",".join(ROWS)
+    """What is measured, separated by commas."""
+    method: Annotated[
+        str,
+        tyro.conf.arg(
+            metavar="NAME,...",
+            help="How adapted is adapted: none, meta, finetune, flow, self, align, or mixtures such as flow+align; "
+            "separated by commas: each is measured, the first one is the row adapted.",
+        ),
+    ] = "flow"
+    clips: Annotated[str, tyro.conf.arg(metavar="CLIP,...", help_behavior_hint="")] = ""
+    """Clips to measure, separated by commas; default: all."""
+    resume: Switch = False
+    """Keep what has been measured already and do the rest."""
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True)
+class AdaptationFlags:
+    """How adapted is adapted."""
+
+    guard: bool = True
+    """Keep, weaken or drop each adaptation by what it does."""
+    meta: Annotated[
+        str,
+        tyro.conf.arg(
+            metavar="DIR",
+            help_behavior_hint="",
+            help="What metadeblur train meta wrote: the networks that the method meta starts from; default: those "
+            "built in for lite.",
+        ),
+    ] = ""
+    pairs: Annotated[Pairs, tyro.conf.arg(metavar="M")] = _DEFAULTS.pairs
+    """Places of a clip whose sharpest patch is reblurred to learn from."""
+    steps: Annotated[Steps, tyro.conf.arg(metavar="N")] = _DEFAULTS.steps
+    """Gradient steps of each adaptation."""
+    lr: Annotated[LearningRate, tyro.conf.arg(metavar="LR")] = _DEFAULTS.lr
+    """Learning rate of the adaptation."""
+    patch: Annotated[Patch, tyro.conf.arg(metavar="PX")] = _DEFAULTS.patch
+    """Side of the patches that are learnt from; shrinks to fit small frames."""
+    fuse: bool = _DEFAULTS.fuse
+    """Fuse frames that an adapted network restored with neighbours that show the same things sharper."""
+    back_project: bool = _DEFAULTS.back_project
+    """Correct fused frames by what they leave unexplained of the blurred ones, where the clip tells its exposure."""
+    reblurrer: Annotated[str, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = ""
+    """Weights of the reblurring network, for the method finetune; default: the built-in ones."""
+    seed: Annotated[Seed, tyro.conf.arg(metavar="S")] = 0
+    """The same seed and settings give the same figures on the same machine."""
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True)
+class MeasuringFlags:
+    """What is read, and how it is measured."""
+
+    layout: Literal["auto", "plain", "gopro", "dvd", "reds", "realblur", "bsd", "hide"] = "auto"
+    """How the folder is laid out; auto: recognised; plain: CLIP/blur and CLIP/sharp."""
+    part: Annotated[str, tyro.conf.arg(metavar="PART", help_behavior_hint="")] = ""
+    """Part of a benchmark, such as test, val, J or R; default: what its papers report."""
+    inputs: Literal["blur", "blur_gamma"] = "blur"
+    """GoPro's folder of blurred frames; most papers use blur."""
+    apart: Annotated[str, tyro.conf.arg(metavar="CLIP,...", help_behavior_hint="")] = ""
+    """Clips whose mean is also given apart from that of the others, separated by commas."""
+    crop: Annotated[Crop, tyro.conf.arg(metavar="PX")] = 0
+    """Measure on the piece of this side in the middle of the frames; 0: whole frames."""
+    frames: Annotated[CountOrNone, tyro.conf.arg(metavar="N")] = 0
+    """Measure on this many frames in the middle of each clip; 0: all."""
+    ssim: Literal["auto", "luma", "rgb", "matlab", "aligned"] = "auto"
+    """Kind of SSIM; auto: as papers on the benchmark take it."""
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 @dataclass(frozen=True)
@@ -31,132 +129,98 @@ class Evaluate:
     the table of PSNR in dB.
     """
 
-    root: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="ROOT|builtin")]
+    root: Annotated[
+        Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="ROOT|builtin", help_behavior_hint="(required)")
+    ] = None
     """Folder of paired clips, a benchmark's or CLIP/blur and CLIP/sharp; builtin: eight clips made on the spot."""
-    output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="DIR", help_behavior_hint="(required)")] = None
-    """Folder for the records."""
-    layout: Literal["auto", "plain", "gopro", "dvd", "reds", "realblur", "bsd", "hide"] = "auto"
-    """How the folder is laid out; auto: recognised; plain: CLIP/blur and CLIP/sharp."""
-    part: Annotated[str, tyro.conf.arg(metavar="PART", help_behavior_hint="")] = ""
-    """Part of a benchmark, such as test, val, J or R; default: what its papers report."""
-    inputs: Literal["blur", "blur_gamma"] = "blur"
-    """GoPro's folder of blurred frames; most papers use blur."""
-    model: Annotated[str, tyro.conf.arg(metavar="NAME|FILE")] = "lite"
-    """The deblurring network: a model's name or a weight file."""
-    rows: Annotated[str, tyro.conf.arg(metavar="ROW,...")] = ",".join(ROWS)
-    """What is measured, separated by commas."""
-    method: Annotated[str, tyro.conf.arg(metavar="NAME,...")] = "flow"
-    """How adapted is adapted: none, meta, finetune, flow, self, align, or mixtures such as flow+align; separated by
-    commas: each is measured, the first one is the row adapted."""
-    meta: Annotated[str, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = ""
-    """What metadeblur train meta wrote: the networks that the method meta starts from; default: those built in for
-    lite."""
-    clips: Annotated[str, tyro.conf.arg(metavar="CLIP,...", help_behavior_hint="")] = ""
-    """Clips to measure, separated by commas; default: all."""
-    apart: Annotated[str, tyro.conf.arg(metavar="CLIP,...", help_behavior_hint="")] = ""
-    """Clips whose mean is also given apart from that of the others, separated by commas."""
-    crop: Annotated[Crop, tyro.conf.arg(metavar="PX")] = 0
-    """Measure on the piece of this side in the middle of the frames; 0: whole frames."""
-    frames: Annotated[CountOrNone, tyro.conf.arg(metavar="N")] = 0
-    """Measure on this many frames in the middle of each clip; 0: all."""
-    ssim: Literal["auto", "luma", "rgb", "matlab", "aligned"] = "auto"
-    """Kind of SSIM; auto: as papers on the benchmark take it."""
-    pairs: Annotated[Pairs, tyro.conf.arg(metavar="M")] = _DEFAULTS.pairs
-    """Places of a clip whose sharpest patch is reblurred to learn from."""
-    steps: Annotated[Steps, tyro.conf.arg(metavar="N")] = _DEFAULTS.steps
-    """Gradient steps of each adaptation."""
-    lr: Annotated[LearningRate, tyro.conf.arg(metavar="LR")] = _DEFAULTS.lr
-    """Learning rate of the adaptation."""
-    patch: Annotated[Patch, tyro.conf.arg(metavar="PX")] = _DEFAULTS.patch
-    """Side of the patches that are learnt from; shrinks to fit small frames."""
-    reblurrer: Annotated[str, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = ""
-    """Weights of the reblurring network, for the method finetune; default: the built-in ones."""
-    fuse: bool = _DEFAULTS.fuse
-    """Fuse frames that an adapted network restored with neighbours that show the same things sharper."""
-    back_project: bool = _DEFAULTS.back_project
-    """Correct fused frames by what they leave unexplained of the blurred ones, where the clip tells its exposure."""
-    guard: bool = True
-    """Keep, weaken or drop each adaptation by what it does."""
-    seed: Annotated[Seed, tyro.conf.arg(metavar="S")] = 0
-    """The same seed and settings give the same figures on the same machine."""
-    device: DeviceFlag = "auto"
-    """What computes; auto: a CUDA GPU where there is one, otherwise the processor."""
-    tile: Annotated[Tile | None, tyro.conf.arg(metavar="PX", help_behavior_hint="")] = None
-    """Side of the tiles that frames are cut into; 0: whole frames; default: what fits into memory."""
-    precision: Precision = "auto"
-    """Arithmetic; auto: bf16 where the machine does it natively and the result stays the same."""
-    workers: Annotated[WorkerFlags, tyro.conf.OmitArgPrefixes] = field(default_factory=WorkerFlags)
-    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Keep what has been measured already and do the rest."""
+    everyday: Annotated[EverydayFlags, NoPrefix, EVERYDAY] = field(default_factory=EverydayFlags)
+    settings: Annotated[ConfigFlags, NoPrefix, EVERYDAY] = field(default_factory=ConfigFlags)
+    talk: Annotated[TalkFlags, NoPrefix, EVERYDAY] = field(default_factory=TalkFlags)
+    adaptation: Annotated[AdaptationFlags, NoPrefix, ADAPTATION] = field(default_factory=AdaptationFlags)
+    measuring: Annotated[MeasuringFlags, NoPrefix] = field(default_factory=MeasuringFlags)
+    machine: Annotated[MachineFlags, NoPrefix, EXPERT] = field(default_factory=MachineFlags)
+    workers: Annotated[WorkerFlags, NoPrefix, EXPERT] = field(default_factory=WorkerFlags)
 
     def __post_init__(self) -> None:
         check(self)
 
+    @property
+    def output(self) -> Path | None:
+        """Folder for the records."""
+        return self.everyday.output
+
     def run(self) -> None:
         """Measure, and print the table."""
-        rows = _listed(self.rows)
+        rows = _listed(self.everyday.rows)
         strange = [row for row in rows if row not in ROWS]
         if strange or not rows:
-            raise UsageError(f"--rows {self.rows!r}: rows are {', '.join(ROWS)}, separated by commas")
-        built_in = str(self.root) == BUILT_IN
+            raise UsageError(f"--rows {self.everyday.rows!r}: rows are {', '.join(ROWS)}, separated by commas")
+        root = given(self.root, "a folder of paired clips, or builtin", "metadeblur evaluate ROOT -o DIR")
+        built_in = str(root) == BUILT_IN
         if not built_in:
-            refuse_missing([self.root], self.output)
+            refuse_missing([root], self.output)
         output = needed(self.output, "metadeblur evaluate ROOT -o DIR")
         self.workers.settings()  # refuses what makes no sense before anything is loaded
         from metadeblur.data.sources import refuse_within
         from metadeblur.evaluation.builtin import make_builtin, refuse_unfit
-        from metadeblur.evaluation.protocol import EvaluateSettings, evaluate, read_records
+        from metadeblur.evaluation.protocol import evaluate, read_records
         from metadeblur.evaluation.report import write_tables
         from metadeblur.models.weights import load_deblurrer
-        from metadeblur.restoration.restorer import RestoreSettings
         from metadeblur.system.files import filling
 
-        settings = EvaluateSettings(
-            rows=rows,
-            methods=_listed(self.method),
-            meta=self.meta,
-            layout=self.layout,
-            part=self.part,
-            inputs=self.inputs,
-            ssim=self.ssim,
-            clips=_listed(self.clips),
-            crop=self.crop,
-            frames=self.frames,
-            adaptation=AdaptSettings(
-                pairs=self.pairs,
-                steps=self.steps,
-                lr=self.lr,
-                patch=self.patch,
-                reblurrer=self.reblurrer,
-                fuse=self.fuse,
-                back_project=self.back_project,
-                guard=self.guard,
-                precision=self.precision,
-                device=self.device,
-                seed=self.seed,
-            ),
-            restoration=RestoreSettings(tile=self.tile, precision=self.precision, device=self.device),
-            apart=_listed(self.apart),
-            resume=self.resume,
-        )
+        settings = self._settings(rows)
         if built_in:
             refuse_unfit(settings)
         else:
-            refuse_within([self.root], output)
+            refuse_within([root], output)
         if self.workers.cluster is None:
-            refuse_missing_device(self.device)
-        net, terminal = load_deblurrer(self.model), Terminal()
-        settings.refuse(net, self.model)
+            refuse_missing_device(self.machine.device)
+        net, terminal = load_deblurrer(self.everyday.model), self.talk.terminal()
+        settings.refuse(net, self.everyday.model)
         with filling(output, "evaluate"), terminal.bar("evaluating", "clips") as bar:
-            clips = make_builtin(output / "clips", bar) if built_in else self.root
-            with self.workers.pool(net, self.device, terminal.say) as pool:
-                summary = evaluate(
-                    clips, net, output, settings, model=self.model, progress=bar, pool=pool, say=terminal.say
-                )
+            clips = make_builtin(output / "clips", bar) if built_in else root
+            with self.workers.pool(net, self.machine.device, terminal.say) as pool:
+                name = self.everyday.model
+                summary = evaluate(clips, net, output, settings, model=name, progress=bar, pool=pool, say=terminal.say)
             tables = write_tables(read_records(output, summary), summary, output)
         for note in summary.notes:
             terminal.say(f"note: {note}")
-        print(tables)
+        terminal.show(tables)
+
+    def _settings(self, rows: tuple[str, ...]) -> EvaluateSettings:
+        """The settings of the rooms that do the work."""
+        from metadeblur.evaluation.protocol import EvaluateSettings
+        from metadeblur.restoration.restorer import RestoreSettings
+
+        everyday, adaptation, measuring, machine = self.everyday, self.adaptation, self.measuring, self.machine
+        return EvaluateSettings(
+            rows=rows,
+            methods=_listed(everyday.method),
+            meta=adaptation.meta,
+            layout=measuring.layout,
+            part=measuring.part,
+            inputs=measuring.inputs,
+            ssim=measuring.ssim,
+            clips=_listed(everyday.clips),
+            crop=measuring.crop,
+            frames=measuring.frames,
+            adaptation=AdaptSettings(
+                pairs=adaptation.pairs,
+                steps=adaptation.steps,
+                lr=adaptation.lr,
+                patch=adaptation.patch,
+                reblurrer=adaptation.reblurrer,
+                fuse=adaptation.fuse,
+                back_project=adaptation.back_project,
+                guard=adaptation.guard,
+                precision=machine.precision,
+                device=machine.device,
+                seed=adaptation.seed,
+            ),
+            restoration=RestoreSettings(tile=machine.tile, precision=machine.precision, device=machine.device),
+            apart=_listed(measuring.apart),
+            resume=everyday.resume,
+        )
 
 
 def _listed(text: str) -> tuple[str, ...]:

@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import tyro
 
 from metadeblur.adaptation.settings import AdaptSettings, preset
 from metadeblur.errors import UsageError
-from metadeblur.limits import Gpus, LearningRate, Pairs, Seconds, Seed, Steps, Threads, Workers, check
+from metadeblur.limits import Gpus, LearningRate, Pairs, Seconds, Seed, Steps, Threads, Tile, Workers, check
+from metadeblur.pipeline.console import Terminal
 from metadeblur.system.paths import SLASHES, Folder
 from metadeblur.types import Device, Effort, Precision
 
@@ -38,6 +39,16 @@ Target: TypeAlias = Annotated[
 DeviceFlag: TypeAlias = Annotated[
     Device, tyro.conf.arg(metavar="auto|cpu|cuda|cuda:N|mps|xpu", help_behavior_hint="(default: auto)")
 ]
+Switch: TypeAlias = Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")]
+"""A flag that is off unless it is given."""
+PresetName = Literal["archive", "fast", "low-memory", "paper", "plain", "release", "share"]
+"""The sets of settings in the folder ``preset_files``."""
+
+# Flags without a prefix, under a heading of the help: "everyday options" and so on. Several classes may share one.
+NoPrefix: Any = tyro.conf.OmitArgPrefixes
+EVERYDAY, ADAPTATION, OUTPUT, EXPERT = (
+    tyro.conf.arg(name=name) for name in ("everyday", "adaptation", "output", "expert")
+)
 
 
 _FLOW, _NETWORK = preset("flow"), preset("paper")
@@ -60,11 +71,50 @@ def refuse_missing_device(device: Device) -> None:
 
 
 @dataclass(frozen=True)
+class ConfigFlags:
+    """Where settings come from."""
+
+    config: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    """TOML file of settings by the names of these flags; flags given besides win."""
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True)
+class PresetFlags:
+    """Settings that have a name."""
+
+    preset: Annotated[PresetName | None, tyro.conf.DisallowNone, tyro.conf.arg(help_behavior_hint="")] = None
+    """Settings for a purpose, as metadeblur presets tells them; --config and flags given besides win."""
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True)
+class TalkFlags:
+    """What is said, and where."""
+
+    quiet: Annotated[Switch, tyro.conf.arg(aliases=["-q"])] = False
+    """Say nothing but errors."""
+    log_file: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    """Also write all that is said to the end of this file, with the time and every reason; goes with -q."""
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    def terminal(self, *, verbose: bool = False) -> Terminal:
+        """Where a command speaks to a person."""
+        return Terminal(quiet=self.quiet, verbose=verbose)
+
+
+@dataclass(frozen=True)
 class AdaptationFlags:
     """How the network adapts."""
 
     effort: Effort = "balanced"
-    """quick: learn no weights, only let the frames correct and help each other; best: learn longer, from more."""
+    """How much to learn. quick: no weights, frames only correct and help each other; best: longer, and from more."""
     budget: Annotated[Seconds | None, tyro.conf.arg(metavar="SECONDS", help_behavior_hint="")] = None
     """About how many seconds adapting to all shots of one input may take together; default: no limit."""
     reblur: Literal["auto", "flow", "network"] = "auto"
@@ -93,10 +143,16 @@ class AdaptationFlags:
     """Fuse restored frames with neighbours that show the same things sharper; never with --reblur network."""
     back_project: bool = True
     """Correct fused frames by what they leave unexplained of the blurred ones, where the clip tells its exposure."""
-    reblurrer: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
-    """Weights of the network that --reblur network uses, from metadeblur train reblur or train meta; reblurrer-meta:
-    those that were meta-trained with lite-meta."""
-    preset: Literal["paper", "release"] = "paper"
+    reblurrer: Annotated[
+        Path | None,
+        tyro.conf.arg(
+            metavar="FILE",
+            help_behavior_hint="",
+            help="Weights of the network that --reblur network uses, from metadeblur train reblur or train meta; "
+            "reblurrer-meta: those that were meta-trained with lite-meta.",
+        ),
+    ] = None
+    protocol: Literal["paper", "release"] = "paper"
     """How --reblur network adapts: as the paper says, or as its authors' released code does."""
     reblur_losses: Literal["both", "gan", "cycle", "none"] = "both"
     """Losses that fit that network to the clip: adversarial, cycle, both, or none (it stays as trained)."""
@@ -114,7 +170,7 @@ class AdaptationFlags:
         Raises:
             MetadeblurError: a value out of range.
         """
-        base = preset(self.preset if self.reblur == "network" and self.effort != "quick" else self.effort)
+        base = preset(self.protocol if self.reblur == "network" and self.effort != "quick" else self.effort)
         given = {"pairs": self.pairs, "steps": self.steps, "lr": self.lr}
         return base.changed(
             **{name: value for name, value in given.items() if value is not None},
@@ -133,15 +189,42 @@ class AdaptationFlags:
 
 
 @dataclass(frozen=True)
+class MachineFlags:
+    """What computes, and how."""
+
+    device: DeviceFlag = "auto"
+    """What computes; auto: a CUDA GPU where there is one, otherwise the processor."""
+    tile: Annotated[Tile | None, tyro.conf.arg(metavar="PX", help_behavior_hint="")] = None
+    """Side of the tiles that frames are cut into; 0: whole frames; default: what fits into memory."""
+    precision: Precision = "auto"
+    """Arithmetic; auto: bf16 where the machine does it natively and the result stays the same."""
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True)
 class WorkerFlags:
     """Several processes or machines that work side by side."""
 
-    cluster: Annotated[str | None, tyro.conf.arg(metavar="ADDRESS|local", help_behavior_hint="")] = None
-    """Have the work done by the processes of a Ray cluster: its address, auto to find it, or local to start processes
-    on this machine (needs pip install 'metadeblur[cluster]')."""
-    workers: Annotated[Workers | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
-    """Processes that work side by side; default: 1. With --cluster as many as there is room for: one for each GPU
-    where there are any, otherwise one for each processor."""
+    cluster: Annotated[
+        str | None,
+        tyro.conf.arg(
+            metavar="ADDRESS|local",
+            help_behavior_hint="",
+            help="Have the work done by the processes of a Ray cluster: its address, auto to find it, or local to "
+            "start processes on this machine (needs pip install 'metadeblur[cluster]').",
+        ),
+    ] = None
+    workers: Annotated[
+        Workers | None,
+        tyro.conf.arg(
+            metavar="N",
+            help_behavior_hint="",
+            help="Processes that work side by side; default: 1. With --cluster as many as there is room for: one for "
+            "each GPU where there are any, otherwise one for each processor.",
+        ),
+    ] = None
     worker_threads: Annotated[Threads | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
     """With --cluster: processor threads of each worker; default: all of them shared out."""
     worker_gpus: Annotated[Gpus | None, tyro.conf.arg(metavar="SHARE", help_behavior_hint="")] = None

@@ -32,12 +32,37 @@ def refuse_missing(inputs: Sequence[Path], output: Path | None, flag: str = "-o"
     raise MetadeblurError("; ".join(f"{path}: there is no such file or folder" for path in missing) + hint)
 
 
+def refuse_both(one: tuple[str, bool], other: tuple[str, bool]) -> None:
+    """Refuse two flags of which one says the contrary of the other.
+
+    Args:
+        one: its name, and whether it was given.
+        other: likewise.
+
+    Raises:
+        UsageError: both were given.
+    """
+    if one[1] and other[1]:
+        raise UsageError(f"{one[0]} and {other[0]} contradict each other; give one of them")
+
+
 def there(path: Path) -> bool:
     """Whether a file or folder is there; a name that the system does not even take is not."""
     try:
         return path.exists()
     except OSError:
         return False
+
+
+def given(path: Path | None, what: str, example: str) -> Path:
+    """The input of a command that cannot do without one.
+
+    Raises:
+        UsageError: none was given.
+    """
+    if path is None:
+        raise UsageError(f"it needs {what}: {example}")
+    return path
 
 
 def needed(output: Path | None, example: str) -> Path:

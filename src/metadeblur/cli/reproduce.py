@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
-from metadeblur.cli.flags import DeviceFlag, refuse_missing_device
+from metadeblur.cli.flags import DeviceFlag, NoPrefix, Switch, TalkFlags, refuse_missing_device
 from metadeblur.cli.inputs import refuse_missing
 from metadeblur.errors import UsageError
 from metadeblur.limits import CountOrNone, Crop, Patch, Processes, Steps, Within, check
-from metadeblur.pipeline.console import Terminal
 
 
 @dataclass(frozen=True)
@@ -29,11 +28,17 @@ class Reproduce:
     """Folders that hold DVD, REDS and RealBlur; with --small any folders of paired clips, or builtin."""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="DIR")]
     """Folder for everything."""
-    small: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    small: Switch = False
     """Run the same on whatever clips are at hand, with few frames, pairs and steps: minutes instead of days."""
-    weights: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
-    """Folder with NETWORK.safetensors, reblurrer.safetensors, and what train meta wrote as meta/NETWORK; what is not
-    there is taken from the installed weights."""
+    weights: Annotated[
+        Path | None,
+        tyro.conf.arg(
+            metavar="DIR",
+            help_behavior_hint="",
+            help="Folder with NETWORK.safetensors, reblurrer.safetensors, and what train meta wrote as meta/NETWORK; "
+            "what is not there is taken from the installed weights.",
+        ),
+    ] = None
     networks: Annotated[str, tyro.conf.arg(metavar="NAME,...", help_behavior_hint="")] = ""
     """Networks, separated by commas; default: the paper's four, with --small also lite."""
     apart: Annotated[str, tyro.conf.arg(metavar="CLIP,...", help_behavior_hint="")] = ""
@@ -54,6 +59,7 @@ class Reproduce:
     """What computes; auto: a CUDA GPU where there is one, otherwise the processor."""
     workers: Annotated[Processes, tyro.conf.arg(metavar="N")] = 1
     """Processes that measure clips side by side."""
+    talk: Annotated[TalkFlags, NoPrefix, tyro.conf.arg(name="")] = field(default_factory=TalkFlags)
 
     def __post_init__(self) -> None:
         check(self)
@@ -86,8 +92,9 @@ class Reproduce:
         )
         refuse_missing([path for path in self.root if str(path) != "builtin"], self.output)
         refuse_missing_device(self.device)
-        terminal = Terminal()
-        print(render(reproduce(self.experiment, self.root, self.output, settings, say=terminal.say)), end="")
+        terminal = self.talk.terminal()
+        tables = render(reproduce(self.experiment, self.root, self.output, settings, say=terminal.say))
+        terminal.show(tables.removesuffix("\n"))
 
 
 def _listed(text: str) -> tuple[str, ...]:

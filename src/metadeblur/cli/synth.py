@@ -8,11 +8,19 @@ from typing import Annotated
 
 import tyro
 
+from metadeblur.cli.flags import EVERYDAY, NoPrefix, TalkFlags
 from metadeblur.cli.inputs import needed, refuse_missing
 from metadeblur.data.settings import SynthSettings
 from metadeblur.errors import UsageError
-from metadeblur.pipeline.console import Terminal
 from metadeblur.system.names import counted
+
+
+@dataclass(frozen=True)
+class EverydayFlags:
+    """What most runs need."""
+
+    output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="DIR", help_behavior_hint="(required)")] = None
+    """Folder that the clips go to, each with its folders blur and sharp."""
 
 
 @dataclass(frozen=True)
@@ -26,10 +34,15 @@ class Synth:
         list[Path], tyro.conf.Positional, tyro.conf.arg(metavar="IN...", help_behavior_hint="(one or more)")
     ]
     """Photographs, videos, or folders of them."""
-    output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="DIR", help_behavior_hint="(required)")] = None
-    """Folder that the clips go to, each with its folders blur and sharp."""
-    settings: Annotated[SynthSettings, tyro.conf.OmitArgPrefixes] = field(default_factory=SynthSettings)
+    everyday: Annotated[EverydayFlags, NoPrefix, EVERYDAY] = field(default_factory=EverydayFlags)
+    talk: Annotated[TalkFlags, NoPrefix, EVERYDAY] = field(default_factory=TalkFlags)
+    settings: Annotated[SynthSettings, NoPrefix, tyro.conf.arg(name="clip")] = field(default_factory=SynthSettings)
     """How the clips are made."""
+
+    @property
+    def output(self) -> Path | None:
+        """Folder that the clips go to."""
+        return self.everyday.output
 
     def run(self) -> None:
         """Make the clips."""
@@ -39,7 +52,7 @@ class Synth:
         output = needed(self.output, "metadeblur synth IN -o DIR")
         from metadeblur.data.synthesis import synthesize
 
-        terminal, before = Terminal(), set(output.iterdir()) if output.is_dir() else set()
+        terminal, before = self.talk.terminal(), set(output.iterdir()) if output.is_dir() else set()
         with terminal.bar("making clips", "clips") as bar:
             folders = synthesize(self.inputs, output, self.settings, progress=bar, say=terminal.say)
         count = sum(folder not in before for folder in folders)

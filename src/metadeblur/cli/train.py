@@ -8,38 +8,72 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
-from metadeblur.cli.flags import DeviceFlag
+from metadeblur.cli.flags import EVERYDAY, EXPERT, ConfigFlags, DeviceFlag, NoPrefix, Switch, TalkFlags
 from metadeblur.errors import UsageError
 from metadeblur.limits import check
 from metadeblur.training.settings import DeblurTraining, MetaTraining, ReblurTraining
 
+TRAINING = tyro.conf.arg(name="training")
+
 
 @dataclass(frozen=True)
-class _Training:
-    """Flags of every training."""
+class EverydayFlags:
+    """What most runs need."""
 
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="DIR")] = Path("training")
     """Folder for weights, checkpoints, logs, curves and pictures."""
-    config: Annotated[Path | None, tyro.conf.arg(metavar="FILE.toml", help_behavior_hint="")] = None
-    """Read settings from this file; its keys are the names of the flags."""
-    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    resume: Switch = False
     """Go on from the last checkpoint in the output folder."""
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True)
+class DeviceFlags:
+    """What computes."""
+
     device: DeviceFlag = "auto"
     """What computes; auto: a CUDA GPU where there is one, otherwise the processor."""
 
     def __post_init__(self) -> None:
         check(self)
 
-    @staticmethod
-    def say(line: str) -> None:
-        """Tell the person who waits; of several processes the first one does."""
-        from metadeblur.pipeline.console import Terminal
 
-        Terminal(quiet=os.environ.get("RANK", "0") != "0").say(line)
+@dataclass(frozen=True)
+class _Training:
+    """Flags of every training."""
+
+    everyday: Annotated[EverydayFlags, NoPrefix, EVERYDAY] = field(default_factory=EverydayFlags)
+    source: Annotated[ConfigFlags, NoPrefix, EVERYDAY] = field(default_factory=ConfigFlags)
+    talk: Annotated[TalkFlags, NoPrefix, EVERYDAY] = field(default_factory=TalkFlags)
+    machine: Annotated[DeviceFlags, NoPrefix, EXPERT] = field(default_factory=DeviceFlags)
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    @property
+    def output(self) -> Path:
+        """Folder for everything."""
+        return self.everyday.output
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the process that speaks, of several."""
+        return os.environ.get("RANK", "0") == "0"
+
+    def _how(self, device: str) -> dict[str, Any]:
+        """What every training is told beside its settings."""
+        return {"resume": self.everyday.resume, "device": device, "quiet": self.talk.quiet}
+
+    def say(self, line: str) -> None:
+        """Tell the person who waits; of several processes the first one does."""
+        if self.leads:
+            self.talk.terminal().say(line)
 
     def chosen_device(self, name: str, clips: tuple[str, ...]) -> str:
         """The device's name, once there is something to train on."""
@@ -47,7 +81,7 @@ class _Training:
 
         if not clips:
             raise UsageError(f"train {name} needs folders of paired clips: --clips DIR (metadeblur synth makes them)")
-        return str(choose_device(self.device))
+        return str(choose_device(self.machine.device))
 
 
 @dataclass(frozen=True)
@@ -57,7 +91,7 @@ class TrainDeblur(_Training):
     Settings come from a TOML file, from flags, or both; flags win. A run writes checkpoints and goes on with --resume.
     """
 
-    settings: Annotated[DeblurTraining, tyro.conf.OmitArgPrefixes] = field(default_factory=DeblurTraining)
+    settings: Annotated[DeblurTraining, NoPrefix, TRAINING] = field(default_factory=DeblurTraining)
     """How the network is trained."""
 
     def run(self) -> None:
@@ -65,7 +99,7 @@ class TrainDeblur(_Training):
         from metadeblur.training.deblur import train_deblur
 
         device = self.chosen_device("deblur", self.settings.clips)
-        weights = train_deblur(self.settings, self.output, resume=self.resume, device=device)
+        weights = train_deblur(self.settings, self.output, **self._how(device))
         self.say(f"{weights}: the weights; metadeblur restore --model {weights} uses them")
 
 
@@ -77,7 +111,7 @@ class TrainReblur(_Training):
     checkpoints and goes on with --resume.
     """
 
-    settings: Annotated[ReblurTraining, tyro.conf.OmitArgPrefixes] = field(default_factory=ReblurTraining)
+    settings: Annotated[ReblurTraining, NoPrefix, TRAINING] = field(default_factory=ReblurTraining)
     """How the network is trained."""
 
     def run(self) -> None:
@@ -85,7 +119,7 @@ class TrainReblur(_Training):
         from metadeblur.training.reblur import train_reblur
 
         device = self.chosen_device("reblur", self.settings.clips)
-        weights = train_reblur(self.settings, self.output, resume=self.resume, device=device)
+        weights = train_reblur(self.settings, self.output, **self._how(device))
         self.say(f"{weights}: the weights; metadeblur restore --reblur network --reblurrer {weights} uses them")
 
 
@@ -97,7 +131,7 @@ class TrainMeta(_Training):
     checkpoints and goes on with --resume.
     """
 
-    settings: Annotated[MetaTraining, tyro.conf.OmitArgPrefixes] = field(default_factory=MetaTraining)
+    settings: Annotated[MetaTraining, NoPrefix, TRAINING] = field(default_factory=MetaTraining)
     """How the networks are trained."""
 
     def run(self) -> None:
@@ -105,6 +139,6 @@ class TrainMeta(_Training):
         from metadeblur.training.meta import train_meta
 
         device = self.chosen_device("meta", self.settings.clips)
-        reblurrer, deblurrer = train_meta(self.settings, self.output, resume=self.resume, device=device)
+        reblurrer, deblurrer = train_meta(self.settings, self.output, **self._how(device))
         flags = f"--reblur network --reblurrer {reblurrer} --model {deblurrer}"
         self.say(f"{reblurrer}, {deblurrer}: the weights; metadeblur restore {flags} uses them")

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from metadeblur.system.log import record
 from metadeblur.system.names import shown
 
 if TYPE_CHECKING:
@@ -68,6 +69,8 @@ class Bar:
 class Terminal:
     """Lines and bars for a person; as a listener it shows the events of a restoration.
 
+    All of it also goes to the logger (:mod:`metadeblur.system.log`), whether it is shown or not.
+
     >>> Terminal(quiet=True).say("nobody reads this")
     """
 
@@ -78,12 +81,19 @@ class Terminal:
 
     def say(self, line: str) -> None:
         """Print one line on stderr, above a bar that is showing."""
+        record(line)
         if self.console is not None:
             self.console.print(shown(line), markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+    def show(self, text: str) -> None:
+        """Print a result on standard output, also where nothing else is said."""
+        record(text)
+        print(text, flush=True)
 
     @contextmanager
     def bar(self, title: str, unit: str = "frames") -> Iterator[Bar]:
         """A progress bar for the work inside the ``with``."""
+        record(title, detail=True)
         bar = Bar(title, self.console, unit)
         try:
             yield bar
@@ -100,7 +110,10 @@ class Terminal:
             case events.Detail(text):
                 if self.verbose:
                     self.say(text)
+                else:
+                    record(text, detail=True)
             case events.PhaseStarted():
+                record(_phase_title(event), detail=True)
                 self._bars.append(Bar(_phase_title(event), self.console))
             case events.PhaseEnded():
                 self._bars.pop().close()

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scenedetect import AdaptiveDetector, FrameTimecode
 
-from metadeblur.errors import MetadeblurError
 from metadeblur.imaging.sharpness import self_shift_score
 from metadeblur.limits import Count, Within, check
 from metadeblur.video import TimeTable, VideoInfo, VideoReader
@@ -96,26 +95,21 @@ def find_shots(
         progress: called after each frame with the number of frames done and the number expected.
 
     Raises:
-        MetadeblurError: as :func:`metadeblur.video.probe`, or not one frame can be decoded.
+        MetadeblurError: as :func:`metadeblur.video.probe`, or not one frame can be decoded, or is in the reader's part.
     """
     reader = source if isinstance(source, VideoReader) else VideoReader(source)
     info = reader.info
     detector = _CutDetector(settings or ShotSettings())
-    table = reader.table()
     sharpness: list[float] = []
     box = _middle(info.height, info.width)
-    for frame in reader.decoded(table=table):
+    for frame in reader.scanned():
         detector.add(frame.thumbnail(min(_THUMBNAIL, info.width)))
         sharpness.append(float(self_shift_score(frame.rgb(box))) if box is not None else 0.0)
         if progress is not None:
             progress(len(sharpness), max(info.frames, len(sharpness)))
-    if not sharpness:
-        raise MetadeblurError(f"{info.path}: not one frame could be decoded (damaged file)")
-    times = table.build()
-    reader.learn(times)
     edges = [0, *detector.cuts(), len(sharpness)]
     shots = tuple(Shot(start, stop) for start, stop in pairwise(edges))
-    return Scan(shots, len(sharpness), tuple(sharpness), times, reader.info)
+    return Scan(shots, len(sharpness), tuple(sharpness), reader.times, reader.info)
 
 
 class _CutDetector:

@@ -26,6 +26,7 @@ from metadeblur.pipeline.events import Event, FirstLook, Listener, Note
 from metadeblur.restoration.restorer import Restorer, RestoreSettings
 from metadeblur.system.interrupts import undisturbed
 from metadeblur.system.json_files import write_whole
+from metadeblur.system.locks import writing
 from metadeblur.system.memory import available_bytes, peak_bytes
 from metadeblur.system.names import joined, name_limit
 from metadeblur.video import VideoReader
@@ -193,6 +194,13 @@ def remove_first_look(output: Path) -> None:
         if not path.exists():
             return
         _remove(path)
+
+
+def clear_first_look(output: Path) -> None:
+    """Take away what a killed run has left beside a result that is whole, unless somebody is at work on it."""
+    if next(_places(output)).exists():
+        with suppress(MetadeblurError), writing(output):
+            remove_first_look(output)
 
 
 def _places(output: Path) -> Iterator[Path]:

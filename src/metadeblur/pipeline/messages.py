@@ -17,6 +17,8 @@ TOLD_SHOTS = 12  # files with more shots are summed up
 def input_lines(reader: VideoReader) -> Iterator[str]:
     """What is unusual about an input whose table of time stamps is known."""
     name, info = reader.info.path.name, reader.info
+    if reader.part is not None:
+        yield f"{name}, {reader.part}: {counted(info.frames, 'frame')}, {in_words(info.duration_seconds)}"
     if info.interlaced_frames == info.frames:
         yield f"{name} is interlaced: it is deinterlaced, one frame for each frame"
     elif info.interlaced:

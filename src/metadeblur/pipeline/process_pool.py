@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
@@ -63,7 +63,8 @@ class ProcessPool(TaskPool):
                 return
             worker = free.pop()
             worker.task, task.running = task, True
-            worker.messages.send((task.work, task.into.absolute()))
+            with suppress(BrokenPipeError):  # it has just died: its end is heard when it is listened to
+                worker.messages.send((task.work, task.into.absolute()))
 
     def _listen(self) -> None:
         heard = wait([worker.messages for worker in self._workers], _LISTEN_SECONDS)

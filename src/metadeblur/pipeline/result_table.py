@@ -17,6 +17,7 @@ from metadeblur.pipeline.outputs import Job
 from metadeblur.report.record import RunRecord
 from metadeblur.report.verdict import network_of, overall_verdict
 from metadeblur.system.json_files import write_whole
+from metadeblur.system.log import record
 from metadeblur.system.names import counted, in_words, shown, utf8
 
 Result = RunRecord | Exception | None
@@ -41,9 +42,32 @@ def verdict_line(result: Result) -> str:
 
 def show_results(jobs: Sequence[Job], results: Sequence[Result], terminal: Terminal) -> None:
     """Print on stderr the result of each input; where that is no terminal, without lines and colours."""
-    if terminal.console is None:
-        return
-    drawn = terminal.console.is_terminal
+    console = terminal.console
+    if console is not None and console.is_terminal:
+        console.print(_table(jobs, results, drawn=True), markup=False, highlight=False)
+    elif console is not None:  # what is no terminal has no width to fit into
+        plain = Console(file=console.file, width=_PLAIN_WIDTH)
+        plain.print(_table(jobs, results, drawn=False), markup=False, highlight=False)
+    lines = Console(file=io.StringIO(), width=_PLAIN_WIDTH)
+    with lines.capture() as told:
+        lines.print(_table(jobs, results, drawn=False), markup=False, highlight=False)
+    record("\n".join(line.rstrip() for line in told.get().splitlines()))
+    terminal.say(summary(results))
+
+
+def summary(results: Sequence[Result]) -> str:
+    """How many inputs came out how, in one line.
+
+    >>> summary([None, ValueError("no video in it"), None])
+    '3 inputs: 2 left out, 1 failed'
+    """
+    kinds = Counter(_kind(result) for result in results)
+    parts = [f"{kinds[kind]} {kind}" for kind in ("restored", "unchanged", "left out", "failed") if kinds[kind]]
+    return f"{counted(len(results), 'input')}: {', '.join(parts)}"
+
+
+def _table(jobs: Sequence[Job], results: Sequence[Result], *, drawn: bool) -> Table:
+    """A row for each input; with lines around the cells, or without."""
     table = Table(box=box.ROUNDED if drawn else None, pad_edge=drawn)
     for title in ("input", "result", "time", "output"):
         table.add_column(title, overflow="fold", justify="right" if title == "time" else "left")
@@ -53,12 +77,7 @@ def show_results(jobs: Sequence[Job], results: Sequence[Result], terminal: Termi
             spent = in_words(sum(sum(shot.seconds.values()) for shot in result.shots))
         output = "" if isinstance(result, Exception) else shown(str(job.output))
         table.add_row(shown(job.source.name), shown(verdict_line(result)), spent, output)
-    # What is no terminal has no width to fit into.
-    console = terminal.console if drawn else Console(file=terminal.console.file, width=_PLAIN_WIDTH)
-    console.print(table, markup=False, highlight=False)
-    kinds = Counter(_kind(result) for result in results)
-    parts = [f"{kinds[kind]} {kind}" for kind in ("restored", "left as they were", "left out", "failed") if kinds[kind]]
-    terminal.say(f"{counted(len(jobs), 'input')}: {', '.join(parts)}")
+    return table
 
 
 def write_csv(jobs: Sequence[Job], results: Sequence[Result], path: Path) -> None:
@@ -85,4 +104,4 @@ def _kind(result: Result) -> str:
         return "left out"
     if isinstance(result, Exception):
         return "failed"
-    return "left as they were" if result.untouched else "restored"
+    return "unchanged" if result.untouched else "restored"

@@ -51,7 +51,7 @@ from metadeblur.system.interrupts import undisturbed
 from metadeblur.system.json_files import plain, versions
 from metadeblur.system.machine import describe_machine, peak_memory_mb
 from metadeblur.version import __version__
-from metadeblur.video import EncodeSettings, VideoReader, assemble, whole
+from metadeblur.video import EncodeSettings, Part, VideoReader, assemble, whole
 from metadeblur.video.info import VideoInfo
 from metadeblur.video.timing import TimeTable
 
@@ -66,6 +66,7 @@ class RunSettings:
     adaptation: AdaptSettings = field(default_factory=AdaptSettings)  # its time budget is that of all shots together
     restoration: RestoreSettings = field(default_factory=RestoreSettings)
     encoding: EncodeSettings = field(default_factory=EncodeSettings)
+    part: Part | None = None  # only this part of each video is read and written
     preview_seconds: Seconds | None = None  # restored first, to a file of their own
     first_look: bool = False  # before anything else tell one frame that the base network restores
     resume: bool = False  # go on where an earlier run was stopped
@@ -152,7 +153,7 @@ class Run:
         self.decisions: dict[int, Decision] = {}  # made for the preview, used again for the whole
         self.forecast: Forecast | None = None  # once it is known how long everything takes
         self.copied = False  # whether the output is a copy of the input
-        self.reader = VideoReader(job.source)
+        self.reader = VideoReader(job.source, part=settings.part)
         self.reads = Reads.of(self.reader, settings.adaptation if settings.adapt else None)
         check_targets(job, settings.encoding)
         with ExitStack() as locks:
@@ -305,7 +306,8 @@ class Run:
         Where all frames pass, the input is copied if it can be, and only other outputs need segments.
         """
         records = self.shot_records()
-        self.copied = all(shot.untouched for shot in records) and can_copy(self.info, self.job.output)
+        whole_file = self.settings.part is None and can_copy(self.info, self.job.output)
+        self.copied = whole_file and all(shot.untouched for shot in records)
         return [shot.index for shot in records if shot.untouched] if self.kinds else []
 
     @property
@@ -419,6 +421,7 @@ class Run:
         parts = {"adaptation": settings.adaptation, "restoration": settings.restoration, "encoding": settings.encoding}
         return {
             "input": f"{self.job.source.resolve()} {self.reads.input}",
+            "part": "the whole" if settings.part is None else str(settings.part),
             "container": self.job.output.suffix.lower(),
             "model": parameters_digest(self.net)[:16],
             "adapt": settings.adapt,

@@ -38,7 +38,7 @@ from metadeblur.pipeline.task_pool import Course, Task, TaskContext, TaskPool, w
 from metadeblur.report.record import RunRecord, ShotRecord
 from metadeblur.restoration.restorer import RestoreSettings
 from metadeblur.system.machine import peak_memory_mb
-from metadeblur.video import VideoReader
+from metadeblur.video import Part, VideoReader
 from metadeblur.video.info import VideoInfo
 
 
@@ -138,7 +138,7 @@ class _Together:
 
     def _steps(self, pool: TaskPool, number: int, run: Run) -> Course:
         """Take the steps of a run, and have the scan and the shots done by the workers."""
-        reader = VideoReader(run.job.source.absolute())
+        reader = VideoReader(run.job.source.absolute(), part=run.settings.part)
         name, info = run.job.source.name, reader.info
         reads = [*(info.files if info.kind == "frames" else [info.path]), *weights_read(run.settings.adaptation)]
         self.frames[number] = info.frames
@@ -166,9 +166,9 @@ class _Together:
         looks = []
         if number == 0 and run.wants_first_look:
             restoration = pool.for_any_machine(self.settings.adaptation, self.settings.restoration)[1]
-            looks = [task(_look, info, restoration, done=self._tell_look)]
+            looks = [task(_look, info, reader.part, restoration, done=self._tell_look)]
         with stopwatch(run.seconds, "scan"):
-            yield [*looks, task(_scan, info, done=run.take_scan)]
+            yield [*looks, task(_scan, info, reader.part, done=run.take_scan)]
         self.frames[number] = run.info.frames
         reader.learn(run.reader.times)
         if run.parts.noted("tile") is None:
@@ -195,17 +195,20 @@ def _input(info: VideoInfo, context: TaskContext) -> Path:
 
 
 def _here(given: ShotContext, context: TaskContext) -> ShotContext:
-    reader = VideoReader(_input(given.info, context), times=given.reader.times)
+    reader = VideoReader(_input(given.info, context), times=given.reader.times, part=given.reader.part)
     adaptation = with_weights(given.adaptation, context.locate)
     return replace(given, reader=reader, adaptation=adaptation, folder=context.folder)
 
 
-def _look(info: VideoInfo, settings: RestoreSettings, context: TaskContext) -> Iterator[FirstLook | None]:
-    yield try_first_look(VideoReader(_input(info, context)), context.net, settings)
+def _look(
+    info: VideoInfo, part: Part | None, settings: RestoreSettings, context: TaskContext
+) -> Iterator[FirstLook | None]:
+    yield try_first_look(VideoReader(_input(info, context), part=part), context.net, settings)
 
 
-def _scan(info: VideoInfo, context: TaskContext) -> Iterator[Scan]:
-    yield find_shots(VideoReader(_input(info, context)), progress=lambda *done: context.tell(FrameScanned(*done)))
+def _scan(info: VideoInfo, part: Part | None, context: TaskContext) -> Iterator[Scan]:
+    reader = VideoReader(_input(info, context), part=part)
+    yield find_shots(reader, progress=lambda *done: context.tell(FrameScanned(*done)))
 
 
 def _choose_tile(shots: ShotContext, context: TaskContext) -> Iterator[dict[str, Any]]:

@@ -197,7 +197,7 @@ def _counts(shots: Sequence[ShotRecord]) -> str:
         "unchecked": "learnt from, unchecked",
         "part": "learnt from a little",
         "base": "restored with {network}",
-        "untouched": "left as they were",
+        "untouched": "left unchanged",
     }
     found = Counter(shot_result(shot) for shot in shots)
     found["base"] += found.pop("dropped", 0)

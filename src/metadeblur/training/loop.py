@@ -21,6 +21,7 @@ from metadeblur.errors import MetadeblurError
 from metadeblur.imaging.pictures import Picture, encode_png
 from metadeblur.pipeline.console import Terminal, stderr_console
 from metadeblur.system.files import filling, whole
+from metadeblur.system.log import record
 from metadeblur.training.checkpoint import saved_state, write_checkpoint
 from metadeblur.training.curves import write_curves
 from metadeblur.training.settings import LoopSettings
@@ -284,6 +285,7 @@ class _Book:
 
     def _write(self, name: str, row: dict[str, float]) -> None:
         _append(self._out / f"{name}.csv", row)
+        record(f"{name}: {', '.join(f'{figure} {value:g}' for figure, value in row.items())}", detail=True)
         if self._board is not None:
             for figure, value in row.items():
                 if figure != "step":

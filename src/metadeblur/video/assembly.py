@@ -37,6 +37,7 @@ from metadeblur.video.carried import (
     other_packets,
 )
 from metadeblur.video.clock import Packet
+from metadeblur.video.cutting import moved_timecode
 from metadeblur.video.encoding import EncodeSettings, output_kind
 from metadeblur.video.folder import (
     assemble_pictures,
@@ -73,16 +74,17 @@ def assemble(
 ) -> tuple[str, ...]:
     """Join segments, in order, into the finished file, with everything else of the source.
 
-    Frames are shown at the source's own time stamps. Sound, subtitles, data, attachments and cover pictures are
-    copied packet by packet; so are tags, languages, dispositions, chapters, rotation, sample aspect ratio and colour
-    tags. The file gets its name when it is whole. Folders of frames and pictures are written as such.
+    Frames are shown at the source's own time stamps, those of a part counted from its first frame. Sound, subtitles,
+    data, attachments and cover pictures are copied packet by packet; so are tags, languages, dispositions, chapters,
+    rotation, sample aspect ratio and colour tags. The file gets its name when it is whole. Folders of frames and
+    pictures are written as such.
 
     Args:
         segments: files of :class:`SegmentWriter`, in the order of the shots.
         info: the source.
         output: the file, or the folder for frames.
         times: the source's table of time stamps; None: decode the source once more to get it. For a preview, its
-            :meth:`~TimeTable.first` frames: what comes later in the other streams is left out.
+            :meth:`~TimeTable.first` frames, and of a part its own: the other streams are cut like the video.
         draft: where to write instead, for the caller to give it its name (:func:`metadeblur.video.whole`).
 
     Returns:
@@ -278,7 +280,7 @@ def _write(
     notes = [damage.note for damage in damaged.values()]
     format_name = FORMATS[output.suffix.lower()]
     main = main_video(source, info.path)
-    shift = clock_start(source)
+    shift = clock_start(source) if times.begin is None else times.begin * times.time_base
     options, lenient = muxer_options(format_name, source, fitted), needs_leniency(format_name, source, main)
     with opened(unfinished, format_name, options, lenient=lenient) as target:
         copies: dict[int, av.stream.Stream] = {}
@@ -286,7 +288,7 @@ def _write(
         for stream in source.streams:
             if stream.index == main.index:
                 video = _prepare(target, segments[0], info, fitted, format_name)
-                describe(video, stream)
+                describe(video, stream, times)
                 if info.display_matrix is not None:
                     if format_name == "avi":
                         raise MetadeblurError(
@@ -296,12 +298,12 @@ def _write(
             elif stream.index in damaged and damaged[stream.index].packets is None:
                 continue
             elif stream.discard != av.stream.Discard.all:  # those are chapters, which are written as such
-                copy = copied_stream(target, stream, info, output, notes)
+                copy = copied_stream(target, stream, info, times, output, notes)
                 if copy is not None:
                     copies[stream.index] = copy
         assert video is not None
         notes += lost_in_video(info, video, format_name)
-        target.metadata.update(content_tags(source.metadata))
+        target.metadata.update(moved_timecode(content_tags(source.metadata), main, times))
         kept = chapters(source, times, shift)
         if kept and lenient:
             notes.append(f"the {len(kept)} chapters of {info.path.name} were left out: .mkv takes them or its sound")
@@ -309,7 +311,7 @@ def _write(
         streams = [source.streams[index] for index in copies]
         refused = {index: damage.packets or frozenset() for index, damage in damaged.items()}
         others = other_packets(source, main, streams, copies, times, shift, refused) if streams else iter(())
-        pictures = _video_packets(segments, fitted, delay, video, shift)
+        pictures = _video_packets(segments, fitted, delay, video, shift if times.begin is None else Fraction(0))
         for packet in heapq.merge(pictures, others, key=_moment):
             target.mux(packet)
     return tuple(notes)
@@ -372,7 +374,9 @@ def _video_packets(
 
 
 def _fitting(times: TimeTable, output: Path) -> TimeTable:
-    """AVI has no time stamps but a frame rate, with gaps where need be; all others take the table as it is."""
+    """The time stamps that are written: those of a part from 0 on; in AVI numbers of frames, with gaps if need be."""
+    if times.begin is not None:
+        times = replace(times, stamps=tuple(stamp - times.begin for stamp in times.stamps))
     if output.suffix.lower() != ".avi":
         return times
     if not times.variable:

@@ -17,6 +17,7 @@ import av
 from metadeblur.errors import MetadeblurError
 from metadeblur.system.names import counted, for_ffmpeg
 from metadeblur.video.clock import Packet, by_recording, may_jump
+from metadeblur.video.cutting import Edges, moved_timecode
 from metadeblur.video.info import VideoInfo, open_media
 from metadeblur.video.timing import TimeTable
 
@@ -53,41 +54,44 @@ def other_packets(
     shift: Fraction,
     refused: Mapping[int, frozenset[int]],
 ) -> Iterator[Packet]:
-    """The packets of all other streams as they are; of a preview, those that begin before its end.
+    """The packets of all other streams as they are; of a part or preview, those that begin in it, on its clock.
 
     Where recordings were joined, their times go on with those of the video. Those whose number within their stream is
     ``refused`` are left out.
     """
-    end = None if times.end is None else times.end * times.time_base
-    latest: dict[int, tuple[int, int]] = {}  # of each stream, the last decoding time and where that packet ends
+    edges = Edges.of(times)
+    latest: dict[int, int] = {}  # of each stream, the last decoding time
+    ends: dict[int, int] = {}  # and where the last packet ends
     numbers: Counter[int] = Counter()
     for packet, number in _with_recording(source, main, streams, times):
         numbers[packet.stream_index] += bool(packet.size)
         if packet.size and numbers[packet.stream_index] - 1 in refused.get(packet.stream_index, ()):
             continue
-        last, follows = latest.get(packet.stream_index, (None, 0))
         if packet.pts is None and packet.dts is None:
             if not packet.size:
                 continue  # the empty packet that ends a stream
-            packet.pts = follows  # a cover picture, or one of several packets of which only the first has a time
+            # A cover picture, or one of several packets of which only the first has a time.
+            packet.pts = ends.get(packet.stream_index, 0)
         elif number:
             ahead = round(times.shifts[number] * times.time_base / packet.time_base)
             packet.pts = None if packet.pts is None else packet.pts + ahead
             packet.dts = None if packet.dts is None else packet.dts + ahead
-        begin = Fraction((packet.pts if packet.pts is not None else packet.dts) or 0) * packet.time_base
-        if end is not None and begin >= end:
-            if begin >= end + 20:
-                return
-            continue
         if packet.dts is None:
             packet.dts = packet.pts
+        ends[packet.stream_index] = (packet.dts or 0) + (packet.duration or 1)
+        if edges.is_over(packet):
+            return
+        if not edges.take(packet):
+            continue
         copy = copies[packet.stream_index]
+        last = latest.get(packet.stream_index)
         earliest = None if last is None else last + _least_step(copy, packet)
         if earliest is not None and packet.dts is not None and packet.dts < earliest:
             packet.dts = earliest  # no container takes packets that go back
             packet.pts = None if packet.pts is None else max(packet.pts, packet.dts)
         if packet.dts is not None:
-            latest[packet.stream_index] = packet.dts, packet.dts + (packet.duration or 1)
+            latest[packet.stream_index] = packet.dts
+            ends[packet.stream_index] = packet.dts + (packet.duration or 1)
         offset = round(shift / packet.time_base)
         packet.pts = None if packet.pts is None else packet.pts - offset
         packet.dts = None if packet.dts is None else packet.dts - offset
@@ -118,6 +122,7 @@ def copied_stream(
     target: av.container.OutputContainer,
     stream: av.stream.Stream,
     info: VideoInfo,
+    times: TimeTable,
     output: Path,
     notes: list[str],
 ) -> av.stream.Stream | None:
@@ -145,7 +150,7 @@ def copied_stream(
     if stream.time_base:
         timed_text = stream.type == "subtitle" and format_name in ("mp4", "mov")
         copy.time_base = stream.time_base / _finer(stream) if timed_text else stream.time_base
-    describe(copy, stream)
+    describe(copy, stream, times)
     return copy
 
 
@@ -265,9 +270,9 @@ def _stream_name(stream: av.stream.Stream) -> str:
     return f"stream {stream.index} ({', '.join(filter(None, (stream.type, codec)))})"
 
 
-def describe(copy: av.stream.Stream, stream: av.stream.Stream) -> None:
+def describe(copy: av.stream.Stream, stream: av.stream.Stream, times: TimeTable) -> None:
     """Give a stream of the output the language, title, disposition and so on of the source's."""
-    copy.metadata.update(content_tags(stream.metadata))
+    copy.metadata.update(moved_timecode(content_tags(stream.metadata), stream, times))
     copy.disposition = stream.disposition
 
 
@@ -277,18 +282,22 @@ def content_tags(tags: dict[str, str]) -> dict[str, str]:
 
 
 def chapters(source: av.container.InputContainer, times: TimeTable, shift: Fraction) -> list[av.container.Chapter]:
-    """The chapters of the source; of a preview, those that begin before its end."""
+    """The chapters of the source; of a part or preview, what of them lies in it."""
     kept = []
     for chapter in source.chapters():
         base = chapter["time_base"] or Fraction(1)
         offset = round(shift / base)
-        end = chapter["end"]
+        start, end = chapter["start"], chapter["end"]
         if times.end is not None:
             limit = int(times.end * times.time_base / base)
-            if chapter["start"] >= limit:
+            if start >= limit:
                 continue
             end = min(end, limit)
-        chapter["start"], chapter["end"] = chapter["start"] - offset, end - offset
+        if times.begin is not None:
+            start = max(start, offset)
+            if end <= start:
+                continue
+        chapter["start"], chapter["end"] = start - offset, end - offset
         kept.append(chapter)
     return kept
 
@@ -305,9 +314,12 @@ def muxer_options(format_name: str, source: av.container.InputContainer, times: 
     # Time stamps below zero, as sound has that was encoded with a lead-in, are kept instead of all being moved.
     options = {"fflags": "+bitexact", "avoid_negative_ts": "disabled"}
     if format_name in ("mp4", "mov"):
-        if times.stamps[0] > 0 and times.time_base.denominator <= 1_000_000:
-            # The unit of the delay of a track that begins late.
-            options["movie_timescale"] = str(times.time_base.denominator)
+        units = [times.time_base.denominator] if times.stamps[0] > 0 else []
+        if times.begin is not None:  # sound begins with a packet, which is hardly ever there where the part begins
+            units = [stream.time_base.denominator for stream in source.streams if stream.time_base]
+        fitting = [unit for unit in units if unit <= 1_000_000]
+        if fitting:  # the unit of the delay of a track that begins late
+            options["movie_timescale"] = str(max(fitting))
         if any(name.lower() not in _MP4_TAGS for name in content_tags(source.metadata)):
             options["movflags"] = "use_metadata_tags"
     return options

@@ -5,8 +5,10 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import cached_property
+from itertools import chain, dropwhile, islice
 from pathlib import Path
 from typing import Protocol
 
@@ -18,20 +20,18 @@ from torch import Tensor
 
 from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
-from metadeblur.video.clock import Packet, by_recording
 from metadeblur.video.colour import to_rgb
+from metadeblur.video.decoding import SEEK_BACK, can_be_searched, decode, decode_after, decode_from, decode_part
 from metadeblur.video.fields import FieldJudge, FrameOrder, deinterlaced
-from metadeblur.video.info import FOLDER_FPS, VideoInfo, decoder, main_video, open_media, probe
+from metadeblur.video.info import FOLDER_FPS, VideoInfo, main_video, open_media, probe
+from metadeblur.video.part import Part
 from metadeblur.video.stills import Samples, as_tensor, colours_of, opacity_of
-from metadeblur.video.timing import RECORDING, TimeTable, TimeTableBuilder
+from metadeblur.video.timing import TimeTable, TimeTableBuilder
 from metadeblur.video.transparency import alpha_of, filled
 
-_SEEK_BACK = 24  # frames before the wanted one to seek to, because leading pictures of an open GOP cannot be decoded
 _SEEK_AHEAD = 48  # frames up to which decoding on is faster than seeking
 _CACHE_BYTES = 192_000_000  # of converted frames that a lazy clip keeps
 _CACHE_FRAMES = (8, 64)
-
-_NO_STAMPS = 0x0080  # FFmpeg's AVFMT_NOTIMESTAMPS: the format has none, FFmpeg counts them up
 
 Box = tuple[int, int, int, int]
 """(top, left, height, width) of a part of a frame, px; top and left even."""
@@ -67,16 +67,23 @@ class VideoReader:
         path: the file or folder.
         times: its table of time stamps where it is known already (from :func:`metadeblur.pipeline.cuts.find_shots`);
             reading from the middle decodes the whole file once without it.
+        part: read only this part of a video, as if it were all; its frames are counted from 0.
 
     Raises:
-        MetadeblurError: as :func:`probe`.
+        MetadeblurError: as :func:`probe`, or a part of what has no times.
     """
 
-    def __init__(self, path: Path | str, *, times: TimeTable | None = None) -> None:
+    def __init__(self, path: Path | str, *, times: TimeTable | None = None, part: Part | None = None) -> None:
         self._info = probe(path)
-        self._times = times
+        self._whole_seconds = self._info.duration_seconds
+        self.part = part
+        self._span = None if part is None else part.span(self._info)
+        self._times: TimeTable | None = None
+        if part is not None:
+            frames, seconds = part.estimated(self._info)
+            self._info = replace(self._info, frames=frames, duration_seconds=seconds)
         if times is not None:
-            self._info = self._info.with_times(times)
+            self.learn(times)
 
     @property
     def info(self) -> VideoInfo:
@@ -85,31 +92,49 @@ class VideoReader:
 
     @property
     def times(self) -> TimeTable:
-        """The table of time stamps; decodes the whole file the first time it is asked for."""
+        """The table of time stamps; decodes the whole file, or part, the first time it is asked for."""
         if self._times is None:
-            builder = self.table()
-            for _ in self.decoded(table=builder):
+            for _ in self.scanned():
                 pass
-            self.learn(builder.build())
         assert self._times is not None
         return self._times
 
     def learn(self, times: TimeTable) -> None:
-        """Take a table that was collected while reading from start to end."""
+        """Take a table that was collected while reading from start to end.
+
+        Raises:
+            MetadeblurError: no frame of it is in the part.
+        """
+        if self._span is not None:
+            times = times.between(self._span.begin, self._span.until)
+            if not times.stamps:
+                raise self._empty()
         self._times = times
         self._info = self._info.with_times(times)
 
-    def table(self) -> TimeTableBuilder:
-        """An empty table to hand to :meth:`decoded`."""
+    def scanned(self) -> Iterator[Decoded]:
+        """All decoded frames, not converted yet; after the last one :attr:`times` is known.
+
+        Raises:
+            MetadeblurError: as :meth:`decoded`, or no frame is in the part.
+        """
+        self._count_off()
+        if self._times is not None and self._times.skipped is not None:
+            yield from self.decoded()
+            return
         usual = max(1, round(1 / (self.info.fps * self.info.time_base)))
-        return TimeTableBuilder(self.info.time_base, usual)
+        table = TimeTableBuilder(self.info.time_base, usual)
+        yield from self.decoded(table=table)
+        if self._span is not None and not table.stamps:
+            raise self._empty()
+        self.learn(table.build())
 
     def decoded(self, start: int = 0, *, table: TimeTableBuilder | None = None) -> Iterator[Decoded]:
         """Decoded frames from number ``start`` on, not converted yet.
 
         Args:
             start: number of the first one.
-            table: collects the time stamps; only with ``start`` 0.
+            table: learns of all of them; only with ``start`` 0, see :meth:`scanned`.
 
         Raises:
             MetadeblurError: not one frame can be decoded, or one has another size than the first.
@@ -117,6 +142,24 @@ class VideoReader:
         if self.info.kind != "video":
             return _pictures(self.info, start, table)
         return self._video(start, table)
+
+    def _count_off(self) -> None:
+        """Where time stamps do not lead to the part, decode the whole file to know them and what comes before it."""
+        if self._span is None or self._times is not None or self._is_searchable:
+            return
+        whole, begin = VideoReader(self._info.path), self._span.begin
+        times = whole.times
+        self._whole_seconds = whole.info.duration_seconds
+        self.learn(replace(times, skipped=0 if begin is None else bisect_left(times.stamps, begin)))
+
+    @cached_property
+    def _is_searchable(self) -> bool:
+        return self._span is not None and can_be_searched(self._info, self._span)
+
+    def _empty(self) -> MetadeblurError:
+        """What to say where a part has no frame."""
+        lasts = f"; it lasts {self._whole_seconds:.3f} s" if self._whole_seconds else ""
+        return MetadeblurError(f"{self._info.path}: no frame of it lies in the part {self.part}{lasts}")
 
     def __iter__(self) -> Iterator[Tensor]:
         """All frames, each (3, H, W), float32, RGB in [0, 1]."""
@@ -133,7 +176,7 @@ class VideoReader:
         return frames
 
     def _video(self, start: int, table: TimeTableBuilder | None) -> Iterator[Decoded]:
-        info = self.info
+        self._count_off()
         if start > 0:
             margin = 2 if self.times.fields else 0  # the deinterlacer looks at the neighbours
             jumped = self._jump(start - margin) if self.times.exact and start > _SEEK_AHEAD else None
@@ -143,18 +186,28 @@ class VideoReader:
                     if frame.index >= start:
                         yield frame
                 return
+        for decoded in self._finished(self._from_its_beginning(table), 0, table):
+            if decoded.index >= start:
+                yield decoded
+
+    def _from_its_beginning(self, table: TimeTableBuilder | None) -> Iterator[av.VideoFrame]:
+        """Decoded frames of the whole file, or of the part."""
+        info, skipped = self.info, None if self._times is None else self._times.skipped
+        if self._span is not None and skipped is None:
+            yield from decode_part(info, self._span, table)
+            return
         with open_media(info.path) as container:
-            stream = main_video(container, info.path)
-            for decoded in self._finished(_decode(container, stream, info, table), 0, table):
-                if decoded.index >= start:
-                    yield decoded
+            frames = decode(container, main_video(container, info.path), info, table)
+            yield from frames if skipped is None else islice(frames, skipped, skipped + len(self.times))
 
     def _jump(self, start: int) -> tuple[int, Iterator[av.VideoFrame]] | None:
         """Frames from at most ``start`` on and the number of the first; None where the file cannot be searched."""
         times, info = self.times, self.info
         own = times.own or times.stamps
-        wanted = own[max(0, min(start, len(times)) - _SEEK_BACK)]
-        frames = _decode_after(info, wanted) if times.joined else _decode_from(info, wanted)
+        wanted = own[max(0, min(start, len(times)) - SEEK_BACK)]
+        frames = decode_after(info, wanted) if times.joined else decode_from(info, wanted)
+        if self._span is not None:  # frames before the part are none of its
+            frames = dropwhile(lambda frame: frame.pts is not None and frame.pts < own[0], frames)
         first = next(frames, None)
         if first is None or first.pts is None:
             return None
@@ -162,7 +215,7 @@ class VideoReader:
         # Leading pictures that cannot be decoded are given out of order or not at all: start behind them.
         if index > start or index == len(times) or own[index] != first.pts:
             return None
-        return index, _chained(first, frames)
+        return index, islice(chain((first,), frames), len(times) - index)
 
     def _finished(
         self, frames: Iterator[av.VideoFrame], index: int, table: TimeTableBuilder | None = None
@@ -318,98 +371,6 @@ def _pictures(info: VideoInfo, start: int, table: TimeTableBuilder | None) -> It
         yield _Picture(index, picture, opacity)
 
 
-def _decode(
-    container: av.container.InputContainer,
-    stream: av.VideoStream,
-    info: VideoInfo,
-    table: TimeTableBuilder | None = None,
-) -> Iterator[av.VideoFrame]:
-    """Decoded frames from where the container stands; packets that cannot be decoded are skipped, as players do.
-
-    The time stamps of joined recordings hold their number, see :data:`RECORDING`.
-    """
-    if table is not None:
-        table.even = bool(container.format.flags & _NO_STAMPS)
-        table.packets = [] if container.format.name == "avi" else None
-    yield from _decoded(_numbered(container, stream, info), stream, info, table)
-
-
-def _numbered(container: av.container.InputContainer, stream: av.VideoStream, info: VideoInfo) -> Iterator[Packet]:
-    """The packets of the video from where the container stands, with the number of the recording in their times."""
-    packets = by_recording(container.demux(stream), stream.index, container)
-    while True:
-        try:
-            packet, number = next(packets, (None, 0))
-        except av.FFmpegError as error:
-            raise MetadeblurError(f"{info.path}: reading stopped in the middle ({error.strerror})") from error
-        if packet is None:
-            return
-        if number and packet.pts is not None:
-            packet.pts += number * RECORDING
-        yield packet
-
-
-def _decoded(
-    packets: Iterable[Packet], stream: av.VideoStream, info: VideoInfo, table: TimeTableBuilder | None = None
-) -> Iterator[av.VideoFrame]:
-    decode, decoded = decoder(stream), False
-    for packet in packets:
-        if table is not None and table.packets is not None and packet.dts is not None:
-            table.packets.append(packet.dts)
-        try:
-            frames = decode(packet)
-        except av.FFmpegError:
-            if table is not None:
-                table.damaged += 1
-                if table.packets:
-                    table.packets.pop()
-            continue
-        for frame in frames:
-            if (frame.width, frame.height) != (info.width, info.height):
-                raise MetadeblurError(
-                    f"{info.path}: the picture changes from {info.width}x{info.height} to {frame.width}x{frame.height} "
-                    "in the middle; cut the file there and restore the parts"
-                )
-            decoded = True
-            if table is not None:
-                table.add(frame.pts, frame.duration, frame.dts)
-                table.see(frame)
-            yield frame
-    if not decoded and table is not None:
-        raise MetadeblurError(f"{info.path}: not one frame could be decoded (damaged file)")
-
-
-def _decode_from(info: VideoInfo, stamp: int) -> Iterator[av.VideoFrame]:
-    """Decoded frames from the key frame before a time stamp on."""
-    with open_media(info.path) as container:
-        stream = main_video(container, info.path)
-        try:
-            container.seek(stamp, stream=stream, backward=True)
-        except av.FFmpegError:
-            return
-        yield from _decode(container, stream, info)
-
-
-def _decode_after(info: VideoInfo, stamp: int) -> Iterator[av.VideoFrame]:
-    """The same for joined recordings, whose stamps cannot be searched for: packets before that are passed over."""
-    with open_media(info.path) as container:
-        stream = main_video(container, info.path)
-        yield from _decoded(_from_key(_numbered(container, stream, info), stamp), stream, info)
-
-
-def _from_key(packets: Iterator[Packet], stamp: int) -> Iterator[Packet]:
-    """Packets from the last key frame on that is shown no later than a time stamp."""
-    waiting: list[Packet] = []
-    for packet in packets:
-        if packet.is_keyframe and packet.pts is not None and packet.pts <= stamp:
-            waiting = []
-        waiting.append(packet)
-        if packet.pts is not None and packet.pts > stamp:
-            break
-    yield from waiting
-    yield from packets
-
-
 def _judged(frames: Iterator[av.VideoFrame], table: TimeTableBuilder | None) -> Iterator[FrameOrder]:
     """Frames and how they are woven, as far as they tell or show it; the table learns it."""
     judge = FieldJudge()
@@ -429,8 +390,3 @@ def _told(frames: Iterator[av.VideoFrame], index: int, times: TimeTable) -> Iter
     """Frames and how they are woven, as the table of the whole video says."""
     for number, frame in enumerate(frames, start=index):
         yield frame, times.order_of(number)
-
-
-def _chained(first: av.VideoFrame, rest: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
-    yield first
-    yield from rest

@@ -38,6 +38,8 @@ class TimeTable:
     time_base: Fraction
     duration: int
     end: int | None = None  # end of a shortened table, as for a preview; None: the whole video
+    begin: int | None = None  # where the clock of a part begins, its first frame; None: the file's own clock
+    skipped: int | None = None  # frames before a part that has to be counted off; None: time stamps lead to it
     exact: bool = True  # frames can be searched for by the file's own stamps; otherwise some are missing or wrong
     own: tuple[int, ...] = ()  # the file's own stamps, with `RECORDING` in them, where they differ
     damaged: int = 0  # packets that could not be decoded
@@ -55,6 +57,36 @@ class TimeTable:
             return self
         end = self.stamps[count]
         return replace(self, stamps=self.stamps[:count], duration=end - self.stamps[count - 1], end=end)
+
+    def between(self, begin: int | None, until: int | None) -> TimeTable:
+        """The table of the frames that begin in a part, at ``begin`` or later and before ``until``; None: no limit.
+
+        The last one lasts no longer than the part, unless it is an ordinary frame that ends a little later.
+        """
+        first = 0 if begin is None else bisect_left(self.stamps, begin)
+        last = len(self) if until is None else bisect_left(self.stamps, until)
+        if first >= last:
+            return replace(self, stamps=())
+        stamps = self.stamps[first:last]
+        duration, end = self.duration, self.end
+        if last < len(self):
+            duration = self.stamps[last] - stamps[-1]
+        if until is not None:
+            step = usual_step(stamps, (), self.time_base) or duration
+            duration = min(duration, max(step, until - stamps[-1]))
+            end = max(until, stamps[-1] + duration)
+        fields = ((max(0, start - first), min(stop, last) - first, order) for start, stop, order in self.fields)
+        messages = {index - first: sei for index, sei in self.marks.messages.items() if first <= index < last}
+        return replace(
+            self,
+            stamps=stamps,
+            duration=duration,
+            end=end,
+            begin=None if begin is None else stamps[0],
+            own=self.own[first:last],
+            fields=tuple((start, stop, order) for start, stop, order in fields if stop > start),
+            marks=replace(self.marks, messages=messages),
+        )
 
     @property
     def variable(self) -> bool:
