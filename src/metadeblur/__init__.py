@@ -9,19 +9,23 @@
 (6, True)
 """
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from metadeblur.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from metadeblur.adaptation.outcome import Outcome
     from metadeblur.adaptation.settings import AdaptSettings
-    from metadeblur.adaptation.stages import Outcome, adapt
+    from metadeblur.adaptation.stages import adapt
     from metadeblur.clip import Clip
     from metadeblur.data.paired import PairedClip
     from metadeblur.errors import MetadeblurError
     from metadeblur.models.deblurrer import Deblurrer
     from metadeblur.models.weights import load_deblurrer, save_deblurrer
+    from metadeblur.pipeline.one_call import restore_video
+    from metadeblur.report.record import RunRecord
     from metadeblur.restoration.restorer import RestoreSettings, restore
     from metadeblur.video import EncodeSettings, read_clip, write_clip
 
@@ -34,10 +38,12 @@ __all__ = [
     "Outcome",
     "PairedClip",
     "RestoreSettings",
+    "RunRecord",
     "adapt",
     "load_deblurrer",
     "read_clip",
     "restore",
+    "restore_video",
     "save_deblurrer",
     "write_clip",
 ]
@@ -48,16 +54,21 @@ _HOMES = {
     "Deblurrer": "models.deblurrer",
     "EncodeSettings": "video",
     "MetadeblurError": "errors",
-    "Outcome": "adaptation.stages",
+    "Outcome": "adaptation.outcome",
     "PairedClip": "data.paired",
     "RestoreSettings": "restoration.restorer",
+    "RunRecord": "report.record",
     "adapt": "adaptation.stages",
     "load_deblurrer": "models.weights",
     "read_clip": "video",
     "restore": "restoration.restorer",
+    "restore_video": "pipeline.one_call",
     "save_deblurrer": "models.weights",
     "write_clip": "video",
 }
+
+# What the library says goes to the logger "metadeblur", which is silent until the program that uses it says otherwise.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 
 def __getattr__(name: str) -> Any:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from metadeblur.arrays import check_source_frame, is_frames, no_clip, taken
 from metadeblur.errors import MetadeblurError
 
 
@@ -29,14 +30,15 @@ class Clip:
     """The T frames of one shot, (T, 3, H, W), RGB in [0, 1]; read lazily where the source is lazy.
 
     Args:
-        frames: a tensor (T, 3, H, W), float in [0, 1] or uint8 in 0..255 (kept as uint8, so that a long clip costs
-            a quarter of the memory), or any :class:`FrameSource`.
+        frames: a tensor or array, (T, 3, H, W) or (T, H, W, 3), float in [0, 1] or uint8 in 0..255 (kept as uint8, so
+            that a long clip costs a quarter of the memory); a list of frames of these kinds or of Pillow's pictures; or
+            any :class:`FrameSource`.
         fps: frames a second; only the writer of a new file uses it.
         name: how records and tables call the clip.
         bit_depth: bits a channel of the source, 8 to 16; the writer keeps it.
 
     Raises:
-        MetadeblurError: no frames, or not (T, 3, H, W).
+        MetadeblurError: no frames, or frames of another shape, type or scale; it says which, and what to do.
 
     >>> clip = Clip(torch.zeros(7, 3, 32, 48))
     >>> len(clip), clip.height, clip.width, tuple(clip.window(0, 5).shape)
@@ -45,25 +47,32 @@ class Clip:
 
     def __init__(
         self,
-        frames: Tensor | FrameSource,
+        frames: Any,
         *,
         fps: Fraction | float = 30.0,
         name: str = "clip",
         bit_depth: int = 8,
     ) -> None:
-        if isinstance(frames, Tensor) and (frames.ndim != 4 or frames.shape[1] != 3):
-            raise MetadeblurError(f"a clip needs frames shaped (T, 3, H, W), not {tuple(frames.shape)}")
+        if is_frames(frames):
+            frames, _ = taken(frames)
+        elif isinstance(frames, str | dict) or not (hasattr(frames, "__len__") and hasattr(frames, "__getitem__")):
+            raise no_clip(frames)
         if len(frames) == 0:
             raise MetadeblurError(f"{name}: no frames; a clip needs at least one")
-        self._source = frames
+        self._source: Tensor | FrameSource = frames
         self.fps = Fraction(fps).limit_denominator(1_000_000)
         self.name = name
         self.bit_depth = bit_depth
         first = frames[0]
+        check_source_frame(first, name)
         self.height, self.width = int(first.shape[-2]), int(first.shape[-1])
 
     def __len__(self) -> int:
         return len(self._source)
+
+    def __repr__(self) -> str:
+        frames = "1 frame" if len(self) == 1 else f"{len(self)} frames"
+        return f"Clip({self.name!r}, {frames} of {self.width}x{self.height}, {float(self.fps):g} a second)"
 
     def __getitem__(self, index: int) -> Tensor:
         """Frame ``index`` (negative counts from the end) as (3, H, W), float32 in [0, 1]."""
@@ -104,6 +113,22 @@ class Clip:
         else:
             frames = torch.stack([frame.half() for frame in self])
         return Clip(frames, fps=self.fps, name=self.name, bit_depth=self.bit_depth)
+
+
+def as_clip(frames: Any) -> Clip:
+    """The clip of frames in any kind that :class:`Clip` takes but a source of frames; a clip is itself.
+
+    Raises:
+        MetadeblurError: it is none; says what it is, and what to do.
+
+    >>> as_clip(torch.zeros(5, 20, 30, 3))
+    Clip('clip', 5 frames of 30x20, 30 a second)
+    """
+    if isinstance(frames, Clip):
+        return frames
+    if not is_frames(frames):
+        raise no_clip(frames)
+    return Clip(frames)
 
 
 @dataclass(frozen=True)

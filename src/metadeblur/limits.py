@@ -6,20 +6,23 @@ its range as ``pairs: Pairs = 40`` or ``rounds: Annotated[int, Within(0, 100)] =
 
 from __future__ import annotations
 
+import difflib
 import math
 import os
 import re
 import types
 import typing
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, fields
-from functools import cache
+from functools import cache, wraps
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias, cast, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar, cast, get_args, get_origin
 
 from metadeblur.errors import MetadeblurError
 from metadeblur.types import Matching
+
+Settings = TypeVar("Settings")
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,48 @@ class OutOfRange(MetadeblurError):
         return OutOfRange, (self.name, self.fault)
 
 
+class UnknownSetting(MetadeblurError, TypeError):
+    """A setting that is not there: misspelt, or of something else."""
+
+
+def meant(name: object, known: Iterable[str]) -> str:
+    """What may have been meant by a name that is not known, for the end of a sentence; nothing where none is like it.
+
+    >>> meant("Balancd", ["quick", "balanced", "best"]), meant("colour", ["quick"])
+    (' (did you mean balanced?)', '')
+    """
+    plain = {one.lower(): one for one in known}
+    alike = difflib.get_close_matches(str(name).lower(), plain, n=1)
+    return f" (did you mean {plain[alike[0]]}?)" if alike else ""
+
+
+def refuse_unknown(given: Iterable[str], known: Iterable[str], where: str) -> None:
+    """Refuse the name of a setting that is not there.
+
+    Raises:
+        UnknownSetting: names the first such setting, and the one that is most like it or all that there are.
+    """
+    names = list(known)
+    for name in given:
+        if name not in names:
+            hint = meant(name, names) or f"; there are {', '.join(names)}"
+            raise UnknownSetting(f"{where} has no setting {name!r}{hint}")
+
+
+def spelt(settings: type[Settings]) -> type[Settings]:
+    """Let a dataclass of settings say of a name that it does not have which one may have been meant; a decorator."""
+    make: Any = settings.__init__
+    names = [entry.name for entry in fields(cast(Any, settings)) if entry.init]
+
+    @wraps(make)
+    def init(self: Any, *values: Any, **named: Any) -> None:
+        refuse_unknown(named, names, settings.__name__)
+        make(self, *values, **named)
+
+    settings.__init__ = init  # type: ignore[method-assign]
+    return settings
+
+
 def check(settings: Any) -> None:
     """Refuse a dataclass one of whose values does not fit the type of its field, with its range.
 
@@ -119,7 +164,8 @@ def check(settings: Any) -> None:
     for name, kind in kinds(type(settings)).items():
         value = getattr(settings, name)
         if not fits(value, kind):
-            raise OutOfRange(name, f"is {told(value)}; give {allowed(kind)}")
+            alike = meant(value, _choices(kind)) if isinstance(value, str) else ""
+            raise OutOfRange(name, f"is {told(value)}; give {allowed(kind)}{alike}")
 
 
 def keep_plain(settings: Any, name: str = "device") -> None:
@@ -196,6 +242,14 @@ def allowed(kind: Any) -> str:
         return next(mark.words for mark in marks if isinstance(mark, Matching))
     simple: dict[Any, str] = {bool: "true or false", str: "text", Path: "a path"}
     return simple.get(kind) or f"a value of type {getattr(kind, '__name__', kind)}"
+
+
+def _choices(kind: Any) -> list[str]:
+    """The words that a type allows."""
+    kind, _ = _unwrapped(kind)
+    if get_origin(kind) is Literal:
+        return [one for one in get_args(kind) if isinstance(one, str)]
+    return [word for one in get_args(kind) for word in _choices(one)] if _is_union(kind) else []
 
 
 def told(value: Any) -> str:

@@ -10,7 +10,7 @@ import torch
 from metadeblur.adaptation.settings import AdaptSettings
 from metadeblur.adaptation.steps import Pair
 from metadeblur.adaptation.targets import Sharpener
-from metadeblur.clip import Clip
+from metadeblur.clip import Clip, as_clip
 from metadeblur.guard.judge import sharp_at_times
 from metadeblur.imaging.clip_cache import ClipCache
 from metadeblur.reblur.place import Place, Shrunk, place_window
@@ -40,7 +40,7 @@ def make_pairs(
     own (docs/fidelity.md, CDVD-TSP). Of such windows a share ``still``, drawn at random, keeps its centre sharp between
     blurred neighbours, as where a camera stops for a moment: that things move does not say that they blur.
     """
-    pairs = []
+    clip, pairs = as_clip(clip), []
     for place in places:
         smaller: Shrunk | None = None
         source = clip

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from metadeblur.clip import Clip
+from metadeblur.clip import Clip, as_clip
 from metadeblur.errors import MetadeblurError
 from metadeblur.imaging.optical_flow import dense_flow
 from metadeblur.imaging.sharpness import Indices, box_sums, score_frame
@@ -131,6 +131,7 @@ def choose_support(
     >>> len(support.train), len(support.held_out), support.patch, len(support.frame_scores)
     (4, 1, 32, 8)
     """
+    clip = as_clip(clip)
     _check_settings(pairs, held_out, method, candidates)
     if not 0 <= margin < len(clip) / 2:
         raise MetadeblurError(
@@ -140,7 +141,7 @@ def choose_support(
         raise MetadeblurError(
             f"{clip.name}: {too_few(len(clip))}; at least {minimum_frames} are needed, use the base model for this clip"
         )
-    size = _fit_patch(clip, patch)
+    size = fit_patch(clip, patch)
     extra = math.ceil(held_out * pairs)
     tops, lefts = _draw(clip, size, max(candidates, 2 * (pairs + extra)), generator)
     survey = _survey(clip, tops, lefts, size, guided=method == "guided")
@@ -175,8 +176,12 @@ def _check_settings(pairs: int, held_out: float, method: str, candidates: int) -
         raise MetadeblurError(f"candidates is {candidates}; look at 1 place or more")
 
 
-def _fit_patch(clip: Clip, patch: int) -> int:
-    """The patch side that is used: a multiple of 8 that leaves places room to differ."""
+def fit_patch(clip: Clip, patch: int) -> int:
+    """The side of a clip's patches that is used: a multiple of 8 that leaves places room to differ.
+
+    Raises:
+        MetadeblurError: frames or patch are too small.
+    """
     shorter = min(clip.height, clip.width)
     if shorter < MINIMUM_PATCH:
         raise MetadeblurError(

@@ -19,11 +19,14 @@ from metadeblur.limits import (
     Within,
     check,
     keep_plain,
+    meant,
+    spelt,
 )
 from metadeblur.reblur.settings import ReblurUpdates
 from metadeblur.types import Device, Method, Precision
 
 
+@spelt
 @dataclass(frozen=True)
 class AdaptSettings:
     """How a deblurrer adapts to a clip."""
@@ -54,7 +57,8 @@ class AdaptSettings:
     fuse: bool = True  # fuse restored frames with neighbours that show the same sharper (metadeblur.restoration.fusion)
     back_project: bool = True  # correct fused frames by what they leave unexplained of the blurred ones
     held_out: Share = 0.25  # further places, as a share of M, that only the guard sees
-    guard: bool = True  # let the guard keep, weaken or drop the adaptation
+    # let the guard keep, weaken or drop the adaptation; cheap: it looks at one place and two held-out pairs, for sweeps
+    guard: bool | Literal["cheap"] = True
     precision: Precision = "auto"  # of the gradient steps: auto (bf16 where native), bf16 or fp32
     # adapt within about this time, with fewer pairs and steps; 0: no limit
     budget_seconds: Annotated[float, Within(0, YEAR)] = 0.0
@@ -135,4 +139,7 @@ def preset(name: str) -> AdaptSettings:
     if name == "release":
         updates = ReblurUpdates(adversarial=0.99, lr_reblurrer=2.5e-6, real="neighbour", shared_adam=True)
         return replace(paper, margin=2, updates=updates)
-    raise MetadeblurError(f"preset {name!r} is not known; allowed: {', '.join(efforts)}, paper, release")
+    allowed = (*efforts, "paper", "release")
+    raise MetadeblurError(
+        f"effort or preset {name!r} is not known; allowed: {', '.join(allowed)}{meant(name, allowed)}"
+    )

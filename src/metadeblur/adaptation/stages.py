@@ -11,30 +11,45 @@ blurred ones corrects them (:mod:`metadeblur.restoration.fusion`): the adapted m
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
-from functools import partial
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from typing import Any, overload
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from metadeblur.adaptation.budget import LEAST_STEPS, PIECE_PIXELS, Budget, GuardPlan
-from metadeblur.adaptation.pairs import PairSource, make_pairs, mark_shrunk, still_share
-from metadeblur.adaptation.places import MINIMUM_FRAMES, SupportSet, choose_support, too_few
+from metadeblur.adaptation.budget import LEAST_STEPS, Budget
+from metadeblur.adaptation.material import (
+    NOTHING_LEARNT,
+    Context,
+    Material,
+    fit_network,
+    fit_reblurrer,
+    make_material,
+    plan_time,
+    select_places,
+)
+from metadeblur.adaptation.notebook import excerpt_of
+from metadeblur.adaptation.outcome import Outcome
+from metadeblur.adaptation.pairs import PairSource, make_pairs
+from metadeblur.adaptation.places import MINIMUM_FRAMES, fit_patch, too_few
 from metadeblur.adaptation.settings import AdaptSettings, preset
-from metadeblur.adaptation.steps import Moved, Pair, Progress, inner_update
-from metadeblur.adaptation.targets import Sharpener
-from metadeblur.clip import Clip
-from metadeblur.guard.judge import Reason, blend, judge, judge_fusion, look_before
+from metadeblur.adaptation.steps import Callback, Moved, OptimizerFactory, Pair, Progress, inner_update
+from metadeblur.clip import Clip, as_clip
+from metadeblur.errors import MetadeblurError
+from metadeblur.guard.judge import Reason, blend, judge, judge_fusion
 from metadeblur.guard.learnable import nothing_to_learn
-from metadeblur.guard.votes import GuardSettings
+from metadeblur.guard.votes import CHEAP, CHEAP_PAIRS, GuardSettings
 from metadeblur.imaging.clip_cache import ClipCache
+from metadeblur.limits import refuse_unknown
 from metadeblur.models.adapted import FusionSettings, fusion_of, unwrapped, with_fusion
-from metadeblur.models.forward import frozen, uses_bf16
-from metadeblur.models.registry import Loss, traits
-from metadeblur.reblur.fitting import Item, NetworkReblurrer, ReblurStage, collect, fit_stage
+from metadeblur.models.deblurrer import as_deblurrer
+from metadeblur.models.forward import frozen, try_network
+from metadeblur.models.registry import ARCHITECTURES, Loss, traits
+from metadeblur.reblur.fitting import NetworkReblurrer
 from metadeblur.reblur.flow import fit_flow_reblurrer
 from metadeblur.reblur.reblurrer import Reblurrer
 from metadeblur.reblur.weights import load_reblurrer
@@ -51,82 +66,45 @@ __all__ = [
     "adapt",
     "fit_network",
     "inner_update",
+    "make_pairs",
     "preset",
 ]
 
-NOTHING_LEARNT = "nothing learnt in this time"
-"""Where a time limit leaves too little for learning: frames are only fused and corrected, as with effort "quick"."""
-
-REBLUR_SHARE = 0.5
-"""Of the time budget, for fitting a reblurring network; the steps on the pairs get most of the rest."""
+_log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What adaptation gave: the network to use, how much of it is adapted, and why."""
+@overload
+def adapt(net: Any, clip: Clip | Tensor | np.ndarray[Any, Any], **how: Any) -> Outcome: ...
 
-    model: nn.Module  # to be used: base, adapted, or between
-    share: float  # of the adapted weights, 0 (base) to 1 (whole)
-    reasons: tuple[Reason, ...]
-    fusion: FusionSettings | None = None  # how frames would be fused, before the guard
-    history: list[dict[str, float]] = field(default_factory=list)  # step, loss, seconds of the deblurrer's steps
-    reblurrer: Reblurrer | None = None
-    support: SupportSet | None = None
-    pairs: list[Pair] = field(default_factory=list)  # the support set's training pairs
-    adapted: nn.Module | None = None  # before the guard (share 1); None where no step was taken or it diverged
-    seconds: dict[str, float] = field(default_factory=dict)  # by stage
-    memory_mb: dict[str, float] = field(default_factory=dict)  # most memory held in each stage
-    reblur_history: list[dict[str, float]] = field(default_factory=list)  # terms of the reblurrer's steps, see updates
 
-    @property
-    def fused(self) -> bool:
-        """Whether frames that the model restores are fused with their neighbours."""
-        return fusion_of(self.model) is not None
-
-    @property
-    def back_projected(self) -> bool:
-        """Whether fused frames are also corrected by what they leave unexplained."""
-        chosen = fusion_of(self.model)
-        return chosen is not None and chosen.exposure is not None
-
-    def to_record(self) -> dict[str, Any]:
-        """The plain values that the record of a run keeps."""
-        places = self.support.train if self.support else ()
-        return {
-            "share": self.share,
-            "adapted": self.share > 0,
-            "fused": self.fused,
-            "back_projected": self.back_projected,
-            "fusion": asdict(self.fusion) if self.fusion else None,
-            "reasons": [asdict(reason) for reason in self.reasons],
-            "pairs": [asdict(place) for place in places],
-            "scores": list(self.support.frame_scores) if self.support else [],
-            "losses": self.history,
-            "reblur_losses": self.reblur_history,
-            "reblurrer": self.reblurrer.describe() if self.reblurrer else None,
-            "seconds": self.seconds,
-            "stage_memory_mb": self.memory_mb,
-        }
+@overload
+def adapt(net: Any, clip: Sequence[Any], **how: Any) -> Any: ...
 
 
 def adapt(
-    net: nn.Module,
-    clip: Clip,
+    net: Any,
+    clip: Any,
     *,
     settings: AdaptSettings | None = None,
     reblurrer: Reblurrer | None = None,
     loss: Loss | None = None,
     pair_source: PairSource | None = None,
     progress: Progress | None = None,
+    callback: Callback | None = None,
+    optimizer: OptimizerFactory | None = None,
     cache: ClipCache | None = None,
     effort: Effort = "balanced",
     **overrides: Any,
-) -> Outcome:
-    """Adapt a copy of ``net`` to a blurred clip.
+) -> Any:
+    """Adapt a copy of ``net`` to a blurred clip, or to several together.
 
     Args:
-        net: any deblurrer (B, 3, H, W) -> (B, 3, H, W), or (B, N, 3, H, W) with an attribute ``frames``; not changed.
-        clip: the blurred clip; its frames are read several times, so a long one should be in memory.
+        net: any deblurrer (B, 3, H, W) -> (B, 3, H, W), or (B, N, 3, H, W) with an attribute ``frames``; a module, or
+            what spandrel loads. It is not changed; weights of half precision are adapted, and come back, in float32.
+        clip: the blurred clip; or its frames as a tensor or array, (T, 3, H, W) or (T, H, W, 3), uint8 or float in
+            [0, 1], or as a list of single frames. Frames are read several times, so a long clip should be in memory.
+            A list of such clips is learnt from together: ``pairs`` places of each, ``steps`` in all, one set of
+            weights; the guard judges for each clip by itself.
         settings: see :class:`AdaptSettings`; by default those of :func:`preset` with the name of the effort, or with
             ``reblur="network"`` those of "paper".
         reblurrer: makes the pseudo-blurred patches; by default the clip's optical flow, or the network that the
@@ -134,40 +112,170 @@ def adapt(
         loss: the deblurrer's own loss on (output, sharp); by default its attribute ``loss``, or L1.
         pair_source: makes the pairs that are learnt from; by default :func:`make_pairs`. The guard's are always those.
         progress: called with (steps done, steps in all, stage).
+        callback: called after each gradient step with (step from 0, loss, the network as it is now); what it returns
+            ends the steps if it is true.
+        optimizer: makes the optimiser of the parameters that it is given, such as
+            ``lambda parameters: torch.optim.SGD(parameters, lr=1e-3)``; by default Adam with the settings' ``lr``.
         cache: of the clip, where it was looked at before.
         effort: "quick" (no weights are learnt), "balanced" or "best"; where settings are given, they decide.
         **overrides: single fields of the settings, such as ``steps=40, seed=0``.
 
     Returns:
-        The outcome; where nothing could be adapted (too short a clip, nothing moves, steps that diverge), its model is
-        a copy of ``net`` and its reasons say why.
+        The outcome, or a list with one for each of several clips. Where nothing could be adapted (too short a clip,
+        nothing moves, steps that diverge), its model is a copy of ``net`` and its reasons say why.
 
     Raises:
-        MetadeblurError: a setting out of range, or the weights of the reblurring network are missing.
-        TypeError: an override that is no setting.
+        MetadeblurError: no clip, or no deblurrer; no such setting (a TypeError too), or one out of range; the weights
+            of the reblurring network are missing.
     """
-    if settings is None:
-        settings = preset("paper" if overrides.get("reblur") == "network" else effort)
-    settings = settings.changed(**overrides)
+    settings = _settings(settings, effort, overrides)
+    _refuse_no_functions(loss=loss, progress=progress, callback=callback, optimizer=optimizer)
+    if optimizer is not None and ("lr" in overrides or settings.updates.shared_adam):
+        what = "lr" if "lr" in overrides else "preset release"
+        raise MetadeblurError(f"{what} is for the built-in Adam: give your optimizer its own, or leave one out")
+    clips, several = _clips(clip)
+    if several:
+        _refuse_for_several(settings, reblurrer, cache)
+        settings = replace(settings, patch=min(fit_patch(one, settings.patch) for one in clips))
+    net = as_deblurrer(net)
     device = choose_device(settings.device, net)
     # A plain copy: hooks and buffers come along, gradients and the caller's mode do not matter.
     base = frozen(unwrapped(net)).to(device)
+    _try(base, clips[0], settings.patch, device)
     unchanged = with_fusion(base, fusion_of(net) if settings.fuse else None)  # the net may have been adapted before
+
+    def ready(one: Clip) -> Outcome | _Ready:
+        """What is learnt from a clip, or its outcome where nothing is."""
+        hopeless = _hopeless(one)
+        if hopeless is not None:
+            return Outcome(unchanged, 0.0, (hopeless,))
+        generator = torch.Generator().manual_seed(settings.seed)
+        budget, costs = Budget(settings.budget_seconds), StageMeter(device)
+        context = Context(base, one, settings, generator, costs, budget, cache or ClipCache(), loss, progress)
+        return _get_ready(context, unchanged, reblurrer, pair_source)
+
+    prepared = [ready(one) for one in clips]
+    learning = [one for one in prepared if isinstance(one, _Ready)]
+    stepped = _take_steps(learning, callback, optimizer) if learning else None
+    outcomes = []
+    for one, made in zip(clips, prepared, strict=True):
+        outcome = _judged(made, stepped, unchanged) if isinstance(made, _Ready) and stepped else made
+        assert isinstance(outcome, Outcome)
+        outcomes.append(replace(outcome, excerpt=excerpt_of(one, outcome.support)))
+        _tell(one, outcomes[-1])
+    return outcomes if several else outcomes[0]
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A clip that is ready to be learnt from."""
+
+    context: Context
+    outcome: Outcome  # so far
+    material: Material
+    moved: Moved | None
+
+
+@dataclass(frozen=True)
+class _Stepped:
+    """The network after its gradient steps, or why they failed."""
+
+    adapted: nn.Module
+    history: list[dict[str, float]]
+    failure: Reason | None
+    ended: bool = False  # by the callback
+
+
+# --- what is asked for ---------------------------------------------------------------------------------------------
+
+
+def _settings(settings: AdaptSettings | None, effort: Effort, overrides: dict[str, Any]) -> AdaptSettings:
+    """The settings with single fields changed."""
+    own = ("settings", "reblurrer", "loss", "pair_source", "progress", "callback", "optimizer", "cache", "effort")
+    refuse_unknown(overrides, (*(entry.name for entry in fields(AdaptSettings)), *own), "adapt")
+    if settings is None:
+        settings = preset("paper" if overrides.get("reblur") == "network" else effort)
+    return settings.changed(**overrides)
+
+
+def _refuse_no_functions(**given: Any) -> None:
+    """Refuse what is to be called and cannot, before any time is spent."""
+    for name, value in given.items():
+        if value is not None and not callable(value):
+            shown = " ".join(repr(value).split())  # an optimiser fills lines
+            raise MetadeblurError(f"{name} is {shown:.60}; give a function, see help(md.adapt)")
+
+
+def _clips(clip: Any) -> tuple[list[Clip], bool]:
+    """One clip, or several, and whether they are several."""
+    if isinstance(clip, list | tuple) and clip and _is_whole(clip[0]):
+        clips = [as_clip(one) for one in clip]
+        if all(len(one) == 1 for one in clips):
+            raise MetadeblurError(
+                f"{counted(len(clips), 'clip')} of one frame each: for the frames of one clip, join them "
+                "(torch.cat(frames) or np.concatenate(frames))"
+            )
+        return clips, True
+    return [as_clip(clip)], False
+
+
+def _is_whole(one: Any) -> bool:
+    """Whether an item of a list is a clip and not a frame."""
+    return isinstance(one, Clip | list | tuple) or getattr(one, "ndim", 0) >= 4
+
+
+def _refuse_for_several(settings: AdaptSettings, reblurrer: Reblurrer | None, cache: ClipCache | None) -> None:
+    """Refuse what belongs to one clip."""
+    belongs = {
+        "budget_seconds": settings.budget_seconds > 0,
+        "preset release": settings.updates.shared_adam,
+        "cache": cache is not None,
+        "a reblurrer that was fitted to a clip": reblurrer is not None and not isinstance(reblurrer, NetworkReblurrer),
+    }
+    for name, given in belongs.items():
+        if given:
+            raise MetadeblurError(f"{name} is for one clip, not for several: adapt to them one after the other")
+
+
+def _try(base: nn.Module, clip: Clip, patch: int, device: torch.device) -> None:
+    """See that a network of somebody's own does what a deblurrer does, before any time is spent."""
+    if isinstance(base, tuple(entry.network for entry in ARCHITECTURES.values())):
+        return
+    frames = traits(base).frames
+    window = clip.window(len(clip) // 2, frames)[..., :patch, :patch].to(device)
+    try_network(base, window[None] if frames > 1 else window)
+
+
+def _hopeless(clip: Clip) -> Reason | None:
+    """Why nothing can be learnt from a clip, whatever the settings."""
     if len(clip) < MINIMUM_FRAMES:
         text = f"{too_few(len(clip))} (at least {MINIMUM_FRAMES}); the base model is used"
-        return Outcome(unchanged, 0.0, (Reason("length", float(len(clip)), float(MINIMUM_FRAMES), False, text),))
-    nothing = nothing_to_learn(clip)
-    if nothing is not None:
-        return Outcome(unchanged, 0.0, (nothing,))
-    generator, costs, cache = torch.Generator().manual_seed(settings.seed), StageMeter(device), cache or ClipCache()
-    context = _Context(base, clip, settings, generator, costs, Budget(settings.budget_seconds), cache, loss, progress)
+        return Reason("length", float(len(clip)), float(MINIMUM_FRAMES), False, text)
+    return nothing_to_learn(clip)
 
+
+def _tell(clip: Clip, outcome: Outcome) -> None:
+    """Log what became of an adaptation."""
+    _log.info("%s: %s", clip.name, outcome)
+    for reason in outcome.reasons:
+        _log.debug("%s: %s: %s", clip.name, "passed" if reason.passed else "failed", reason.text)
+
+
+# --- the stages ----------------------------------------------------------------------------------------------------
+
+
+def _get_ready(
+    context: Context, unchanged: nn.Module, reblurrer: Reblurrer | None, pair_source: PairSource | None
+) -> Outcome | _Ready:
+    """Choose places, fit a reblurrer and make pairs; the outcome where that is all there is to do."""
+    settings, costs = context.settings, context.costs
     if settings.steps_on(1) == 0 and reblurrer is None:
         return _only_fused(context, unchanged)
     if reblurrer is None and settings.reblur == "network":
         reblurrer = load_reblurrer(settings.reblurrer)
-    support = _select_places(context)
-    fitted = _fit_reblurrer(context, support, reblurrer)
+    support = select_places(context)
+    _log.info("%s: learning from %d places of %d px", context.clip.name, len(support.train), support.patch)
+    fitted = fit_reblurrer(context, support, reblurrer)
     outcome = Outcome(
         unchanged,
         0.0,
@@ -179,21 +287,51 @@ def adapt(
     )
     if fitted.failure is not None:
         return outcome
-    witness, plan, too_little = _plan_time(context, support, fitted.reblurrer)
+    witness, plan, too_little = plan_time(context, support, fitted.reblurrer)
     if too_little is not None and plan is not None:
         quick = _only_fused(context, unchanged, witness, plan.settings)
         return replace(quick, reasons=(too_little, *quick.reasons))
-    material = _make_pairs(context, support, witness, pair_source, plan)
-    stepped = _take_steps(context, material, fitted.moved)
-    enough = min(LEAST_STEPS, settings.steps_on(len(material.pairs)))
-    if plan is not None and stepped.failure is None and len(stepped.history) < enough:
+    return _Ready(context, outcome, make_material(context, support, witness, pair_source, plan), fitted.moved)
+
+
+def _take_steps(learning: Sequence[_Ready], callback: Callback | None, optimizer: OptimizerFactory | None) -> _Stepped:
+    """Take the gradient steps on all pairs; with a time limit, what the guard takes of it is kept back."""
+    first = learning[0]
+    context, budget, ended = first.context, first.context.budget, False
+
+    def watched(step: int, loss: float, model: nn.Module) -> bool:
+        nonlocal ended
+        ended = bool(callback(step, loss, model)) if callback is not None else False
+        return ended
+
+    with context.costs.stage("adapt"):
+        adapted, history, failure = inner_update(
+            context.base,
+            [pair for one in learning for pair in one.material.pairs],
+            replace(context.settings, budget_seconds=budget.left()) if budget.limited else context.settings,
+            context.generator,
+            loss=context.loss,
+            moved=first.moved,
+            progress=context.progress,
+            callback=watched if callback is not None else None,
+            optimizer=optimizer,
+        )
+    return _Stepped(adapted, history, failure, ended)
+
+
+def _judged(ready: _Ready, stepped: _Stepped, unchanged: nn.Module) -> Outcome:
+    """What the steps gave for one clip, as far as the guard lets it."""
+    context, material = ready.context, ready.material
+    enough = min(LEAST_STEPS, context.settings.steps_on(len(material.pairs)))
+    in_time = len(stepped.history) >= enough or stepped.ended or material.guard is None
+    if stepped.failure is None and not in_time:
         taken = counted(len(stepped.history), "gradient step")
         text = f"{NOTHING_LEARNT}: it was over after {taken}, of {enough} at least"
         reason = Reason("time", float(len(stepped.history)), float(enough), False, text)
-        quick = _only_fused(context, unchanged, material.witness, plan.settings)
+        quick = _only_fused(context, unchanged, material.witness, material.guard)
         return replace(quick, reasons=(reason, *quick.reasons), support=material.support)
     outcome = replace(
-        outcome,
+        ready.outcome,
         reblurrer=material.reblurrer,
         support=material.support,
         pairs=material.pairs,
@@ -204,60 +342,8 @@ def adapt(
     return _judge(context, outcome, material, stepped)
 
 
-@dataclass(frozen=True)
-class _Context:
-    """What all stages of one adaptation work with."""
-
-    base: nn.Module  # frozen copy of the deblurrer
-    clip: Clip
-    settings: AdaptSettings
-    generator: torch.Generator  # all randomness, drawn in the order of the stages
-    costs: StageMeter
-    budget: Budget
-    cache: ClipCache  # flows and figures of the clip, for all stages
-    loss: Loss | None
-    progress: Progress | None
-
-    @property
-    def frames(self) -> int:
-        """Frames that the deblurrer takes."""
-        return traits(self.base).frames
-
-
-@dataclass(frozen=True)
-class _FittedReblurrer:
-    """A fitted reblurrer, or the failure; neither: flow is to be fitted with the pairs."""
-
-    reblurrer: Reblurrer | None
-    moved: Moved | None = None
-    failure: Reason | None = None
-    history: list[dict[str, float]] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class _Material:
-    """What is learnt from, and what the guard has to judge by."""
-
-    reblurrer: Reblurrer
-    witness: Reblurrer  # blurs by the clip's own motion, whatever made the pairs
-    support: SupportSet
-    pairs: list[Pair]  # to learn from
-    held_out: list[Pair]  # for the guard alone
-    motion_pairs: list[Pair]  # the same places, blurred by the witness where that is another
-    guard: GuardSettings | None  # what the guard looks at, where time is limited
-
-
-@dataclass(frozen=True)
-class _Stepped:
-    """The network after its gradient steps, or why they failed."""
-
-    adapted: nn.Module
-    history: list[dict[str, float]]
-    failure: Reason | None
-
-
 def _only_fused(
-    context: _Context, unchanged: nn.Module, witness: Reblurrer | None = None, guard: GuardSettings | None = None
+    context: Context, unchanged: nn.Module, witness: Reblurrer | None = None, guard: GuardSettings | None = None
 ) -> Outcome:
     """Learn no weights: only fuse and correct the base model's frames, where the guard's votes let it."""
     outcome = Outcome(unchanged, 0.0, (), seconds=context.costs.seconds, memory_mb=context.costs.memory_mb)
@@ -280,130 +366,15 @@ def _fusion(settings: AdaptSettings, witness: Reblurrer) -> FusionSettings:
 
 
 def _fused_if_allowed(
-    context: _Context, model: nn.Module, fusion: FusionSettings, witness: Reblurrer, guard: GuardSettings | None
+    context: Context, model: nn.Module, fusion: FusionSettings, witness: Reblurrer, guard: GuardSettings | None
 ) -> tuple[nn.Module, tuple[Reason, ...]]:
     """The model with the fusion that the votes let pass, and the votes."""
-    chosen, reasons = judge_fusion(model, context.clip, fusion, reblurrer=witness, settings=guard, cache=context.cache)
+    votes = CHEAP if context.settings.guard == "cheap" else guard
+    chosen, reasons = judge_fusion(model, context.clip, fusion, reblurrer=witness, settings=votes, cache=context.cache)
     return with_fusion(model, chosen), reasons
 
 
-def _select_places(context: _Context) -> SupportSet:
-    """Choose the places that are learnt from, and those held out."""
-    settings = context.settings
-    with context.costs.stage("select"):
-        return choose_support(
-            context.clip,
-            pairs=settings.pairs,
-            patch=settings.patch,
-            held_out=settings.held_out,
-            method=settings.method,
-            margin=settings.margin,
-            generator=context.generator,
-        )
-
-
-def _fit_reblurrer(context: _Context, support: SupportSet, reblurrer: Reblurrer | None) -> _FittedReblurrer:
-    """Fit a reblurring network to the clip; other reblurrers need no fitting."""
-    if not isinstance(reblurrer, NetworkReblurrer):
-        return _FittedReblurrer(reblurrer)
-    with context.costs.stage("fit reblurrer"):
-        frames = max(reblurrer.frames, context.frames)
-        items = collect(context.clip, support.train, frames, context.settings.updates.real, context.generator)
-        fitted, moved, failure = fit_network(
-            reblurrer, context.base, items, context.settings, loss=context.loss, progress=context.progress
-        )
-    return _FittedReblurrer(fitted, moved, failure, list(fitted.history))
-
-
-def _plan_time(
-    context: _Context, support: SupportSet, reblurrer: Reblurrer | None
-) -> tuple[Reblurrer | None, GuardPlan | None, Reason | None]:
-    """With a time limit: a fitted reblurrer, what the guard will look at, and whether too little is left for learning.
-
-    Without a limit, or a guard to keep time for: the reblurrer as it is, and nothing else.
-    """
-    settings, budget, cache = context.settings, context.budget, context.cache
-    if not (budget.limited and settings.guard):
-        return reblurrer, None, None
-    if reblurrer is None:
-        with context.costs.stage("reblur"):
-            reblurrer = fit_flow_reblurrer(context.clip, places=support.train, generator=context.generator, cache=cache)
-    with context.costs.stage("guard"):  # a piece of a frame, measured
-        some = GuardSettings(spots=1, pixels=PIECE_PIXELS)
-        before = look_before(context.base, context.clip, settings=some, cache=cache)
-    pieces = [piece for sample in before.samples for piece in sample.blurred]
-    each, pixels = before.seconds / len(pieces), pieces[0][0].numel()
-    within = partial(
-        GuardPlan.within, frame_seconds=each, frame_pixels=pixels, patch_pixels=support.patch**2, fuse=settings.fuse
-    )
-    plan = within(budget.left() / 2)
-    needed, left = plan.fusing + plan.learning(settings.batch), budget.left()
-    if reblurrer.learnt or needed <= left:
-        return reblurrer, plan, None
-    text = f"learning and judging would take {needed:.0f} s at least, and {left:.0f} s of the time limit are left"
-    return reblurrer, within(left), Reason("time", left, needed, False, f"{NOTHING_LEARNT}: {text}")
-
-
-def _make_pairs(
-    context: _Context,
-    support: SupportSet,
-    reblurrer: Reblurrer | None,
-    source: PairSource | None,
-    plan: GuardPlan | None,
-) -> _Material:
-    """Blur the places again: pairs to learn from, pairs for the guard, and what it has to compare them with."""
-    base, clip, settings, frames, cache = context.base, context.clip, context.settings, context.frames, context.cache
-    with context.costs.stage("reblur"):
-        if reblurrer is None:
-            reblurrer = fit_flow_reblurrer(clip, places=support.train, generator=context.generator, cache=cache)
-        # A reblurrer that is learnt learns the clip's blur on the clip's own patches, so that is what it blurs.
-        first = settings.restore_first and not reblurrer.learnt
-        from_clip = partial(make_pairs, sharpener=Sharpener(base, clip, cache) if first else None, cache=cache)
-        places = support.train
-        if source is None:
-            still = still_share(clip, frames, settings, cache) if reblurrer.knows_motion else 0.0
-            source = partial(from_clip, still=still)
-            places = mark_shrunk(places, reblurrer, settings)
-        chosen, maker = source, reblurrer
-        if plan is not None:
-            context.budget.kept_back = plan.fusing + plan.judging(len(support.held_out))
-        train, pairs = context.budget.places(
-            places, lambda some: chosen(clip, some, maker, settings.blurs, frames, context.generator)
-        )
-        held = support.held_out[: math.ceil(len(support.held_out) * len(train) / max(len(support.train), 1))]
-        held_out = from_clip(clip, held, reblurrer, 1, frames, context.generator)
-    witness, motion_pairs = reblurrer, list[Pair]()
-    if reblurrer.learnt and (settings.guard or settings.fuse):
-        with context.costs.stage("guard"):  # the clip's own motion knows nothing of what the network has learnt
-            seeded = torch.Generator().manual_seed(settings.seed)
-            witness = fit_flow_reblurrer(clip, places=support.train, generator=seeded, cache=cache)
-            if settings.guard:
-                sharpener = Sharpener(base, clip, cache)
-                motion_pairs = make_pairs(clip, held, witness, 1, frames, seeded, sharpener=sharpener, cache=cache)
-    if plan is not None:
-        context.budget.kept_back = plan.fusing + plan.judging(len(held_out) + len(motion_pairs))
-    support = replace(support, train=tuple(train), held_out=held)
-    guard = None if plan is None else plan.settings
-    return _Material(reblurrer, witness, support, pairs, held_out, motion_pairs, guard)
-
-
-def _take_steps(context: _Context, material: _Material, moved: Moved | None) -> _Stepped:
-    """Take the gradient steps on the pairs; with a time limit, what the guard takes of it is kept back."""
-    settings, budget = context.settings, context.budget
-    with context.costs.stage("adapt"):
-        adapted, history, failure = inner_update(
-            context.base,
-            material.pairs,
-            replace(settings, budget_seconds=budget.left()) if budget.limited else settings,
-            context.generator,
-            loss=context.loss,
-            moved=moved,
-            progress=context.progress,
-        )
-    return _Stepped(adapted, history, failure)
-
-
-def _judge(context: _Context, outcome: Outcome, material: _Material, stepped: _Stepped) -> Outcome:
+def _judge(context: Context, outcome: Outcome, material: Material, stepped: _Stepped) -> Outcome:
     """Let the guard decide how much of the adaptation is used, and whether frames are fused."""
     settings = context.settings
     fusion = _fusion(settings, material.witness) if settings.fuse else None
@@ -412,15 +383,17 @@ def _judge(context: _Context, outcome: Outcome, material: _Material, stepped: _S
     if not settings.guard:
         text = "the guard was switched off: the adaptation is used whole"
         return replace(outcome, model=adapted, share=1.0, reasons=(Reason("guard", 1.0, 1.0, True, text),))
+    cheap = settings.guard == "cheap"
+    most = CHEAP_PAIRS if cheap else None
     with context.costs.stage("guard"):
         verdict = judge(
             context.base,
             stepped.adapted,
             context.clip,
-            [(pair.blurred, pair.sharp) for pair in material.held_out],
-            motion_pairs=[(pair.blurred, pair.sharp) for pair in material.motion_pairs],
+            [(pair.blurred, pair.sharp) for pair in material.held_out[:most]],
+            motion_pairs=[(pair.blurred, pair.sharp) for pair in material.motion_pairs[:most]],
             reblurrer=material.witness,
-            settings=material.guard,
+            settings=CHEAP if cheap else material.guard,
             until=context.budget.began + context.budget.seconds if context.budget.limited else math.inf,
             cache=context.cache,
         )
@@ -431,28 +404,3 @@ def _judge(context: _Context, outcome: Outcome, material: _Material, stepped: _S
             model, more = _fused_if_allowed(context, model, fusion, material.witness, material.guard)
             reasons += more
     return replace(outcome, model=model, share=verdict.share, reasons=reasons)
-
-
-def fit_network(
-    reblurrer: NetworkReblurrer,
-    base: nn.Module,
-    items: Sequence[Item],
-    settings: AdaptSettings,
-    *,
-    loss: Loss | None = None,
-    progress: Progress | None = None,
-) -> tuple[NetworkReblurrer, Moved | None, Reason | None]:
-    """Fit a copy of the reblurring network and its critic to a clip, with a base deblurrer (paper, Eq. 3 and 4).
-
-    Returns:
-        The fitted reblurrer, what the deblurrer's stage goes on with (preset "release"), and why it cannot be used.
-    """
-    updates, device = settings.updates, next(base.parameters()).device
-    bf16 = uses_bf16(settings.precision, device)
-    if updates.losses == "none":
-        return reblurrer.ready(device, bf16=bf16), None, None
-    stage = ReblurStage(reblurrer, base, updates, loss=loss, lr_deblurrer=settings.lr, bf16=bf16)
-    history, text = fit_stage(stage, items, seconds=settings.budget_seconds * REBLUR_SHARE, progress=progress)
-    failure = Reason("diverged", history[-1]["loss"], 0.0, False, text) if text else None
-    moved = Moved(stage.deblurrer, stage.optimizer) if updates.shared_adam else None
-    return stage.result(history), moved, failure

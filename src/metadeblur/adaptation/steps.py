@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,15 +16,20 @@ from torch.optim.swa_utils import get_swa_multi_avg_fn
 
 from metadeblur.adaptation.parameters import free, merge_adapters
 from metadeblur.adaptation.settings import AdaptSettings
+from metadeblur.errors import MetadeblurError
 from metadeblur.guard.judge import Reason
-from metadeblur.models.forward import own_loss, uses_bf16
+from metadeblur.models.forward import in_float32, own_loss, uses_bf16
 from metadeblur.models.registry import Loss, final, traits
 from metadeblur.types import AdaptStage
 
 Progress = Callable[[int, int, AdaptStage], None]  # (done, total, stage)
+Callback = Callable[[int, float, nn.Module], object]  # (step from 0, loss, network); ends the steps where it is true
+OptimizerFactory = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
+
+_log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Pair:
     """One item of the support set: what the deblurrer is fed, and what it should give.
 
@@ -37,6 +43,9 @@ class Pair:
     blurred: Tensor
     sharp: Tensor
     through: Callable[[Tensor], Tensor] | None = None
+
+    def __repr__(self) -> str:
+        return f"Pair(blurred {tuple(self.blurred.shape)}, sharp {tuple(self.sharp.shape)})"
 
     @property
     def centre(self) -> Tensor:
@@ -61,8 +70,10 @@ def inner_update(
     loss: Loss | None = None,
     moved: Moved | None = None,
     progress: Progress | None = None,
+    callback: Callback | None = None,
+    optimizer: OptimizerFactory | None = None,
 ) -> tuple[nn.Module, list[dict[str, float]], Reason | None]:
-    """Gradient steps of a copy of ``base`` on pairs, in evaluation mode, with a fresh Adam (paper, Eq. 6).
+    """Gradient steps of a copy of ``base`` on pairs, in evaluation mode, with a fresh optimiser (paper, Eq. 6).
 
     Args:
         base: the deblurrer; not changed.
@@ -72,12 +83,14 @@ def inner_update(
         loss: on (output, sharp); the deblurrer's own if not given.
         moved: go on with this network and its optimiser instead of a copy and a fresh one (preset "release").
         progress: called with (steps done, steps in all, "adapt").
+        callback: called after each step with (step from 0, loss, the network); ends the steps where it returns true.
+        optimizer: makes the optimiser of the parameters to step; by default Adam with the settings' learning rate.
 
     Returns:
         The adapted copy in evaluation mode, the history (step, loss, seconds), and None; or, when the loss is not
         finite or grows tenfold, a copy of the base, the history and the reason.
     """
-    net = moved.net if moved else copy.deepcopy(base)
+    net = moved.net if moved else in_float32(copy.deepcopy(base))
     net.train(settings.updates.train_mode)
     weights = free(net, settings.parameters, generator)
     history: list[dict[str, float]] = []
@@ -87,7 +100,7 @@ def inner_update(
         return base, history, Reason("steps", float(steps), 1.0, False, text)
     device = weights[0].device
     bf16 = uses_bf16(settings.precision, device)
-    optimizer = moved.optimizer if moved else torch.optim.Adam(weights, lr=settings.lr)
+    stepper = moved.optimizer if moved else _optimizer(weights, settings, optimizer)
     began = time.monotonic()
     order: list[int] = []
     mean = _Mean(weights)
@@ -108,13 +121,16 @@ def inner_update(
         if not history[-1]["loss"] <= limit:
             text = f"the loss went to {history[-1]['loss']:.3g} at step {step}; the base model is used"
             return base, history, Reason("diverged", history[-1]["loss"], limit, False, text)
-        optimizer.zero_grad(set_to_none=True)
+        stepper.zero_grad(set_to_none=True)
         value.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
+        stepper.step()
+        _log.debug("step %d of %d: loss %.5g", step + 1, steps, history[-1]["loss"])
         if step >= steps * (1 - settings.average):
             mean.add()
         if progress:
             progress(step + 1, steps, "adapt")
+        if callback is not None and callback(step, history[-1]["loss"], net):
+            break
         spent = time.monotonic() - began
         if 0 < settings.budget_seconds < spent * (step + 2) / (step + 1):  # one more would take too long
             break
@@ -124,6 +140,24 @@ def inner_update(
         return base, history, Reason("diverged", float("nan"), 0.0, False, text)
     merge_adapters(net)
     return net.eval().requires_grad_(False), history, None
+
+
+def _optimizer(
+    weights: list[nn.Parameter], settings: AdaptSettings, factory: OptimizerFactory | None
+) -> torch.optim.Optimizer:
+    """A fresh optimiser of the weights."""
+    if factory is None:
+        return torch.optim.Adam(weights, lr=settings.lr)
+    made = factory(weights)
+    how = "optimizer makes an optimiser of the parameters that it is given: lambda parameters: SGD(parameters, lr=1e-3)"
+    if not isinstance(made, torch.optim.Optimizer):
+        raise MetadeblurError(f"optimizer gave a {type(made).__name__}; {how}")
+    if isinstance(made, torch.optim.LBFGS):
+        raise MetadeblurError("optimizer gave an LBFGS, which takes several losses a step; choose another")
+    known = {id(weight) for weight in weights}
+    if any(id(weight) not in known for group in made.param_groups for weight in group["params"]):
+        raise MetadeblurError(f"optimizer gave one of other parameters: a copy of the network is adapted; {how}")
+    return made
 
 
 class _Mean:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from metadeblur.errors import MetadeblurError
-from metadeblur.limits import Gpus, Threads, Workers, check
+from metadeblur.limits import Gpus, Threads, Workers, check, spelt
 from metadeblur.system.machine import usable_cpus
 from metadeblur.system.names import counted
 from metadeblur.system.scratch import remove_unused, scratch_folder
@@ -34,6 +34,7 @@ Machine: TypeAlias = tuple[float, float]
 """(processors, GPUs) of one machine of a cluster."""
 
 
+@spelt
 @dataclass(frozen=True)
 class ClusterSettings:
     """Where many processes come from, and what each of them gets."""

@@ -4,6 +4,7 @@ from metadeblur.exports import lazily
 
 __getattr__, __dir__, __all__ = lazily(
     __name__,
+    datasets="ClipDataset WindowDataset",
     folders="ClipFolder",
     layouts="LAYOUTS Benchmark open_benchmark plain_clips",
     paired="PairedClip TrialClip read_trial",

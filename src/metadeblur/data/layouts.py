@@ -22,6 +22,7 @@ from metadeblur.data.folders import (
     pictures,
 )
 from metadeblur.errors import MetadeblurError
+from metadeblur.limits import meant
 from metadeblur.system.names import natural
 
 __all__ = ["DVD_TEST", "LAYOUTS", "Benchmark", "ClipFolder", "open_benchmark", "plain_clips", "recognise"]
@@ -81,7 +82,8 @@ def open_benchmark(root: Path, layout: str = "auto", *, part: str = "", inputs: 
         MetadeblurError: no such layout, part or folder, no clip, or frames or folders that have no partner.
     """
     if layout != "auto" and layout not in LAYOUTS:
-        raise MetadeblurError(f"layout {layout!r} is not known; allowed: auto, {', '.join(LAYOUTS)}")
+        hint = meant(layout, ("auto", *LAYOUTS))
+        raise MetadeblurError(f"layout {layout!r} is not known; allowed: auto, {', '.join(LAYOUTS)}{hint}")
     if not root.is_dir():
         raise MetadeblurError(f"{root} is not a folder; give the folder that holds the clips")
     matches = [("plain", root)] if layout == "plain" else recognise(root)
@@ -95,7 +97,7 @@ def open_benchmark(root: Path, layout: str = "auto", *, part: str = "", inputs: 
     parts = LAYOUTS[name].parts
     if part and part not in parts:
         allowed = f"its parts are {', '.join(parts)}" if parts else "it has no parts"
-        raise MetadeblurError(f"part {part!r} is not known in the layout {name}; {allowed}")
+        raise MetadeblurError(f"part {part!r} is not known in the layout {name}; {allowed}{meant(part, parts)}")
     search = Search(base, part, inputs)
     LAYOUTS[name].find(search)
     if search.wrong:

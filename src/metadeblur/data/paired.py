@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from metadeblur.clip import Clip
+from metadeblur.clip import Clip, as_clip
 from metadeblur.data.layouts import ClipFolder
 from metadeblur.data.pairs import read_picture
 from metadeblur.errors import MetadeblurError
@@ -22,14 +22,18 @@ KEPT_BYTES = 4_000_000_000  # of decoded frames a clip's side may keep; later on
 class PairedClip:
     """A blurred clip and its sharp truth, frame by frame; only training and evaluation ever see one.
 
+    Each may be a clip, or frames of any kind that a clip is made of.
+
     Raises:
-        MetadeblurError: the two differ in number or size of frames.
+        MetadeblurError: one is no clip, or the two differ in number or size of frames.
     """
 
     blurred: Clip
     sharp: Clip
 
     def __post_init__(self) -> None:
+        for side in ("blurred", "sharp"):
+            object.__setattr__(self, side, as_clip(getattr(self, side)))
         blurred, sharp = ((len(c), c.height, c.width) for c in (self.blurred, self.sharp))
         if blurred != sharp:
             raise MetadeblurError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, TypeAlias
 
-from metadeblur.limits import RISING, Count, Seed, Share, Within, check
+from metadeblur.limits import RISING, Count, Seed, Share, Within, check, spelt
 
 Side: TypeAlias = Annotated[int, Within(16, 8192)]
 PixelSpeed: TypeAlias = Annotated[float, Within(0.01, 1000)]
@@ -13,6 +13,7 @@ Exposure: TypeAlias = Annotated[float, Within(0, 2)]
 JpegQuality: TypeAlias = Annotated[int, Within(1, 100)]
 
 
+@spelt
 @dataclass(frozen=True)
 class SynthSettings:
     """How ``synth`` makes its clips; ranges are (lowest, highest)."""

@@ -19,6 +19,7 @@ from metadeblur.adaptation.targets import Sharpener
 from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
 from metadeblur.evaluation.pair_sources import aligned_neighbours, mixed, self_reconstruction
+from metadeblur.limits import meant
 from metadeblur.models.registry import traits
 from metadeblur.reblur.place import Place
 from metadeblur.reblur.reblurrer import Reblurrer
@@ -60,7 +61,8 @@ def find_method(name: str) -> AdaptationMethod:
     parts = name.split("+")
     if any(part not in SOURCES for part in parts) or len(set(parts)) < len(parts):
         mixtures = f"several of {', '.join(SOURCES)} joined by +"
-        raise MetadeblurError(f"method {name!r} is not known; allowed: {', '.join(_NAMES)}, or {mixtures}")
+        hint = meant(name, _NAMES)
+        raise MetadeblurError(f"method {name!r} is not known; allowed: {', '.join(_NAMES)}, or {mixtures}{hint}")
     return AdaptationMethod(name, "; ".join(SOURCES[part][1] for part in parts), partial(_by_sources, parts))
 
 

@@ -14,7 +14,7 @@ from metadeblur.data.layouts import Benchmark
 from metadeblur.errors import MetadeblurError
 from metadeblur.evaluation.measures import measure_for
 from metadeblur.evaluation.methods import find_method
-from metadeblur.limits import CountOrNone, Crop, Processes, check
+from metadeblur.limits import CountOrNone, Crop, Processes, check, spelt
 from metadeblur.models.registry import recognise
 from metadeblur.models.weights import built_in_path, checksum, parameters_digest
 from metadeblur.restoration.restorer import RestoreSettings
@@ -23,6 +23,7 @@ from metadeblur.system.json_files import plain
 ROWS = ("blurred", "base", "adapted", "oracle")
 
 
+@spelt
 @dataclass(frozen=True)
 class EvaluateSettings:
     """What is measured and how."""

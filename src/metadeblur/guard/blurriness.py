@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from metadeblur.clip import Clip
+from metadeblur.clip import Clip, as_clip
 from metadeblur.imaging.optical_flow import dense_flow
 
 Array = NDArray[Any]
@@ -66,6 +66,7 @@ def blurriness(clip: Clip, *, frames: int = 16) -> Blurriness | None:
 
     So many frames, spread evenly, are read with their neighbours. None: frames under 64 px a side, or without texture.
     """
+    clip = as_clip(clip)
     if min(clip.height, clip.width) < _SMALLEST_SIDE:
         return None
     chosen = sorted({round(place) for place in np.linspace(0, len(clip) - 1, min(frames, len(clip)))})

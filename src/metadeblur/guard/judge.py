@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from metadeblur.clip import Clip
+from metadeblur.clip import Clip, as_clip
 from metadeblur.errors import MetadeblurError
 from metadeblur.guard.blurriness import Blurriness, blurriness
 from metadeblur.guard.votes import (
@@ -111,7 +111,7 @@ def look_before(
         MetadeblurError: the base gives values that are not finite.
     """
     began = time.monotonic()
-    cache = cache or ClipCache()
+    clip, cache = as_clip(clip), cache or ClipCache()
     samples = choose_samples(clip, traits(base).frames, settings or GuardSettings(), cache)
     figures = look_at(samples, _restored(base, samples, cache), reblurrer, cache)
     return Before(tuple(samples), figures, time.monotonic() - began)
@@ -150,7 +150,7 @@ def judge(
     Raises:
         MetadeblurError: the base itself gives values that are not finite.
     """
-    settings, cache = settings or GuardSettings(), cache or ClipCache()
+    clip, settings, cache = as_clip(clip), settings or GuardSettings(), cache or ClipCache()
     broken = _broken_weights(adapted)
     if broken is not None:
         return Verdict(0.0, (broken,))
@@ -233,7 +233,7 @@ def judge_fusion(
     Returns:
         How to fuse, or None where votes are against it; and the votes: those of what is chosen, and every veto.
     """
-    settings, cache = settings or GuardSettings(), cache or ClipCache()
+    clip, settings, cache = as_clip(clip), settings or GuardSettings(), cache or ClipCache()
     smaller = replace(settings, pixels=min(settings.pixels, settings.fusion_pixels))
     samples = choose_samples(clip, traits(model).frames, smaller, cache)
     # One frame more: those at a piece's ends are fused with the others but not corrected before.
@@ -315,7 +315,7 @@ def sharp_already(clip: Clip, cache: ClipCache | None = None) -> Reason | None:
     Returns:
         The reason to leave it alone; None where it is blurred, or too small or plain to tell.
     """
-    figures = _figures(clip, cache)
+    figures = _figures(as_clip(clip), cache)
     if figures is None or figures.whole <= SHARP_WHOLE or figures.spread >= SHARP_SPREAD:
         return None
     moving = ""
@@ -332,7 +332,7 @@ def sharp_already(clip: Clip, cache: ClipCache | None = None) -> Reason | None:
 
 def sharp_at_times(clip: Clip, cache: ClipCache | None = None) -> bool:
     """Whether sharp and blurred frames take turns in a clip, by the figures of :func:`sharp_already`."""
-    figures = _figures(clip, cache)
+    figures = _figures(as_clip(clip), cache)
     return figures is not None and figures.spread >= SHARP_SPREAD
 
 

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from metadeblur.clip import Clip
+from metadeblur.clip import Clip, as_clip
 from metadeblur.guard.judge import Reason
 
 Array = NDArray[Any]
@@ -38,6 +38,7 @@ def nothing_to_learn(clip: Clip) -> Reason | None:
 
     The reason is that no frame has texture (levels of 255), or that nothing moves (shares of the pixels).
     """
+    clip = as_clip(clip)
     texture = moving = 0.0
     needed = _GRAINY
     for picture, change, likeness in _changes(clip):

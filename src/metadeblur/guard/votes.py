@@ -17,19 +17,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from metadeblur.clip import Clip
+from metadeblur.clip import Clip, as_clip
 from metadeblur.errors import MetadeblurError
 from metadeblur.imaging.brightness import changes
 from metadeblur.imaging.clip_cache import ClipCache
 from metadeblur.imaging.quality import colour_shift, dis_flow, flicker, ringing
 from metadeblur.imaging.sharpness import self_shift_score
-from metadeblur.limits import Count, Pixels, Within, check
+from metadeblur.limits import Count, Pixels, Within, check, spelt
 from metadeblur.reblur.flow import FlowReblurrer, Spot, blur_patch, paths
 
 _BLOCK = 32  # px: side of the regions in which divergence is looked for
 _GRID = 16  # px: crops lie on multiples of this
 
 
+@spelt
 @dataclass(frozen=True)
 class GuardSettings:
     """How an adaptation is judged."""
@@ -48,6 +49,14 @@ class GuardSettings:
         check(self)
         if not self.shares:
             raise MetadeblurError("shares is empty; give one or more above 0 and at most 1")
+
+
+CHEAP = GuardSettings(shares=(1.0, 0.5), spots=1, pixels=60_000, fusion_radius=1, fusion_pixels=60_000)
+"""A guard for sweeps (``guard="cheap"``): all votes, but at one place of the clip instead of three, on a quarter of the
+pixels, of the whole and the half of an adaptation alone, with one neighbour to each side fused."""
+
+CHEAP_PAIRS = 2
+"""Held-out pairs that it looks at."""
 
 
 @dataclass(frozen=True)
@@ -163,6 +172,7 @@ def choose_samples(clip: Clip, frames: int, settings: GuardSettings, cache: Clip
     Frames of different brightness are no pair. Where the clip's brightness changes, the two frames of its greatest
     change are samples too: what follows optical flow fails there first. ``frames`` is what the network takes at once.
     """
+    clip = as_clip(clip)
     scale = min(1.0, math.sqrt(settings.pixels / (clip.height * clip.width)))
     height, width = (_crop_side(side, scale) for side in (clip.height, clip.width))
     firsts = sorted(

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from metadeblur.clip import Clip
+from metadeblur.clip import Clip, as_clip
 from metadeblur.imaging.brightness import Lights, small_frame
 from metadeblur.imaging.clip_cache import ClipCache
 from metadeblur.imaging.primitives import array, gaussian, grey, median5, tensor
@@ -83,7 +83,7 @@ class ClipMotion:
     """
 
     def __init__(self, clip: Clip, *, pixels: int = 256_000, cache: ClipCache | None = None) -> None:
-        self.clip = clip
+        self.clip = clip = as_clip(clip)
         self.cache = cache or ClipCache()
         self._pixels = pixels
         scale = min(1.0, (pixels / (clip.height * clip.width)) ** 0.5)

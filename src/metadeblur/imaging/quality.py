@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import cv2
 import numpy as np
@@ -275,8 +276,11 @@ def warp_frame(frame: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(moved).reshape(height, width, -1).permute(2, 0, 1), inside
 
 
-def _check_alike(one: Tensor, other: Tensor) -> None:
+def _check_alike(one: Any, other: Any) -> None:
     """Refuses pictures that cannot be compared."""
+    if not (isinstance(one, Tensor) and isinstance(other, Tensor)):
+        kinds = " and ".join(type(value).__name__ for value in (one, other))
+        raise MetadeblurError(f"tensors (..., 3, H, W) are compared, not {kinds}; md.Clip(frames).frames makes one")
     if one.shape != other.shape or one.ndim < 3 or one.shape[-3] != 3:
         raise MetadeblurError(
             f"two pictures (..., 3, H, W) of one size are compared, not {tuple(one.shape)} and {tuple(other.shape)}"

@@ -8,10 +8,11 @@ from typing import Annotated, Any
 
 from torch import Tensor, nn
 
-from metadeblur.limits import Pixels, Positive, Within, check
+from metadeblur.limits import Pixels, Positive, Within, check, spelt
 from metadeblur.types import Response
 
 
+@spelt
 @dataclass(frozen=True)
 class FusionSettings:
     """How neighbours are weighed; chosen on synthetic clips and on clips rendered from sharp video, never on val."""

@@ -1,11 +1,12 @@
 """Any network as a deblurrer: what restoring and adapting must know of it, declared in one place.
 
 A module that maps (B, 3, H, W) to (B, 3, H, W) for sides in multiples of 16 px needs no wrapper. For any other,
-:class:`Deblurrer` says what it wants. Networks that the package spandrel knows are wrapped by :func:`from_spandrel`.
+:class:`Deblurrer` says what it wants. What the package spandrel loads is unwrapped by :func:`as_deblurrer`.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from typing import Any
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from metadeblur.errors import MetadeblurError
 from metadeblur.imaging.tiles import pad_to_multiple
+from metadeblur.models.forward import picture_of
 from metadeblur.models.registry import Loss, final, outputs, traits
 
 _SMALLEST_SIDE = 32  # px: of the patches and tiles that a network is ever given
@@ -25,8 +27,8 @@ class Deblurrer(nn.Module):
     Any height and width may be given; they are padded and cropped.
 
     Args:
-        net: takes RGB, usually in [0, 1]. What is not given here is taken from its attributes of the same names, or
-            from what is known of the network.
+        net: takes RGB, usually in [0, 1]; a module, or what spandrel loads. What is not given here is taken from its
+            attributes of the same names, or from what is known of the network.
         frames: that it takes, 1 or an odd number; the middle one is restored.
         multiple: height and width that it takes are multiples of this, in px.
         loss: its training loss on (restored, sharp), or with ``all_outputs`` on (all that it returns, sharp).
@@ -44,7 +46,7 @@ class Deblurrer(nn.Module):
 
     def __init__(
         self,
-        net: nn.Module,
+        net: Any,
         *,
         frames: int | None = None,
         multiple: int | None = None,
@@ -53,8 +55,8 @@ class Deblurrer(nn.Module):
         picture: Callable[[Any], Tensor] = final,
     ) -> None:
         super().__init__()
-        default = traits(net)
-        self.net = net
+        default = traits(as_deblurrer(net))
+        self.net: nn.Module = net if isinstance(net, nn.Module) else net.model
         self.frames = default.frames if frames is None else frames
         self.multiple = default.multiple if multiple is None else multiple
         self.loss = default.loss if loss is None else loss
@@ -82,13 +84,35 @@ class Deblurrer(nn.Module):
             wanted = ", ".join(map(str, ("B", *shape, "H", "W")))
             raise MetadeblurError(f"the deblurrer was given {tuple(frames.shape)}: give it ({wanted})")
         padded = pad_to_multiple(frames, self.multiple)
-        restored = self.picture(self.net(padded))
-        if restored.shape != (len(frames), 3, *padded.shape[-2:]):
-            raise MetadeblurError(
-                f"the network made {tuple(restored.shape)} of {tuple(padded.shape)}: a deblurrer gives (B, 3, H, W) of "
-                "the size it takes; name the restored picture with picture=..."
-            )
-        return restored[..., :height, :width]
+        return picture_of(self.picture(self.net(padded)), padded)[..., :height, :width]
+
+
+def as_deblurrer(net: Any) -> nn.Module:
+    """A network as everything takes it: a module is itself, of what spandrel loads the network inside is taken.
+
+    Args:
+        net: a module, or an object like spandrel's ``ImageModelDescriptor``, with the module as its ``model``.
+
+    Raises:
+        MetadeblurError: it is neither; says what it is, and what to do.
+
+    >>> as_deblurrer("lite")
+    Traceback (most recent call last):
+    metadeblur.errors.MetadeblurError: 'lite' is a name, not a network: md.load_deblurrer('lite') loads it
+    """
+    if isinstance(net, nn.Module):
+        return net
+    if isinstance(net, str | os.PathLike):
+        raise MetadeblurError(f"{str(net)!r} is a name, not a network: md.load_deblurrer({str(net)!r}) loads it")
+    if isinstance(net, type):
+        raise MetadeblurError(f"{net.__name__} is a class, not a network: make one, {net.__name__}()")
+    if isinstance(net, Mapping):
+        raise MetadeblurError("a state dict is no network: make the network and call net.load_state_dict(...)")
+    if isinstance(getattr(net, "model", None), nn.Module):
+        return _from_descriptor(net)
+    raise MetadeblurError(
+        f"a {type(net).__name__} is no network: give a torch.nn.Module that maps (B, 3, H, W) to (B, 3, H, W)"
+    )
 
 
 def has_spandrel() -> bool:
@@ -113,19 +137,34 @@ def from_spandrel(weights: dict[str, Tensor]) -> Deblurrer:
         described = spandrel.ModelLoader(device="cpu").load_from_state_dict(dict(weights))
     except spandrel.UnsupportedModelError as error:
         raise MetadeblurError(f"spandrel knows no network of these {len(weights)} tensors") from error
-    name = described.architecture.name
     if not isinstance(described, spandrel.ImageModelDescriptor):
-        raise MetadeblurError(f"{name}: spandrel says that it does not map a picture to a picture")
-    colours = (described.input_channels, described.output_channels)
-    if described.scale != 1 or colours != (3, 3):
         raise MetadeblurError(
-            f"{name}: it scales by {described.scale} and maps {colours[0]} channels to {colours[1]}; "
+            f"{described.architecture.name}: spandrel says that it does not map a picture to a picture"
+        )
+    return _from_descriptor(described).float().eval()
+
+
+def _from_descriptor(described: Any) -> Deblurrer:
+    """The network of what spandrel loads, with the sides that it wants; it is not changed.
+
+    Raises:
+        MetadeblurError: it is no RGB restorer of one scale, or does not take any size.
+    """
+    name = getattr(getattr(described, "architecture", None), "name", type(described.model).__name__)
+    scale = getattr(described, "scale", 1)
+    colours = (getattr(described, "input_channels", 3), getattr(described, "output_channels", 3))
+    if scale != 1 or colours != (3, 3):
+        raise MetadeblurError(
+            f"{name}: it scales by {scale} and maps {colours[0]} channels to {colours[1]}; "
             "a deblurrer keeps the size and maps RGB to RGB"
         )
-    wanted = described.size_requirements
-    if wanted.square or wanted.minimum > _SMALLEST_SIDE:
+    wanted = getattr(described, "size_requirements", None)
+    square, least, multiple = (
+        getattr(wanted, what, usual) for what, usual in (("square", False), ("minimum", 0), ("multiple_of", 1))
+    )
+    if square or (least or 0) > _SMALLEST_SIDE:
         raise MetadeblurError(
-            f"{name}: it wants {'square pictures' if wanted.square else f'sides of at least {wanted.minimum} px'}; "
+            f"{name}: it wants {'square pictures' if square else f'sides of at least {least} px'}; "
             f"a deblurrer takes any sides of {_SMALLEST_SIDE} px or more"
         )
-    return Deblurrer(described.model.float().eval(), multiple=max(wanted.multiple_of, 1))
+    return Deblurrer(described.model, multiple=max(multiple or 1, 1))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from metadeblur.errors import MetadeblurError
+from metadeblur.limits import meant
 from metadeblur.models.building import Misfit, built
 from metadeblur.models.published import PUBLISHED
 from metadeblur.models.registry import ARCHITECTURES, recognise
@@ -58,7 +59,7 @@ def target(name: str) -> ImportTarget:
         MetadeblurError: weights of this name are not known.
     """
     if name not in PUBLISHED:
-        raise MetadeblurError(f"weights {name!r} are not known; known: {', '.join(PUBLISHED)}")
+        raise MetadeblurError(f"weights {name!r} are not known; known: {', '.join(PUBLISHED)}{meant(name, PUBLISHED)}")
     if name == "reblurrer":
         from metadeblur.models.reblurring import ReblurNetwork
 

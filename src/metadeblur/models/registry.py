@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from metadeblur.errors import MetadeblurError
 from metadeblur.models.adapted import unwrapped
 from metadeblur.models.cdvd_tsp import CDVDTSP
 from metadeblur.models.lite import Lite
@@ -159,11 +160,24 @@ def traits(net: nn.Module) -> Traits:
     )
 
 
-def final(output: Tensor | Sequence[Tensor]) -> Tensor:
-    """The full-size picture (B, 3, H, W) of a network's output: the tensor itself, or the largest of several."""
+def final(output: Any) -> Tensor:
+    """The full-size picture (B, 3, H, W) of a network's output: the tensor itself, or the largest of several.
+
+    Raises:
+        MetadeblurError: neither a tensor nor a list of tensors.
+    """
     if isinstance(output, Tensor):
         return output
-    return max(output, key=lambda picture: picture.shape[-1])
+    if isinstance(output, list | tuple) and output and all(isinstance(picture, Tensor) for picture in output):
+        return max(output, key=lambda picture: picture.shape[-1])
+    if isinstance(output, Mapping):
+        names = ", ".join(map(str, output))
+        what = f"a dictionary ({names}): name the restored picture with md.Deblurrer(net, picture=lambda every: every["
+        raise MetadeblurError(f"the network returns {what}'...'])")
+    raise MetadeblurError(
+        f"the network returns a {type(output).__name__}: a deblurrer returns the restored picture, a tensor "
+        "(B, 3, H, W), or a list with it; name it with md.Deblurrer(net, picture=...)"
+    )
 
 
 def outputs(net: nn.Module, frames: Tensor) -> Any:

@@ -16,9 +16,10 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from metadeblur.errors import MetadeblurError
+from metadeblur.limits import meant
 from metadeblur.models.adapted import AdaptedModel, FusionSettings, fusion_of, unwrapped
 from metadeblur.models.building import Misfit, built, check_indices, check_values, no_larger_than
-from metadeblur.models.deblurrer import Deblurrer, from_spandrel, has_spandrel
+from metadeblur.models.deblurrer import Deblurrer, as_deblurrer, from_spandrel, has_spandrel
 from metadeblur.models.formats.checkpoints import Checkpoint, beginning, read_checkpoint
 from metadeblur.models.formats.safetensors_files import is_safetensors, read_safetensors
 from metadeblur.models.published import PUBLISHED
@@ -88,8 +89,9 @@ def find(model: str | Path) -> Path:
     published = VARIANTS.get(name, name)
     if by_name and published in PUBLISHED:
         raise MetadeblurError(f"model {name}: its weights are not here; {PUBLISHED[published].how(published)}")
-    names = ", ".join([*ARCHITECTURES, *VARIANTS])
-    raise MetadeblurError(f"model {name!r} is neither a file nor a known name; known: {names}")
+    known = [*ARCHITECTURES, *VARIANTS]
+    hint = meant(name, known)
+    raise MetadeblurError(f"model {name!r} is neither a file nor a known name; known: {', '.join(known)}{hint}")
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -227,6 +229,7 @@ def save_deblurrer(
     Raises:
         MetadeblurError: the file cannot be written.
     """
+    net = as_deblurrer(net)
     bare = unwrapped(net)
     weights = {
         # A copy each: the format has no tensors that share memory, as one activation under many names does.

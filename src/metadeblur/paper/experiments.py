@@ -20,6 +20,7 @@ from metadeblur.evaluation.records import Summary
 from metadeblur.evaluation.report import write_table
 from metadeblur.evaluation.tables import markdown, spread
 from metadeblur.imaging.pictures import Picture, data_uri, encode_png, side_by_side
+from metadeblur.limits import meant
 from metadeblur.paper.figures import Curve, curves_figure
 from metadeblur.paper.numbers import DATASETS, LOSSES, NETWORKS, TABLE_1, TABLE_2
 from metadeblur.paper.runs import Absent, Plan, ReproduceSettings, make_plan, say_range
@@ -85,7 +86,8 @@ def reproduce(
     """
     settings = settings or ReproduceSettings()
     if name not in EXPERIMENTS:
-        raise MetadeblurError(f"experiment {name!r} is not known; allowed: {', '.join(EXPERIMENTS)}")
+        hint = meant(name, EXPERIMENTS)
+        raise MetadeblurError(f"experiment {name!r} is not known; allowed: {', '.join(EXPERIMENTS)}{hint}")
     with filling(out, "reproduce"):
         return _reproduced(name, roots, out, settings, say)
 

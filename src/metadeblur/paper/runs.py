@@ -21,7 +21,7 @@ from metadeblur.errors import MetadeblurError
 from metadeblur.evaluation.builtin import make_builtin
 from metadeblur.evaluation.protocol import EvaluateSettings, evaluate
 from metadeblur.evaluation.records import Summary
-from metadeblur.limits import CountOrNone, Crop, Pairs, Patch, Processes, Steps, Within, check, keep_plain
+from metadeblur.limits import CountOrNone, Crop, Pairs, Patch, Processes, Steps, Within, check, keep_plain, spelt
 from metadeblur.models.weights import load_deblurrer
 from metadeblur.paper.numbers import DATASETS, NETWORKS, PARTS, SSIM
 from metadeblur.pipeline.time_left import Range, Work, expected, rough_costs
@@ -43,6 +43,7 @@ class Absent:
     reason: str
 
 
+@spelt
 @dataclass(frozen=True)
 class ReproduceSettings:
     """Settings of an experiment.

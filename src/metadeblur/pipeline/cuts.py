@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scenedetect import AdaptiveDetector, FrameTimecode
 
 from metadeblur.imaging.sharpness import self_shift_score
-from metadeblur.limits import Count, Within, check
+from metadeblur.limits import Count, Within, check, spelt
 from metadeblur.video import TimeTable, VideoInfo, VideoReader
 
 _THUMBNAIL = 256  # px wide: what the detectors compare
@@ -27,6 +27,7 @@ _WHITE = 200.0  # levels of 255: a single frame of one colour so bright is a fla
 _WINDOW = 2  # frames on each side of a cut that it is compared with
 
 
+@spelt
 @dataclass(frozen=True)
 class ShotSettings:
     """When one shot ends and the next begins."""

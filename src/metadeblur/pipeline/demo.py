@@ -22,7 +22,7 @@ from metadeblur.data.synthesis import Scene, degrade, light, to_bytes
 from metadeblur.data.trajectory import Trajectory
 from metadeblur.imaging.pictures import encode_png, side_by_side, to_uint8
 from metadeblur.imaging.quality import psnr, ssim
-from metadeblur.limits import Seed, Within, check
+from metadeblur.limits import Seed, Within, check, spelt
 from metadeblur.models.weights import load_deblurrer
 from metadeblur.pipeline.events import FrameScanned, Listener, Note, PhaseEnded, PhaseStarted, ignore
 from metadeblur.pipeline.outputs import Job
@@ -37,6 +37,7 @@ SHAKY, OUTPUT = "shaky.mp4", "shaky_deblurred.mp4"
 EXPOSURE = 0.85  # share of the frame interval
 
 
+@spelt
 @dataclass(frozen=True)
 class DemoSettings:
     """What the demonstration makes and how it restores it."""

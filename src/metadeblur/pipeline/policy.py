@@ -11,7 +11,7 @@ from torch import nn
 from metadeblur.adaptation.places import MINIMUM_FRAMES, MINIMUM_PATCH, too_few
 from metadeblur.adaptation.stages import AdaptSettings, Outcome, adapt
 from metadeblur.adaptation.steps import Progress
-from metadeblur.clip import Clip
+from metadeblur.clip import Clip, as_clip
 from metadeblur.guard.judge import Reason, sharp_already
 from metadeblur.guard.learnable import nothing_to_learn
 from metadeblur.imaging.clip_cache import ClipCache
@@ -123,6 +123,7 @@ def decide(
         guard: leave a shot alone that is sharp already.
         progress: called with (done, in all, stage).
     """
+    clip = as_clip(clip)
     frame_bytes = clip.height * clip.width * 3 * (1 if clip.bit_depth <= 8 else 2)
     start, stop = informative_stretch(scores, min(STRETCH_FRAMES, max(MINIMUM_FRAMES, STRETCH_BYTES // frame_bytes)))
     stretch = clip.part(start, stop).in_memory()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from metadeblur.adaptation.places import MINIMUM_FRAMES, MINIMUM_PATCH
 from metadeblur.adaptation.stages import AdaptSettings
-from metadeblur.limits import Seconds, check
+from metadeblur.limits import Seconds, check, spelt
 from metadeblur.models.adapted import FusionSettings, fusion_of
 from metadeblur.models.weights import parameters_digest
 from metadeblur.pipeline.claims import Reads, hold_outputs
@@ -58,6 +58,7 @@ from metadeblur.video.timing import TimeTable
 _DECIDING = ("torch", "av", "opencv-python-headless", "scenedetect-headless")  # libraries that decide what comes out
 
 
+@spelt
 @dataclass(frozen=True)
 class RunSettings:
     """How a file is restored."""
@@ -473,7 +474,7 @@ class Run:
         work = Work(
             fit=adapting,
             step=adapting * _steps(settings),
-            guard=adapting * settings.guard,
+            guard=adapting * bool(settings.guard),
             frame=sum(len(shots[index]) for index in left),
         )
         work = work.less(frame=-sum(self.preview.values()))

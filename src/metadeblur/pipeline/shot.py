@@ -104,7 +104,7 @@ def decide_shot(context: ShotContext, net: nn.Module, index: int, progress: Prog
     """
     lengths = [len(shot) for shot in context.shots]
     settings = shared_budget(context.adaptation, lengths[index], lengths) if context.adapt else None
-    scores, guard = context.shot_scores(index), context.adaptation.guard
+    scores, guard = context.shot_scores(index), bool(context.adaptation.guard)
     return decide(net, context.clip(index), scores, settings, guard=guard, progress=progress)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from metadeblur.adaptation.budget import PIECE_PIXELS, STEP_COST, GuardPlan
 from metadeblur.adaptation.stages import AdaptSettings
 from metadeblur.guard.votes import GuardSettings
 from metadeblur.models.adapted import FusionSettings
+from metadeblur.models.forward import frozen
 from metadeblur.models.registry import final, traits
 from metadeblur.pipeline.events import (
     Event,
@@ -193,7 +193,7 @@ def step_seconds(net: nn.Module, settings: AdaptSettings, height: int, width: in
     device, frames, multiple = choose_device(settings.device), traits(net).frames, traits(net).multiple
     side = -(-min(settings.patch, height, width) // multiple) * multiple
     bf16 = settings.precision == "bf16" or (settings.precision == "auto" and has_native_bf16(device))
-    copied = copy.deepcopy(net).to(device).eval().requires_grad_(True)
+    copied = frozen(net).to(device).requires_grad_(True)
     patches = torch.full((settings.batch, *([frames] if frames > 1 else []), 3, side, side), 0.5, device=device)
 
     def step() -> None:

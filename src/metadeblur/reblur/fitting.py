@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from metadeblur.clip import Clip
+from metadeblur.clip import Clip, as_clip
 from metadeblur.errors import MetadeblurError
 from metadeblur.models.critic import clip_weights, critic_optimizer
 from metadeblur.models.forward import frozen, own_loss, trainable
@@ -262,7 +262,7 @@ def collect(
     Real is the most blurred co-located patch, as the paper says; or that of a neighbouring frame drawn at random, at
     most two away, as the release does (docs/fidelity.md, real sample).
     """
-    items = []
+    clip, items = as_clip(clip), []
     for place in places:
         if real == "blurriest":
             sample = real_blurred(clip, place)

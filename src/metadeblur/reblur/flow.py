@@ -16,14 +16,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from metadeblur.clip import Clip
+from metadeblur.clip import Clip, as_clip
 from metadeblur.errors import MetadeblurError
 from metadeblur.imaging.clip_cache import ClipCache
 from metadeblur.imaging.linear_light import to_display, to_linear
 from metadeblur.imaging.motion import ClipMotion, displacement, lengths, moments
 from metadeblur.imaging.noise import draw_noise, estimate_noise
 from metadeblur.imaging.optical_flow import warp
-from metadeblur.limits import RISING, Count, CountOrNone, Pixels, Share, Within, check
+from metadeblur.limits import RISING, Count, CountOrNone, Pixels, Share, Within, check, spelt
 from metadeblur.models.adapted import FusionSettings
 from metadeblur.reblur.exposure import LONGEST, ExposureEstimate, estimate_exposure
 from metadeblur.reblur.place import Place, Shrunk
@@ -40,6 +40,7 @@ _INTERPOLATION_MARGIN = 4  # px that cubic interpolation reads around a sample
 Exposed: TypeAlias = Annotated[float, Within(0, LONGEST)]
 
 
+@spelt
 @dataclass(frozen=True)
 class FlowSettings:
     """How blur is taken from the clip's motion."""
@@ -257,7 +258,7 @@ def fit_flow_reblurrer(
     """
     if exposure is not None and not 0 <= exposure <= LONGEST:
         raise MetadeblurError(f"exposure {exposure} is not allowed; give 0 to {LONGEST} frame intervals, or nothing")
-    settings = settings or FlowSettings()
+    clip, settings = as_clip(clip), settings or FlowSettings()
     motion = ClipMotion(clip, pixels=settings.flow_pixels, cache=cache)
     estimate = estimate_exposure(motion) if exposure is None else None
     chosen = exposure if estimate is None or not estimate.strong else estimate.exposure

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from metadeblur.limits import Count, Rate, Weight, check
+from metadeblur.limits import Count, Rate, Weight, check, spelt
 from metadeblur.types import AdversarialKind, CriticOptimizer, RealSample, ReblurLosses
 
 
+@spelt
 @dataclass(frozen=True)
 class CriticSettings:
     """How a critic learns."""
@@ -21,6 +22,7 @@ class CriticSettings:
         check(self)
 
 
+@spelt
 @dataclass(frozen=True)
 class ReblurUpdates:
     """How a reblurring network and its critic fit a clip."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from html import escape
 from typing import Any
 
 from metadeblur.guard.judge import Reason
@@ -62,9 +63,9 @@ class ShotRecord:
         return self.stop - self.start
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RunRecord:
-    """What was done to a file, with what, on what."""
+    """What was done to a file, with what, on what; shown in short, and in notebooks as its verdict."""
 
     input: str = ""
     output: str = ""
@@ -82,6 +83,21 @@ class RunRecord:
     precision: str | None = None
     versions: Mapping[str, str] = field(default_factory=dict)  # of Python and the libraries that count
     machine: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        headline, _ = self._verdict()
+        return f"RunRecord({self.input!r} to {self.output!r}: {headline})"
+
+    def _repr_html_(self) -> str:
+        headline, why = self._verdict()
+        return f"<p><b>{escape(headline)}</b><br>{escape(why)}</p><p>{escape(self.output)}</p>"
+
+    def _verdict(self) -> tuple[str, str]:
+        """Headline and reason in plain words."""
+        from metadeblur.report.verdict import network_of, overall_verdict
+
+        verdict = overall_verdict(self.shots, network_of(self))
+        return verdict.headline, verdict.why
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> RunRecord:

@@ -22,13 +22,14 @@ from torch import Tensor
 
 from metadeblur.imaging.linear_light import to_display, to_linear
 from metadeblur.imaging.primitives import array, gaussian, on_opencv, places, reader
-from metadeblur.limits import Positive, Within, check
+from metadeblur.limits import Positive, Within, check, spelt
 from metadeblur.types import Response
 
 _SHORT = 3.0  # px: paths up to this are read at three places
 _ALMOST_NOTHING = 1e-5  # squared difference of light: keeps the ratio of two explanations near 1 where both are perfect
 
 
+@spelt
 @dataclass(frozen=True)
 class BackProjectionSettings:
     """How frames are corrected; chosen on synthetic clips and on clips rendered from sharp video, never on val."""

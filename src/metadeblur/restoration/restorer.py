@@ -9,31 +9,41 @@ network's multiple, so that its down-sampling falls on the same pixels as in the
 from __future__ import annotations
 
 import copy
+import logging
 import math
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
-from metadeblur.clip import Clip
+from metadeblur.arrays import form_of
+from metadeblur.clip import Clip, as_clip
 from metadeblur.errors import MetadeblurError
 from metadeblur.imaging.brightness import matched_window
 from metadeblur.imaging.clip_cache import ClipCache
 from metadeblur.imaging.optical_flow import window_flows
 from metadeblur.imaging.tiles import RAMP, pad_to_multiple, spans
-from metadeblur.limits import Tile, Within, check, keep_plain
+from metadeblur.limits import Tile, Within, check, keep_plain, refuse_unknown, spelt
 from metadeblur.models.adapted import fusion_of
-from metadeblur.models.registry import final, traits
+from metadeblur.models.deblurrer import as_deblurrer
+from metadeblur.models.forward import failed, in_float32, picture_of
+from metadeblur.models.registry import traits
 from metadeblur.restoration.fusion import Given, fuse_given
 from metadeblur.restoration.prefetching import pays
+from metadeblur.restoration.samples import centre_of, with_texture
 from metadeblur.restoration.windows import batches, device_windows, to_memory
 from metadeblur.system.device import choose_device, has_native_bf16, mixed_precision
 from metadeblur.system.memory import available_bytes, give_back_memory, is_out_of_memory, peak_bytes
 from metadeblur.types import Device, Precision
+
+Frames = TypeVar("Frames")
+"""A clip, or frames in a tensor, an array or a list."""
+
+_log = logging.getLogger(__name__)
 
 SAFE_BF16_DB = 60.0
 """PSNR between the bf16 and the fp32 result from which bf16 is used. Rounding errors are uncorrelated with the errors
@@ -48,6 +58,7 @@ _QUEUED = 3  # frames decoded ahead of the network
 _BATCH = 4  # windows at once on a device: a single one does not fill a large GPU
 
 
+@spelt
 @dataclass(frozen=True)
 class RestoreSettings:
     """How frames go through the network.
@@ -102,6 +113,7 @@ class Restorer:
     ) -> None:
         self.settings = settings or RestoreSettings()
         self.height, self.width = height, width
+        net = as_deblurrer(net)
         self.traits = traits(net)
         self.fusion = fusion_of(net)
         self.device = choose_device(self.settings.device, net)
@@ -112,6 +124,7 @@ class Restorer:
         self.is_prepared = False
         self.batch = 1 if self.device.type == "cpu" else _BATCH  # windows that go through the network at once, at most
         self.cache = cache or ClipCache(megabytes=64)
+        self._proven = False  # whether the network has done a pass
         self._net = net if shared else fixed_copy(net, self.device)
         # Some networks look beyond a pixel's surroundings first (motion); only what comes after is cut into tiles.
         self._prepare: Callable[..., Tensor] | None = getattr(self._net, "prepare_window", None)
@@ -190,7 +203,7 @@ class Restorer:
             padded = pad_to_multiple(self._checked(window), self.traits.multiple)
             side = _PROBE_SIDE
             while True:
-                sample = _centre(padded, side, self.traits.multiple)
+                sample = centre_of(padded, side, self.traits.multiple)
                 try:
                     self._choose_tile(padded, sample)
                     break
@@ -240,7 +253,16 @@ class Restorer:
         if frames.ndim == 4:
             frames = frames.contiguous(memory_format=torch.channels_last)
         with mixed_precision(self.device, enabled=self.precision == "bf16"):
-            return final(self._body(frames))
+            try:
+                output = self._body(frames)
+            except MetadeblurError:
+                raise
+            except Exception as error:  # a network of somebody's own can fail in any way
+                if self._proven or is_out_of_memory(error):
+                    raise
+                raise failed(self._net, frames, error) from error
+        self._proven = True
+        return picture_of(output, frames)
 
     def _choose_precision(self, sample: Tensor) -> str:
         """The setting, or for "auto" bf16 where it is native and agrees with fp32 on the sample."""
@@ -248,7 +270,7 @@ class Restorer:
             return self.settings.precision
         if not has_native_bf16(self.device):
             return "fp32"
-        sample = self._ready(_with_texture(sample))
+        sample = self._ready(with_texture(sample))
         self.precision = "fp32"
         exact = self._forward(sample).float().clamp(0, 1)
         self.precision = "bf16"
@@ -303,7 +325,7 @@ class Restorer:
         depth = max(min(_PROBE_DEPTH, frames.shape[-1] // 2) // multiple * multiple, multiple)
 
         def strip_of(length: int, height: int) -> Tensor:
-            strip = _with_texture(_centre(frames, length, multiple, height=height))
+            strip = with_texture(centre_of(frames, length, multiple, height=height))
             ready = self._ready(strip.transpose(-1, -2) if along_height else strip)
             return ready.transpose(-1, -2) if along_height else ready
 
@@ -341,9 +363,9 @@ class Restorer:
 
 
 def fixed_copy(net: nn.Module, device: torch.device) -> nn.Module:
-    """A copy of a network as restorers use it: on the device, in evaluation mode, without gradients, channels last."""
+    """A network's copy as restorers use it: on the device, float32, evaluation mode, no gradients, channels last."""
     # Channels-last is the faster layout in fp32 and bf16 alike (benchmarks/speed.py).
-    copied = copy.deepcopy(net).to(device).eval().requires_grad_(False)
+    copied = in_float32(copy.deepcopy(net)).to(device).eval().requires_grad_(False)
     copied.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return copied
 
@@ -371,81 +393,78 @@ def _too_little(height: int, width: int) -> MetadeblurError:
     )
 
 
-def _centre(frames: Tensor, width: int, multiple: int, *, height: int | None = None) -> Tensor:
-    """The middle (..., height, width) of frames (..., H, W), at most; sides and place on multiples."""
-    for axis, side in ((-2, height or width), (-1, width)):
-        length = min(max(side // multiple * multiple, multiple), frames.shape[axis])
-        start = (frames.shape[axis] - length) // 2 // multiple * multiple
-        frames = frames.narrow(axis, start, length)
-    return frames
-
-
-def _with_texture(frames: Tensor) -> Tensor:
-    """A batch of two: frames (1, ..., 3, H, W), and the same with a random texture in place of the picture.
-
-    What is measured on a first frame must hold for all: it may be black, and a network leaves black alone.
-    """
-    generator = torch.Generator().manual_seed(0)
-    height, width = frames.shape[-2:]
-    texture = torch.full((1, 3, height, width), 0.5)
-    for cell in (4, 16, 64):
-        grid = torch.rand(1, 3, -(-height // cell), -(-width // cell), generator=generator) - 0.5
-        large = grid.repeat_interleave(cell, -1).repeat_interleave(cell, -2)
-        texture += large[..., :height, :width] / 3
-    return torch.cat(
-        [frames, texture.reshape(1, *[1] * (frames.ndim - 4), 3, height, width).to(frames).expand_as(frames)]
-    )
-
-
 def restore(
     net: nn.Module,
-    clip: Clip,
+    clip: Frames,
     settings: RestoreSettings | None = None,
     *,
     progress: Callable[[int, int], None] | None = None,
-) -> Clip:
+    **overrides: Any,
+) -> Frames:
     """Restore every frame of a clip.
 
     Args:
-        net: the deblurrer; it is not changed.
-        clip: the blurred clip.
+        net: the deblurrer, a module or what spandrel loads; it is not changed. Half precision is brought to float32.
+        clip: the blurred clip; or its frames as a tensor or array, (T, 3, H, W) or (T, H, W, 3), uint8 or float in
+            [0, 1], or as a list of single frames.
         settings: tiles, precision and device.
         progress: called with (frames done, frames in all) after each frame.
+        **overrides: single fields of the settings, such as ``tile=512``.
 
     Returns:
-        A clip of the same length, size, rate and name, kept in memory as float32.
+        As many frames of the same size, in the kind that came in: of a clip a clip of the same rate and name, kept in
+        memory as float32; of an array an array of the same layout and type (uint8 is rounded); of a tensor a tensor on
+        the same device; of a list a list.
 
     Raises:
-        MetadeblurError: see :class:`Restorer`.
+        MetadeblurError: ``clip`` is no clip, there is no such setting, or see :class:`Restorer`.
 
     >>> len(restore(nn.Identity(), Clip(torch.zeros(2, 3, 20, 20))))
     2
+    >>> restore(nn.Identity(), torch.zeros(2, 20, 30, 3, dtype=torch.uint8)).shape
+    torch.Size([2, 20, 30, 3])
     """
-    frames = torch.empty(len(clip), 3, clip.height, clip.width)
-    for index, frame in enumerate(restore_frames(Restorer(net, clip.height, clip.width, settings), clip)):
+    known = [entry.name for entry in fields(RestoreSettings)]
+    refuse_unknown(overrides, (*known, "settings", "progress"), "restore")
+    form, blurred = form_of(clip), as_clip(clip)
+    restorer = Restorer(net, blurred.height, blurred.width, replace(settings or RestoreSettings(), **overrides))
+    frames = torch.empty(len(blurred), 3, blurred.height, blurred.width)
+    for index, frame in enumerate(restore_frames(restorer, blurred)):
         frames[index] = frame
         if progress:
-            progress(index + 1, len(clip))
-    return Clip(frames, fps=clip.fps, name=clip.name, bit_depth=clip.bit_depth)
+            progress(index + 1, len(blurred))
+    _log.debug("%s: %d frames restored (tile %d, %s)", blurred.name, len(blurred), restorer.tile, restorer.precision)
+    if form is not None:
+        return cast(Frames, form.back(frames))
+    return cast(Frames, Clip(frames, fps=blurred.fps, name=blurred.name, bit_depth=blurred.bit_depth))
 
 
-def restore_frames(restorer: Restorer, clip: Clip) -> Generator[Tensor, None, None]:
+def restore_frames(restorer: Restorer, clip: Any) -> Generator[Tensor, None, None]:
     """The restored frames of a clip in order, (3, H, W) each, in constant memory.
 
     Where it gains time the next frames are decoded in a thread of their own while the network works; closing the
     iterator ends it.
+
+    Args:
+        restorer: for frames of the clip's size.
+        clip: a clip, or frames as :func:`restore` takes them.
     """
     with closing(restore_pairs(restorer, clip)) as pairs:
         for _, restored in pairs:
             yield restored
 
 
-def restore_pairs(restorer: Restorer, clip: Clip) -> Generator[tuple[Tensor, Tensor], None, None]:
+def restore_pairs(restorer: Restorer, clip: Any) -> Generator[tuple[Tensor, Tensor], None, None]:
     """(blurred, restored) frames of a clip in order, (3, H, W) each.
 
     Frames of an :class:`~metadeblur.models.adapted.AdaptedModel` are fused with their neighbours, so the first ones
     come when some more have been restored.
+
+    Args:
+        restorer: for frames of the clip's size.
+        clip: a clip, or frames as :func:`restore` takes them.
     """
+    clip = as_clip(clip)
     with closing(_restored(restorer, clip)) as given:
         if restorer.fusion is None or len(clip) == 1:
             pairs = ((one.blurred, one.restored) for one in given)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
-from metadeblur.clip import Clip
+from metadeblur.clip import Clip, as_clip
 from metadeblur.imaging.brightness import matched_frames
 from metadeblur.imaging.clip_cache import ClipCache
 from metadeblur.restoration.prefetching import prefetch
@@ -39,14 +39,14 @@ def to_memory(frame: Tensor) -> Tensor:
     return frame.cpu()
 
 
-def windows(clip: Clip, size: int) -> Iterator[Tensor]:
+def windows(clip: Any, size: int) -> Iterator[Tensor]:
     """The window (size, 3, H, W) around each frame of a clip in turn; each frame is read once.
 
     >>> clip = Clip(torch.tensor([0.0, 1.0]).reshape(2, 1, 1, 1).expand(2, 3, 1, 1))
     >>> [window[:, 0, 0, 0].tolist() for window in windows(clip, 3)]
     [[0.0, 0.0, 1.0], [0.0, 1.0, 1.0]]
     """
-    return (torch.stack(frames) for frames in around_each(clip, size))
+    return (torch.stack(frames) for frames in around_each(as_clip(clip), size))
 
 
 def around_each(items: Iterable[Item], size: int) -> Iterator[tuple[Item, ...]]:

@@ -22,11 +22,13 @@ from metadeblur.limits import (
     Weight,
     Within,
     check,
+    spelt,
 )
 from metadeblur.reblur.settings import CriticSettings
 from metadeblur.types import Algorithm, Network, OuterStep, Precision
 
 
+@spelt
 @dataclass(frozen=True)
 class LoopSettings:
     """How long, how fast and how safely a training runs."""
@@ -47,6 +49,7 @@ class LoopSettings:
         check(self)
 
 
+@spelt
 @dataclass(frozen=True)
 class DeblurTraining:
     """Settings of ``train deblur``."""
@@ -73,6 +76,7 @@ class DeblurTraining:
         check(self)
 
 
+@spelt
 @dataclass(frozen=True)
 class ReblurTraining:
     """Settings of ``train reblur``; the defaults are the paper's."""
@@ -105,6 +109,7 @@ class ReblurTraining:
         check(self)
 
 
+@spelt
 @dataclass(frozen=True)
 class OuterUpdate:
     """How meta-weights learn from a task."""
@@ -125,6 +130,7 @@ class OuterUpdate:
         check(self)
 
 
+@spelt
 @dataclass(frozen=True)
 class MetaTraining:
     """Settings of ``train meta``; the defaults are the paper's."""

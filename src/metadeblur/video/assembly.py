@@ -10,11 +10,12 @@ from itertools import count
 from math import gcd
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import av
 import torch
 
-from metadeblur.clip import Clip
+from metadeblur.clip import Clip, as_clip
 from metadeblur.errors import MetadeblurError
 from metadeblur.system.files import check_writable, refusals, remove, whole
 from metadeblur.system.interrupts import undisturbed
@@ -146,12 +147,13 @@ def check_output(source: Path | str, output: Path | str, settings: EncodeSetting
 
 
 def write_clip(
-    clip: Clip, path: Path | str, *, settings: EncodeSettings | None = None, like: Path | str | None = None
+    clip: Any, path: Path | str, *, settings: EncodeSettings | None = None, like: Path | str | None = None
 ) -> None:
     """Write a clip as a video file, a picture (one frame) or a folder of frames, by the suffix of the path.
 
     Args:
-        clip: the frames, read one after the other.
+        clip: read one after the other; or its frames as a tensor or array, (T, 3, H, W) or (T, H, W, 3), uint8 or float
+            in [0, 1], or as a list of single frames.
         path: where to; a name without a suffix is a folder.
         settings: the encoder's.
         like: a video with as many frames whose time stamps, sound, tags and colours the file gets. None: a silent
@@ -160,7 +162,7 @@ def write_clip(
     Raises:
         MetadeblurError: as :func:`assemble`, or ``like`` has another number of frames.
     """
-    path = Path(path)
+    clip, path = as_clip(clip), Path(path)
     info, times, reader = _clip_info(clip, path), None, None
     if like is not None:
         reader = VideoReader(like)

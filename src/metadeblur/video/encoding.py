@@ -11,7 +11,7 @@ import av
 import torch
 
 from metadeblur.errors import MetadeblurError
-from metadeblur.limits import Quality, check
+from metadeblur.limits import Quality, check, spelt
 from metadeblur.types import Codec
 from metadeblur.video.colour import (
     FULL,
@@ -39,6 +39,7 @@ _X26X_PRESETS = (
 )  # fmt: skip
 
 
+@spelt
 @dataclass(frozen=True)
 class EncodeSettings:
     """How the restored video is encoded.
