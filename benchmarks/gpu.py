@@ -41,7 +41,8 @@ from metadeblur.models.adapted import FusionSettings, with_fusion
 from metadeblur.pipeline.outputs import plan
 from metadeblur.pipeline.run import RunSettings, restore_file
 from metadeblur.reblur.fitting import NetworkReblurrer
-from metadeblur.restoration.restorer import Restorer, RestoreSettings, restore_frames
+from metadeblur.restoration.clips import restore_frames
+from metadeblur.restoration.restorer import Restorer, RestoreSettings
 from metadeblur.system.device import choose_device, has_native_bf16
 from metadeblur.system.machine import describe_machine
 from metadeblur.training.deblur import DeblurTrainee, new_network

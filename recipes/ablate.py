@@ -29,7 +29,7 @@ from metadeblur.guard.judge import blend
 from metadeblur.imaging.quality import psnr
 from metadeblur.models.adapted import FusionSettings, with_fusion
 from metadeblur.models.weights import load_deblurrer
-from metadeblur.restoration.restorer import restore
+from metadeblur.restoration.clips import restore
 from metadeblur.system.json_files import write_whole
 
 SHARES = (0.25, 0.5, 0.75, 1.0)

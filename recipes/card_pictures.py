@@ -28,7 +28,7 @@ from metadeblur.imaging.pictures import side_by_side, to_uint8
 from metadeblur.imaging.quality import psnr
 from metadeblur.models.weights import load_deblurrer
 from metadeblur.reblur.weights import load_reblurrer
-from metadeblur.restoration.restorer import restore
+from metadeblur.restoration.clips import restore
 
 PIECE = 112  # px, side of what is shown
 SIGMA = 1.5  # px, of the Gaussian that the reblurring network is compared with

@@ -28,7 +28,7 @@ from metadeblur.imaging.quality import psnr
 from metadeblur.imaging.sharpness import self_shift_map
 from metadeblur.models.weights import load_deblurrer
 from metadeblur.reblur.place import Place, real_blurred
-from metadeblur.restoration.restorer import restore
+from metadeblur.restoration.clips import restore
 from metadeblur.system.json_files import write_whole
 
 PATCH, STRIDE = 24, 4  # px, of the self-shift map

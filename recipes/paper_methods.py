@@ -46,7 +46,7 @@ from metadeblur.reblur.place import Place, place_window
 from metadeblur.reblur.reblurrer import Reblurrer
 from metadeblur.reblur.settings import ReblurUpdates
 from metadeblur.reblur.weights import load_reblurrer
-from metadeblur.restoration.restorer import restore
+from metadeblur.restoration.clips import restore
 from metadeblur.system.json_files import plain, versions, write_json
 from metadeblur.system.machine import describe_machine
 

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from metadeblur.models.weights import load_deblurrer, save_deblurrer
     from metadeblur.pipeline.one_call import restore_video
     from metadeblur.report.record import RunRecord
-    from metadeblur.restoration.restorer import RestoreSettings, restore
+    from metadeblur.restoration.clips import restore
+    from metadeblur.restoration.restorer import RestoreSettings
     from metadeblur.video import EncodeSettings, read_clip, write_clip
 
 __all__ = [
@@ -61,7 +62,7 @@ _HOMES = {
     "adapt": "adaptation.stages",
     "load_deblurrer": "models.weights",
     "read_clip": "video",
-    "restore": "restoration.restorer",
+    "restore": "restoration.clips",
     "restore_video": "pipeline.one_call",
     "save_deblurrer": "models.weights",
     "write_clip": "video",

@@ -16,7 +16,7 @@ from metadeblur.errors import MetadeblurError
 from metadeblur.guard.votes import GuardSettings
 from metadeblur.models.adapted import fusion_of
 from metadeblur.pipeline.demo import DemoSettings, shaky_clip
-from metadeblur.restoration.restorer import restore
+from metadeblur.restoration.clips import restore
 
 
 @pytest.fixture(scope="module")

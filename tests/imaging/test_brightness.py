@@ -17,8 +17,9 @@ from metadeblur.imaging.brightness import changes, match, matched_window, small_
 from metadeblur.imaging.motion import ClipMotion
 from metadeblur.models.adapted import FusionSettings
 from metadeblur.models.weights import load_deblurrer
+from metadeblur.restoration.clips import restore
 from metadeblur.restoration.fusion import fuse_frames
-from metadeblur.restoration.restorer import Restorer, restore
+from metadeblur.restoration.restorer import Restorer
 
 HEIGHT, WIDTH = 96, 128
 

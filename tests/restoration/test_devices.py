@@ -26,10 +26,12 @@ from metadeblur.imaging.quality import psnr
 from metadeblur.imaging.torch_flow import torch_flow
 from metadeblur.models.adapted import FusionSettings, with_fusion
 from metadeblur.models.lite import Lite
+from metadeblur.restoration import clips
 from metadeblur.restoration import restorer as restoring
 from metadeblur.restoration import windows as arriving
+from metadeblur.restoration.clips import restore, restore_pairs
 from metadeblur.restoration.fusion import fuse_pairs
-from metadeblur.restoration.restorer import Restorer, RestoreSettings, restore, restore_pairs
+from metadeblur.restoration.restorer import Restorer, RestoreSettings
 
 META = torch.device("meta")
 FUSED = FusionSettings(radius=1, exposure=0.8)
@@ -97,7 +99,7 @@ def doors(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
     with monkeypatch.context() as patch:
         patch.setattr(arriving, "to_device", to_device)
         patch.setattr(restoring, "to_memory", to_memory)
-        patch.setattr(restoring, "pays", lambda _: False)  # the counting sees one thread
+        patch.setattr(clips, "pays", lambda _: False)  # the counting sees one thread
         patch.setattr(F, "grid_sample", grid_sample)
         patch.setattr(optical_flow, "torch_flow", flow_of_shapes)
         yield counts

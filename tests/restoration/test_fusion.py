@@ -22,8 +22,9 @@ from metadeblur.guard.judge import Verdict, judge_fusion
 from metadeblur.imaging.quality import psnr
 from metadeblur.models.adapted import FusionSettings, fusion_of, with_fusion
 from metadeblur.models.weights import load_deblurrer, save_deblurrer
+from metadeblur.restoration.clips import restore
 from metadeblur.restoration.fusion import fuse_frames, fuse_pairs
-from metadeblur.restoration.restorer import RestoreSettings, restore
+from metadeblur.restoration.restorer import RestoreSettings
 
 
 def moving(count: int = 7, height: int = 120, width: int = 160, step: int = 3, seed: int = 0) -> Tensor:

@@ -18,9 +18,11 @@ from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
 from metadeblur.imaging.tiles import pad_to_multiple, spans
 from metadeblur.models.lite import Lite
+from metadeblur.restoration import clips
 from metadeblur.restoration import restorer as restoring
+from metadeblur.restoration.clips import restore, restore_frames, restore_pairs
 from metadeblur.restoration.prefetching import pays, prefetch
-from metadeblur.restoration.restorer import Restorer, RestoreSettings, restore, restore_frames, restore_pairs
+from metadeblur.restoration.restorer import Restorer, RestoreSettings
 from metadeblur.restoration.windows import windows
 from metadeblur.system import memory
 
@@ -413,7 +415,7 @@ def test_errors_while_decoding_reach_the_reader() -> None:
 
 
 def test_closing_stops_the_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(restoring, "pays", lambda _: True)
+    monkeypatch.setattr(clips, "pays", lambda _: True)
 
     def threads() -> int:
         return sum(thread.name.startswith("prefetch") for thread in threading.enumerate())

@@ -12,7 +12,7 @@ from torch import Tensor
 from metadeblur.adaptation.places import SupportSet
 from metadeblur.clip import Clip
 from metadeblur.imaging.pictures import encode_png, to_uint8
-from metadeblur.restoration.restorer import restore
+from metadeblur.restoration.clips import restore
 
 if TYPE_CHECKING:
     from metadeblur.adaptation.outcome import Outcome

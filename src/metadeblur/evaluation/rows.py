@@ -22,7 +22,8 @@ from metadeblur.evaluation.sealed import write_sealed
 from metadeblur.imaging.pictures import encode_png, to_uint8
 from metadeblur.imaging.quality import flicker, psnr
 from metadeblur.imaging.sharpness import self_shift_score
-from metadeblur.restoration.restorer import Restorer, RestoreSettings, restore_frames
+from metadeblur.restoration.clips import restore_frames
+from metadeblur.restoration.restorer import Restorer, RestoreSettings
 from metadeblur.system.json_files import from_plain, plain, write_whole
 
 FOCUS_SIDE = 200  # px: pieces of frames that are shown side by side

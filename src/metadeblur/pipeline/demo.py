@@ -27,7 +27,7 @@ from metadeblur.models.weights import load_deblurrer
 from metadeblur.pipeline.events import FrameScanned, Listener, Note, PhaseEnded, PhaseStarted, ignore
 from metadeblur.pipeline.outputs import Job
 from metadeblur.pipeline.run import RunSettings, restore_file
-from metadeblur.restoration.restorer import restore
+from metadeblur.restoration.clips import restore
 from metadeblur.system.files import filling
 from metadeblur.system.json_files import plain, write_json, write_whole
 from metadeblur.video import read_clip, write_clip

@@ -22,8 +22,9 @@ from metadeblur.pipeline.policy import Decision, decide, shared_budget
 from metadeblur.pipeline.resume import part_path
 from metadeblur.report.record import ShotRecord
 from metadeblur.report.shot_pictures import PICTURES, PictureCollector, frames_to_show
+from metadeblur.restoration.clips import restore_pairs
 from metadeblur.restoration.prefetching import BackgroundWriter, pays, prefetch
-from metadeblur.restoration.restorer import Restorer, RestoreSettings, restore_pairs
+from metadeblur.restoration.restorer import Restorer, RestoreSettings
 from metadeblur.video import EncodeSettings, SegmentWriter, VideoReader
 from metadeblur.video.info import VideoInfo
 from metadeblur.video.reading import reader_clip

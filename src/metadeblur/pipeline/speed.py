@@ -63,7 +63,7 @@ def quickest(run: Callable[[], object], rounds: int, limit: float = math.inf) ->
 def measure(model: str, coding: float, limit: float = SECONDS) -> Speed:
     """How fast a model restores frames here, estimated in about ``limit`` seconds.
 
-    Ever larger patches are restored as :func:`metadeblur.restoration.restorer.restore` does it, until the next one
+    Ever larger patches are restored as :func:`metadeblur.restoration.clips.restore` does it, until the next one
     would take too long; the time of the last is proportional to its pixels.
 
     Args:
