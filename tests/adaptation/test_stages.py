@@ -14,7 +14,7 @@ from metadeblur.adaptation.pairs import make_pairs
 from metadeblur.adaptation.stages import AdaptSettings, Pair, adapt, inner_update, preset
 from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
-from metadeblur.guard.judge import sharp_at_times
+from metadeblur.guard.already_sharp import sharp_at_times
 from metadeblur.imaging.optical_flow import window_flows
 from metadeblur.imaging.sharpness import self_shift_score
 from metadeblur.models.weights import parameters_digest

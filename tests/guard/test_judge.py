@@ -19,8 +19,9 @@ from torch.nn import functional as F
 
 from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
+from metadeblur.guard.already_sharp import sharp_already
 from metadeblur.guard.blurriness import blurriness
-from metadeblur.guard.judge import GuardSettings, Verdict, blend, judge, sharp_already
+from metadeblur.guard.judge import GuardSettings, Verdict, blend, judge
 from metadeblur.guard.votes import VOTES, choose_samples, compare, divergence
 from metadeblur.imaging.quality import psnr
 from metadeblur.reblur.flow import fit_flow_reblurrer

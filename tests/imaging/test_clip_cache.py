@@ -8,7 +8,7 @@ import torch
 
 from metadeblur.adaptation.stages import adapt
 from metadeblur.clip import Clip
-from metadeblur.guard import judge
+from metadeblur.guard import already_sharp
 from metadeblur.imaging import optical_flow
 from metadeblur.imaging.clip_cache import ClipCache
 from metadeblur.imaging.optical_flow import FAST, MEDIUM, dense_flow
@@ -55,7 +55,7 @@ def test_what_is_not_used_for_longest_is_forgotten_first() -> None:
 
 def test_adapting_compares_no_two_pictures_twice_and_looks_for_blur_once(monkeypatch: pytest.MonkeyPatch) -> None:
     looked, pairs = [], []
-    blurriness, create = judge.blurriness, optical_flow.cv2.DISOpticalFlow.create
+    blurriness, create = already_sharp.blurriness, optical_flow.cv2.DISOpticalFlow.create
 
     class Counted:
         def __init__(self, preset: int) -> None:
@@ -68,13 +68,13 @@ def test_adapting_compares_no_two_pictures_twice_and_looks_for_blur_once(monkeyp
     class Flows:
         create = Counted
 
-    monkeypatch.setattr(judge, "blurriness", lambda clip: looked.append(clip) or blurriness(clip))
+    monkeypatch.setattr(already_sharp, "blurriness", lambda clip: looked.append(clip) or blurriness(clip))
     monkeypatch.setattr(optical_flow.cv2, "DISOpticalFlow", Flows)
     texture = torch.rand(3, 24, 32, generator=torch.Generator().manual_seed(0))
     wide = torch.nn.functional.interpolate(texture[None], scale_factor=4, mode="bicubic")[0].clamp(0, 1)
     clip = Clip(torch.stack([wide.roll(3 * index, -1) for index in range(6)]))
     cache = ClipCache()
-    judge.sharp_already(clip, cache)
+    already_sharp.sharp_already(clip, cache)
     adapt(load_deblurrer("lite"), clip, pairs=2, steps=1, patch=64, device="cpu", cache=cache)
     assert len(looked) == 1
     assert len(pairs) <= 1.25 * len(set(pairs))

@@ -11,7 +11,7 @@ from metadeblur.adaptation.settings import AdaptSettings
 from metadeblur.adaptation.steps import Pair
 from metadeblur.adaptation.targets import Sharpener
 from metadeblur.clip import Clip, as_clip
-from metadeblur.guard.judge import sharp_at_times
+from metadeblur.guard.already_sharp import sharp_at_times
 from metadeblur.imaging.clip_cache import ClipCache
 from metadeblur.reblur.place import Place, Shrunk, place_window
 from metadeblur.reblur.reblurrer import Reblurrer

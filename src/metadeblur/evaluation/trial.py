@@ -23,7 +23,7 @@ from metadeblur.evaluation.methods import AdaptationMethod, find_method
 from metadeblur.evaluation.records import FIGURES, ClipRecord, Focus, MethodNotes, MethodRecord, RowRecord
 from metadeblur.evaluation.rows import Ledger, choose_focus, keep_picture, measure_row
 from metadeblur.evaluation.settings import EvaluateSettings, meta_files
-from metadeblur.guard.judge import sharp_already
+from metadeblur.guard.already_sharp import sharp_already
 from metadeblur.models.adapted import FusionSettings, fusion_of, with_fusion
 from metadeblur.models.registry import traits
 from metadeblur.models.weights import load_deblurrer

@@ -12,7 +12,8 @@ from metadeblur.adaptation.places import MINIMUM_FRAMES, MINIMUM_PATCH, too_few
 from metadeblur.adaptation.stages import AdaptSettings, Outcome, adapt
 from metadeblur.adaptation.steps import Progress
 from metadeblur.clip import Clip, as_clip
-from metadeblur.guard.judge import Reason, sharp_already
+from metadeblur.guard.already_sharp import sharp_already
+from metadeblur.guard.judge import Reason
 from metadeblur.guard.learnable import nothing_to_learn
 from metadeblur.imaging.clip_cache import ClipCache
 from metadeblur.report.record import ShotRecord
