@@ -21,7 +21,13 @@ def test_every_layout_is_found_with_the_part_that_papers_report(tmp_path, tree, 
     assert (len(found.notes) > 0) == bool(LAYOUTS[tree.__name__].published)
 
 
-SIDE_BY_SIDE = {gopro: "GOPRO_Large", dvd: "DeepVideoDeblurring_Dataset", reds: "REDS", realblur: "RealBlur", hide: "HIDE"}
+SIDE_BY_SIDE = {
+    gopro: "GOPRO_Large",
+    dvd: "DeepVideoDeblurring_Dataset",
+    reds: "REDS",
+    realblur: "RealBlur",
+    hide: "HIDE",
+}
 
 
 @pytest.mark.parametrize("straight", [*SIDE_BY_SIDE, bsd], ids=lambda tree: tree.__name__)
