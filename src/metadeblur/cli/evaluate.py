@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
-from metadeblur.adaptation.settings import AdaptSettings
+from metadeblur.adaptation.settings import AdaptSettings, preset
 from metadeblur.cli.flags import DeviceFlag, WorkerFlags, refuse_missing_device
 from metadeblur.cli.inputs import needed, refuse_missing
 from metadeblur.errors import UsageError
-from metadeblur.limits import CountOrNone, Crop, LearningRate, Pairs, Patch, Seed, Steps, Tile, check
+from metadeblur.limits import CountOrNone, Crop, LearningRate, Pairs, Patch, Rate, Seed, Steps, Tile, check
 from metadeblur.pipeline.console import Terminal
 from metadeblur.types import Precision
 
@@ -20,7 +20,15 @@ ROWS = ("blurred", "base", "adapted", "oracle")
 BUILT_IN = "builtin"
 
 
-_DEFAULTS = AdaptSettings()
+_DEFAULTS, _PAPER = preset("flow"), preset("paper")
+
+
+def _changed(name: str, metavar: str, text: str) -> Any:
+    """A flag that changes a setting of the preset, with what it is by the presets flow and paper."""
+    defaults = f"default: {getattr(_DEFAULTS, name):g}"
+    paper = "one for each place" if name == "steps" else f"{getattr(_PAPER, name):g}"
+    text = f"{text}; {defaults}, with the presets of the paper {paper}."
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint="", help=text)
 
 
 @dataclass(frozen=True)
@@ -45,9 +53,13 @@ class Evaluate:
     """The deblurring network: a model's name or a weight file."""
     rows: Annotated[str, tyro.conf.arg(metavar="ROW,...")] = ",".join(ROWS)
     """What is measured, separated by commas."""
-    method: Annotated[str, tyro.conf.arg(metavar="NAME,...")] = "flow"
+    method: Annotated[str, tyro.conf.arg(metavar="NAME,...", help_behavior_hint="")] = ""
     """How adapted is adapted: none, meta, finetune, flow, self, align, or mixtures such as flow+align; separated by
-    commas: each is measured, the first one is the row adapted."""
+    commas: each is measured, the first one is the row adapted. Default: flow, or finetune with the presets of the
+    paper."""
+    preset: Literal["flow", "paper", "release"] = "flow"
+    """Settings that flags then change. flow: those of restore; paper, release: the inner update as the paper says it,
+    or as its released code does it: its places, patches and rates, one pass, nothing mirrored, averaged or fused."""
     meta: Annotated[str, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = ""
     """What metadeblur train meta wrote: the networks that the method meta starts from; default: those built in for
     lite."""
@@ -61,18 +73,18 @@ class Evaluate:
     """Measure on this many frames in the middle of each clip; 0: all."""
     ssim: Literal["auto", "luma", "rgb", "matlab", "aligned"] = "auto"
     """Kind of SSIM; auto: as papers on the benchmark take it."""
-    pairs: Annotated[Pairs, tyro.conf.arg(metavar="M")] = _DEFAULTS.pairs
-    """Places of a clip whose sharpest patch is reblurred to learn from."""
-    steps: Annotated[Steps, tyro.conf.arg(metavar="N")] = _DEFAULTS.steps
-    """Gradient steps of each adaptation."""
-    lr: Annotated[LearningRate, tyro.conf.arg(metavar="LR")] = _DEFAULTS.lr
-    """Learning rate of the adaptation."""
-    patch: Annotated[Patch, tyro.conf.arg(metavar="PX")] = _DEFAULTS.patch
-    """Side of the patches that are learnt from; shrinks to fit small frames."""
+    pairs: Annotated[Pairs | None, _changed("pairs", "M", "Places of a clip whose sharpest patch is reblurred")] = None
+    steps: Annotated[Steps | None, _changed("steps", "N", "Gradient steps of each adaptation")] = None
+    lr: Annotated[LearningRate | None, _changed("lr", "LR", "Learning rate of the adaptation")] = None
+    lr_reblurrer: Annotated[Rate | None, tyro.conf.arg(metavar="LR", help_behavior_hint="")] = None
+    """Learning rate of the reblurring network of finetune and meta; its critic's keeps its ratio to it. Default: 1e-6,
+    with the preset release 2.5e-6."""
+    patch: Annotated[Patch | None, _changed("patch", "PX", "Side of the patches; shrinks to fit small frames")] = None
     reblurrer: Annotated[str, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = ""
     """Weights of the reblurring network, for the method finetune; default: the built-in ones."""
     fuse: bool = _DEFAULTS.fuse
-    """Fuse frames that an adapted network restored with neighbours that show the same things sharper."""
+    """Fuse frames that a network restored with neighbours that show the same things sharper, in the rows adapted,
+    oracle and base fused alike; never with the presets of the paper."""
     back_project: bool = _DEFAULTS.back_project
     """Correct fused frames by what they leave unexplained of the blurred ones, where the clip tells its exposure."""
     guard: bool = True
@@ -113,7 +125,7 @@ class Evaluate:
 
         settings = EvaluateSettings(
             rows=rows,
-            methods=_listed(self.method),
+            methods=_listed(self.method) or (("flow",) if self.preset == "flow" else ("finetune",)),
             meta=self.meta,
             layout=self.layout,
             part=self.part,
@@ -122,19 +134,7 @@ class Evaluate:
             clips=_listed(self.clips),
             crop=self.crop,
             frames=self.frames,
-            adaptation=AdaptSettings(
-                pairs=self.pairs,
-                steps=self.steps,
-                lr=self.lr,
-                patch=self.patch,
-                reblurrer=self.reblurrer,
-                fuse=self.fuse,
-                back_project=self.back_project,
-                guard=self.guard,
-                precision=self.precision,
-                device=self.device,
-                seed=self.seed,
-            ),
+            adaptation=self._adaptation(),
             restoration=RestoreSettings(tile=self.tile, precision=self.precision, device=self.device),
             apart=_listed(self.apart),
             resume=self.resume,
@@ -157,6 +157,25 @@ class Evaluate:
         for note in summary.notes:
             terminal.say(f"note: {note}")
         print(tables)
+
+    def _adaptation(self) -> AdaptSettings:
+        """The preset's settings, changed by what was given."""
+        base = preset(self.preset)
+        given = {name: getattr(self, name) for name in ("pairs", "steps", "lr", "patch")}
+        updates = base.updates
+        if self.lr_reblurrer is not None:
+            updates = updates.faster(self.lr_reblurrer / updates.lr_reblurrer)
+        return base.changed(
+            **{name: value for name, value in given.items() if value is not None},
+            updates=updates,
+            reblurrer=self.reblurrer,
+            fuse=self.fuse and base.fuse,
+            back_project=self.back_project,
+            guard=self.guard,
+            precision=self.precision,
+            device=self.device,
+            seed=self.seed,
+        )
 
 
 def _listed(text: str) -> tuple[str, ...]:
