@@ -33,7 +33,7 @@ class Reproduce:
     """Run the same on whatever clips are at hand, with few frames, pairs and steps: minutes instead of days."""
     weights: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
     """Folder with NETWORK.safetensors, reblurrer.safetensors, and what train meta wrote as meta/NETWORK; what is not
-    there is taken from the installed weights."""
+    there is taken from the installed weights, but the built-in reblurring network only with --small."""
     networks: Annotated[str, tyro.conf.arg(metavar="NAME,...", help_behavior_hint="")] = ""
     """Networks, separated by commas; default: the paper's four, with --small also lite."""
     apart: Annotated[str, tyro.conf.arg(metavar="CLIP,...", help_behavior_hint="")] = ""
@@ -53,7 +53,9 @@ class Reproduce:
     device: DeviceFlag = "auto"
     """What computes; auto: a CUDA GPU where there is one, otherwise the processor."""
     workers: Annotated[Processes, tyro.conf.arg(metavar="N")] = 1
-    """Processes that measure clips side by side."""
+    """Processes that measure clips side by side; of several GPUs each takes the next one in turn."""
+    flow: bool = True
+    """Also measure this program's own adaptation, by pairs of optical flow, guarded."""
 
     def __post_init__(self) -> None:
         check(self)
@@ -83,6 +85,7 @@ class Reproduce:
             device=self.device,
             restoration=RestoreSettings(device=self.device),
             workers=self.workers,
+            flow=self.flow,
         )
         refuse_missing([path for path in self.root if str(path) != "builtin"], self.output)
         refuse_missing_device(self.device)

@@ -135,7 +135,7 @@ def side_by_side(pictures: Sequence[Picture], labels: Sequence[str] = (), gap: i
 def _text_size(picture: Picture, text: str) -> float:
     """The size at which a line of text fits above a picture."""
     (wide, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.6, 1)
-    return 0.6 * min(1.0, (picture.shape[1] - 8) / max(wide, 1))
+    return 0.6 * min(1.0, (int(picture.shape[1]) - 8) / max(int(wide), 1))
 
 
 def _titled(picture: Picture, text: str, size: float) -> Picture:
