@@ -32,6 +32,7 @@ ELSEWHERE = {
     "model-cards.md",  # figures and pictures
     "difficult-files.md",  # a table
     "figures.md",  # likewise
+    "reproduce-the-paper.md",  # it needs the paper's data, and GPUs for days
     "verdicts.md",  # likewise
     "index.md",  # it has no code that a test could run: installing takes too long, and the demonstration
     TUTORIAL,  # in an empty folder, below
