@@ -208,7 +208,7 @@ def test_a_network_that_does_not_better_its_input_is_left_out_and_said(clips, we
     for name in ("table1", "table2", "figure6"):
         found = reproduce(name, [clips], tmp_path / "out", settings)
         shown = {line[0] for lines in found.tables.values() for line in lines[1:]}
-        assert shown == {"lite"}, name
+        assert shown - {"average gain"} == {"lite"}, name
         (note,) = (note for note in found.notes if "left out" in note)
         assert note.startswith("MIMO-UNet+ on val is left out: its base is ")
     whole = ReproduceSettings(weights=folder, networks=("mimo-unet-plus",), **QUICK)

@@ -13,7 +13,9 @@ import torch
 from golden_updates import gradients_of
 from torch import nn
 
+from metadeblur.cli.entry import main
 from metadeblur.errors import MetadeblurError
+from metadeblur.evaluation import forms
 from metadeblur.models.critic import Critic
 from metadeblur.models.lite import Lite
 from metadeblur.models.reblurring import ReblurNetwork
@@ -333,3 +335,13 @@ def test_the_weights_are_those_of_the_last_step(small, tmp_path):
 def test_settings_out_of_range_are_named(make, line):
     with pytest.raises(MetadeblurError, match=line):
         make()
+
+
+@pytest.mark.parametrize("reduced", [True, False])
+def test_a_reblurring_network_that_is_not_the_papers_is_named(small, files, reduced, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(meta, "train_meta", lambda *_, **__: (tmp_path / "reblurrer", tmp_path / "weights"))
+    if not reduced:
+        network = load_reblurrer(files[1]).network
+        monkeypatch.setattr(forms, "ReblurNetwork", lambda: network)
+    assert main(["train", "meta", "--clips", *small.clips, "--reblurrer", files[1], "-o", str(tmp_path / "run")]) == 0
+    assert ("note: the reblurring network is reduced (0.03 M parameters)" in capsys.readouterr().err) is reduced

@@ -246,12 +246,6 @@ def test_checkpoints_are_kept_at_intervals_and_can_be_gone_on_with(small, tmp_pa
     assert parameters_digest(load_deblurrer(again)) == parameters_digest(load_deblurrer(whole))
 
 
-@pytest.mark.parametrize("loop", [{"schedule": "step"}, {"step_every": 5}, {"schedule": "cosine", "step_every": 5}])
-def test_a_stair_needs_the_length_of_its_steps(loop):
-    with pytest.raises(MetadeblurError, match="step_every"):
-        LoopSettings(**loop)
-
-
 def test_colours_keep_their_order_where_that_is_wanted(clips):
     kinds = {"patch": 16, "batch": 4, "seed": 3, "frames": 3, "motion": False}
     mixed, plain = (PairSampler(plain_clips(clips), **kinds, colours=colours)(0) for colours in (True, False))

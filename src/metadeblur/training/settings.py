@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 from metadeblur.adaptation.settings import AdaptSettings, preset
-from metadeblur.errors import MetadeblurError
 from metadeblur.limits import (
     Count,
     CountOrNone,
@@ -39,7 +38,8 @@ class LoopSettings:
     # last steps over which a level rate falls to zero (before, a run can be prolonged)
     decay: Annotated[int, Within(0, 1_000_000_000)] = 0
     floor: Share = 0.0  # share of the learning rate that a cosine ends at
-    step_every: Annotated[int, Within(0, 1_000_000_000)] = 0  # steps after which the schedule step lowers the rate
+    # steps after which the schedule step lowers the rate, again and again
+    step_every: Annotated[int, Within(1, 1_000_000_000)] = 100_000
     step_factor: Share = 0.5  # what it then multiplies the rate by
     checkpoint_minutes: Annotated[float, Within(0, 100_000)] = 4.0  # time between checkpoints
     # steps between checkpoints that are kept for good, in the folder checkpoints; 0: only the last two are
@@ -51,11 +51,6 @@ class LoopSettings:
 
     def __post_init__(self) -> None:
         check(self)
-        if (self.schedule == "step") != (self.step_every > 0):
-            raise MetadeblurError(
-                f"schedule is {self.schedule!r} and step_every {self.step_every}; the schedule step needs step_every "
-                "of 1 or more, and no other schedule takes it"
-            )
 
 
 @dataclass(frozen=True)
