@@ -31,7 +31,7 @@ def reblurrer_form(network: nn.Module) -> str:
     """Whether a reblurring network has the paper's sizes, in words.
 
     >>> reblurrer_form(ReblurNetwork()), reblurrer_form(ReblurNetwork(channels=16))
-    ('as published', 'reduced (8.97 M parameters)')
+    ('as published', 'reduced (7.10 M parameters)')
     """
     with torch.device("meta"):
         published = ReblurNetwork()
