@@ -21,6 +21,48 @@ def test_every_layout_is_found_with_the_part_that_papers_report(tmp_path, tree, 
     assert (len(found.notes) > 0) == bool(LAYOUTS[tree.__name__].published)
 
 
+SIDE_BY_SIDE = {
+    gopro: "GOPRO_Large",
+    dvd: "DeepVideoDeblurring_Dataset",
+    reds: "REDS",
+    realblur: "RealBlur",
+    hide: "HIDE",
+}
+
+
+@pytest.mark.parametrize("straight", [*SIDE_BY_SIDE, bsd], ids=lambda tree: tree.__name__)
+def test_sets_unpacked_side_by_side_are_all_found(tmp_path, straight):
+    straight(tmp_path)
+    others = {tree: tmp_path / name for tree, name in SIDE_BY_SIDE.items() if tree != straight}
+    for tree, home in others.items():
+        tree(home)
+    for tree, home in {**others, straight: tmp_path}.items():
+        found = open_benchmark(tmp_path, tree.__name__)
+        assert (found.part, [clip.name for clip in found.clips]) == (TREES[tree][0], TREES[tree][2])
+        assert all(path.is_relative_to(home) for clip in found.clips for path in clip.blurred)
+    with pytest.raises(MetadeblurError, match="several benchmarks"):
+        open_benchmark(tmp_path)
+
+
+def test_sets_that_share_one_folder_are_told_apart(tmp_path):
+    for tree in (gopro, dvd, reds, realblur):
+        tree(tmp_path)
+    for tree in (gopro, dvd, reds, realblur):
+        assert [clip.name for clip in open_benchmark(tmp_path, tree.__name__).clips] == TREES[tree][2]
+    assert [clip.name for clip in open_benchmark(tmp_path, "gopro", part="train").clips] == ["GOPR0372_07_00"]
+
+
+def test_parts_of_a_set_in_folders_of_their_own_are_told_apart(tmp_path):
+    reds(tmp_path / "all")
+    for part in ("train", "val"):
+        (tmp_path / f"REDS_{part}").mkdir()
+        (tmp_path / "all" / part).rename(tmp_path / f"REDS_{part}" / part)
+    (tmp_path / "all").rmdir()
+    assert open_benchmark(tmp_path, "reds").part == "val"
+    assert open_benchmark(tmp_path, "reds", part="train").clips[0].blurred[0].is_relative_to(tmp_path / "REDS_train")
+    assert open_benchmark(tmp_path).part == "val"
+
+
 def test_what_is_not_the_published_set_is_said(tmp_path):
     gopro(tmp_path)
     notes = " ".join(open_benchmark(tmp_path).notes)

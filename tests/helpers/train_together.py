@@ -51,6 +51,7 @@ def train_all(material: Path, out: Path) -> None:
         loop=replace(loop, steps=2),
     )
     train_meta(meta, out / "meta", quiet=True)
+    train_meta(replace(meta, tasks=1), out / "meta_shared", quiet=True)  # one task: its query frames are shared
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from metadeblur.errors import MetadeblurError
 from metadeblur.models import losses
 from metadeblur.models.losses import charbonnier, psnr_loss
+from metadeblur.models.registry import ARCHITECTURES
 
 SHAPE = (2, 3, 48, 64)
 SCALES = ((2, 3, 12, 16), (2, 3, 24, 32), SHAPE)
@@ -180,3 +181,21 @@ def test_cycle_clamps_and_passes_gradient_through_the_deblurrer_inside_the_range
 def test_unknown_kinds_are_refused_with_what_is_allowed(call):
     with pytest.raises(MetadeblurError, match="is not known: use"):
         call(torch.zeros(1, 3, 8, 8))
+
+
+def test_the_random_pixels_of_hard_example_mining_are_others_at_every_step(monkeypatch):
+    masks, mask = [], losses.hard_example_mask
+
+    def noted(*given, **how):
+        masks.append(mask(*given, **how))
+        return masks[-1]
+
+    monkeypatch.setattr(losses, "hard_example_mask", noted)
+    torch.manual_seed(0)
+    sharp, start = torch.rand(1, 3, 16, 16), torch.rand(4, 1, 3, 16, 16)
+    loss = ARCHITECTURES["cdvd-tsp"].traits.loss
+    for outputs in (start, 2 * sharp - start, 2 * sharp - start):  # the same errors, so the same hard pixels
+        loss(list(outputs), sharp)
+    first, second, again = masks
+    assert not torch.equal(first, second)
+    assert torch.equal(second, again)

@@ -1,13 +1,18 @@
 """The paper's experiments: its numbers beside ours, absent rows said, files written, stopped runs gone on with."""
 
 import csv
+import hashlib
 import json
+import shutil
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
 import torch
 from evaluated import write_clip
+from safetensors import safe_open
+from safetensors.torch import load_file, save
 
 from metadeblur.cli.entry import main
 from metadeblur.errors import MetadeblurError
@@ -15,12 +20,12 @@ from metadeblur.models.critic import Critic
 from metadeblur.models.lite import Lite
 from metadeblur.models.mimo_unet import MIMOUNet
 from metadeblur.models.reblurring import ReblurNetwork
-from metadeblur.models.weights import load_deblurrer, save_deblurrer
+from metadeblur.models.weights import load_deblurrer, parameters_digest, save_deblurrer
 from metadeblur.paper import runs
 from metadeblur.paper.experiments import reproduce
 from metadeblur.paper.figures import Curve, curves_figure
 from metadeblur.paper.numbers import DATASETS, LOSSES, NETWORKS, TABLE_1, TABLE_2
-from metadeblur.paper.runs import ReproduceSettings
+from metadeblur.paper.runs import ReproduceSettings, make_plan
 from metadeblur.reblur.fitting import NetworkReblurrer
 from metadeblur.reblur.weights import save_reblurrer
 from metadeblur.restoration.restorer import RestoreSettings
@@ -79,9 +84,18 @@ def test_table_1_runs_what_is_there_and_says_what_is_not(weights, tmp_path):
     said = []
     found = reproduce("table1", [clips], out, settings, say=said.append)
     table = rows(out / "table1_psnr.csv")
-    assert [(row["network"], row["data"]) for row in table] == [
+    *cells, average = table
+    assert [(row["network"], row["data"]) for row in cells] == [
         (network, data) for network in ("lite", "MPRNet") for data in ("val but fast", "val: fast")
     ]
+    flow = [float(row["flow (guarded)"]) - float(row["baseline"]) for row in cells[:2]]
+    assert (average["network"], average["data"]) == ("average gain", "2 of 4 rows")
+    assert float(average["flow (guarded)"]) == pytest.approx(sum(flow) / 2, abs=0.011)
+    assert average["flow (guarded)"][0] in "+-"
+    assert (average["meta"], average["meta, paper"]) == ("\u2013", "\u2013")
+    assert table[0]["measured as"].startswith("reduced (0.0")
+    assert "reblurrer reduced" in table[0]["measured as"]
+    assert table[0]["measured as"].endswith("5 frames of each clip, patches of 48 px")
     ours, absent = table[0], table[2]
     slow = json.loads((out / "runs" / "val_but_fast" / "lite" / "base" / "slow.json").read_text())
     assert float(ours["baseline"]) == pytest.approx(slow["psnr"]["base"], abs=0.006)
@@ -99,6 +113,9 @@ def test_table_1_runs_what_is_there_and_says_what_is_not(weights, tmp_path):
     assert "absent: MPRNet" in page
     record = json.loads((out / "table1.json").read_text())
     assert record["settings"]["small"] is True
+    sums = record["networks"]["lite"]
+    assert sums["weights"] == parameters_digest(load_deblurrer(weights / "lite.safetensors"))
+    assert sums["reblurrer"] == hashlib.sha256((weights / "reblurrer.safetensors").read_bytes()).hexdigest()
     assert {"torch", "metadeblur"} <= set(record["versions"])
     assert record["machine"]["processor"]
 
@@ -111,7 +128,9 @@ def test_the_papers_numbers_stand_beside_ours_on_its_data(tmp_path, weights):
         (folder / one).rename(folder / other)
     settings = ReproduceSettings(weights=weights, networks=("mimo-unet-plus",), **QUICK)
     found = reproduce("table1", [tmp_path / "data"], tmp_path / "out", settings)
-    dvd, reds, _ = rows(tmp_path / "out" / "table1_psnr.csv")
+    dvd, reds, _, average = rows(tmp_path / "out" / "table1_psnr.csv")
+    assert (average["data"], average["meta, paper"]) == ("1 of 3 rows", "+0.27")
+    assert float(average["meta"]) == pytest.approx(float(dvd["meta"]) - float(dvd["baseline"]), abs=0.011)
     assert (dvd["baseline, paper"], dvd["meta, paper"]) == ("29.43", "29.70")
     assert float(dvd["meta"]) > 0
     assert (reds["baseline, paper"], reds["baseline"]) == ("26.43", "absent")
@@ -129,7 +148,10 @@ def test_table_2_compares_the_losses(clips, weights, tmp_path):
     settings = ReproduceSettings(small=True, weights=weights, networks=("mimo-unet-plus", "lite"), **QUICK)
     found = reproduce("table2", [clips], tmp_path / "out", settings)
     plus, lite = rows(tmp_path / "out" / "table2.csv")
-    assert all(float(plus[loss]) > 0 for loss in LOSSES)
+    assert all(float(plus[loss]) > 0 for loss in (*LOSSES, "not fitted"))
+    assert (plus["start"], lite["start"]) == ("meta-trained", "pre-trained")
+    unfitted = json.loads((tmp_path / "out/runs/val/MIMO-UNet+/meta-none/fast.json").read_text())
+    assert unfitted["conditions"]["adapt"]["updates"]["losses"] == "none"
     for loss in ("cycle", "gan"):
         run = json.loads((tmp_path / "out/runs/val/MIMO-UNet+" / f"meta-{loss}" / "fast.json").read_text())
         assert run["conditions"]["adapt"]["updates"]["losses"] == loss
@@ -165,6 +187,13 @@ def test_figure_5_shows_the_pieces_side_by_side(clips, weights, tmp_path):
     truth = cv2.imread(str(clips / "fast" / "sharp" / f"{focus['frame']:03d}.png"))
     piece = truth[focus["top"] : focus["top"] + focus["side"], focus["left"] : focus["left"] + focus["side"]]
     assert np.array_equal(shown[-focus["side"] :, -focus["side"] :], piece)
+    blurred = cv2.imread(str(clips / "fast" / "blur" / f"{focus['frame']:03d}.png"))
+    whole = shown[: blurred.shape[0], : blurred.shape[1]]
+    outside = np.ones(blurred.shape[:2], bool)
+    low, high = focus["top"] - 2, focus["top"] + focus["side"] + 3
+    outside[max(low, 0) : high, max(focus["left"] - 2, 0) : focus["left"] + focus["side"] + 3] = False
+    assert outside.any()
+    assert np.array_equal(whole[outside], blurred[outside])  # a whole frame, not a piece
 
 
 @pytest.mark.slow
@@ -179,7 +208,7 @@ def test_a_network_that_does_not_better_its_input_is_left_out_and_said(clips, we
     for name in ("table1", "table2", "figure6"):
         found = reproduce(name, [clips], tmp_path / "out", settings)
         shown = {line[0] for lines in found.tables.values() for line in lines[1:]}
-        assert shown == {"lite"}, name
+        assert shown - {"average gain"} == {"lite"}, name
         (note,) = (note for note in found.notes if "left out" in note)
         assert note.startswith("MIMO-UNet+ on val is left out: its base is ")
     whole = ReproduceSettings(weights=folder, networks=("mimo-unet-plus",), **QUICK)
@@ -190,6 +219,54 @@ def test_a_network_that_does_not_better_its_input_is_left_out_and_said(clips, we
     found = reproduce("table1", [tmp_path / "data"], tmp_path / "whole", whole)  # on the paper's data nothing is hidden
     assert any("its base is below the blurred input by" in note for note in found.notes)
     assert float(rows(tmp_path / "whole" / "table1_psnr.csv")[0]["baseline"]) > 0
+
+
+@pytest.mark.slow
+def test_cells_of_other_networks_are_measured_again(clips, weights, tmp_path):
+    folder = tmp_path / "weights"
+    shutil.copytree(weights, folder)
+    settings = ReproduceSettings(small=True, weights=folder, networks=("mimo-unet-plus",), flow=False, **QUICK)
+    table1, runs_folder = tmp_path / "out" / "table1.json", tmp_path / "out/runs/val/MIMO-UNet+"
+    reproduce("table1", [clips], tmp_path / "out", settings)
+    first = json.loads(table1.read_text())
+    assert "flow (guarded)" not in first["tables"]["table1_psnr"][0]
+    assert not (runs_folder / "flow").exists()
+    kept = (runs_folder / "base" / "fast.json").stat().st_mtime_ns
+    path = folder / "meta" / "mimo-unet-plus" / "reblurrer.safetensors"
+    path.write_bytes(changed(path))
+    said = []
+    found = reproduce("table1", [clips], tmp_path / "out", settings, say=said.append)
+    assert any("meta/fast.json: its networks were changed since" in line for line in said)
+    assert not any("absent" in note for note in found.notes)
+    again, before = (record["networks"]["MIMO-UNet+"] for record in (json.loads(table1.read_text()), first))
+    assert {part for part in again if again[part] != before[part]} == {"meta reblurrer"}
+    assert (runs_folder / "base" / "fast.json").stat().st_mtime_ns == kept
+    with pytest.raises(MetadeblurError, match=r"measured under other settings; give another folder with -o$"):
+        reproduce("table1", [clips], tmp_path / "out", replace(settings, frames=4))
+
+
+def changed(path):
+    """A weight file's bytes with one tensor a little larger."""
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(path)
+    name = max(tensors, key=lambda name: tensors[name].numel())
+    return save(tensors | {name: tensors[name] * 1.01}, metadata)
+
+
+def test_the_built_in_reblurrer_never_stands_in_for_the_papers(tmp_path, clips, weights):
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    for name in ("lite", "mimo-unet-plus"):
+        shutil.copy(weights / f"{name}.safetensors", folder)
+    whole = make_plan([tmp_path], tmp_path / "out", ReproduceSettings(weights=folder), lambda _: None)
+    absent = whole.reblurrer("lite", meta=False)
+    assert "reblurrer.safetensors is not in the folder of --weights" in absent.reason
+    settings = ReproduceSettings(small=True, weights=folder, networks=("mimo-unet-plus",))
+    small = make_plan([clips], tmp_path / "out", settings, lambda _: None)
+    assert small.reblurrer("mimo-unet-plus", meta=False) == ""
+    assert "reblurrer reduced (1.76 M parameters)" in small.measured_as("MIMO-UNet+")
+    assert small.measured_as("MIMO-UNet+").endswith("8 frames of each clip, patches of 96 px")
 
 
 def test_a_stopped_experiment_goes_on_where_it_was(clips, weights, tmp_path, monkeypatch):

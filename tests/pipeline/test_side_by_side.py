@@ -10,6 +10,7 @@ import threading
 import time
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from journey import QUICK, names, run, shaky_video, small_model, start
 from torch import nn
 
 from metadeblur.errors import MetadeblurError
+from metadeblur.pipeline import process_pool
 from metadeblur.pipeline.process_pool import ProcessPool
 from metadeblur.pipeline.resume import parts_folder
 from metadeblur.pipeline.task_pool import Task
@@ -205,3 +207,34 @@ def test_ctrl_c_ends_the_workers_and_keeps_finished_shots(tmp_path, model):
     assert Path(output).exists() is False
     assert run(*words, "-o", output, "--resume", "--workers", "2") == 0
     assert output.is_file()
+
+
+def test_each_process_gets_a_gpu_of_its_own_in_turn(monkeypatch):
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    for gpus in (1, 4):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda gpus=gpus: gpus)
+        for number in range(6):
+            process_pool.take_gpu(number)
+    assert chosen == [0, 1, 2, 3, 0, 1]  # of one GPU there is nothing to choose
+
+
+def test_a_process_that_replaces_another_takes_its_number(monkeypatch):
+    started = []
+
+    class Context:
+        def Pipe(self):
+            return SimpleNamespace(), SimpleNamespace(close=lambda: None)
+
+        def Process(self, target, args, name):
+            assert (target, name) == (process_pool._serve, "worker")
+            started.append(args[3])
+            return SimpleNamespace(start=lambda: None)
+
+    monkeypatch.setattr(process_pool, "get_context", lambda _: Context())
+    pool = ProcessPool(nn.Identity(), 3)
+    workers = [pool._start() for _ in range(3)]
+    pool._workers.remove(workers[1])
+    pool._start()
+    assert started == [0, 1, 2, 1]

@@ -31,6 +31,7 @@ ELSEWHERE = {
     "model-cards.md",  # figures and pictures
     "difficult-files.md",  # a table
     "figures.md",  # likewise
+    "reproduce-the-paper.md",  # it needs the paper's data, and GPUs for days
     "verdicts.md",  # likewise
     "index.md",  # it has no code that a test could run: installing takes too long, and the demonstration
     "install.md",  # likewise; its commands are looked at below

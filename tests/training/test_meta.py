@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from dataclasses import replace
+from statistics import fmean
 
 import cv2
 import numpy as np
@@ -12,14 +13,16 @@ import torch
 from golden_updates import gradients_of
 from torch import nn
 
+from metadeblur.cli.entry import main
 from metadeblur.errors import MetadeblurError
+from metadeblur.evaluation import forms
 from metadeblur.models.critic import Critic
 from metadeblur.models.lite import Lite
 from metadeblur.models.reblurring import ReblurNetwork
 from metadeblur.models.weights import load_deblurrer, parameters_digest, save_deblurrer
 from metadeblur.reblur.fitting import NetworkReblurrer, ReblurStage
 from metadeblur.reblur.weights import load_reblurrer, save_reblurrer
-from metadeblur.training import meta
+from metadeblur.training import meta, outer
 from metadeblur.training.meta import MetaTrainee, train_meta
 from metadeblur.training.settings import LoopSettings, MetaTraining, OuterUpdate
 from metadeblur.training.workers import TrainingProcess
@@ -147,6 +150,43 @@ def test_gradients_of_several_tasks_are_added_up_before_one_step(small):
     apart.step()
     assert parameters_digest(apart.deblurrer) == parameters_digest(both.learner.deblurrer)
     assert parameters_digest(apart.reblurrer) == parameters_digest(both.learner.reblurrer)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "tasks", "world", "frames"),
+    [("first-order", 2, 4, 0), ("first-order", 1, 2, 1), ("plain", 1, 4, 0), ("reptile", 1, 2, 0)],
+)
+def test_processes_that_share_a_task_learn_together_what_one_learns_alone(small, algorithm, tasks, world, frames):
+    settings = replace(small, tasks=tasks, query_frames=frames, outer=OuterUpdate(algorithm=algorithm))
+    found = []
+    for count in (1, world):
+        parts, figures = [], []
+        for rank in range(count):
+            workers = TrainingProcess(torch.device("cpu"), rank, count)
+            trainee = MetaTrainee(load_reblurrer(settings.reblurrer), load_deblurrer(settings.model), settings, workers)
+            trainee.learner.clear()
+            rows = [trainee._learn(trainee._clip(task), meta._seed(0, 0, task), 1.0) for task in trainee.share]
+            figures.append([fmean(row[name] for row in rows) for name in ("query_deblur", "query_reblur")])
+            parts.append(gradients_of(trainee.learner.deblurrer) | gradients_of(trainee.learner.reblurrer))
+        gradients = {name: sum(part[name] for part in parts) / count for name in parts[0]}
+        found.append((gradients, [fmean(column) for column in zip(*figures, strict=True)]))
+    (alone, told), (together, told_together) = found
+    assert told == pytest.approx(told_together, rel=1e-4)
+    for name, value in alone.items():
+        assert torch.allclose(value, together[name], rtol=1e-3, atol=1e-6 * float(value.abs().max() + 1)), name
+
+
+def test_tasks_that_cannot_be_shared_are_refused():
+    with pytest.raises(MetadeblurError, match=r"3 tasks a step cannot be shared evenly by 4 processes.*--tasks"):
+        TrainingProcess(torch.device("cpu"), 0, 4).team(3)
+
+
+def test_a_loss_of_the_whole_window_is_given_its_sharp_frames():
+    net, sharp = nn.Identity(), torch.rand(1, 5, 3, 4, 4)
+    net.frames = 3
+    assert torch.equal(outer._targets(net, sharp), sharp[:, 2])
+    net.window_target = True
+    assert torch.equal(outer._targets(net, sharp), sharp[:, 1:4])
 
 
 def test_moments_last_over_the_tasks(small):
@@ -295,3 +335,13 @@ def test_the_weights_are_those_of_the_last_step(small, tmp_path):
 def test_settings_out_of_range_are_named(make, line):
     with pytest.raises(MetadeblurError, match=line):
         make()
+
+
+@pytest.mark.parametrize("reduced", [True, False])
+def test_a_reblurring_network_that_is_not_the_papers_is_named(small, files, reduced, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(meta, "train_meta", lambda *_, **__: (tmp_path / "reblurrer", tmp_path / "weights"))
+    if not reduced:
+        network = load_reblurrer(files[1]).network
+        monkeypatch.setattr(forms, "ReblurNetwork", lambda: network)
+    assert main(["train", "meta", "--clips", *small.clips, "--reblurrer", files[1], "-o", str(tmp_path / "run")]) == 0
+    assert ("note: the reblurring network is reduced (0.03 M parameters)" in capsys.readouterr().err) is reduced

@@ -13,6 +13,7 @@ from metadeblur.data.layouts import plain_clips
 from metadeblur.data.pairs import PairSampler
 from metadeblur.errors import MetadeblurError
 from metadeblur.imaging.quality import psnr
+from metadeblur.models import forward
 from metadeblur.models.cdvd_tsp import CDVDTSP
 from metadeblur.models.lite import Lite
 from metadeblur.models.mimo_unet import MIMOUNet
@@ -186,3 +187,71 @@ def test_unpaired_frames_are_listed(clips):
     (clips / "one" / "blur" / "000001.png").unlink()
     with pytest.raises(MetadeblurError, match="000001"):
         plain_clips(clips)
+
+
+def test_cdvd_tsp_learns_from_the_sharp_frames_of_the_whole_window(clips):
+    torch.manual_seed(0)
+    settings = DeblurTraining(network="cdvd-tsp", size="small", clips=(str(clips),), batch=1, patch=32, alone=0.0)
+    settings = replace(settings, precision="fp32")
+    trainee = deblur.DeblurTrainee(new_network(settings), settings, torch.device("cpu"))
+    given = []
+    own = ARCHITECTURES["cdvd-tsp"].traits.loss
+    trainee.net.loss = lambda pictures, sharp: given.append((pictures, sharp)) or own(pictures, sharp)
+    trainee.step(0, 1.0)
+    ((_, sharp),) = given
+    batch = trainee.data(0)
+    assert torch.equal(sharp, batch.targets)
+    assert torch.equal(sharp[:, 2], batch.sharp)
+    assert not torch.equal(sharp[:, 0], sharp[:, 4])
+
+
+def test_the_first_pass_of_cdvd_tsp_gets_gradients_of_its_own():
+    shape = (1, 3, 16, 16)
+    for sharp, learnt in ((torch.rand(1, 5, 3, 16, 16), 4), (torch.rand(shape), 2)):
+        pictures = [torch.rand(shape, requires_grad=True) for _ in range(4)]
+        ARCHITECTURES["cdvd-tsp"].traits.loss(pictures, sharp).backward()
+        assert sum(picture.grad is not None for picture in pictures) == learnt
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_precision_is_bf16_only_where_the_machine_does_it_natively(small, native, monkeypatch):
+    monkeypatch.setattr(forward, "has_native_bf16", lambda _: native)
+    settings = replace(small, precision=DeblurTraining().precision)
+    assert deblur.DeblurTrainee(deblur.new_network(settings), settings, torch.device("cpu")).bf16 is native
+
+
+def test_the_learning_rate_is_in_the_log_also_of_a_run_that_began_without_it(small, tmp_path):
+    loop = replace(small.loop, schedule="step", step_every=4, warmup=0)
+    train_deblur(replace(small, loop=replace(loop, steps=6)), tmp_path / "run", quiet=True)
+    assert [float(row["learning_rate"]) for row in rows(tmp_path / "run" / "log.csv")] == [2e-3, 2e-3, 1e-3]
+    older = rows(tmp_path / "run" / "log.csv")
+    with (tmp_path / "run" / "log.csv").open("w", newline="") as file:
+        names = [name for name in older[0] if name != "learning_rate"]
+        writer = csv.DictWriter(file, names, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(older)
+    train_deblur(replace(small, loop=loop), tmp_path / "run", resume=True, quiet=True)
+    log = rows(tmp_path / "run" / "log.csv")
+    assert [row["learning_rate"] for row in log] == ["", "", "", "0.001", "0.0005", "0.0005"]
+    assert [row["loss"] for row in log[:3]] == [row["loss"] for row in older]
+    assert "learning rate" in (tmp_path / "run" / "curves.html").read_text().lower()
+
+
+def test_checkpoints_are_kept_at_intervals_and_can_be_gone_on_with(small, tmp_path):
+    whole = train_deblur(replace(small, loop=replace(small.loop, keep_steps=5)), tmp_path / "run", quiet=True)
+    assert sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir()) == ["00000005.pt", "00000010.pt"]
+    (tmp_path / "again").mkdir()
+    (tmp_path / "again" / "checkpoint.pt").write_bytes((tmp_path / "run" / "checkpoints" / "00000005.pt").read_bytes())
+    again = train_deblur(small, tmp_path / "again", resume=True, quiet=True)
+    assert parameters_digest(load_deblurrer(again)) == parameters_digest(load_deblurrer(whole))
+
+
+def test_colours_keep_their_order_where_that_is_wanted(clips):
+    kinds = {"patch": 16, "batch": 4, "seed": 3, "frames": 3, "motion": False}
+    mixed, plain = (PairSampler(plain_clips(clips), **kinds, colours=colours)(0) for colours in (True, False))
+    assert not torch.equal(mixed.sharp, plain.sharp)
+    assert torch.equal(mixed.sharp.sort(1).values, plain.sharp.sort(1).values)
+    frames = [torch.from_numpy(cv2.imread(str(path))[..., ::-1].copy()) for path in sorted(clips.rglob("sharp/*.png"))]
+    colours = {tuple(pixel) for frame in frames for pixel in frame.reshape(-1, 3).tolist()}
+    drawn = (plain.sharp * 255).round().int().movedim(1, -1).reshape(-1, 3)
+    assert {tuple(pixel) for pixel in drawn.tolist()} <= colours

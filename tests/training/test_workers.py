@@ -60,13 +60,14 @@ def test_two_processes_train_as_one_does_with_the_same_global_batch(material, mo
     train_all(material, material / "one")
     done = together(str(TESTS / "helpers" / "train_together.py"), str(material), str(material / "two"))
     assert done.returncode == 0, done.stderr[-2000:]
-    for name in ("deblur/weights", "reblur/reblurrer", "meta/reblurrer", "meta/weights"):
+    names = ("deblur/weights", "reblur/reblurrer", "meta/reblurrer", "meta/weights", "meta_shared/weights")
+    for name in names:
         one, two = (load_file(material / run / f"{name}.safetensors") for run in ("one", "two"))
         for key, value in one.items():
             assert torch.allclose(value.float(), two[key].float(), rtol=2e-3, atol=2e-5), (name, key)
-    for name in ("deblur", "reblur", "meta"):
+    for name in ("deblur", "reblur", "meta", "meta_shared"):
         one, two = (rows(material / run / name / "log.csv") for run in ("one", "two"))
-        assert len(one) == len(two) == (2 if name == "meta" else 3)
+        assert len(one) == len(two) == (2 if "meta" in name else 3)
         for row, other in zip(one, two, strict=True):
             for figure in row.keys() - {"seconds_a_step"}:
                 assert float(row[figure]) == pytest.approx(float(other[figure]), rel=1e-3, abs=2e-6), (name, figure)

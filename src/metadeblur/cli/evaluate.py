@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from metadeblur.adaptation.settings import AdaptSettings
+from metadeblur.adaptation.settings import AdaptSettings, preset
 from metadeblur.cli.flags import (
     ADAPTATION,
     EVERYDAY,
@@ -23,7 +23,7 @@ from metadeblur.cli.flags import (
 )
 from metadeblur.cli.inputs import given, needed, refuse_missing
 from metadeblur.errors import UsageError
-from metadeblur.limits import CountOrNone, Crop, LearningRate, Pairs, Patch, Seed, Steps, check
+from metadeblur.limits import CountOrNone, Crop, LearningRate, Pairs, Patch, Rate, Seed, Steps, check
 
 if TYPE_CHECKING:
     from metadeblur.evaluation.protocol import EvaluateSettings
@@ -32,7 +32,15 @@ ROWS = ("blurred", "base", "adapted", "oracle")
 BUILT_IN = "builtin"
 
 
-_DEFAULTS = AdaptSettings()
+_DEFAULTS, _PAPER = preset("flow"), preset("paper")
+
+
+def _changed(name: str, metavar: str, text: str) -> Any:
+    """A flag that changes a setting of the preset, with what it is by the presets flow and paper."""
+    defaults = f"default: {getattr(_DEFAULTS, name):g}"
+    paper = "one for each place" if name == "steps" else f"{getattr(_PAPER, name):g}"
+    text = f"{text}; {defaults}, with the presets of the paper {paper}."
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint="", help=text)
 
 
 @dataclass(frozen=True)
@@ -49,10 +57,12 @@ class EverydayFlags:
         str,
         tyro.conf.arg(
             metavar="NAME,...",
+            help_behavior_hint="",
             help="How adapted is adapted: none, meta, finetune, flow, self, align, or mixtures such as flow+align; "
-            "separated by commas: each is measured, the first one is the row adapted.",
+            "separated by commas: each is measured, the first one is the row adapted. Default: flow, or finetune with "
+            "the presets of the paper.",
         ),
-    ] = "flow"
+    ] = ""
     clips: Annotated[str, tyro.conf.arg(metavar="CLIP,...", help_behavior_hint="")] = ""
     """Clips to measure, separated by commas; default: all."""
     resume: Switch = False
@@ -77,16 +87,34 @@ class AdaptationFlags:
             "built in for lite.",
         ),
     ] = ""
-    pairs: Annotated[Pairs, tyro.conf.arg(metavar="M")] = _DEFAULTS.pairs
-    """Places of a clip whose sharpest patch is reblurred to learn from."""
-    steps: Annotated[Steps, tyro.conf.arg(metavar="N")] = _DEFAULTS.steps
-    """Gradient steps of each adaptation."""
-    lr: Annotated[LearningRate, tyro.conf.arg(metavar="LR")] = _DEFAULTS.lr
-    """Learning rate of the adaptation."""
-    patch: Annotated[Patch, tyro.conf.arg(metavar="PX")] = _DEFAULTS.patch
-    """Side of the patches that are learnt from; shrinks to fit small frames."""
-    fuse: bool = _DEFAULTS.fuse
-    """Fuse frames that an adapted network restored with neighbours that show the same things sharper."""
+    preset: Annotated[
+        Literal["flow", "paper", "release"],
+        tyro.conf.arg(
+            help="Settings that flags then change. flow: those of restore; paper, release: the inner update as the "
+            "paper says it, or as its released code does it: its places, patches and rates, one pass, nothing "
+            "mirrored, averaged or fused.",
+        ),
+    ] = "flow"
+    pairs: Annotated[Pairs | None, _changed("pairs", "M", "Places of a clip whose sharpest patch is reblurred")] = None
+    steps: Annotated[Steps | None, _changed("steps", "N", "Gradient steps of each adaptation")] = None
+    lr: Annotated[LearningRate | None, _changed("lr", "LR", "Learning rate of the adaptation")] = None
+    lr_reblurrer: Annotated[
+        Rate | None,
+        tyro.conf.arg(
+            metavar="LR",
+            help_behavior_hint="",
+            help="Learning rate of the reblurring network of finetune and meta; its critic's keeps its ratio to it. "
+            "Default: 1e-6, with the preset release 2.5e-6.",
+        ),
+    ] = None
+    patch: Annotated[Patch | None, _changed("patch", "PX", "Side of the patches; shrinks to fit small frames")] = None
+    fuse: Annotated[
+        bool,
+        tyro.conf.arg(
+            help="Fuse frames that a network restored with neighbours that show the same things sharper, in the rows "
+            "adapted, oracle and base fused alike; never with the presets of the paper.",
+        ),
+    ] = _DEFAULTS.fuse
     back_project: bool = _DEFAULTS.back_project
     """Correct fused frames by what they leave unexplained of the blurred ones, where the clip tells its exposure."""
     reblurrer: Annotated[str, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = ""
@@ -195,7 +223,7 @@ class Evaluate:
         everyday, adaptation, measuring, machine = self.everyday, self.adaptation, self.measuring, self.machine
         return EvaluateSettings(
             rows=rows,
-            methods=_listed(everyday.method),
+            methods=_listed(everyday.method) or (("flow",) if adaptation.preset == "flow" else ("finetune",)),
             meta=adaptation.meta,
             layout=measuring.layout,
             part=measuring.part,
@@ -204,22 +232,30 @@ class Evaluate:
             clips=_listed(everyday.clips),
             crop=measuring.crop,
             frames=measuring.frames,
-            adaptation=AdaptSettings(
-                pairs=adaptation.pairs,
-                steps=adaptation.steps,
-                lr=adaptation.lr,
-                patch=adaptation.patch,
-                reblurrer=adaptation.reblurrer,
-                fuse=adaptation.fuse,
-                back_project=adaptation.back_project,
-                guard=adaptation.guard,
-                precision=machine.precision,
-                device=machine.device,
-                seed=adaptation.seed,
-            ),
+            adaptation=self._adaptation(),
             restoration=RestoreSettings(tile=machine.tile, precision=machine.precision, device=machine.device),
             apart=_listed(measuring.apart),
             resume=everyday.resume,
+        )
+
+    def _adaptation(self) -> AdaptSettings:
+        """The preset's settings, changed by what was given."""
+        flags, machine = self.adaptation, self.machine
+        base = preset(flags.preset)
+        changes = {name: getattr(flags, name) for name in ("pairs", "steps", "lr", "patch")}
+        updates = base.updates
+        if flags.lr_reblurrer is not None:
+            updates = updates.faster(flags.lr_reblurrer / updates.lr_reblurrer)
+        return base.changed(
+            **{name: value for name, value in changes.items() if value is not None},
+            updates=updates,
+            reblurrer=flags.reblurrer,
+            fuse=flags.fuse and base.fuse,
+            back_project=flags.back_project,
+            guard=flags.guard,
+            precision=machine.precision,
+            device=machine.device,
+            seed=flags.seed,
         )
 
 

@@ -36,7 +36,8 @@ class Reproduce:
             metavar="DIR",
             help_behavior_hint="",
             help="Folder with NETWORK.safetensors, reblurrer.safetensors, and what train meta wrote as meta/NETWORK; "
-            "what is not there is taken from the installed weights.",
+            "what is not there is taken from the installed weights, but the built-in reblurring network only with "
+            "--small.",
         ),
     ] = None
     networks: Annotated[str, tyro.conf.arg(metavar="NAME,...", help_behavior_hint="")] = ""
@@ -58,7 +59,9 @@ class Reproduce:
     device: DeviceFlag = "auto"
     """What computes; auto: a CUDA GPU where there is one, otherwise the processor."""
     workers: Annotated[Processes, tyro.conf.arg(metavar="N")] = 1
-    """Processes that measure clips side by side."""
+    """Processes that measure clips side by side; of several GPUs each takes the next one in turn."""
+    flow: bool = True
+    """Also measure this program's own adaptation, by pairs of optical flow, guarded."""
     talk: Annotated[TalkFlags, NoPrefix, tyro.conf.arg(name="")] = field(default_factory=TalkFlags)
 
     def __post_init__(self) -> None:
@@ -89,6 +92,7 @@ class Reproduce:
             device=self.device,
             restoration=RestoreSettings(device=self.device),
             workers=self.workers,
+            flow=self.flow,
         )
         refuse_missing([path for path in self.root if str(path) != "builtin"], self.output)
         refuse_missing_device(self.device)

@@ -136,9 +136,14 @@ class TrainMeta(_Training):
 
     def run(self) -> None:
         """Train."""
+        from metadeblur.evaluation.forms import PUBLISHED, reblurrer_form
+        from metadeblur.reblur.weights import load_reblurrer
         from metadeblur.training.meta import train_meta
 
         device = self.chosen_device("meta", self.settings.clips)
+        form = reblurrer_form(load_reblurrer(self.settings.reblurrer).network)
+        if form != PUBLISHED:  # the built-in one is, and would stand in silently for the paper's
+            self.say(f"note: the reblurring network is {form}, not the paper's; --reblurrer takes another")
         reblurrer, deblurrer = train_meta(self.settings, self.output, **self._how(device))
         flags = f"--reblur network --reblurrer {reblurrer} --model {deblurrer}"
         self.say(f"{reblurrer}, {deblurrer}: the weights; metadeblur restore {flags} uses them")

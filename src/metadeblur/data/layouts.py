@@ -7,7 +7,8 @@ frames were taken and how they differ from the published set, since other frames
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -90,6 +91,8 @@ def open_benchmark(root: Path, layout: str = "auto", *, part: str = "", inputs: 
     matches = [(name, base) for name, base in matches if layout in ("auto", name)]
     if not matches and layout != "auto":
         raise MetadeblurError(f"{root}: no clips in the layout {layout}, which is {LAYOUTS[layout].tree}")
+    if len(matches) > 1 and len({name for name, _ in matches}) == 1:
+        matches = _with_the_part(matches, part) or matches  # such as REDS' training and validation set side by side
     if len(matches) > 1:
         places = ", ".join(f"{name} in {base}" for name, base in matches)
         raise MetadeblurError(f"{root} holds several benchmarks ({places}); give the folder of one")
@@ -112,14 +115,30 @@ def open_benchmark(root: Path, layout: str = "auto", *, part: str = "", inputs: 
 def recognise(root: Path) -> list[tuple[str, Path]]:
     """The benchmarks in a folder as (layout, folder): the folder itself is one, or some of those right inside it are.
 
-    A folder of plain clips counts as one where nothing else is found.
+    Sets that are unpacked side by side are all found, also where one of them lies straight in the folder (REDS as
+    ``val``, RealBlur as its scenes' folder). A folder of plain clips counts as one where nothing else is found.
     """
     named = {name: entry for name, entry in LAYOUTS.items() if name != "plain"}
-    for folders in ([root], folders_in(root)):
-        matches = [(name, base) for base in folders for name, entry in named.items() if entry.is_here(base)]
-        if matches:
-            return matches
+    own = [(name, root) for name, entry in named.items() if entry.is_here(root)]
+    # What a set's own folders hold is part of it, not another set of the same kind.
+    others = [name for name in named if name not in {found for found, _ in own}]
+    inside = [(name, base) for base in folders_in(root) for name in others if named[name].is_here(base)]
+    if own or inside:
+        return own + inside
     return [("plain", root)] if LAYOUTS["plain"].is_here(root) else []
+
+
+def _with_the_part(matches: Sequence[tuple[str, Path]], part: str) -> list[tuple[str, Path]]:
+    """Those of several folders of one layout that hold a part; of none asked for, the one that papers report."""
+    wanted = part or next(iter(LAYOUTS[matches[0][0]].parts), "")
+    having = []
+    for name, base in matches:
+        search = Search(base, wanted, "blur")
+        with suppress(MetadeblurError):
+            LAYOUTS[name].find(search)
+        if search.clips or search.wrong:
+            having.append((name, base))
+    return having
 
 
 def plain_clips(root: Path) -> list[ClipFolder]:
@@ -175,7 +194,9 @@ def _find_gopro(search: Search) -> None:
     if search.inputs not in ("blur", "blur_gamma"):
         raise MetadeblurError(f"inputs {search.inputs!r} is not known in the layout gopro; allowed: blur, blur_gamma")
     for sequence in folders_in(part_folder(search, ("test", "train"))):
-        search.pair(sequence.name, sequence / search.inputs, sequence / "sharp")
+        # Where REDS was unpacked into the same folder, its train_blur and train_sharp stand among the sequences.
+        if any((sequence / side).is_dir() for side in ("blur", "blur_gamma", "sharp")):
+            search.pair(sequence.name, sequence / search.inputs, sequence / "sharp")
     kind = "linear averages, which most papers use" if search.inputs == "blur" else "averages in linear light"
     search.notes.append(f"the blurred frames are those of {search.inputs} ({kind})")
 

@@ -31,11 +31,13 @@ class Batch:
         sharp: (B, 3, P, P).
         flows: (B, N - 1, 3, P / 2, P / 2), px from the centre to each neighbour and trust 0..1, of windows where they
             were asked for; otherwise None.
+        targets: (B, N, 3, P, P), the sharp frames of windows, where they were asked for; otherwise None.
     """
 
     blurred: Tensor
     sharp: Tensor
     flows: Tensor | None = None
+    targets: Tensor | None = None
 
     @property
     def centre(self) -> Tensor:
@@ -59,6 +61,8 @@ class PairSampler:
         alone: share of windows that repeat their centre and stand still, as a single picture does.
         easy: chance that a patch is taken whose two sides differ little (more than 33 dB); otherwise one is drawn anew,
             because little can be learnt from it.
+        colours: draw the order of the colour channels anew for each patch.
+        targets: give windows with the sharp frame of each of theirs.
         cache_bytes: memory that decoded frames may take.
     """
 
@@ -74,6 +78,8 @@ class PairSampler:
         identity: float = 0.0,
         alone: float = 0.0,
         easy: float = 1.0,
+        colours: bool = True,
+        targets: bool = False,
         cache_bytes: int = 8_000_000_000,
     ) -> None:
         self._clips = list(clips)
@@ -81,6 +87,7 @@ class PairSampler:
         self.patch, self.batch, self.seed, self.frames = patch, batch, seed, frames
         self.motion = motion and frames > 1
         self.identity, self.alone, self.easy = identity, alone, easy
+        self.colours, self.targets = colours, targets and frames > 1
         self._read = FrameCache(cache_bytes)
         self._known: dict[Path, Flows] = {}
 
@@ -102,10 +109,11 @@ class PairSampler:
         windows = as_tensor(np.stack([np.stack(one.window) for one in drawn]))
         if self.frames == 1:
             return Batch(windows[:, 0], sharp)
+        targets = as_tensor(np.stack([np.stack(one.targets) for one in drawn])) if self.targets else None
         if not self.motion:
-            return Batch(windows, sharp)
+            return Batch(windows, sharp, targets=targets)
         flows = np.stack([one.flows for one in drawn if one.flows is not None]).astype(np.float32)
-        return Batch(windows, sharp, torch.from_numpy(flows).movedim(-1, -3).contiguous())
+        return Batch(windows, sharp, torch.from_numpy(flows).movedim(-1, -3).contiguous(), targets)
 
     def _draw(self, rng: np.random.Generator) -> _Drawn:
         clip, index = self._places[int(rng.integers(len(self._places)))]
@@ -121,7 +129,8 @@ class PairSampler:
         # Even places, so that the flows, at half the size, are cut at the same ones.
         top, left = (2 * int(rng.integers((extent - self.patch) // 2 + 1)) for extent in (height, width))
         turns, mirror = int(rng.integers(4)), bool(rng.integers(2))
-        colours = rng.permutation(3)
+        order = rng.permutation(3)  # drawn in any case, so that all else stays as it is
+        colours = order if self.colours else np.arange(3)
 
         def cut(frame: Bytes) -> Bytes:
             piece = np.rot90(frame[top : top + self.patch, left : left + self.patch], turns)
@@ -133,7 +142,8 @@ class PairSampler:
             pieces = [np.rot90(flow[rows, columns], turns) for flow in self._flows(clip, index)]
             turned = [_turned(piece[:, ::-1] if mirror else piece, turns, mirror) for piece in pieces]
             flows = np.stack(turned) * np.array([not still, not still, 1], np.float16)
-        return _Drawn([cut(frame) for frame in frames], cut(sharp), flows)
+        targets = [cut(self._read(clip.sharp[number])) for number in numbers] if self.targets else []
+        return _Drawn([cut(frame) for frame in frames], cut(sharp), flows, targets)
 
     def _flows(self, clip: ClipFolder, index: int) -> Flows:
         """Where the pixels of a blurred frame lie in its neighbours, (N - 1, H / 2, W / 2, 3)."""
@@ -149,11 +159,12 @@ class PairSampler:
 
 @dataclass(frozen=True)
 class _Drawn:
-    """One patch: its window of blurred frames, the sharp one, and the flows."""
+    """One patch: its window of blurred frames, the sharp one, the flows, and the window's sharp frames."""
 
     window: list[Bytes]
     sharp: Bytes
     flows: Flows | None
+    targets: list[Bytes]
 
 
 def window_numbers(index: int, frames: int, length: int) -> list[int]:

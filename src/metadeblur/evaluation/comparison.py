@@ -78,7 +78,7 @@ def over_seeds(
             resume=True,
         )
         folder = out / f"seed{seed}"
-        summary = evaluate(benchmark, net, folder, chosen, model=model)
+        summary = evaluate(benchmark, net, folder, chosen, model=model, say=say, renew=True)
         write_tables(read_records(folder, summary), summary, folder)
         summaries.append(summary)
     return summaries

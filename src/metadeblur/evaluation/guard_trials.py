@@ -29,7 +29,7 @@ from metadeblur.evaluation.rows import measure_row
 from metadeblur.evaluation.sealed import write_sealed
 from metadeblur.evaluation.summary import HARM_DB
 from metadeblur.imaging.motion import ClipMotion, MotionField
-from metadeblur.models.weights import parameters_digest
+from metadeblur.models.weights import parameters_digest, read_reblurrer
 from metadeblur.reblur.flow import FlowReblurrer, fit_flow_reblurrer
 from metadeblur.reblur.place import Place, Shrunk
 from metadeblur.reblur.reblurrer import Reblurrer
@@ -135,6 +135,9 @@ def guard_trial(
     conditions = plain(
         {"weights": parameters_digest(net)[:16], "adapt": asdict(settings), "restore": asdict(restoration)}
     )
+    if settings.reblur == "network":
+        parts = read_reblurrer(settings.reblurrer)
+        conditions["reblurrer"] = [None if part is None else parameters_digest(part)[:16] for part in parts]
     out.mkdir(parents=True, exist_ok=True)
     bad = [kind for kind in kinds if kind != "honest"]
     tries = [(kind, seed) for seed in range(seeds) for kind in bad]

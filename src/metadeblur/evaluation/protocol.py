@@ -21,7 +21,7 @@ from metadeblur.evaluation.measures import Measure, measure_for
 from metadeblur.evaluation.records import ClipRecord, GroupMeans, OtherVersion, Summary, read_record
 from metadeblur.evaluation.rows import Ledger
 from metadeblur.evaluation.sealed import write_sealed
-from metadeblur.evaluation.settings import EvaluateSettings
+from metadeblur.evaluation.settings import NETWORKS, EvaluateSettings, unnamed
 from metadeblur.evaluation.summary import summarize
 from metadeblur.evaluation.trial import evaluate_clip
 from metadeblur.pipeline.process_pool import ProcessPool
@@ -59,6 +59,7 @@ class ClipJob:
     measure: Measure
     conditions: dict[str, Any]
     mark: str = ""  # by which the clip's files are recognised
+    renew: bool = False  # records of other networks are made anew instead of refused
 
     @property
     def path(self) -> Path:
@@ -111,6 +112,7 @@ def evaluate(
     progress: ClipProgress | None = None,
     pool: TaskPool | None = None,
     say: Callable[[str], object] = lambda _: None,
+    renew: bool = False,
 ) -> Summary:
     """Evaluate a deblurrer on paired clips.
 
@@ -123,6 +125,7 @@ def evaluate(
         progress: called before each step of the work.
         pool: measures the clips side by side; by default ``settings.workers`` processes of this machine.
         say: told what of an earlier run cannot be used.
+        renew: where records are to be kept, make those anew that other networks made, instead of refusing them.
 
     Returns:
         What ``summary.json`` holds.
@@ -137,7 +140,7 @@ def evaluate(
     folders = _chosen(benchmark, settings)
     conditions = settings.conditions(net, model, benchmark)
     measure = measure_for(benchmark.layout, settings.ssim)
-    jobs = [ClipJob(folder, out, settings, measure, conditions, _mark(folder)) for folder in folders]
+    jobs = [ClipJob(folder, out, settings, measure, conditions, _mark(folder), renew) for folder in folders]
     with filling(out, "evaluate"):
         remove_deliveries(out)
         left = [job for job in jobs if not is_measured(job, say)]
@@ -210,11 +213,13 @@ def is_measured(job: ClipJob, say: Callable[[str], object] = lambda _: None) -> 
     if record.input != job.mark:
         say(f"{job.path}: the frames of {job.folder.name} were changed since; it is measured again")
         return False
-    if record.conditions != job.conditions:
-        raise MetadeblurError(
-            f"{job.path} was measured under other settings; give another folder with -o, or drop --resume"
-        )
-    return True
+    if unnamed(record.conditions) == unnamed(job.conditions):
+        return True
+    if job.renew and unnamed(record.conditions, *NETWORKS) == unnamed(job.conditions, *NETWORKS):
+        say(f"{job.path}: its networks were changed since; {job.folder.name} is measured again")
+        return False
+    way_out = "" if job.renew else ", or drop --resume"
+    raise MetadeblurError(f"{job.path} was measured under other settings; give another folder with -o{way_out}")
 
 
 def measure_job(job: ClipJob, net: nn.Module, say: Callable[[str], object] | None = None) -> None:
@@ -223,7 +228,7 @@ def measure_job(job: ClipJob, net: nn.Module, say: Callable[[str], object] | Non
         ledger_path(job.path).unlink(missing_ok=True)  # of a run that was killed before it removed its notes
         return
     clip = read_trial(job.folder, crop=job.settings.crop, frames=job.settings.frames)
-    ledger = Ledger(ledger_path(job.path), {**job.conditions, "input": job.mark}, keep=job.settings.resume)
+    ledger = Ledger(ledger_path(job.path), {**unnamed(job.conditions), "input": job.mark}, keep=job.settings.resume)
     record = evaluate_clip(
         clip,
         net,
@@ -250,7 +255,7 @@ def _summary(
         clips=tuple(record.clip for record in records),
         frames=sum(record.frames for record in records),
         layout=benchmark.layout,
-        notes=benchmark.notes,
+        notes=(*benchmark.notes, *settings.notes()),
         conditions=conditions,
         versions=versions(),
         machine=describe_machine(),

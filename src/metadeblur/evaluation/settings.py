@@ -12,11 +12,12 @@ from torch import nn
 from metadeblur.adaptation.stages import AdaptSettings
 from metadeblur.data.layouts import Benchmark
 from metadeblur.errors import MetadeblurError
+from metadeblur.evaluation.forms import PUBLISHED, reblurrer_form
 from metadeblur.evaluation.measures import measure_for
 from metadeblur.evaluation.methods import find_method
 from metadeblur.limits import CountOrNone, Crop, Processes, check, spelt
 from metadeblur.models.registry import recognise
-from metadeblur.models.weights import built_in_path, checksum, parameters_digest
+from metadeblur.models.weights import built_in_path, checksum, parameters_digest, read_reblurrer
 from metadeblur.restoration.restorer import RestoreSettings
 from metadeblur.system.json_files import plain
 
@@ -87,7 +88,8 @@ class EvaluateSettings:
         """
         self.refuse(net, model)
         facts: dict[str, Any] = plain(
-            {
+            self._reblurrer_read()
+            | {
                 "model": model,
                 "weights": parameters_digest(net)[:16],
                 "rows": self.rows,
@@ -104,6 +106,36 @@ class EvaluateSettings:
             }
         )
         return facts
+
+    def _reblurrer_read(self) -> dict[str, Any]:
+        """Checksums of the reblurring network and its critic, where a method takes them.
+
+        Raises:
+            MetadeblurError: they are not there, or broken.
+        """
+        if "finetune" not in self.methods or "adapted" not in self.rows:
+            return {}
+        parts = read_reblurrer(self.adaptation.reblurrer)
+        return {"reblurrer": [None if part is None else parameters_digest(part)[:16] for part in parts]}
+
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the figures must know of the networks that the methods take."""
+        if "finetune" not in self.methods or "adapted" not in self.rows:
+            return ()
+        form = reblurrer_form(read_reblurrer(self.adaptation.reblurrer)[0])
+        return () if form == PUBLISHED else (f"the reblurring network of finetune is {form}, not the paper's",)
+
+
+NETWORKS = ("weights", "meta", "reblurrer")
+"""The conditions that say which networks were measured, by content."""
+
+
+def unnamed(conditions: dict[str, Any], *but: str) -> dict[str, Any]:
+    """Conditions without the names that files had, which say nothing of what is in them, and without some others."""
+    kept = {name: value for name, value in conditions.items() if name not in ("model", *but)}
+    if isinstance(kept.get("adapt"), dict):
+        kept["adapt"] = {name: value for name, value in kept["adapt"].items() if name != "reblurrer"}
+    return kept
 
 
 def meta_files(folder: str) -> tuple[Path, Path]:

@@ -128,8 +128,10 @@ class _Trial:
         self.pictures, self.say = pictures, say
         self.focus: Focus | None = None
         self.patch = settings.adaptation.patch  # side of the patches that the first method adapted on
-        # How the first method fuses frames before the guard, as the oracle's are and the base's to compare with.
-        self.fusion = FusionSettings() if settings.adaptation.fuse and clip.video else None
+        # How the first method that fuses frames does it before the guard; the oracle's and the base's are fused alike.
+        adapts = any(find_method(name).adapt is not None for name in settings.methods)
+        self.fusion = FusionSettings() if settings.adaptation.fuse and clip.video and adapts else None
+        self.fused_by: str | None = None
 
     def measure(self, row: str, model: nn.Module | None) -> None:
         """Measure a row, unless an earlier run has; no model: the blurred frames themselves."""
@@ -155,12 +157,14 @@ class _Trial:
 
     def base_fused(self) -> None:
         """Measure the base with fused frames: the part of the gain that does not come from adapted weights."""
-        if "adapted" in self.settings.rows and self.fusion is not None:
+        compared = {"adapted", "oracle"} & set(self.settings.rows)
+        if compared and self.fusion is not None:
             self.measure("base_fused", with_fusion(copy.deepcopy(self.net), self.fusion))
 
     def quick(self) -> None:
         """Measure what ``--effort quick`` gives: no weights are learnt, and votes say whether frames are fused."""
-        if "base_fused" not in self.ledger.rows or not self.settings.adaptation.guard or "quick" in self.ledger.rows:
+        wanted = "adapted" in self.settings.rows and "base_fused" in self.ledger.rows
+        if not wanted or not self.settings.adaptation.guard or "quick" in self.ledger.rows:
             return
         if self.say:
             self.say("quick")
@@ -215,10 +219,10 @@ class _Trial:
         return notes
 
     def _fuse_alike(self, method: AdaptationMethod, notes: MethodNotes) -> None:
-        """Fuse the base's and the oracle's frames as the first method does, by its notes."""
+        """Fuse the base's and the oracle's frames as the first method that fuses does, by its notes."""
         fusion = notes.adaptation.get("fusion")
-        if self.fusion is not None and fusion is not None and method.name == self.settings.methods[0]:
-            self.fusion = FusionSettings(**fusion)
+        if self.fusion is not None and fusion is not None and self.fused_by in (None, method.name):
+            self.fusion, self.fused_by = FusionSettings(**fusion), method.name
 
     def _adapt(self, method: AdaptationMethod) -> Outcome | None:
         if not self.clip.video or method.adapt is None:

@@ -115,25 +115,32 @@ def data_uri(encoded: bytes) -> str:
 def side_by_side(pictures: Sequence[Picture], labels: Sequence[str] = (), gap: int = 4) -> Picture:
     """Pictures of one height next to each other, ``gap`` px of white between them, each with its label above.
 
+    All labels are as large, so large that the longest fits.
+
     >>> side_by_side([np.zeros((10, 20, 3), np.uint8)] * 2).shape
     (10, 44, 3)
     """
     if len({picture.shape[0] for picture in pictures}) != 1:
         raise ValueError(f"pictures of one height are needed, not {[picture.shape[:2] for picture in pictures]}")
     columns: list[NDArray[Any]] = []
+    size = min((_text_size(picture, text) for picture, text in zip(pictures, labels, strict=False)), default=0.0)
     for number, picture in enumerate(pictures):
         if columns:
             columns.append(np.full((columns[0].shape[0], gap, 3), 255, np.uint8))
         text = labels[number] if number < len(labels) else ""
-        columns.append(_titled(picture, text) if labels else picture)
+        columns.append(_titled(picture, text, size) if labels else picture)
     return np.concatenate(columns, axis=1).astype(np.uint8)
 
 
-def _titled(picture: Picture, text: str) -> Picture:
-    """The picture under a white line of text, small enough for the picture's width."""
-    font, size, line = cv2.FONT_HERSHEY_SIMPLEX, 0.6, 26
-    (wide, _), _ = cv2.getTextSize(text, font, size, 1)
-    size *= min(1.0, (picture.shape[1] - 8) / max(wide, 1))
+def _text_size(picture: Picture, text: str) -> float:
+    """The size at which a line of text fits above a picture."""
+    (wide, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.6, 1)
+    return 0.6 * min(1.0, (int(picture.shape[1]) - 8) / max(int(wide), 1))
+
+
+def _titled(picture: Picture, text: str, size: float) -> Picture:
+    """The picture under a white line of text."""
+    font, line = cv2.FONT_HERSHEY_SIMPLEX, 26
     strip = np.full((line, picture.shape[1], 3), 255, np.uint8)
     cv2.putText(strip, text, (4, 18), font, size, (20, 20, 20), 1, cv2.LINE_AA)
     return np.concatenate([strip, picture], axis=0)

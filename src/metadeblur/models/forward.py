@@ -87,7 +87,8 @@ def own_loss(net: nn.Module, blurred: Tensor, sharp: Tensor, loss: Loss | None =
     Args:
         net: image or video deblurrer, on the device of the batch.
         blurred: (B, 3, H, W), or (B, N, 3, H, W) for a video deblurrer.
-        sharp: (B, 3, H, W).
+        sharp: (B, 3, H, W); or the sharp frames of the window, (B, N, 3, H, W), for a loss that takes them
+            (:attr:`~metadeblur.models.registry.Traits.window_target`).
         loss: another one than the network's own; it is given what the own one would be given.
         bf16: run the network in mixed precision; the loss itself is always taken in float32.
 

@@ -215,6 +215,20 @@ def l1_hard_example(
     return F.l1_loss(output, target) + hard_weight * masked_l1(output, target, mask)
 
 
+def drawn_hard_example(outputs: Sequence[Tensor], frames: Tensor) -> Tensor:
+    """CDVD-TSP's loss (:func:`l1_hard_example`) whose random pixels are other ones at every step.
+
+    They are drawn by a seed that the restored picture itself gives, so nothing but what the network is fed and its
+    weights decides them: a run that is gone on with, and an adaptation with the same seed, draw the same.
+
+    >>> pictures, sharp = [torch.rand(1, 3, 8, 8) for _ in range(4)], torch.rand(1, 3, 8, 8)
+    >>> bool(drawn_hard_example(pictures, sharp) == drawn_hard_example(pictures, sharp))
+    True
+    """
+    seed = int(outputs[-1].detach().double().sum().cpu().view(torch.int64)) & (2**63 - 1)
+    return l1_hard_example(outputs, frames, generator=torch.Generator().manual_seed(seed))
+
+
 def critic_loss(real: Tensor, fake: Tensor, kind: AdversarialKind = "wgan") -> Tensor:
     """The critic's loss, from its scores of real and of generated pictures.
 

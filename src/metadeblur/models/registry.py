@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,7 +18,7 @@ from metadeblur.models.losses import (
     balanced,
     charbonnier_edge,
     charbonnier_fft,
-    l1_hard_example,
+    drawn_hard_example,
     multiscale_fft,
     psnr_loss,
 )
@@ -40,6 +39,7 @@ class Traits:
     multiple: int = 16  # height and width are padded to a multiple of this, in px
     loss: Loss = F.l1_loss  # its own training loss on (output, sharp)
     all_outputs: bool = False  # the loss is given all that the network returns, not the full-size picture alone
+    window_target: bool = False  # the loss takes the sharp frames of the whole window, (B, N, 3, H, W), where known
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,6 @@ class Architecture:
     sizes: tuple[tuple[str, int], ...] = ()  # first dimensions of tensors that tell a variant from its sisters
     # By name: faster settings of the same weights, or other weights that are built in.
     variants: dict[str, Callable[[dict[str, Tensor]], nn.Module]] = field(default_factory=dict)
-
-
-def _seeded_hard_example(pictures: Sequence[Tensor], sharp: Tensor) -> Tensor:
-    """CDVD-TSP's loss with the same random pixels each time, so that a seed decides all that adaptation gives."""
-    return l1_hard_example(pictures, sharp, generator=torch.Generator().manual_seed(0))
 
 
 ARCHITECTURES: dict[str, Architecture] = {
@@ -111,7 +106,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         network=CDVDTSP,
         build=CDVDTSP.from_weights,
         marks=("flow_net.moduleNetwork.moduleTwo.moduleUpflow.weight", "recons_net.inBlock.0.0.weight"),
-        traits=Traits(frames=5, multiple=4, loss=_seeded_hard_example, all_outputs=True),
+        traits=Traits(frames=5, multiple=4, loss=drawn_hard_example, all_outputs=True, window_target=True),
         published=CDVDTSP,
         small=partial(CDVDTSP, channels=16, blocks=1, narrow=4),
     ),
@@ -157,6 +152,7 @@ def traits(net: nn.Module) -> Traits:
         multiple=int(getattr(net, "multiple", default.multiple)),
         loss=getattr(net, "loss", default.loss),
         all_outputs=bool(getattr(net, "all_outputs", default.all_outputs)),
+        window_target=bool(getattr(net, "window_target", default.window_target)),
     )
 
 

@@ -12,15 +12,34 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import cv2
 import numpy as np
 
 from metadeblur.data.pairs import read_picture
 from metadeblur.errors import MetadeblurError
-from metadeblur.evaluation.records import Summary
 from metadeblur.evaluation.report import write_table
-from metadeblur.evaluation.tables import markdown, spread
+from metadeblur.evaluation.tables import markdown
 from metadeblur.imaging.pictures import Picture, data_uri, encode_png, side_by_side
 from metadeblur.limits import meant
+from metadeblur.paper.cells import (
+    DASH,
+    UNFITTED,
+    Gains,
+    absent_part,
+    add_note,
+    all_cells,
+    average_line,
+    cell_of,
+    file_name,
+    gains_of,
+    key_of,
+    mean_cell,
+    over_frames,
+    piece_psnr,
+    present_cells,
+    table1_runs,
+    table2_values,
+)
 from metadeblur.paper.figures import Curve, curves_figure
 from metadeblur.paper.numbers import DATASETS, LOSSES, NETWORKS, TABLE_1, TABLE_2
 from metadeblur.paper.runs import Absent, Plan, ReproduceSettings, make_plan, say_range
@@ -33,7 +52,7 @@ from metadeblur.version import __version__
 
 PAIRS = (5, 10, 20, 40)  # M that figure6 compares
 PAIRS_SMALL = (2, 4, 8)
-_DASH = "\u2013"  # nothing to show
+_GAP = 4  # px between a figure's parts
 
 
 @dataclass
@@ -54,6 +73,7 @@ class ExperimentRecord:
     experiment: str
     settings: ReproduceSettings
     clips: dict[str, tuple[str, ...]]  # names by data set
+    networks: dict[str, dict[str, str]]  # SHA-256 of every network that took part, by label and part
     tables: dict[str, list[list[str]]]  # lines of text cells by file name, without ending
     notes: list[str]
     version: str  # of this program
@@ -96,7 +116,7 @@ def _reproduced(
     name: str, roots: Sequence[Path | str], out: Path, settings: ReproduceSettings, say: Callable[[str], None]
 ) -> Experiment:
     """The experiment, once its name is checked and its folder is locked."""
-    make, cells = EXPERIMENTS[name]
+    make, adaptations = EXPERIMENTS[name]
     plan = make_plan(roots, out, settings, say)
     datasets, networks = plan.here()
     for absent in plan.absent():
@@ -104,7 +124,7 @@ def _reproduced(
     if not datasets or not networks:
         what = " and ".join(kind for kind, present in (("data", datasets), ("weights", networks)) if not present)
         raise MetadeblurError(f"{name}: no {what} to run on; {'; '.join(plan.absent())}")
-    say(f"{name}: {say_range(plan.forecast(cells * plan.ways()))} on this machine; stopped, the same command goes on")
+    say(f"{name}: {say_range(plan.forecast(adaptations(plan)))} on this machine; stopped, the same command goes on")
     experiment = make(plan)
     experiment.notes += [f"absent: {absent}" for absent in plan.absent()]
     experiment.notes += [f"{label}: {note}" for label, benchmark in datasets.items() for note in benchmark.notes]
@@ -118,81 +138,123 @@ def _reproduced(
 
 
 def table1(plan: Plan) -> Experiment:
-    """Table 1: networks x data sets, baseline and meta, PSNR and SSIM; beside them this program's own adaptation."""
+    """Table 1: networks x data sets, baseline and meta, PSNR and SSIM; beside them this program's own adaptation.
+
+    The last line has the average gains over the baseline.
+    """
     experiment = Experiment("table1", "Table 1: baseline and adapted, network by network")
     figures = ("psnr", "ssim")
-    head = ["network", "data", "blurred", "baseline, paper", "baseline", "meta, paper", "meta", "flow (guarded)"]
+    head = ["network", "data", "measured as", "blurred", "baseline, paper", "baseline", "meta, paper", "meta"]
+    head += ["flow (guarded)"] if plan.settings.flow else []
     lines = {figure: [[*head]] for figure in figures}
-    for network, dataset in _cells(plan, experiment.notes):
-        runs = _table1_runs(plan, network, dataset, experiment.notes)
-        printed = TABLE_1.get((_key(network, NETWORKS), _key(dataset, DATASETS)))
+    gains: dict[str, list[Gains]] = {figure: [] for figure in figures}
+    for network, dataset in all_cells(plan, experiment.notes):
+        runs = table1_runs(plan, network, dataset, experiment.notes)
+        printed = TABLE_1.get((key_of(network, NETWORKS), key_of(dataset, DATASETS)))
         for number, (figure, digits) in enumerate((("psnr", 2), ("ssim", 4))):
-            papers = [f"{pair[number]:.{2 + number}f}" for pair in printed] if printed else [_DASH, _DASH]
-            cells = {column: _cell(runs[column], column, figure, digits) for column in _ROW_OF}
-            ours = [cells["base"], papers[1], cells["meta"], cells["flow"]]
-            lines[figure].append([network, dataset, cells["blurred"], papers[0], *ours])
+            papers = [f"{pair[number]:.{2 + number}f}" for pair in printed] if printed else [DASH, DASH]
+            cells = {column: cell_of(runs[column], column, figure, digits) for column in runs}
+            ours = [cells["base"], papers[1], cells["meta"], *([cells["flow"]] if plan.settings.flow else [])]
+            first = [network, dataset, plan.measured_as(network), cells["blurred"], papers[0]]
+            lines[figure].append([*first, *ours])
+            gains[figure].append(gains_of(runs, figure, printed and (printed[0][number], printed[1][number])))
+    for figure, digits in (("psnr", 2), ("ssim", 4)):
+        lines[figure].append(average_line(gains[figure], plan, digits))
     experiment.tables = {f"table1_{figure}": lines[figure] for figure in figures}
     return experiment
 
 
 def table2(plan: Plan) -> Experiment:
-    """Table 2: which losses fit the reblurring network to the clip, on the first data set (the paper: DVD)."""
+    """Table 2: which losses fit the reblurring network to the clip, on the first data set (the paper: DVD).
+
+    What the paper prints under "none" is its baseline, so that is what stands beside it; adapting on pairs of a
+    reblurring network that was not fitted is a column of its own.
+    """
     experiment = Experiment("table2", "Table 2: losses of the reblur stage, PSNR in dB")
-    head = ["network", "data", *(f"{loss}{side}" for loss in LOSSES for side in (", paper", ""))]
+    head = ["network", "data", "measured as", "start"]
+    head += [f"{loss}{side}" for loss in LOSSES for side in (", paper", "")]
+    head.append(UNFITTED)
     lines = [head]
     first = next(iter(plan.here()[0]), next(iter(plan.datasets)))
-    for network in (network for network, dataset in _cells(plan, experiment.notes) if dataset == first):
-        printed = TABLE_2.get(_key(network, NETWORKS)) if _key(first, DATASETS) == "dvd" else None
+    for network in (network for network, dataset in all_cells(plan, experiment.notes) if dataset == first):
+        printed = TABLE_2.get(key_of(network, NETWORKS)) if key_of(first, DATASETS) == "dvd" else None
         cells = []
+        meta = plan.is_meta_trained(network)
         for number, loss in enumerate(LOSSES):
-            values = _table2_values(plan, network, first, loss, experiment.notes)
-            cells += [f"{printed[number]:.2f}" if printed else _DASH, _mean_cell(values, 2)]
-        lines.append([network, first, *cells])
+            values = table2_values(plan, network, first, loss, experiment.notes)
+            cells += [f"{printed[number]:.2f}" if printed else DASH, mean_cell(values, 2)]
+        cells.append(mean_cell(table2_values(plan, network, first, UNFITTED, experiment.notes), 2))
+        start = "meta-trained" if meta else "pre-trained"
+        start = DASH if absent_part(plan, network, first) else start
+        lines.append([network, first, plan.measured_as(network, meta=meta), start, *cells])
     experiment.tables = {"table2": lines}
-    experiment.notes.append("none: the network as it is, as in the paper")
+    experiment.notes.append(
+        "none: the pre-trained network as it is, not adapted, which is what the paper prints there; "
+        f"{UNFITTED}: adapted on pairs of the reblurring network as it was trained"
+    )
     return experiment
 
 
 def figure5(plan: Plan) -> Experiment:
     """Figure 5: pieces of frames side by side: blurred, baseline, adapted by each way, truth."""
     experiment = Experiment("figure5", "Figure 5: side by side, where the blurred input is furthest from the truth")
-    for dataset, network in _present(plan, experiment.notes):
-        _table1_runs(plan, network, dataset, experiment.notes)  # makes the pictures
+    for dataset, network in present_cells(plan, experiment.notes):
+        table1_runs(plan, network, dataset, experiment.notes)  # makes the pictures
         clip = plan.base(dataset, network).clips[0]
         rows = {
-            "blurred": plan.folder(dataset, network, "base") / "pictures" / _file(clip) / "blurred.png",
-            "baseline": plan.folder(dataset, network, "base") / "pictures" / _file(clip) / "base.png",
-            "meta": plan.folder(dataset, network, "meta") / "pictures" / _file(clip) / "finetune_adapted.png",
-            "flow": plan.folder(dataset, network, "flow") / "pictures" / _file(clip) / "flow_adapted.png",
-            "truth": plan.folder(dataset, network, "base") / "pictures" / _file(clip) / "sharp.png",
+            "blurred": plan.folder(dataset, network, "base") / "pictures" / file_name(clip) / "blurred.png",
+            "baseline": plan.folder(dataset, network, "base") / "pictures" / file_name(clip) / "base.png",
+            "meta": plan.folder(dataset, network, "meta") / "pictures" / file_name(clip) / "finetune_adapted.png",
+        }
+        if plan.settings.flow:
+            rows["flow"] = plan.folder(dataset, network, "flow") / "pictures" / file_name(clip) / "flow_adapted.png"
+        rows |= {
+            "truth": plan.folder(dataset, network, "base") / "pictures" / file_name(clip) / "sharp.png",
         }
         shown = {label: read_picture(path) for label, path in rows.items() if path.is_file()}
-        labels = [f"{label}{_piece_psnr(picture, shown['truth'])}" for label, picture in shown.items()]
-        name = f"figure5_{_file(dataset)}_{_file(network)}_{_file(clip)}"
-        experiment.pictures[name] = encode_png(side_by_side(list(shown.values()), labels))
+        labels = [f"{label}{piece_psnr(picture, shown['truth'])}" for label, picture in shown.items()]
+        name = f"figure5_{file_name(dataset)}_{file_name(network)}_{file_name(clip)}"
+        pieces = side_by_side(list(shown.values()), labels)
+        experiment.pictures[name] = encode_png(_under_its_frame(pieces, plan, dataset, network))
+    experiment.notes.append("on top: the whole blurred frame; the piece below it is framed; PSNR is that of the piece")
     return experiment
+
+
+def _under_its_frame(pieces: Picture, plan: Plan, dataset: str, network: str) -> Picture:
+    """The pieces under the whole frame that they are of, as wide as they are, with the piece framed."""
+    frame, focus = plan.frame_in_focus(dataset, network)
+    colour = (255, 210, 0)  # RGB
+    cv2.rectangle(frame, (focus.left, focus.top), (focus.left + focus.side, focus.top + focus.side), colour, 2)
+    width = pieces.shape[1]
+    scale = min(1.0, width / frame.shape[1])
+    size = round(frame.shape[1] * scale), round(frame.shape[0] * scale)
+    shown = cv2.resize(frame, size, interpolation=cv2.INTER_AREA) if scale < 1 else frame
+    canvas = np.full((shown.shape[0] + _GAP, width, 3), 255, np.uint8)
+    canvas[: shown.shape[0], : shown.shape[1]] = shown
+    return np.concatenate([canvas, pieces])
 
 
 def figure6(plan: Plan) -> Experiment:
     """Figure 6: PSNR against the number of pseudo pairs M, meta-testing against fine-tuning (and flow pairs)."""
     experiment = Experiment("figure6", "Figure 6: number of pseudo pairs, meta-testing and fine-tuning")
-    counts = plan.settings.pairs or (PAIRS_SMALL if plan.settings.small else PAIRS)
-    lines = [["network", "data", "way", *(f"M = {count}" for count in counts)]]
-    for dataset, network in _present(plan, experiment.notes):
-        base = _over_frames(plan.base(dataset, network), "base", "psnr")
-        lines.append([network, dataset, "baseline", *(f"{base:.2f}" for _ in counts)])
+    counts = _counts(plan)
+    lines = [["network", "data", "measured as", "way", *(f"M = {count}" for count in counts)]]
+    for dataset, network in present_cells(plan, experiment.notes):
+        base = over_frames(plan.base(dataset, network), "base", "psnr")
+        measured = plan.measured_as(network)
+        lines.append([network, dataset, measured, "baseline", *(f"{base:.2f}" for _ in counts)])
         curves = [Curve("baseline", counts, [base] * len(counts), flat=True)]
-        for way in _WAYS:
+        for way in _ways(plan):
             scores = [_way_values(plan, way, dataset, network, count) for count in counts]
             absent = next((score for score in scores if isinstance(score, Absent)), None)
             if absent is not None:
-                _note(experiment.notes, f"{way} of {network}: absent: {absent.reason}")
-            lines.append([network, dataset, way, *(_mean_cell(score, 2) for score in scores)])
+                add_note(experiment.notes, f"{way} of {network}: absent: {absent.reason}")
+            lines.append([network, dataset, measured, way, *(mean_cell(score, 2) for score in scores)])
             points = [(count, s) for count, s in zip(counts, scores, strict=True) if not isinstance(s, Absent)]
             if points:
                 means = [fmean(score) for _, score in points]
                 curves.append(Curve(way, [count for count, _ in points], means))
-        experiment.pictures[f"figure6_{_file(dataset)}_{_file(network)}"] = curves_figure(
+        experiment.pictures[f"figure6_{file_name(dataset)}_{file_name(network)}"] = curves_figure(
             curves, title=f"{network} on {dataset}", x_title="pseudo pairs M", y_title="PSNR in dB"
         )
     experiment.tables = {"figure6": lines}
@@ -205,148 +267,36 @@ def figure6(plan: Plan) -> Experiment:
 _WAYS = ("meta", "fine-tuning", "flow")
 
 
+def _ways(plan: Plan) -> list[str]:
+    return [way for way in _WAYS if way != "flow" or plan.settings.flow]
+
+
+def _counts(plan: Plan) -> tuple[int, ...]:
+    """Numbers of pairs that figure6 compares."""
+    return plan.settings.pairs or (PAIRS_SMALL if plan.settings.small else PAIRS)
+
+
 def _way_values(plan: Plan, way: str, dataset: str, network: str, count: int) -> list[float] | Absent:
     """PSNR after adapting on so many pairs, one a seed; unguarded."""
     values = []
     for seed in range(plan.settings.seeds):
         if way == "flow":
-            values.append(
-                _over_frames(plan.flow(dataset, network, pairs=count, seed=seed), "adapted_unguarded", "psnr")
-            )
+            values.append(over_frames(plan.flow(dataset, network, pairs=count, seed=seed), "adapted_unguarded", "psnr"))
             continue
         run = plan.by_network(dataset, network, meta=way == "meta", pairs=count, seed=seed)
         if isinstance(run, Absent):
             return run
-        values.append(_over_frames(run, "adapted", "psnr"))
+        values.append(over_frames(run, "adapted", "psnr"))
     return values
 
 
-EXPERIMENTS: dict[str, tuple[Callable[[Plan], Experiment], int]] = {
-    "table1": (table1, 1),
-    "table2": (table2, 1),
-    "figure5": (figure5, 1),
-    "figure6": (figure6, len(PAIRS)),
+EXPERIMENTS: dict[str, tuple[Callable[[Plan], Experiment], Callable[[Plan], int]]] = {
+    "table1": (table1, lambda plan: plan.ways("meta", "flow")),
+    "table2": (table2, lambda plan: len(LOSSES) * min(plan.ways("meta", "fine-tuning"), 1)),  # but none, and unfitted
+    "figure5": (figure5, lambda plan: plan.ways("meta", "flow")),
+    "figure6": (figure6, lambda plan: len(_counts(plan)) * plan.ways(*_WAYS)),
 }
-"""The experiments, and how often each adapts every network to every clip in each way."""
-
-
-# --- the cells -----------------------------------------------------------------------------------------------------
-
-
-def _cells(plan: Plan, notes: list[str]) -> list[tuple[str, str]]:
-    """(network, data set) of all that was asked for, absent ones too, but for what a small experiment leaves out."""
-    there = set(_present(plan, notes))
-    datasets, networks = plan.here()
-    return [
-        (network, dataset)
-        for network in plan.networks
-        for dataset in plan.datasets
-        if (dataset, network) in there or dataset not in datasets or network not in networks
-    ]
-
-
-def _present(plan: Plan, notes: list[str]) -> list[tuple[str, str]]:
-    """(data set, network) of what is there, but for what a small experiment leaves out, which is noted."""
-    datasets, networks = plan.here()
-    present = []
-    for dataset in datasets:
-        for network in networks:
-            reason = plan.left_out(dataset, network)
-            if reason is None:
-                present.append((dataset, network))
-            else:
-                _note(notes, reason)
-    return present
-
-
-def _absent(plan: Plan, network: str, dataset: str) -> Absent | None:
-    """What a run of a network on a data set lacks."""
-    parts = (plan.datasets[dataset], plan.networks[network])
-    return next((part for part in parts if isinstance(part, Absent)), None)
-
-
-def _table1_runs(plan: Plan, network: str, dataset: str, notes: list[str]) -> dict[str, list[Summary] | Absent]:
-    """Summaries (one a seed) by column, or what is absent."""
-    absent = _absent(plan, network, dataset)
-    if absent is not None:
-        return dict.fromkeys(_ROW_OF, absent)
-    base = plan.base(dataset, network)
-    below = base.psnr["blurred"] - base.psnr["base"]
-    if below > 0:
-        _note(notes, f"{network} on {dataset}: its base is below the blurred input by {below:.2f} dB")
-    seeds = range(plan.settings.seeds)
-    meta = _all_seeds([plan.by_network(dataset, network, meta=True, seed=seed) for seed in seeds])
-    if isinstance(meta, Absent):
-        _note(notes, f"meta of {network}: absent: {meta.reason}")
-    flow: list[Summary] | Absent = [plan.flow(dataset, network, seed=seed) for seed in seeds]
-    return {"blurred": [base], "base": [base], "meta": meta, "flow": flow}
-
-
-def _all_seeds(runs: Sequence[Summary | Absent]) -> list[Summary] | Absent:
-    """The runs of all seeds, or what one of them lacks."""
-    absent = next((run for run in runs if isinstance(run, Absent)), None)
-    return absent or [run for run in runs if not isinstance(run, Absent)]
-
-
-_ROW_OF = {"blurred": "blurred", "base": "base", "meta": "adapted", "flow": "adapted"}
-
-
-def _table2_values(plan: Plan, network: str, dataset: str, loss: Any, notes: list[str]) -> list[float] | Absent:
-    """PSNR of a network with one of the losses, one a seed."""
-    absent = _absent(plan, network, dataset)
-    if absent is not None:
-        return absent
-    if loss == "none":
-        return [_over_frames(plan.base(dataset, network), "base", "psnr")]
-    values = []
-    for seed in range(plan.settings.seeds):
-        name = plan.here()[1][network][0]
-        has_meta = not isinstance(plan.reblurrer(name, meta=True), Absent)
-        run = plan.by_network(dataset, network, meta=has_meta, losses=loss, seed=seed)
-        if isinstance(run, Absent):
-            _note(notes, f"{loss} of {network}: absent: {run.reason}")
-            return run
-        if not has_meta:
-            _note(notes, f"{network}: without meta-trained weights, the pre-trained ones are fine-tuned")
-        values.append(_over_frames(run, "adapted", "psnr"))
-    return values
-
-
-def _over_frames(summary: Summary, row: str, figure: str) -> float:
-    """A row's mean over all frames, as papers print it."""
-    return summary.over_frames[figure][row]
-
-
-def _cell(runs: list[Summary] | Absent, column: str, figure: str, digits: int) -> str:
-    if isinstance(runs, Absent):
-        return "absent"
-    return _mean_cell([_over_frames(run, _ROW_OF[column], figure) for run in runs], digits)
-
-
-def _mean_cell(values: Sequence[float] | Absent, digits: int) -> str:
-    if isinstance(values, Absent):
-        return "absent"
-    return spread(values, f".{digits}f")
-
-
-def _piece_psnr(picture: Picture, truth: Picture) -> str:
-    """PSNR of a piece as a label's end; nothing for the truth itself."""
-    error = float(np.square(picture.astype(np.float64) - truth).mean())
-    return f" {10 * np.log10(255**2 / error):.2f} dB" if error > 0 else ""
-
-
-def _key(label: str, names: dict[str, str]) -> str:
-    """The key of a label, or the label itself."""
-    return next((key for key, name in names.items() if name == label), label)
-
-
-def _file(label: str) -> str:
-    return label.replace("/", "_").replace(" ", "_").replace(",", "").replace(":", "")
-
-
-def _note(notes: list[str], note: str) -> None:
-    if note not in notes:
-        notes.append(note)
+"""The experiments, and how often each adapts every network to every clip."""
 
 
 # --- what is written -----------------------------------------------------------------------------------------------
@@ -364,6 +314,7 @@ def _write(experiment: Experiment, plan: Plan, settings: ReproduceSettings) -> N
         experiment=experiment.name,
         settings=settings,
         clips={label: tuple(clip.name for clip in benchmark.clips) for label, benchmark in datasets.items()},
+        networks=plan.checksums(),
         tables=experiment.tables,
         notes=experiment.notes,
         version=__version__,

@@ -19,10 +19,12 @@ from metadeblur.data.layouts import Benchmark, open_benchmark
 from metadeblur.data.paired import read_trial
 from metadeblur.errors import MetadeblurError
 from metadeblur.evaluation.builtin import make_builtin
-from metadeblur.evaluation.protocol import EvaluateSettings, evaluate
-from metadeblur.evaluation.records import Summary
+from metadeblur.evaluation.forms import PUBLISHED, network_form, reblurrer_form
+from metadeblur.evaluation.protocol import EvaluateSettings, evaluate, read_records
+from metadeblur.evaluation.records import Focus, Summary
+from metadeblur.imaging.pictures import Picture, to_uint8
 from metadeblur.limits import CountOrNone, Crop, Pairs, Patch, Processes, Steps, Within, check, keep_plain, spelt
-from metadeblur.models.weights import load_deblurrer
+from metadeblur.models.weights import built_in_path, checksum, load_deblurrer, parameters_digest, reblurrer_path
 from metadeblur.paper.numbers import DATASETS, NETWORKS, PARTS, SSIM
 from metadeblur.pipeline.time_left import Range, Work, expected, rough_costs
 from metadeblur.reblur.weights import load_reblurrer
@@ -50,7 +52,8 @@ class ReproduceSettings:
 
     The folder of weights holds pre-trained networks as ``NETWORK.safetensors``, the pre-trained reblurring network as
     ``reblurrer.safetensors``, and what ``metadeblur train meta`` wrote for a network as the folder ``meta/NETWORK``.
-    What is not there is taken from the installed weights.
+    What is not there is taken from the installed weights; the built-in reblurring network, a reduced form, only with
+    ``small``.
     """
 
     small: bool = False  # on any clips, with few steps: minutes instead of days
@@ -65,7 +68,8 @@ class ReproduceSettings:
     patch: Patch | None = None  # side of the patches that are learnt from, px; none: 256, with small 96
     device: Device = "auto"  # what adapts
     restoration: RestoreSettings = field(default_factory=RestoreSettings)
-    workers: Processes = 1  # processes that measure clips side by side
+    workers: Processes = 1  # processes that measure clips side by side; with several GPUs each takes one in turn
+    flow: bool = True  # measure this program's own adaptation too: pairs by optical flow, guarded
 
     def __post_init__(self) -> None:
         keep_plain(self)
@@ -112,6 +116,11 @@ class Plan:
             return self._meta(network, "reblurrer.safetensors")
         own = self.settings.weights / "reblurrer.safetensors" if self.settings.weights is not None else None
         source = str(own) if own is not None and own.is_file() else ""
+        if not source and not self.settings.small and reblurrer_path() == built_in_path("reblurrer"):
+            return Absent(
+                "reblurrer.safetensors is not in the folder of --weights; metadeblur train reblur makes it "
+                "(the built-in one is a reduced form, which only --small takes)"
+            )
         try:
             load_reblurrer(source)
         except MetadeblurError as error:
@@ -124,6 +133,21 @@ class Plan:
         if folder is None or not (folder / file).is_file():
             return Absent(f"meta/{network}/{file} is not in the folder of --weights; metadeblur train meta makes it")
         return str(folder / file)
+
+    def is_meta_trained(self, network: str) -> bool:
+        """Whether both networks are there that ``train meta`` made of one."""
+        name = next((key for key, label in NETWORKS.items() if label == network), network)
+        files = ("weights.safetensors", "reblurrer.safetensors")
+        return not any(isinstance(self._meta(name, file), Absent) for file in files)
+
+    def frame_in_focus(self, dataset: str, network: str) -> tuple[Picture, Focus]:
+        """The whole blurred frame of the first clip that pictures show a piece of, and where the piece is."""
+        summary = self.base(dataset, network)
+        folder = next(clip for clip in self.here()[0][dataset].clips if clip.name == summary.clips[0])
+        (record, *_) = read_records(self.folder(dataset, network, "base"), summary)
+        assert record.focus is not None
+        clip = read_trial(folder, crop=self.settings.crop or 0, frames=self._frames())
+        return to_uint8(clip.whole[record.focus.frame]), record.focus
 
     def base(self, dataset: str, network: str) -> Summary:
         """The run that measures the blurred input and the network as it is."""
@@ -163,6 +187,11 @@ class Plan:
             if isinstance(source, Absent):
                 return source
             net = load_deblurrer(source)
+        if losses in ("both", "gan") and load_reblurrer(reblurrer).critic is None:
+            where = reblurrer or "the installed reblurring network"
+            return Absent(
+                f"{where} holds no critic, which the adversarial loss needs; metadeblur train reblur makes one"
+            )
         paper = preset("paper")
         faster = _SMALL_RATES if self.settings.small else 1.0
         adaptation = paper.changed(
@@ -179,10 +208,7 @@ class Plan:
         )
         parts = ["meta" if meta else "finetune", losses if losses != "both" else "", f"M{pairs}" if pairs else ""]
         variant = "-".join(part for part in parts if part)
-        try:
-            return self._run(dataset, network, variant, rows=("adapted",), adaptation=adaptation, net=net, seed=seed)
-        except MetadeblurError as error:  # such as a loss that needs a critic, which these weights lack
-            return Absent(str(error))
+        return self._run(dataset, network, variant, rows=("adapted",), adaptation=adaptation, net=net, seed=seed)
 
     def _pairs(self) -> int:
         return 8 if self.settings.small else 20
@@ -223,18 +249,62 @@ class Plan:
             workers=self.settings.workers,
         )
         self.say(f"{network} on {dataset}: {variant}{f', seed {seed}' if seed else ''}")
-        self.kept[out] = evaluate(benchmark, net or own, out, settings, model=name, say=self.say)
+        # What other networks than these made is made again: its figures would stand under the wrong name.
+        self.kept[out] = evaluate(benchmark, net or own, out, settings, model=name, say=self.say, renew=True)
         return self.kept[out]
 
     def _frames(self) -> int:
         return (8 if self.settings.small else 0) if self.settings.frames is None else self.settings.frames
 
-    def ways(self) -> int:
-        """How many ways to adapt are there for most networks: flow, fine-tuning, meta."""
+    def ways(self, *wanted: str) -> int:
+        """How many of these ways to adapt ("flow", "fine-tuning", "meta") some network has."""
         names = [name for name, _ in self.here()[1].values()]
-        return 1 + sum(
-            any(not isinstance(self.reblurrer(name, meta=meta), Absent) for name in names) for meta in (False, True)
-        )
+
+        def is_there(way: str) -> bool:
+            if way == "flow":
+                return self.settings.flow
+            return any(not isinstance(self.reblurrer(name, meta=way == "meta"), Absent) for name in names)
+
+        return sum(map(is_there, wanted))
+
+    def measured_as(self, network: str, *, meta: bool | None = None) -> str:
+        """What of a network's cells is not as the paper has it: sizes of networks, frames, crops, patches.
+
+        Args:
+            network: its label.
+            meta: whether the reblurring network is the meta-trained one, or the pre-trained; None: the first of the
+                two that is there.
+        """
+        settings, said = self.settings, []
+        entry = self.networks[network]
+        if not isinstance(entry, Absent):
+            name, net = entry
+            said = [form] if (form := network_form(net)) != PUBLISHED else []
+            sources = [self.reblurrer(name, meta=one) for one in ((True, False) if meta is None else (meta,))]
+            source = next((one for one in sources if not isinstance(one, Absent)), None)
+            if source is not None and (form := reblurrer_form(load_reblurrer(source).network)) != PUBLISHED:
+                said.append(f"reblurrer {form}")
+        if frames := self._frames():
+            said.append(f"{frames} frames of each clip")
+        if settings.crop:
+            said.append(f"crop of {settings.crop} px")
+        if self._patch() != preset("paper").patch:
+            said.append(f"patches of {self._patch()} px")
+        return ", ".join(said) or PUBLISHED
+
+    def checksums(self) -> dict[str, dict[str, str]]:
+        """SHA-256 of every network that is there, by label and part: its own weights, and those it adapts with."""
+        found: dict[str, dict[str, str]] = {}
+        for label, (name, net) in self.here()[1].items():
+            found[label] = {"weights": parameters_digest(net)}
+            for part in ("weights", "reblurrer"):
+                path = self._meta(name, f"{part}.safetensors")
+                if not isinstance(path, Absent):
+                    found[label][f"meta {part}"] = checksum(Path(path))
+            source = self.reblurrer(name, meta=False)
+            if not isinstance(source, Absent):
+                found[label]["reblurrer"] = checksum(reblurrer_path(source))
+        return found
 
     def forecast(self, adaptations: int) -> Range:
         """Seconds that so many adaptations of every clip by every network may take, from one frame of each."""

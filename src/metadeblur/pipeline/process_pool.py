@@ -34,11 +34,14 @@ _LISTEN_SECONDS = 1.0
 class _Worker:
     process: BaseProcess
     messages: Connection
+    number: int  # from 0; a process that replaces another takes its number
     task: Task | None = None
 
 
 class ProcessPool(TaskPool):
-    """Processes that share the processor's cores; one that is killed is replaced, and its task done again.
+    """Processes that share the processor's cores and GPUs; one that is killed is replaced, and its task done again.
+
+    Where there are several GPUs, each process gets the next one in turn for what says "auto" or "cuda".
 
     When the ``with`` block ends, also by an exception or Ctrl-C, none of the processes is left.
 
@@ -104,11 +107,13 @@ class ProcessPool(TaskPool):
         # A forked process would share locks of PyTorch's threads and its hold on a GPU.
         context = get_context("spawn")
         ours, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(theirs, self._net, self._threads), name="worker")
+        taken = {worker.number for worker in self._workers}
+        number = next(number for number in range(self.workers + 1) if number not in taken)
+        process = context.Process(target=_serve, args=(theirs, self._net, self._threads, number), name="worker")
         with starting(), _deaf():
             process.start()
         theirs.close()
-        worker = _Worker(process, ours)
+        worker = _Worker(process, ours, number)
         self._workers.append(worker)
         return worker
 
@@ -149,9 +154,16 @@ class _ProcessContext:
             self.messages.send(("event", event))
 
 
-def _serve(messages: Connection, net: nn.Module, threads: int) -> None:
+def take_gpu(number: int) -> None:
+    """Have this process, the one of this number among several, compute on its own of the machine's GPUs, if any."""
+    if torch.cuda.is_available() and torch.cuda.device_count() > 1:
+        torch.cuda.set_device(number % torch.cuda.device_count())
+
+
+def _serve(messages: Connection, net: nn.Module, threads: int, number: int) -> None:
     """Do tasks, one after the other, until the pool ends this process."""
     torch.set_num_threads(threads)
+    take_gpu(number)
     cv2.setNumThreads(threads)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process hears it too, and ends this one
     # By an exception, so that unfinished files are taken away.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from metadeblur.models.formats.checkpoints import load_pickled
 from metadeblur.system.files import flush, whole
 
 LAST, BEFORE = "checkpoint.pt", "checkpoint-before.pt"
+KEPT = "checkpoints"
 
 
 def write_checkpoint(state: dict[str, Any], out: Path) -> None:
@@ -29,6 +31,22 @@ def write_checkpoint(state: dict[str, Any], out: Path) -> None:
         flush(draft)
         if last.exists():
             last.replace(out / BEFORE)
+
+
+def keep_checkpoint(out: Path, step: int) -> Path:
+    """Keep the last checkpoint for good, as ``checkpoints/STEP.pt``.
+
+    Copied to the folder of a new run as ``checkpoint.pt``, it is gone on with by ``--resume``.
+
+    Raises:
+        MetadeblurError: the disk is full, or there is no permission.
+    """
+    target = out / KEPT / f"{step:08d}.pt"
+    target.parent.mkdir(exist_ok=True)
+    with whole(target) as draft:
+        shutil.copyfile(out / LAST, draft)
+        flush(draft)
+    return target
 
 
 def saved_state(out: Path, *, resume: bool, say: Callable[[str], None] = lambda _: None) -> dict[str, Any] | None:

@@ -16,7 +16,7 @@ from metadeblur.data.pairs import Batch, PairSampler
 from metadeblur.errors import MetadeblurError
 from metadeblur.imaging.pictures import Picture, side_by_side, to_uint8
 from metadeblur.models.adapted import unwrapped
-from metadeblur.models.forward import own_loss, whole_picture
+from metadeblur.models.forward import own_loss, uses_bf16, whole_picture
 from metadeblur.models.lite import Lite
 from metadeblur.models.losses import balanced, charbonnier, psnr_loss
 from metadeblur.models.registry import ARCHITECTURES, Loss, final, traits
@@ -34,6 +34,7 @@ class DeblurTrainee(Trainee):
         self, net: nn.Module, settings: DeblurTraining, device: torch.device, workers: TrainingProcess | None = None
     ) -> None:
         self.settings, self.device = settings, device
+        self.bf16 = uses_bf16(settings.precision, device)
         self.workers = workers or TrainingProcess(device)
         self.share = self.workers.share(settings.batch)
         self.net: nn.Module = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -53,6 +54,8 @@ class DeblurTrainee(Trainee):
             identity=settings.identity,
             alone=settings.alone,
             easy=settings.easy,
+            colours=settings.colours,
+            targets=traits(net).window_target,
         )
         held_out = [clip for root in settings.validation for clip in plain_clips(Path(root))]
         self.held_out = (
@@ -111,7 +114,9 @@ class DeblurTrainee(Trainee):
             chosen = traits(self.net).loss if name == "own" else LOSSES[name]
             return chosen(self._forward(self.net, batch), sharp)
         other = None if name == "own" else partial(_of_the_final_picture, LOSSES[name])
-        return own_loss(self.net, batch.blurred.to(self.device), sharp, other, bf16=self.settings.precision == "bf16")
+        if other is None and batch.targets is not None:  # CDVD-TSP's first pass learns from its frames' own truth
+            sharp = batch.targets.to(self.device)
+        return own_loss(self.net, batch.blurred.to(self.device), sharp, other, bf16=self.bf16)
 
     def _forward(self, net: nn.Module, batch: Batch) -> Tensor:
         """The full-size picture (B, 3, P, P) that a network gives for a batch."""
@@ -120,10 +125,14 @@ class DeblurTrainee(Trainee):
         if isinstance(net, Lite):  # its motion was worked out once for each frame
             flows = None if batch.flows is None else batch.flows.to(self.device)
             ready = net.prepare_window(blurred, flows).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.settings.precision == "bf16"):
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
             if isinstance(net, Lite) and ready is not None:
                 return net.deblur_prepared(ready).float()
             return whole_picture(net, blurred)
+
+    def rates(self, rate: float) -> dict[str, float]:
+        """AdamW's."""
+        return {"learning_rate": self.settings.learning_rate * rate}
 
     def parts(self) -> dict[str, Any]:
         """The network, the mean of its weights, and the optimiser."""

@@ -6,7 +6,7 @@ import csv
 import io
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from metadeblur.imaging.pictures import Picture, encode_png
 from metadeblur.pipeline.console import Terminal, stderr_console
 from metadeblur.system.files import filling, whole
 from metadeblur.system.log import record
-from metadeblur.training.checkpoint import saved_state, write_checkpoint
+from metadeblur.training.checkpoint import keep_checkpoint, saved_state, write_checkpoint
 from metadeblur.training.curves import write_curves
 from metadeblur.training.settings import LoopSettings
 from metadeblur.training.workers import TrainingProcess
@@ -43,6 +43,11 @@ class Trainee(Protocol):
         """Pictures of held-out data to look at, by name; none where there is none."""
         ...
 
+    def rates(self, rate: float) -> dict[str, float]:
+        """Learning rates at a factor ``rate``, for the log."""
+        del rate
+        return {}
+
     def parts(self) -> dict[str, Any]:
         """Networks and optimisers whose state a resumed run needs, by their names in the checkpoint."""
         ...
@@ -60,16 +65,21 @@ class Trainee(Protocol):
 def rate(step: int, settings: LoopSettings) -> float:
     """Factor of the learning rate at ``step``.
 
-    A linear rise, then level with a linear fall over the last ``decay`` steps, or half a cosine over all steps.
+    A linear rise, then level with a linear fall over the last ``decay`` steps, half a cosine over all steps, or a
+    stair that goes down by a factor every so many steps.
 
     >>> [rate(s, LoopSettings(steps=100, warmup=10, decay=20)) for s in (4, 50, 90)]
     [0.5, 1.0, 0.5]
     >>> [round(rate(s, LoopSettings(steps=100, warmup=0, schedule="cosine")), 3) for s in (0, 50, 99)]
     [1.0, 0.5, 0.0]
+    >>> [rate(s, LoopSettings(steps=100, warmup=0, schedule="step", step_every=40)) for s in (39, 40, 80)]
+    [1.0, 0.5, 0.25]
     """
     rise = min(1.0, (step + 1) / max(settings.warmup, 1))
     if settings.schedule == "cosine":
         fall = settings.floor + (1 - settings.floor) * 0.5 * (1 + math.cos(math.pi * step / settings.steps))
+    elif settings.schedule == "step":
+        fall = settings.step_factor ** (step // settings.step_every)
     else:
         fall = min(1.0, (settings.steps - step) / settings.decay) if settings.decay else 1.0
     return min(rise, fall)
@@ -108,9 +118,9 @@ def run(
 ) -> int:
     """Train until ``settings.steps``.
 
-    Writes ``out/checkpoint.pt`` (and keeps the one before it), ``log.csv``, ``validation.csv``, ``curves.html`` and
-    ``pictures/``; with several processes the first one does. A run that was stopped goes on to the same weights and the
-    same log.
+    Writes ``out/checkpoint.pt`` (and keeps the one before it, and those of every ``keep_steps`` in ``checkpoints/``),
+    ``log.csv``, ``validation.csv``, ``curves.html`` and ``pictures/``; with several processes the first one does. A run
+    that was stopped goes on to the same weights and the same log.
 
     Args:
         trainee: what is trained; left in its final state.
@@ -173,15 +183,18 @@ def _steps(
                 meter.clear_if(done % settings.log_steps == 0)
                 continue
             if done % settings.log_steps == 0:
-                book.log({"step": done, **meter.means()})
+                book.log({"step": done, **meter.means(), **trainee.rates(rate(step, settings))})
             meter.clear_if(done % settings.log_steps == 0)
             if done % settings.validate_steps == 0 or done == settings.steps:
                 book.validation({"step": done, **trainee.validate(done)}, trainee.pictures(done))
             due = time.monotonic() - saved_at > settings.checkpoint_minutes * 60
-            if due or done == settings.steps:
+            kept = settings.keep_steps > 0 and done % settings.keep_steps == 0
+            if due or kept or done == settings.steps:
                 state = {"step": done, "trainee": trainee.state_dict(), "meter": meter.state()}
                 write_checkpoint(state, out)
                 saved_at = time.monotonic()
+            if kept:
+                keep_checkpoint(out, done)
     return settings.steps
 
 
@@ -304,10 +317,16 @@ def _tensorboard(out: Path, first: int) -> Any:
 
 
 def _append(path: Path, row: dict[str, float]) -> None:
-    """Add one line to a CSV file, with a head line when it is new."""
+    """Add one line to a CSV file, with a head line when it is new; an older one gets the columns that it lacks."""
+    names = _head(path)
+    if names and not set(row) <= set(names):
+        names += [name for name in row if name not in names]
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        _rewrite(path, names, rows)
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, fieldnames=list(row))
-    if not path.exists() or path.stat().st_size == 0:
+    writer = csv.DictWriter(text, fieldnames=names or list(row))
+    if not names:
         writer.writeheader()
     writer.writerow({name: round(value, 6) for name, value in row.items()})
     with path.open("a", newline="") as file:
@@ -324,6 +343,19 @@ def _drop_after(path: Path, step: int) -> None:
     if not rows:
         path.unlink()
         return
+    _rewrite(path, names, rows)
+
+
+def _head(path: Path) -> list[str]:
+    """The names of a CSV file's columns; none where there is no such file, or nothing in it."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file).fieldnames or [])
+
+
+def _rewrite(path: Path, names: list[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write a CSV file anew, whole or not at all; what a line lacks stays empty."""
     with whole(path) as partial, partial.open("w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=names)
         writer.writeheader()

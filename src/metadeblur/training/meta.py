@@ -49,7 +49,7 @@ class MetaTrainee(Trainee):
             )
         bf16 = uses_bf16(settings.precision, workers.device)
         self.learner = MetaLearner(reblurrer, deblurrer, settings.outer, workers, bf16=bf16)
-        self.share = workers.share(settings.tasks)
+        self.share, self.place, self.sharing = workers.team(settings.tasks)
         self.clips = _tasks(settings.clips)
         self.held_out = _tasks(settings.validation)[: settings.validation_clips]
         self.frames = (reblurrer.frames, traits(deblurrer).frames)
@@ -87,15 +87,23 @@ class MetaTrainee(Trainee):
         pair = _read(folder)
         reblurrer, deblurrer = self.learner.start()
         figures = {"support": 0.0, "query_reblur": 0.0, "query_deblur": 0.0, "diverged": 0.0}
+        if self.sharing > 1:  # those that share a task adapt alike, whatever they draw beside the adaptation's own seed
+            torch.manual_seed(seed)
         if self.settings.outer.algorithm != "plain":
             outcome = adapt(deblurrer, pair.blurred, settings=self._adaptation(seed), reblurrer=reblurrer)
             if outcome.adapted is None or not isinstance(outcome.reblurrer, NetworkReblurrer):
                 return {**figures, "diverged": 1.0}
             reblurrer, deblurrer = outcome.reblurrer, outcome.adapted
             figures["support"] = fmean(row["loss"] for row in outcome.history)
-        queries = self._queries(pair, seed)
+        every = self._queries(pair, seed)
+        queries = every[self.place :: self.sharing]
         share = 1 / len(self.share)
-        return figures | self.learner.learn(reblurrer.network, deblurrer, queries, share=share, rate=rate)
+        if self.settings.outer.algorithm != "reptile":
+            share *= self.sharing  # of a sum over frames, of which this process adds a part
+        learnt = self.learner.learn(reblurrer.network, deblurrer, queries, share=share, rate=rate)
+        # Means over this process's frames, so weighted that their mean over the processes is that over all frames.
+        weight = len(queries) * self.sharing / len(every)
+        return figures | {name: value * weight for name, value in learnt.items()}
 
     def _queries(self, pair: PairedClip, seed: int) -> list[Query]:
         return query_set(pair, self.frames, self.settings.patch, self.settings.query_frames, seed)
@@ -156,6 +164,10 @@ class MetaTrainee(Trainee):
         """The meta-trained reblurrer with the critic as it was, and the meta-trained deblurrer."""
         nets = self.means or self._networks()
         return NetworkReblurrer(nets["reblurrer"], self.learner.critic), nets["deblurrer"]
+
+    def rates(self, rate: float) -> dict[str, float]:
+        """Those of both outer optimisers."""
+        return {f"rate_{name}": base * rate for name, base in self.learner.rates.items()}
 
     def parts(self) -> dict[str, Any]:
         """Meta-weights, their means, and the outer optimisers with their moments."""

@@ -93,7 +93,7 @@ class MetaLearner:
         Args:
             reblurrer: adapted to the task.
             deblurrer: adapted to the task.
-            queries: the clip's query frames; their losses are summed.
+            queries: the clip's query frames, or this process's part of them; their losses are summed.
             share: weight of this task among those of one outer step.
             rate: factor of the learning rates of the steps that are taken here, with a step for each frame.
 
@@ -121,7 +121,7 @@ class MetaLearner:
         self._take_over(pairs, share)
         for adapted in (reblurrer, deblurrer):
             adapted.requires_grad_(False)
-        return {name: value / len(queries) for name, value in sums.items()}
+        return {name: value / max(len(queries), 1) for name, value in sums.items()}
 
     def _query_losses(self, reblurrer: nn.Module, deblurrer: nn.Module, part: Sequence[Query]) -> tuple[Tensor, Tensor]:
         """The two query losses of some frames, each summed over them."""
@@ -132,7 +132,7 @@ class MetaLearner:
             reblurred = reblurrer(sharp)
         reblur = REBLUR_LOSSES[self.settings.reblur_loss](reblurred.float(), centre)
         fed = centre if traits(deblurrer).frames == 1 else blurred
-        deblur = own_loss(deblurrer, fed, sharp[:, sharp.shape[1] // 2], bf16=self.bf16)
+        deblur = own_loss(deblurrer, fed, _targets(deblurrer, sharp), bf16=self.bf16)
         return reblur * len(part), deblur * len(part)
 
     def _take_over(self, pairs: Sequence[tuple[nn.Module, nn.Module]], share: float) -> None:
@@ -177,6 +177,15 @@ def query_set(pair: PairedClip, frames: tuple[int, int], patch: int, count: int,
         )
         queries.append(Query(sharp, blurred))
     return queries
+
+
+def _targets(deblurrer: nn.Module, sharp: Tensor) -> Tensor:
+    """What a deblurrer is to give, of the sharp windows (B, F, 3, P, P): the centre, or its whole window's frames."""
+    wanted, middle = traits(deblurrer), sharp.shape[1] // 2
+    reach = wanted.frames // 2
+    if wanted.window_target and reach <= middle:
+        return sharp[:, middle - reach : middle + reach + 1]
+    return sharp[:, middle]
 
 
 def _gradient(weight: nn.Parameter) -> Tensor:

@@ -154,6 +154,11 @@ class ReblurTrainee(Trainee):
         """The running mean of the network, and the critic."""
         return NetworkReblurrer(self.mean, self.critic)
 
+    def rates(self, rate: float) -> dict[str, float]:
+        """The reblurrer's, and its critic's where there is one."""
+        rates = {"learning_rate": self.settings.learning_rate * rate}
+        return rates if self.critic is None else rates | {"rate_critic": self.settings.critic.lr_critic * rate}
+
     def parts(self) -> dict[str, Any]:
         """The network, the mean of its weights, its critic, and the optimisers."""
         parts: dict[str, Any] = {"net": self.net, "mean": self.mean, "optimizer": self.optimizer}

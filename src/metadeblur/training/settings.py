@@ -35,11 +35,17 @@ class LoopSettings:
 
     steps: Annotated[int, Within(1, 1_000_000_000)] = 100_000  # gradient steps in all
     warmup: Annotated[int, Within(0, 1_000_000_000)] = 200  # steps over which the learning rate rises
-    schedule: Literal["level", "cosine"] = "level"  # of the learning rate: level, or half a cosine over all steps
+    # of the learning rate: level, half a cosine over all steps, or step: lowered every so many steps
+    schedule: Literal["level", "cosine", "step"] = "level"
     # last steps over which a level rate falls to zero (before, a run can be prolonged)
     decay: Annotated[int, Within(0, 1_000_000_000)] = 0
     floor: Share = 0.0  # share of the learning rate that a cosine ends at
+    # steps after which the schedule step lowers the rate, again and again
+    step_every: Annotated[int, Within(1, 1_000_000_000)] = 100_000
+    step_factor: Share = 0.5  # what it then multiplies the rate by
     checkpoint_minutes: Annotated[float, Within(0, 100_000)] = 4.0  # time between checkpoints
+    # steps between checkpoints that are kept for good, in the folder checkpoints; 0: only the last two are
+    keep_steps: Annotated[int, Within(0, 1_000_000_000)] = 0
     validate_steps: Annotated[int, Within(1, 1_000_000_000)] = 1000  # steps between validations
     log_steps: Annotated[int, Within(1, 1_000_000_000)] = 50  # steps whose mean makes one line of log.csv
     seed: Seed = 0  # the randomness of the whole run
@@ -68,7 +74,8 @@ class DeblurTraining:
     easy: Share = 0.2  # chance that a drawn patch is used whose two sides are more than 33 dB alike
     ema: Past = 0.999  # weight of the past in the running mean of the weights, which is what is kept
     clip_gradient: Annotated[float, Within(0, 1_000_000, above=True)] = 0.5  # longest gradient (2-norm)
-    precision: Literal["bf16", "fp32"] = "bf16"  # bf16 (mixed) or fp32
+    precision: Precision = "auto"  # auto (bf16 where native), bf16 (mixed) or fp32
+    colours: bool = True  # draw the order of the colour channels anew for each patch
     start: str = ""  # weights to start from (safetensors); empty: from nothing
     loop: LoopSettings = field(default_factory=LoopSettings)
 

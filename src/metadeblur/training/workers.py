@@ -54,6 +54,26 @@ class TrainingProcess:
             )
         return range(self.rank, batch, self.world)
 
+    def team(self, tasks: int) -> tuple[range, int, int]:
+        """This process's part of so many tasks: their numbers, its place among those that share one, and their number.
+
+        With at least as many tasks as processes each takes some for itself; with fewer, several share each one.
+
+        Raises:
+            MetadeblurError: the tasks cannot be shared evenly.
+
+        >>> TrainingProcess(torch.device("cpu"), rank=3, world=4).team(2)
+        (range(1, 2), 1, 2)
+        """
+        if tasks >= self.world and tasks % self.world == 0:
+            return self.share(tasks), 0, 1
+        if self.world % tasks:
+            raise MetadeblurError(
+                f"{tasks} tasks a step cannot be shared evenly by {self.world} processes; give a number that divides "
+                f"{self.world}, or a multiple of it (--tasks)"
+            )
+        return range(self.rank % tasks, self.rank % tasks + 1), self.rank // tasks, self.world // tasks
+
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Replace every gradient by its mean over the processes; a missing one counts as zero."""
         if self.world == 1:

@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# The tables of docs/results/reproduce_small.md: reduced networks trained, then the paper's experiments on paired clips.
+#
+#   bash recipes/reproduce_small.sh FOLDER CLIPS
+#
+# FOLDER takes photographs, clips, runs and weights (recipes/small_networks.sh), and FOLDER/out the tables and pictures;
+# CLIPS holds CLIP/{blur,sharp} with hero7. Stopped at any point, the same command goes on where it was.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+folder=${1:?give a folder for photographs, clips, runs and tables}
+clips=${2:?give the folder of paired clips}
+bash "$here/small_networks.sh" "$folder"
+
+reproduce() { # experiment, further flags
+  metadeblur reproduce "$1" --small --root "$clips" --apart hero7 --weights "$folder/weights" --crop 256 -o "$folder/out" \
+    "${@:2}"
+}
+reproduce table1
+reproduce table2
+reproduce figure5
+reproduce figure6 --networks lite,mimo-unet-plus
