@@ -187,10 +187,7 @@ def test_flags_have_the_defaults_and_choices_of_the_rooms():
     restore, adapt = Restore(inputs=[Path("x")]), Adapt(Path("x"))
     assert restore.run_settings() == RunSettings(first_look=True)
     wanted = AdaptSettings(device="auto")
-    evaluate = Evaluate(Path("x"))
-    for name in ("pairs", "steps", "lr", "fuse", "guard", "seed"):
-        assert getattr(evaluate.adaptation, name) == getattr(wanted, name), name
-    assert evaluate.machine.precision == wanted.precision
+    assert Evaluate(Path("x")).adapt_settings() == wanted
     assert restore.run_settings().adaptation == adapt.adapt_settings() == wanted
     assert set(typing.get_args(typing.get_type_hints(OutputFlags)["codec"])) == set(typing.get_args(Codec))
     for choice in typing.get_args(typing.get_type_hints(AdaptationFlags)["reblur"]):

@@ -90,7 +90,7 @@ def test_records_are_known_by_what_the_networks_hold_not_by_their_names(clips, t
 
 def test_presets_are_settings_that_flags_change():
     def adaptation(*words):
-        return parse(["evaluate", "clips", "-o", "out", *words])._adaptation()
+        return parse(["evaluate", "clips", "-o", "out", *words]).adapt_settings()
 
     paper, release = preset("paper"), preset("release")
     shared = {"device": "auto"}

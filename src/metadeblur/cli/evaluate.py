@@ -232,13 +232,13 @@ class Evaluate:
             clips=_listed(everyday.clips),
             crop=measuring.crop,
             frames=measuring.frames,
-            adaptation=self._adaptation(),
+            adaptation=self.adapt_settings(),
             restoration=RestoreSettings(tile=machine.tile, precision=machine.precision, device=machine.device),
             apart=_listed(measuring.apart),
             resume=everyday.resume,
         )
 
-    def _adaptation(self) -> AdaptSettings:
+    def adapt_settings(self) -> AdaptSettings:
         """The preset's settings, changed by what was given."""
         flags, machine = self.adaptation, self.machine
         base = preset(flags.preset)

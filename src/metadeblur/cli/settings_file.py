@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from metadeblur.cli.flags import PresetFlags
 from metadeblur.cli.presets import preset_file
 from metadeblur.errors import MetadeblurError, UsageError
 from metadeblur.limits import OutOfRange, kinds, with_paths
@@ -24,7 +25,7 @@ def from_file(arguments: type[Any], flags: Sequence[str]) -> Any:
             range.
     """
     known, tables = names(arguments), []
-    if "preset" in known and (name := _given("--preset", flags)) is not None:
+    if _takes_presets(arguments) and (name := _given("--preset", flags)) is not None:
         title = f"--preset {name}"
         # A set is made for several commands, of which each takes what it has.
         fitting = {key: value for key, value in _table(title, preset_file(name)).items() if key in known}
@@ -43,6 +44,11 @@ def from_file(arguments: type[Any], flags: Sequence[str]) -> Any:
         if values:
             raise UsageError(f"{title}: {_unknown(next(iter(values)), known)}")
     return default
+
+
+def _takes_presets(arguments: type[Any]) -> bool:
+    """Whether a command's --preset names a file of settings; that of evaluate is one of its own settings."""
+    return any(getattr(kind, "__origin__", kind) is PresetFlags for kind in kinds(arguments).values())
 
 
 def _given(flag: str, flags: Sequence[str]) -> str | None:
