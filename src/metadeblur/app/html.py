@@ -67,6 +67,12 @@ def theme() -> gr.themes.Base:
         button_primary_background_fill_hover_dark="#7bdcc7",
         button_primary_text_color="#ffffff",
         button_primary_text_color_dark="#10201d",
+        button_cancel_background_fill="#b3261e",
+        button_cancel_background_fill_dark="#f2b8b5",
+        button_cancel_background_fill_hover="#8c1d18",
+        button_cancel_background_fill_hover_dark="#f9dedc",
+        button_cancel_text_color="#ffffff",
+        button_cancel_text_color_dark="#601410",
         body_text_color_subdued="#57534e",
         body_text_color_subdued_dark="#b5afa9",
         block_info_text_color="#57534e",
@@ -92,6 +98,11 @@ def wrong(line: str) -> str:
 def quiet(words: str) -> str:
     """Something said in passing."""
     return f'<p class="md-quiet">{text(words)}</p>'
+
+
+def nothing(words: str) -> str:
+    """Said where there is nothing to see."""
+    return f'<p class="md-nothing">{text(words)}</p>'
 
 
 def heading(words: str, more: str = "") -> str:
@@ -168,10 +179,13 @@ def progress(task: QueuedTask, expectation: str, since: float) -> str:
 
 def preview(seen: Look) -> str:
     """What the preview shows."""
-    part = "the middle of " if seen.preview.part else ""
-    what = f"{part}its first two seconds, restored by {seen.model} as it is" if seen.preview.moving else ""
-    words = f"{info_in_words(seen.info)}. Now choose an effort and restore the whole."
-    return f'<section aria-label="Preview">{heading(f"Preview: {what}" if what else "Preview", words)}</section>'
+    pair = seen.preview
+    what = f"Preview of {in_words(pair.frames / pair.fps)}" if pair.moving else "Preview"
+    part = "the middle of the picture, restored" if pair.part else "restored"
+    words = (
+        f"{info_in_words(seen.info)}. Shown: {part} by {seen.model} as it is. Choose an effort to restore the whole."
+    )
+    return f'<section aria-label="Preview">{heading(what, words)}</section>'
 
 
 def result(done: Done) -> str:

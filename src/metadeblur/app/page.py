@@ -38,7 +38,9 @@ Changes = dict[Any, Any]
 """Components and their new values; those that are not in it stay as they are."""
 _BLANK: View = {
     "clips": {"choices": [], "value": None, "visible": False},
-    "stage": {"value": html.quiet("Here you see two seconds of your clip, before and after, as soon as there is one.")},
+    "stage": {
+        "value": html.nothing("Here you see two seconds of your clip, before and after, as soon as there is one.")
+    },
     "work": {"value": ""},
     "compare": {"value": None, "visible": False},
     "pictures": {"value": None, "visible": False},
@@ -46,7 +48,7 @@ _BLANK: View = {
     "download": {"value": None, "visible": False},
     "links": {"value": ""},
     "expectation": {"value": ""},
-    "start": {"interactive": False},
+    "start": {"interactive": False, "value": "Restore"},
     "start_all": {"visible": False},
     "cancel": {"visible": False},
     "delete": {"visible": False},
@@ -80,7 +82,7 @@ class _Controls:
         with gr.Row(elem_id="columns"):
             with gr.Column(min_width=320, elem_id="yours"):
                 types = ["video", "image", *VIDEO_SUFFIXES]
-                most = f"Your clips: videos, or all frames of one; at most {service.limit // 1_000_000} MB each"
+                most = f"Your clips, {service.limit // 1_000_000} MB each at most"
                 self.files = gr.File(file_count="multiple", file_types=types, label=most, height=170, elem_id="files")
                 self.directory = gr.UploadButton("Choose a folder of frames", file_count="directory", size="sm")
                 self.examples = gr.Dataset(
@@ -124,10 +126,17 @@ def _thumbnails(shown: Path) -> list[str]:
     photograph = Image.open(str(files("metadeblur") / "assets" / PHOTOGRAPH))
     paths = []
     for number, settings in enumerate(EXAMPLES.values()):
-        picture = ImageOps.fit(photograph, (settings.width // 2, settings.height // 2))
+        seen = (settings.width, settings.height)
+        picture = ImageOps.pad(photograph.crop(_middle(photograph.size, seen)), (240, 180))
         paths.append(str(shown / f"example{number}.jpg"))
         picture.save(paths[-1], quality=85)
     return paths
+
+
+def _middle(whole: tuple[int, int], part: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of a part in the middle."""
+    left, top = ((all_of_it - some) // 2 for all_of_it, some in zip(whole, part, strict=True))
+    return left, top, left + part[0], top + part[1]
 
 
 def _connect(page: gr.Blocks, service: Service, controls: _Controls) -> None:
@@ -145,7 +154,7 @@ def _connect(page: gr.Blocks, service: Service, controls: _Controls) -> None:
         if visit is not None and clip is not None:
             now |= _view(service, visit, clip, effort)
         elif visit is None and last.get("clips", _BLANK["clips"])["visible"]:
-            now["stage"] = {"value": html.quiet("The clips of this visit are deleted.")}
+            now["stage"] = {"value": html.nothing("The clips of this visit are deleted.")}
         return {
             controls.token: visit.token if visit is not None else "",
             controls.chosen: clip.key if clip is not None else "",
@@ -273,7 +282,10 @@ def _view(service: Service, visit: Visit, clip: UploadedClip, effort: str) -> Vi
             "visible": True,
         },
         "timer": {"active": under_way},
-        "start": {"interactive": clip.seen is not None and not busy},
+        "start": {
+            "interactive": clip.seen is not None and not busy,
+            "value": "Restore again" if clip.done is not None else "Restore",
+        },
         "start_all": {"visible": len(_unrestored(visit)) > 1},
         "cancel": {"visible": busy},
         "delete": {"visible": True},

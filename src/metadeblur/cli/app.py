@@ -84,7 +84,7 @@ class App:
         service = Service(self.max_upload * 1_000_000, self.jobs, bounds, self.keep * 3600)
         with contextlib.closing(service), contextlib.suppress(KeyboardInterrupt):  # the usual way to end it
             # Read when Gradio and torch's compiler are imported; what they should write themselves goes with the rest.
-            own = service.visits.folder
+            own = service.folder
             os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
             os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(own / "torch"))
             service.workers.warm()
