@@ -18,7 +18,7 @@ from metadeblur.app.tasks import EXAMPLES, Compared, Done, expected_seconds
 from metadeblur.errors import MetadeblurError
 from metadeblur.pipeline.demo import PHOTOGRAPH
 from metadeblur.pipeline.time_left import range_in_words
-from metadeblur.report.html import sentence
+from metadeblur.report.html import sentence, text
 from metadeblur.types import Effort
 
 TICK_SECONDS = 0.7  # between two looks at what is under way
@@ -256,7 +256,7 @@ def _said() -> Iterator[None]:
     try:
         yield
     except MetadeblurError as error:
-        raise gr.Error(html.text(sentence(str(error))), title="", print_exception=False) from error
+        raise gr.Error(text(sentence(str(error))), title="", print_exception=False) from error
 
 
 def _chosen(visit: Visit | None, key: object) -> UploadedClip | None:
@@ -332,7 +332,7 @@ def _expectation(clip: UploadedClip, effort: str) -> str:
     """How long the restoration of a clip that was looked at takes, in words."""
     if clip.seen is None:
         return ""
-    known = clip.effort or (effort if effort in get_args(Effort) else "balanced")
+    known = next((each for each in get_args(Effort) if each == (clip.effort or effort)), "balanced")
     return range_in_words(*expected_seconds(clip.seen, known))
 
 

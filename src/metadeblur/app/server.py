@@ -132,7 +132,7 @@ def space() -> gr.Blocks:
     service = Service(limit=200_000_000)
     service.workers.warm()
     page = make_page(service)
-    page.launch = functools.partial(_launch, service)  # type: ignore[method-assign]
+    page.launch = functools.partial(_launch, service)  # type: ignore[assignment, method-assign]
     return page
 
 

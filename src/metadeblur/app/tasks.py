@@ -195,7 +195,7 @@ def _compared(before: VideoReader, after: VideoReader, record: RunRecord, shown:
         for path, reader in zip(pictures, readers.values(), strict=True):
             frame = torch.rot90(next(iter(reader)), reader.info.rotation // 90, (-2, -1))
             path.write_bytes(encode_jpeg(to_uint8(frame), _JPEG_QUALITY))
-        return Compared(*map(str, pictures), moving=False)
+        return Compared(str(pictures[0]), str(pictures[1]), moving=False)
     videos = []
     for side, reader in readers.items():
         path, target = reader.info.path, shown / f"{side}.mp4"
@@ -208,7 +208,7 @@ def _compared(before: VideoReader, after: VideoReader, record: RunRecord, shown:
         videos.append(target)
     scores = [score for shot in record.shots for score in shot.scores]
     worst = max(range(len(scores)), key=scores.__getitem__, default=0)
-    return Compared(*map(str, videos), moving=True, frames=len(before.times), worst=worst, fps=float(before.info.fps))
+    return Compared(str(videos[0]), str(videos[1]), True, len(before.times), worst, float(before.info.fps))
 
 
 class Telling:
