@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import re
+import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -21,7 +24,7 @@ pytest.importorskip("gradio", reason="the extra [app] is not installed: pip inst
 
 import av
 import numpy as np
-from app_server import bring, multipart, new_service, until, uploaded
+from app_server import Place, bring, multipart, new_service, until, uploaded
 from fastapi.testclient import TestClient
 from journey import decoded, run, shaky, shaky_video
 from media import make_frames, make_video
@@ -46,6 +49,8 @@ from metadeblur.pipeline.events import FrameRestored, FrameScanned, Position, Sh
 from metadeblur.pipeline.run import RunSettings
 from metadeblur.types import Effort
 from metadeblur.video import VideoReader
+
+DOCS = Path(__file__).parents[2] / "docs" / "web-page.md"
 
 
 @pytest.fixture
@@ -562,6 +567,35 @@ def test_a_password_is_asked_for(service):
         assert client.get("/config").status_code == 200
 
 
+def test_a_space_s_program_as_the_docs_show_it(tmp_path, monkeypatch):
+    (program,) = re.findall(r"```python\n(.+?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
+    assert len([line for line in program.splitlines() if line.strip()]) <= 5
+    (tmp_path / "app.py").write_text(program, encoding="utf-8")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    space = {"SPACE_HOST": "me-deblur.hf.space", "GRADIO_SERVER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, **space, "TMPDIR": str(tmp_path)}
+    environment.pop("GRADIO_TEMP_DIR", None)
+    server = subprocess.Popen(
+        [sys.executable, "app.py"], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert server.stdout.readline().startswith("metadeblur app: http://0.0.0.0:")
+        place = Place(None, port)
+        link = {"Sec_Fetch_Site": "cross-site", "Sec_Fetch_Mode": "navigate", "Sec_Fetch_Dest": "iframe"}
+        page = place.ask("/", host="me-deblur.hf.space", **link)  # inside huggingface.co
+        assert page.status == 200
+        assert page.headers["content-security-policy"].endswith("frame-ancestors 'self' https://huggingface.co")
+        assert page.headers["x-frame-options"] is None
+        assert place.ask("/", host="evil.example").status == 421
+        assert place.ask("/config", host="me-deblur.hf.space", Origin="https://evil.example").status == 403
+        server.send_signal(signal.SIGINT)
+        assert server.wait(60) == 0
+    finally:
+        server.kill()
+    assert [path.name for path in tmp_path.iterdir()] == ["app.py"]
+
+
 def test_behind_a_proxy_the_page_knows_where_it_is(service):
     with TestClient(make_app(service, Site(root_path="/deblur")), base_url="http://127.0.0.1") as client:
         assert client.get("/config").json()["root"].endswith("/deblur")
@@ -589,8 +623,6 @@ def test_without_the_extra_one_line_says_how_to_get_it(monkeypatch, capsys):
 
 
 def test_a_port_that_is_taken_is_named(capsys):
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as taken:
         assert run("app", "--port", taken.getsockname()[1], "--no-browser") == 1
     assert "choose another port with --port" in capsys.readouterr().err

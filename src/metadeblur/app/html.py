@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from importlib.resources import files
 from pathlib import Path
@@ -11,7 +12,7 @@ import gradio as gr
 
 from metadeblur.app.queue import QueuedTask
 from metadeblur.app.service import UploadedClip
-from metadeblur.app.tasks import Done, Finishing, Look
+from metadeblur.app.tasks import EXAMPLES, Done, Finishing, Look
 from metadeblur.pipeline.events import FrameRestored, FrameScanned, ShotDecided, ShotStarted, StepDone
 from metadeblur.report.html import sentence, text
 from metadeblur.system.names import counted, in_words
@@ -34,7 +35,7 @@ def _asset(name: str) -> str:
 CSS = _asset("app.css")
 COMPARE = _asset("app_compare.html")
 COMPARE_SCRIPT = _asset("app_compare.js")
-PAGE_SCRIPT = _asset("app.js")
+PAGE_SCRIPT = _asset("app.js").replace("EXAMPLES", json.dumps(list(EXAMPLES)))
 """The style of the page, what lays two videos over each other and its script, and the script of the whole page."""
 NEW_ADDRESS_SCRIPT = """(job) => {
   const address = new URL(location.href);
