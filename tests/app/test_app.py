@@ -567,7 +567,7 @@ def test_a_password_is_asked_for(service):
         assert client.get("/config").status_code == 200
 
 
-def test_a_space_s_program_as_the_docs_show_it(tmp_path, monkeypatch):
+def test_a_space_s_program_as_the_docs_show_it(tmp_path):
     (program,) = re.findall(r"```python\n(.+?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
     assert len([line for line in program.splitlines() if line.strip()]) <= 5
     (tmp_path / "app.py").write_text(program, encoding="utf-8")
@@ -593,7 +593,7 @@ def test_a_space_s_program_as_the_docs_show_it(tmp_path, monkeypatch):
         assert server.wait(60) == 0
     finally:
         server.kill()
-    assert [path.name for path in tmp_path.iterdir()] == ["app.py"]
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["app.py"]
 
 
 def test_behind_a_proxy_the_page_knows_where_it_is(service):

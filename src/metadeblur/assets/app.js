@@ -3,6 +3,7 @@
   const name = (element, words) => { if (element && element.ariaLabel !== words) element.ariaLabel = words; };
   const label = () => {
     for (const [id, words] of [['effort', 'Effort'], ['clips', 'Clips']]) name(document.querySelector(`#${id}`)?.closest('fieldset'), words);
+    name(document.querySelector('#video video'), 'The restored clip');
     EXAMPLES.forEach((words, number) => name(document.querySelectorAll('#examples button')[number], words));
   };
   new MutationObserver(label).observe(document.body, { childList: true, subtree: true });
