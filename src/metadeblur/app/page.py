@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import gradio as gr
 from PIL import Image, ImageOps
@@ -332,7 +332,8 @@ def _expectation(clip: UploadedClip, effort: str) -> str:
     """How long the restoration of a clip that was looked at takes, in words."""
     if clip.seen is None:
         return ""
-    known = next((each for each in get_args(Effort) if each == (clip.effort or effort)), "balanced")
+    wanted = clip.effort or effort
+    known = cast(Effort, wanted) if wanted in get_args(Effort) else "balanced"
     return range_in_words(*expected_seconds(clip.seen, known))
 
 
