@@ -23,32 +23,23 @@ pytest.importorskip("gradio", reason="the extra [app] is not installed: pip inst
 import av
 import cv2
 import numpy as np
-from app_server import Answer, Place, served
+from app_server import Answer, Place, bring, new_service, served, until, uploaded
 from cases import case
 from journey import shaky, shaky_video
 from media import make_video
 from PIL import Image
 
-from metadeblur.app import uploads
+from metadeblur.app import service as served_by
 from metadeblur.app.bounds import Bounds
-from metadeblur.app.html import chosen, progress, result
-from metadeblur.app.queue import QueuedTask
+from metadeblur.app.html import links, preview, progress, result
+from metadeblur.app.page import _view
 from metadeblur.app.server import Site, closed_terminal_ends, make_server
-from metadeblur.app.service import Service
-from metadeblur.app.uploads import Visit, Visits
+from metadeblur.app.service import UploadedClip, Visit, different
 from metadeblur.errors import MetadeblurError
 from metadeblur.system.scratch import sweep
 
 PATIENCE = 120.0  # seconds, for a busy machine
 SCRIPT = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'"
-
-
-def until(happened: Callable[[], Any], patience: float = PATIENCE) -> Any:
-    end = time.monotonic() + patience
-    while not (found := happened()):
-        assert time.monotonic() < end
-        time.sleep(0.01)
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -58,27 +49,29 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 @pytest.fixture(scope="module")
 def place() -> Iterator[Place]:
-    with served(Service(limit=3_000_000, bounds=Bounds(frames=200))) as place:
+    with served(new_service(3_000_000, bounds=Bounds(frames=200))) as place:
         yield place
 
 
-def bring(place: Place, visit: Visit, *files: tuple[str, bytes]) -> list[Answer]:
-    return [
-        place.ask(f"/visit/{visit.token}/upload?number={number}&name={quote(name)}", "POST", body=content)
-        for number, (name, content) in enumerate(files)
-    ]
-
-
 @pytest.fixture(scope="module")
-def done(place: Place, clip: bytes) -> Visit:
+def visit(place: Place, clip: bytes) -> Visit:
     """A visitor with a result."""
-    visit = place.service.visits.open()
-    assert [answer.status for answer in bring(place, visit, ("clip.mp4", clip))] == [204]
-    place.service.clip_of(visit)
-    job = place.service.begin(visit, "lite", "quick", 0)
-    until(lambda: job.over)
-    assert job.error == ""
+    visit = place.service.open()
+    restore(place, visit, *bring(place.service, visit, ("clip.mp4", clip)))
     return visit
+
+
+def restore(place: Place, visit: Visit, clip: UploadedClip) -> UploadedClip:
+    """Have a clip restored."""
+    place.service.begin(visit, clip, "lite", "quick")
+    until(lambda: clip.work.over)
+    assert clip.error == ""
+    return clip
+
+
+def load(place: Place, path: str | Path) -> Answer:
+    """What a browser gets of a file."""
+    return place.ask(f"/gradio_api/file={quote(str(path))}")
 
 
 # --- paths ---------------------------------------------------------------------------------------------------------
@@ -86,7 +79,7 @@ def done(place: Place, clip: bytes) -> Visit:
 _UP = ["..", "%2e%2e", "..%2f..", "..%5c..", "..\\..", "%252e%252e", "....//", ".%00.", "%c0%ae%c0%ae", "\u2025"]
 
 
-def addresses(target: str) -> Iterator[str]:
+def addresses(target: str, shown: Path) -> Iterator[str]:
     """Ways to ask for a file of the computer."""
     bare = target.lstrip("/")
     for start in (
@@ -110,6 +103,9 @@ def addresses(target: str) -> Iterator[str]:
         "/assets/",
         "/svelte/",
         "/visit/",
+        f"/gradio_api/file={shown}/",
+        f"/gradio_api/file={shown}",
+        f"/gradio_api/file=/x/..{shown}/",
     ):
         yield f"{start}{target}"
         for up in _UP:
@@ -122,13 +118,14 @@ def addresses(target: str) -> Iterator[str]:
     "404; only known addresses exist, and a visitor's file names never become paths",
     "nothing to tell",
 )
-def test_no_address_leads_to_a_file_of_the_computer(place, done, tmp_path):
+def test_no_address_leads_to_a_file_of_the_computer(place, visit, tmp_path):
     secret = tmp_path / "secret.txt"
     secret.write_text("do not tell")
-    upload = done.folder / done.clip.path
+    (done,) = visit.clips.values()
+    upload = done.folder / done.source
     content = upload.read_bytes()
     for target in (str(secret), str(upload), "/etc/passwd"):
-        for address in addresses(target):
+        for address in addresses(target, place.service.shown):
             answer = place.ask(address.replace("\\", "%5c").replace(" ", "%20"))
             assert answer.status in (400, 403, 404, 414, 422), address
             assert b"do not tell" not in answer.content, address
@@ -137,28 +134,31 @@ def test_no_address_leads_to_a_file_of_the_computer(place, done, tmp_path):
     assert place.say(b"GET /static/..\\..\\x HTTP/1.1\r\nHost: localhost\r\n\r\n")[:4] in (b"400 ", b"404 ")
 
 
-def test_names_of_uploads_never_become_paths(place, clip):
-    before = set(place.service.visits.folder.parent.iterdir())
-    for name in ("../../x.mp4", "/etc/x.mp4", "..\\..\\x.mp4", "C:\\x.mp4", "x\0.mp4", "%2e%2e%2fx.mp4", "a/" * 400):
-        visit = place.service.visits.open()
-        (answer,) = bring(place, visit, (name, clip))
-        assert answer.status == 204, name
-        taken = place.service.clip_of(visit)
-        (path,) = [entry for entry in visit.folder.rglob("*") if entry.is_file()]
-        assert path.parent == visit.uploads
+def test_names_of_uploads_lead_nowhere(place, clip):
+    before = set(place.service.folder.parent.iterdir())
+    for name in (
+        "../../x.mp4",
+        "/etc/x.mp4",
+        "..\\..\\x.mp4",
+        "C:\\x.mp4",
+        "x\0.mp4",
+        "%2e%2e%2fx.mp4",
+        "a/" * 400,
+        "..",
+    ):
+        sent = place.upload((name, clip))
+        if sent.status != 200:
+            assert sent.status == 400
+            continue
+        (path,) = json.loads(sent.content)
+        assert Path(path).parent.parent == place.service.uploads
+        (taken,) = place.service.bring(place.service.open(), [(Path(path), name)], "lite")
+        (kept,) = [entry for entry in taken.folder.rglob("*") if entry.is_file()]
+        assert kept.parent == taken.folder / "in"
         assert not {"/", "\\", "\0"} & set(taken.name)
-        assert place.ask(f"/visit/{visit.token}/leave", "POST", body=b"").status == 204
     # Other programs come and go in a folder for temporary files.
-    new = set(place.service.visits.folder.parent.iterdir()) - before
+    new = set(place.service.folder.parent.iterdir()) - before
     assert not [path for path in new if path.suffix == ".mp4"]
-
-
-@pytest.mark.parametrize("number", ["-1", "1", "999999999999", "x", "0.5", "1e3", "%00", "../0"])
-def test_numbers_of_uploads_are_theirs_alone(place, number):
-    visit = place.service.visits.open()
-    answer = place.ask(f"/visit/{visit.token}/upload?number={number}&name=a.png", "POST", body=b"x")
-    assert 400 <= answer.status < 500
-    assert list(visit.folder.iterdir()) == []
 
 
 # --- other visitors ------------------------------------------------------------------------------------------------
@@ -170,55 +170,102 @@ def test_numbers_of_uploads_are_theirs_alone(place, number):
     "there is nothing at such an address; nothing of anybody else changes",
     "404",
 )
-def test_what_is_another_visitor_s_cannot_be_had(place, done):
-    other = place.service.visits.open()
-    for token in (other.token, "x", "", done.token[:-1], done.token.swapcase(), f"{done.token}x", "..", "%00", "*"):
-        for what in ("file", "video", "report", "before/0", "after/0", "run", "upload", "../" + done.token + "/file"):
-            assert 400 <= place.ask(f"/visit/{token}/{what}").status < 500
-        if token != other.token:
-            for what in ("leave", "here", "upload?number=0&name=a.mp4"):
-                assert 400 <= place.ask(f"/visit/{token}/{what}", "POST", body=b"x").status < 500
-    assert place.ask(f"/visit/{done.token}/file").status == 200
-    assert place.ask(f"/visit/{done.token}/leave").status in (404, 405)  # not by a link
-    for number in ("-1", "5", "99999999999999999999", "x"):
-        assert 400 <= place.ask(f"/visit/{done.token}/before/{number}").status < 500
+def test_what_is_another_visitor_s_cannot_be_had(place, visit):
+    (clip,) = visit.clips.values()
+    file = Path(clip.done.file)
+    assert load(place, file).status == 200
+    for folder in ("x", "", "*", "..", clip.shown.name[:-1], clip.shown.name.swapcase(), f"{clip.shown.name}x"):
+        assert load(place, place.service.shown / folder / file.relative_to(clip.shown)).status in (400, 404)
+    for path in (place.service.shown, clip.shown, file.parent, clip.folder / clip.source, clip.folder):
+        assert load(place, path).status == 404
+    for method in ("POST", "HEAD"):
+        assert place.ask(f"/gradio_api/file={quote(str(file))}", method, body=b"").status in (200, 405)
+    assert file.exists()
+    other = place.service.open()
+    place.service.delete(other, clip) if clip.key in other.clips else None
+    for token in ("", "x", visit.token[:-1], visit.token.swapcase(), None, [visit.token], {"a": 1}):
+        assert place.service.get(token) is None
 
 
 @pytest.mark.parametrize("value", [None, [], {}, 1e308, -1, "x" * 1000, SCRIPT, {"path": "/etc/passwd"}, [[1]]])
-def test_calling_everything_with_anything_changes_nothing_of_others(place, done, capfd, value):
+def test_calling_everything_with_anything_changes_nothing_of_others(place, visit, capfd, value):
     config = json.loads(place.ask("/config").content)
-    folder = sorted(path.name for path in done.folder.rglob("*"))
+    (clip,) = visit.clips.values()
+    before = sorted(path.name for path in (*clip.folder.rglob("*"), *clip.shown.rglob("*")))
     for call in config["dependencies"]:
-        for data in ([value] * len(call["inputs"]), [done.token] * len(call["inputs"]), []):
+        for data in ([value] * len(call["inputs"]), [clip.key] * len(call["inputs"]), []):
             body = {"data": data, "fn_index": call["id"], "session_hash": f"stranger{call['id']}"}
             answer = place.ask("/gradio_api/run/predict", "POST", body=body)
             assert b"Traceback" not in answer.content
-            assert str(place.service.visits.folder).encode() not in answer.content
-            assert done.token not in answer.text.replace(f"Value: {done.token} is not", "")  # its own words
+            assert str(place.service.folder).encode() not in answer.content
+            assert visit.token not in answer.text
+            assert clip.shown.name not in answer.text
     for number in (-1, 10_000, "x", None, [1], 2**70):
         body = {"data": [], "fn_index": number, "session_hash": "stranger"}
         assert place.ask("/gradio_api/run/predict", "POST", body=body).status >= 400
-    assert sorted(path.name for path in done.folder.rglob("*")) == folder
-    assert place.ask(f"/visit/{done.token}/file").status == 200
+    assert sorted(path.name for path in (*clip.folder.rglob("*"), *clip.shown.rglob("*"))) == before
+    assert load(place, clip.done.file).status == 200
     capfd.readouterr()  # what Gradio says of it
 
 
-def test_visitors_who_bring_nothing_make_room(monkeypatch):
-    monkeypatch.setattr(uploads, "MOST_VISITS", 3)
-    visits = Visits(1000)
+def call_of(place: Place, target: str) -> dict[str, Any]:
+    """The call that an event of a component of the page makes."""
+    config = json.loads(place.ask("/config").content)
+    name, _, event = target.partition(".")
+    (number,) = [part["id"] for part in config["components"] if part["props"].get("elem_id") == name]
+    (call,) = [call for call in config["dependencies"] if [number, event] in call["targets"]]
+    return call
+
+
+@pytest.mark.parametrize(
+    "path", ["/etc/passwd", "/dev/zero", "http://127.0.0.1:1/x.mp4", "file:///etc/passwd", "", "x"]
+)
+def test_what_is_said_to_be_an_upload_must_be_one(place, path, capfd):
+    call = call_of(place, "files.upload")
+    file = {"path": path, "orig_name": "a.mp4", "url": path, "meta": {"_type": "gradio.FileData"}}
+    body = {"data": [[file], "", None, "lite", "quick"], "fn_index": call["id"], "session_hash": "stranger"}
+    before = len(list(place.service.folder.glob("clip-*")))
+    answer = place.ask("/gradio_api/run/predict", "POST", body=body)
+    assert answer.status >= 400
+    assert len(list(place.service.folder.glob("clip-*"))) == before
+    capfd.readouterr()
+
+
+def test_a_page_brings_clips_to_a_visit_of_its_own(place, visit, clip):
+    """The address of a visit may have been passed on: nobody's clip is to end up at who did that."""
+    (path,) = json.loads(place.upload(("mine.mp4", clip + b"mine")).content)
+    call, load_call = call_of(place, "files.upload"), None
+    config = json.loads(place.ask("/config").content)
+    load_call = next(call for call in config["dependencies"] if call["targets"][0][1] == "load" and call["backend_fn"])
+    asked = {"data": ["", None, "quick"], "fn_index": load_call["id"], "session_hash": "guest"}
+    shown = place.ask(f"/gradio_api/run/predict?job={visit.token}", "POST", body=asked)
+    assert "clip.mp4" in shown.text
+    file = {"path": path, "orig_name": "mine.mp4", "meta": {"_type": "gradio.FileData"}}
+    data = [[file], "", None, "lite", "quick"]
+    body = {"data": data, "fn_index": call["id"], "session_hash": "guest"}
+    answer = place.ask(f"/gradio_api/run/predict?job={visit.token}", "POST", body=body)
+    assert answer.status == 200
+    assert [clip.name for clip in visit.clips.values()] == ["clip.mp4"]
+    token = json.loads(answer.content)["data"][0]
+    assert [clip.name for clip in place.service.get(token).clips.values()] == ["mine.mp4"]
+
+
+def test_visitors_who_have_nothing_make_room(monkeypatch):
+    monkeypatch.setattr(served_by, "MOST_VISITS", 3)
+    service = new_service()
     try:
-        kept = visits.open()
-        kept.size = 1
-        seen = [visits.open() for _ in range(10)]
-        assert len(visits) == 3
-        assert kept.folder.is_dir()
-        assert [visit.folder.is_dir() for visit in seen] == [False] * 8 + [True] * 2
+        kept = service.open()
+        kept.clips["x"] = None
+        seen = [service.open() for _ in range(10)]
+        assert len(service.visits) == 3
+        assert service.get(kept.token) is kept
+        assert [service.get(visit.token) is visit for visit in seen] == [False] * 8 + [True] * 2
         for visit in seen:
-            visit.size = 1
+            visit.clips["x"] = None
         with pytest.raises(MetadeblurError, match="too many people"):
-            visits.open()
+            service.open()
     finally:
-        visits.close()
+        service.close()
 
 
 # --- bombs ---------------------------------------------------------------------------------------------------------
@@ -307,35 +354,34 @@ _BOMBS: dict[str, Callable[[Path], list[tuple[str, bytes]]]] = {
 )
 @pytest.mark.parametrize("kind", list(_BOMBS))
 def test_bombs_are_refused_before_they_go_off(place, tmp_path, kind):
-    visit = place.service.visits.open()
+    visit = place.service.open()
     files = _BOMBS[kind](tmp_path)
-    assert {answer.status for answer in bring(place, visit, *files)} == {204}
     began = time.monotonic()
-    with pytest.raises(MetadeblurError, match="more than the") as refusal:
-        place.service.clip_of(visit)
+    (clip,) = bring(place.service, visit, *files)
     assert time.monotonic() - began < 20.0
-    assert "\n" not in str(refusal.value)
-    assert "upload/" not in str(refusal.value)
-    assert list(visit.folder.rglob("*")) == []
+    assert "more than the" in clip.error
+    assert "\n" not in clip.error
+    assert "in/" not in clip.error
+    assert list(clip.shown.rglob("*.*")) == []
 
 
 def test_frames_that_grow_in_the_middle_of_a_video_are_not_decoded(place, tmp_path):
     grows = encoded(tmp_path, ".mjpeg", "mjpeg", 96, 64, 5) + encoded(tmp_path, ".mjpeg", "mjpeg", 9000, 6000)
-    visit = place.service.visits.open()
-    bring(place, visit, ("a.avi", grows))
-    place.service.clip_of(visit)
-    job = place.service.begin(visit, "lite", "quick", 0)
-    until(lambda: job.over)
-    assert job.state == "done" or "\n" not in job.error  # its first frames, or a line
-    if job.state == "done":
-        assert place.service.finished(visit).frames == 5
+    visit = place.service.open()
+    (clip,) = bring(place.service, visit, ("a.avi", grows))
+    assert "\n" not in clip.error  # its first frames, or a line
+    if clip.seen is not None:
+        assert clip.seen.preview.frames == 5
+        place.service.begin(visit, clip, "lite", "quick")
+        until(lambda: clip.work.over)
+        assert clip.done is None or clip.done.compared.frames == 5
 
 
 def test_clips_of_a_usual_size_pass(place, tmp_path):
     for name, content in (("a.gif", gif(20)), ("a.mkv", encoded(tmp_path, ".mkv", "mjpeg", 96, 64, 20))):
-        visit = place.service.visits.open()
-        bring(place, visit, (name, content))
-        assert place.service.clip_of(visit).facts.frames > 1
+        (clip,) = bring(place.service, place.service.open(), (name, content))
+        assert clip.error == ""
+        assert clip.seen.info.frames > 1
 
 
 # --- script --------------------------------------------------------------------------------------------------------
@@ -355,46 +401,43 @@ def raw(words: str) -> bool:
 def test_script_in_names_and_tags_stays_text(place, tmp_path):
     tags = dict.fromkeys(("title", "artist", "comment", "encoder", SCRIPT), SCRIPT)
     source = make_video(tmp_path / "a.mkv", shaky((5,)), audio_tracks=1, metadata=tags)
-    visit = place.service.visits.open()
-    name = f"{SCRIPT}\r\nSet-Cookie: a=b\r\n.mkv"
-    assert [answer.status for answer in bring(place, visit, (name, source.read_bytes()))] == [204]
-    taken = place.service.clip_of(visit)
-    job = place.service.begin(visit, "lite", "quick", 0)
-    until(lambda: job.over)
-    assert job.error == ""
-    finished = place.service.finished(visit)
-    shown = chosen(taken), result(visit.token, finished, taken, ""), progress(job, SCRIPT, taken.facts, 1.0)
+    visit = place.service.open()
+    (taken,) = bring(place.service, visit, (f"{SCRIPT}\r\nSet-Cookie: a=b\r\n.mkv", source.read_bytes()))
+    shown = [preview(taken.seen), progress(taken.looking, SCRIPT, 1.0)]
+    done = restore(place, visit, taken).done
+    shown += [result(done), links(done, taken), str(_view(place.service, visit, taken, "quick"))]
     assert not any(map(raw, shown))
-    report = place.ask(f"/visit/{visit.token}/report")
+    report = load(place, Path(done.file).with_name("report.html"))
     assert report.status == 200
     assert not raw(report.text)
     for part in ("default-src 'none'", "sandbox allow-scripts", "frame-ancestors 'self'", "form-action 'none'"):
         assert part in report.headers["content-security-policy"]
     assert "allow-same-origin" not in report.headers["content-security-policy"]
-    file = place.ask(f"/visit/{visit.token}/file")
-    assert file.headers["content-disposition"].startswith("attachment; filename*=utf-8''")
-    assert not {"<", ">", '"', "\r", "\n"} & set(file.headers["content-disposition"])
+    file = load(place, done.file)
+    assert file.status == 200
+    assert file.headers["content-disposition"].startswith("attachment; filename")
+    assert not {"<", ">", "\r", "\n"} & set(file.headers["content-disposition"])
     assert "set-cookie" not in file.headers
     assert file.headers["content-type"] == "application/octet-stream"
     assert file.headers["x-content-type-options"] == "nosniff"
 
 
 def test_script_in_what_goes_wrong_stays_text(place):
-    visit = place.service.visits.open()
-    assert [answer.status for answer in bring(place, visit, (f"{SCRIPT}.mp4", b"no video"))] == [204]
-    with pytest.raises(MetadeblurError) as refusal:
-        place.service.clip_of(visit)
-    assert not raw(str(refusal.value))
-    (answer,) = bring(place, visit, (f"{SCRIPT}.mp4", bytes(3_000_001)))
-    assert answer.headers["content-type"].startswith("application/json")
+    visit = place.service.open()
+    (clip,) = bring(place.service, visit, (f"{SCRIPT}.mp4", b"no video"))
+    assert clip.error
+    assert not raw(clip.error)
+    assert not raw(str(_view(place.service, visit, clip, "quick")))
+    answer = place.upload((SCRIPT.replace('"', ""), bytes(3_000_001)))
+    assert answer.status == 413
     assert not raw(answer.text)
 
 
 def test_frames_of_the_same_name_all_come_back():
     names = ["a.png", "a.png", "1_a.png", "A.png", "2_a.png", "a.png"]
-    made = uploads._different(names)
+    made = different(names)
     assert len({name.casefold() for name in made}) == len(names)
-    assert made[0] == "a.png"
+    assert [name.endswith(given) for name, given in zip(made, names, strict=True)] == [True] * len(names)
 
 
 # --- load ----------------------------------------------------------------------------------------------------------
@@ -408,43 +451,31 @@ def test_frames_of_the_same_name_all_come_back():
 )
 def test_ten_at_once_get_each_their_own(place):
     (walk,) = shaky((1,), (40, 64))
-    clips = [cv2.imencode(".png", walk // 2 + number * 12)[1].tobytes() for number in range(10)]
-    visits = [place.service.visits.open() for _ in clips]
+    pictures = [cv2.imencode(".png", walk // 2 + number * 12)[1].tobytes() for number in range(10)]
 
-    def whole_way(number: int) -> QueuedTask:
-        assert [answer.status for answer in bring(place, visits[number], (f"{number}.png", clips[number]))] == [204]
-        place.service.clip_of(visits[number])
-        return place.service.begin(visits[number], "lite", "quick", 0)
+    def whole_way(number: int) -> UploadedClip:
+        visit = place.service.open()
+        (path,) = json.loads(place.upload((f"{number}.png", pictures[number])).content)
+        (clip,) = place.service.bring(visit, [(Path(path), f"{number}.png")], "lite")
+        until(lambda: clip.looking.over)
+        place.service.begin(visit, clip, "lite", "quick")
+        return clip
 
     with ThreadPoolExecutor(10) as people:
-        jobs = list(people.map(whole_way, range(10)))
-        while not all(job.over for job in jobs):
+        waiting = [people.submit(whole_way, number) for number in range(10)]
+        while not all(future.done() and future.result().work.over for future in waiting):
             began = time.monotonic()
             assert place.ask("/config").status == 200
             assert time.monotonic() - began < 10.0
             time.sleep(0.2)
-    assert [job.error for job in jobs] == [""] * 10
+    clips = [future.result() for future in waiting]
+    assert [clip.error for clip in clips] == [""] * 10
     means = []
-    for number, visit in enumerate(visits):
-        back = place.ask(f"/visit/{visit.token}/file")
-        assert back.headers["content-disposition"].endswith(f"{number}_deblurred.png")
+    for number, clip in enumerate(clips):
+        back = load(place, clip.done.file)
+        assert back.headers["content-disposition"].endswith(f'{number}_deblurred.png"')
         means.append(cv2.imdecode(np.frombuffer(back.content, np.uint8), cv2.IMREAD_COLOR).mean())
     assert np.all(np.diff(means) > 6)
-
-
-def test_an_upload_that_another_replaces_does_not_touch_it(place, clip):
-    visit = place.service.visits.open()
-    with place.connect() as line:
-        head = f"POST /visit/{visit.token}/upload?number=0&name=old.mp4 HTTP/1.1\r\nHost: localhost\r\n"
-        line.sendall(f"{head}Content-Length: 9\r\n\r\nab".encode())
-        until(lambda: visit.size == 2)
-        assert [answer.status for answer in bring(place, visit, ("new.mp4", clip))] == [204]
-        line.sendall(b"cdefghi")
-        assert b" 400 " in line.recv(1000)
-    assert (visit.arrived, visit.size) == ({0: "new.mp4"}, len(clip))
-    assert place.service.clip_of(visit).name == "new.mp4"
-    with pytest.raises(MetadeblurError, match="no file has arrived"):
-        place.service.clip_of(visit)  # a second time
 
 
 @case(
@@ -454,36 +485,34 @@ def test_an_upload_that_another_replaces_does_not_touch_it(place, clip):
     "no room at the moment; come back later",
 )
 def test_a_full_disk_is_said_and_leaves_nothing(place, clip, monkeypatch):
-    visit = place.service.visits.open()
-    real = Path.open
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
 
-    def full(path: Path, mode: str = "r", *rest: Any) -> Any:
-        return real(Path("/dev/full"), "wb") if path.name.startswith("part") else real(path, mode, *rest)
-
-    monkeypatch.setattr(Path, "open", full)
-    (answer,) = bring(place, visit, ("a.mp4", clip))
+    before = sorted(place.service.uploads.iterdir())
+    monkeypatch.setattr("gradio.route_utils.GradioUploadFile.write", full)
+    answer = place.upload(("a.mp4", clip))
     monkeypatch.undo()
     assert answer.status == 400
     assert "no room" in answer.text
-    assert str(visit.folder) not in answer.text
-    assert list(visit.folder.rglob("*")) == []
-    monkeypatch.setattr(uploads.tempfile, "mkdtemp", lambda **_: (_ for _ in ()).throw(OSError(28, "No space left")))
+    assert str(place.service.folder) not in answer.text
+    assert sorted(place.service.uploads.iterdir()) == before
+    visit, file = place.service.open(), uploaded(place.service, "a.mp4", clip)
+    monkeypatch.setattr(served_by.shutil, "move", full)
     with pytest.raises(MetadeblurError, match="no room"):
-        place.service.visits.open()
+        place.service.bring(visit, [file], "lite")
+    assert visit.clips == {}
+    assert not file[0].exists()
 
 
-def test_a_visitor_who_leaves_in_the_middle_is_deleted(place):
-    visit = place.service.visits.open()
-    with place.connect() as line:
-        head = f"POST /visit/{visit.token}/upload?number=0&name=old.mp4 HTTP/1.1\r\nHost: localhost\r\n"
-        line.sendall(f"{head}Content-Length: 9\r\n\r\nab".encode())
-        until(lambda: visit.size == 2)
-        assert place.ask(f"/visit/{visit.token}/leave", "POST", body=b"").status == 204
-        line.sendall(b"cdefghi")
-        assert b" 400 " in line.recv(1000)
-    assert not visit.folder.exists()
+def test_a_visitor_whose_clip_is_deleted_in_the_middle_leaves_nothing(place, clip):
+    visit = place.service.open()
+    (taken,) = place.service.bring(visit, [uploaded(place.service, "a.mp4", clip)], "lite")
+    place.service.delete(visit, taken)
+    assert taken.looking.over
+    assert not taken.folder.exists()
+    assert not taken.shown.exists()
     with pytest.raises(MetadeblurError):
-        place.service.begin(visit, "lite", "quick", 0)
+        place.service.begin(visit, taken, "lite", "quick")
 
 
 # --- the end -------------------------------------------------------------------------------------------------------
@@ -497,15 +526,15 @@ real = server.serve
 
 def serve(service, site, ready):
     def begun(address):
-        visit = service.visits.open()
-        visit.fresh(visit.uploads)
-        shutil.copyfile(sys.argv[1], visit.uploads / "part000000")
-        visit.arrived[0] = "a.mp4"
-        service.clip_of(visit)
-        job = service.begin(visit, "lite", "best", 0)
-        while job.process is None:
+        upload = service.uploads / ("0" * 64) / "a.mp4"
+        upload.parent.mkdir()
+        shutil.copyfile(sys.argv[1], upload)
+        visit = service.open()
+        (clip,) = service.bring(visit, [(upload, "a.mp4")], "lite")
+        while clip.seen is None:
             time.sleep(0.01)
-        print(job.process.pid, flush=True)
+        service.begin(visit, clip, "lite", "best")
+        print(clip.work.process.pid, flush=True)
         ready(address)
     real(service, site, begun)
 
@@ -546,7 +575,6 @@ def test_the_end_ends_every_process_and_deletes_everything(tmp_path):
     for name in ends:
         (tmp_path / name).mkdir()
         environment = {**os.environ, "TMPDIR": str(tmp_path / name), "OMP_NUM_THREADS": "1"}
-        environment["GRADIO_TEMP_DIR"] = str(tmp_path / "gradio")  # imported here before the command has said where
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         servers[name] = subprocess.Popen([sys.executable, "-c", _BUSY, tmp_path / "a.mp4"], env=environment, **pipes)
     family = {}
@@ -589,5 +617,5 @@ def test_a_closed_terminal_is_a_request_to_end(place):
 
 
 def test_a_page_that_is_alive_is_not_cleaned_away(place):
-    sweep(place.service.visits.folder.parent)
-    assert place.service.visits.folder.is_dir()
+    sweep(place.service.folder.parent)
+    assert place.service.folder.is_dir()

@@ -11,31 +11,30 @@ import pytest
 
 pytest.importorskip("gradio", reason="the extra [app] is not installed: pip install 'metadeblur[app]'")
 
-from app_server import Place, served
+from app_server import Place, multipart, new_service, served, until
 from cases import case
 from fastapi.testclient import TestClient
 
 from metadeblur.app import connections, gate, throttle
 from metadeblur.app.hosts import Hosts, Proxies
 from metadeblur.app.server import Site, make_app
-from metadeblur.app.service import Service
 from metadeblur.app.throttle import Throttle
 
 ROOT = "http://127.0.0.1"
 HUGE = 300_000_000  # bytes that are announced, never sent
-MULTIPART = "multipart/form-data; boundary=x"
+MULTIPART = "multipart/form-data; boundary=limit"
 
 
 @pytest.fixture(scope="module")
 def place() -> Iterator[Place]:
-    with served(Service(limit=2_000_000)) as place:
+    with served(new_service()) as place:
         yield place
 
 
 @pytest.fixture(scope="module")
 def closed() -> Iterator[Place]:
     """One with a password."""
-    with served(Service(limit=2_000_000), password="öpen sesame") as place:
+    with served(new_service(), password="öpen sesame") as place:
         yield place
 
 
@@ -126,7 +125,7 @@ def test_what_anybody_says_of_a_proxy_is_not_believed(place):
 
 
 def test_a_proxy_that_is_named_is_believed():
-    service = Service(limit=2_000_000)
+    service = new_service()
     site = Site(further_hosts=("deblur.example.org",), proxies=("10.0.0.0/8",), password="x", root_path="/deblur")
     told = {"X-Forwarded-Host": "deblur.example.org", "X-Forwarded-Proto": "https", "X-Forwarded-For": "1.2.3.4"}
     with TestClient(make_app(service, site), base_url=ROOT, client=("10.1.2.3", 5)) as client:
@@ -260,12 +259,12 @@ def test_what_says_it_is_huge_is_refused_before_a_byte_of_it_is_read(closed, met
 @pytest.mark.parametrize(("method", "path", "kind"), _ADDRESSES)
 def test_what_does_not_say_it_is_counted(closed, method, path, kind):
     head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\nTransfer-Encoding: chunked\r\n\r\n"
-    begin = (
-        b'--x\r\nContent-Disposition: form-data; name="password"; filename="a"\r\n\r\n' if kind == MULTIPART else b"["
-    )
+    part = b'--limit\r\nContent-Disposition: form-data; name="password"; filename="a"\r\n\r\n'
+    begin = part if kind == MULTIPART else b"["
     pieces = [begin, *[bytes(100_000)] * 11]  # a little more than a megabyte, without an end
     said = [b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces]
-    assert closed.say(head.encode(), *said)[:4] in (b"413 ", b"404 ")
+    refused = b"401 " if path == "/gradio_api/upload" else b"413 "  # whoever has not given the password brings nothing
+    assert closed.say(head.encode(), *said)[:4] in (refused, b"404 ")
 
 
 def test_a_length_and_pieces_at_once_are_no_way_around(place):
@@ -282,16 +281,25 @@ def test_a_length_and_pieces_at_once_are_no_way_around(place):
 
 
 def test_uploads_are_bounded_by_the_page_s_own_limit(place):
-    visit = place.service.visits.open()
-    path = f"/visit/{visit.token}/upload?number=0&name=a.mp4"
-    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\n"
-    assert place.say(f"{head}Content-Length: 2000001\r\n\r\n".encode()).startswith(b"413 ")
-    piece = b"%x\r\n%s\r\n" % (100_000, bytes(100_000))
-    said = place.say(f"{head}Transfer-Encoding: chunked\r\n\r\n".encode(), *[piece] * 21)
-    assert said[:4] in (b"413 ", b"400 ")
-    assert b"larger than the 2 MB" in said
-    assert list(visit.folder.rglob("*part*")) == []
-    assert place.ask(path, "POST", body=bytes(1_500_000)).status == 204  # and more than a megabyte is welcome
+    head = (
+        "POST /gradio_api/upload HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=limit\r\n"
+    )
+    assert place.say(f"{head}Content-Length: 10000001\r\n\r\n".encode()).startswith(b"413 ")  # five clips at once
+    assert place.upload(("a.mp4", bytes(2_000_001))).status == 413
+    body, _ = multipart(*((f"{number}.mp4", bytes(1_900_000)) for number in range(6)))
+    said = [b"%x\r\n%s\r\n" % (100_000, body[at : at + 100_000]) for at in range(0, 11_000_000, 100_000)]
+    assert place.say(f"{head}Transfer-Encoding: chunked\r\n\r\n".encode(), *said)[:4] == b"413 "
+    assert [
+        path for path in place.service.uploads.rglob("*") if path.is_file() and "metadeblur-" not in str(path)
+    ] == []
+    assert place.upload(("a.mp4", bytes(1_500_000))).status == 200  # and more than a megabyte is welcome
+
+
+def test_a_part_that_is_no_file_is_not_kept_in_memory(place):
+    body = b'--limit\r\nContent-Disposition: form-data; name="files"\r\n\r\n' + bytes(1_500_000)
+    for query in ("", "?upload_id=x"):
+        kind = {"Content_Type": "multipart/form-data; boundary=limit"}
+        assert place.ask(f"/gradio_api/upload{query}", "POST", body=body, **kind).status == 400
 
 
 @pytest.mark.parametrize(
@@ -344,18 +352,19 @@ def test_who_sends_nothing_more_is_not_waited_for(place, monkeypatch, said):
 
 
 def test_an_upload_that_stops_is_ended_and_leaves_nothing(place, monkeypatch):
-    monkeypatch.setattr(gate, "UPLOAD_PAUSE_SECONDS", 0.3)
-    visit = place.service.visits.open()
-    head = f"POST /visit/{visit.token}/upload?number=0&name=a.mp4 HTTP/1.1\r\nHost: localhost\r\n"
+    monkeypatch.setattr(gate, "UPLOAD_PAUSE_SECONDS", 1.5)
+    head = (
+        "POST /gradio_api/upload HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=limit\r\n"
+    )
+    body, _ = multipart(("a.mp4", b"ab"))
+
+    def parts() -> list[str]:
+        return [path.name for path in place.service.uploads.iterdir() if path.is_file()]
+
     with place.connect() as line:
-        line.sendall(head.encode() + b"Content-Length: 9\r\n\r\nab")
-        until = time.monotonic() + 10.0
-        while not visit.folder.joinpath("upload").exists():
-            assert time.monotonic() < until
-        while list(visit.folder.rglob("*")):
-            assert time.monotonic() < until
-            time.sleep(0.01)
-    assert (visit.size, visit.arrived) == (0, {})
+        line.sendall(f"{head}Content-Length: 9999\r\n\r\n".encode() + body[:-14])
+        until(parts, 10.0)
+        until(lambda: not parts(), 10.0)
 
 
 def test_one_address_holds_only_so_many_connections(place, monkeypatch):
@@ -372,13 +381,13 @@ def test_one_address_holds_only_so_many_connections(place, monkeypatch):
     finally:
         for line in lines:
             line.close()
-    until = time.monotonic() + 10.0
+    end = time.monotonic() + 10.0
     while True:  # and afterwards there is room again
         try:
             assert place.ask("/config").status == 200
             break
         except OSError:
-            assert time.monotonic() < until
+            assert time.monotonic() < end
 
 
 # --- passwords -----------------------------------------------------------------------------------------------------
@@ -391,7 +400,7 @@ def test_one_address_holds_only_so_many_connections(place, monkeypatch):
     "429 and the seconds to wait",
 )
 def test_whoever_tries_passwords_has_to_wait(monkeypatch):
-    with served(Service(limit=2_000_000), password="right") as place:
+    with served(new_service(), password="right") as place:
         said = [log_in(place, f"wrong{number}").status for number in range(7)]
         assert said == [400] * 5 + [429] * 2
         answer = log_in(place, "right")  # not even looked at

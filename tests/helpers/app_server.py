@@ -2,20 +2,63 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import json
+import os
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from metadeblur.app.server import Site, listen, make_server
-from metadeblur.app.service import Service
+from metadeblur.app.service import Service, UploadedClip, Visit
 
 PATIENCE = 60.0  # seconds, for a busy machine
+
+
+def new_service(limit: int = 2_000_000, **how: Any) -> Service:
+    """A service with a folder of uploads of its own."""
+    os.environ.pop("GRADIO_TEMP_DIR", None)
+    return Service(limit, **how)
+
+
+def until(happened: Callable[[], Any], patience: float = 2 * PATIENCE) -> Any:
+    """Wait for something."""
+    end = time.monotonic() + patience
+    while not (found := happened()):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    return found
+
+
+def uploaded(service: Service, name: str, content: bytes) -> tuple[Path, str]:
+    """A file as Gradio leaves it, and what it is called outside."""
+    folder = service.uploads / hashlib.sha256(content).hexdigest()
+    folder.mkdir(exist_ok=True)
+    path = folder / (name.replace("\\", "/").rsplit("/", 1)[-1].replace("\0", "")[:80] or "file")
+    path.write_bytes(content)
+    return path, name
+
+
+def bring(service: Service, visit: Visit, *files: tuple[str, bytes]) -> list[UploadedClip]:
+    """Take files as clips, and wait until they have been looked at."""
+    clips = service.bring(visit, [uploaded(service, *file) for file in files], "lite")
+    until(lambda: all(clip.looking.over for clip in clips))
+    return clips
+
+
+def multipart(*files: tuple[str, bytes]) -> tuple[bytes, str]:
+    """A form of files, and its kind."""
+    parts = []
+    for name, content in files:
+        head = f'Content-Disposition: form-data; name="files"; filename="{name}"'
+        parts.append(b"--limit\r\n" + head.encode() + b"\r\n\r\n" + content + b"\r\n")
+    return b"".join(parts) + b"--limit--\r\n", "multipart/form-data; boundary=limit"
 
 
 @dataclass
@@ -48,6 +91,11 @@ class Place:
         if isinstance(body, dict | list):
             body, fields["Content-Type"] = json.dumps(body), "application/json"
         return self._send(method, path, body, fields)
+
+    def upload(self, *files: tuple[str, bytes], **headers: str) -> Answer:
+        """Send files to Gradio's address for them."""
+        body, kind = multipart(*files)
+        return self.ask("/gradio_api/upload", "POST", body=body, Content_Type=kind, **headers)
 
     def _send(self, method: str, path: str, body: Any, fields: Mapping[str, str]) -> Answer:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)

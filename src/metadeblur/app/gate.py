@@ -10,12 +10,15 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import os
 import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from metadeblur.app.hosts import Asked, Hosts, Proxies, host_of, same_site
@@ -33,7 +36,7 @@ _OWN = "'self' 'unsafe-inline'"
 POLICY = (
     f"default-src 'self'; script-src {_OWN} 'unsafe-eval'; style-src {_OWN}; font-src 'self' data:; "
     "img-src 'self' data: blob:; media-src 'self' blob:; worker-src 'self' blob:; object-src 'none'; base-uri 'self'; "
-    "form-action 'self'; frame-ancestors 'self'"
+    "form-action 'self'; frame-ancestors 'self' "
 )
 """What a browser may load for the page: nothing from anywhere else, whatever Gradio's own code asks for."""
 _HEADERS = {
@@ -51,12 +54,11 @@ _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)  # the last 
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
-class Refused(Exception):
+class Refused(HTTPException):
     """A request that is not answered as it wants to be."""
 
     def __init__(self, status: int, words: str, **headers: str) -> None:
-        super().__init__(words)
-        self.status, self.words, self.headers = status, words, headers
+        super().__init__(status, words, headers)
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ class Rules:
     is_upload: Callable[[str], bool]  # whether files are sent to a path
     upload_bytes: int  # most of one
     proxies: Proxies = field(default_factory=Proxies)
+    embedded_by: str = ""  # a site that may show the page inside its own
 
 
 class Gate:
@@ -90,13 +93,15 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        answer = _Answer(send)
+        answer = _Answer(send, self._rules.embedded_by)
         try:
             scope, asked = self._cleaned(scope)
             answer.secure = asked.scheme == "https"
             await self._pass(scope, asked, receive, answer)
         except Refused as refusal:
             await answer.refuse(refusal, scope)
+        except ClientDisconnect:  # nobody is left to be told
+            return
         except Exception:
             await answer.refuse(Refused(500, "something went wrong here"), scope)
             raise
@@ -133,12 +138,12 @@ class Gate:
             )
 
     async def _pass(self, scope: Scope, asked: Asked, receive: Receive, answer: _Answer) -> None:
-        path, method = scope["path"], scope["method"]
+        path, method = scope["path"].replace(os.sep, "/"), scope["method"]  # as Windows writes files
         if len(path) > MOST_PATH or len(scope["query_string"]) > MOST_QUERY:
             raise Refused(414, "the address is too long")
         if method not in _METHODS:
             raise Refused(405, f"there is only {', '.join(_METHODS)}", Allow=", ".join(_METHODS))
-        _check_site(scope, asked)
+        _check_site(scope, asked, bool(self._rules.embedded_by))
         if _STRANGE.search(path) or not self._rules.served(path):
             raise Refused(404, "there is nothing at this address")
         if method == "POST" and self._rules.is_upload(path):
@@ -164,7 +169,7 @@ def _header(scope: Scope, name: bytes) -> str:
     return next((value.decode("latin-1") for key, value in scope["headers"] if key.lower() == name), "")
 
 
-def _check_site(scope: Scope, asked: Asked) -> None:
+def _check_site(scope: Scope, asked: Asked, embedded: bool) -> None:
     """Refuse what another site's page asks for; anybody may follow a link to the page itself.
 
     Raises:
@@ -176,7 +181,8 @@ def _check_site(scope: Scope, asked: Asked) -> None:
         raise refusal
     if fetched in ("", "same-origin", "none"):
         return
-    followed = _header(scope, b"sec-fetch-mode") == "navigate" and _header(scope, b"sec-fetch-dest") == "document"
+    shown_in = ("document", "iframe") if embedded else ("document",)
+    followed = _header(scope, b"sec-fetch-mode") == "navigate" and _header(scope, b"sec-fetch-dest") in shown_in
     if not (followed and scope["method"] == "GET" and scope["path"] in ("", "/")):
         raise refusal
 
@@ -280,10 +286,11 @@ class _Answer:
 
     Args:
         send: sends it.
+        embedded_by: a site that may show the page inside its own.
     """
 
-    def __init__(self, send: Send) -> None:
-        self._send = send
+    def __init__(self, send: Send, embedded_by: str) -> None:
+        self._send, self._embedded_by = send, embedded_by
         self.secure = False
         self.status = 0
 
@@ -293,9 +300,10 @@ class _Answer:
             self.status = message["status"]
             message.setdefault("headers", [])
             headers = MutableHeaders(scope=message)
-            headers.setdefault("Content-Security-Policy", POLICY)
-            for name, value in _HEADERS.items():
-                headers[name] = value
+            headers.setdefault("Content-Security-Policy", f"{POLICY}{self._embedded_by}".strip())
+            headers.update(_HEADERS)
+            if self._embedded_by:
+                del headers["X-Frame-Options"]
             if headers.get("content-type", "").startswith("text/html"):
                 headers["Cache-Control"] = "no-store"
             message["headers"] = list(filter(None, map(self._header, message["headers"])))
@@ -320,9 +328,13 @@ class _Answer:
         if self.status:
             return
         person = "text/html" in _header(scope, b"accept")
-        body = (refusal.words if person else json.dumps({"error": refusal.words})).encode()
+        body = (refusal.detail if person else json.dumps({"error": refusal.detail})).encode()
         kind = "text/plain" if person else "application/json"
-        headers = {"Content-Type": f"{kind}; charset=utf-8", "Content-Length": str(len(body)), **refusal.headers}
+        headers = {
+            "Content-Type": f"{kind}; charset=utf-8",
+            "Content-Length": str(len(body)),
+            **(refusal.headers or {}),
+        }
         raw = [(name.lower().encode(), value.encode("latin-1", "replace")) for name, value in headers.items()]
-        await self({"type": "http.response.start", "status": refusal.status, "headers": raw})
+        await self({"type": "http.response.start", "status": refusal.status_code, "headers": raw})
         await self({"type": "http.response.body", "body": body})

@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import re
 from importlib.resources import files
+from pathlib import Path
+from urllib.parse import quote
 
 import gradio as gr
 
 from metadeblur.app.queue import QueuedTask
-from metadeblur.app.tasks import Done, Facts, Finishing
-from metadeblur.app.uploads import UploadedClip
-from metadeblur.imaging.pictures import data_uri
+from metadeblur.app.service import UploadedClip
+from metadeblur.app.tasks import EXAMPLES, Done, Finishing, Look
 from metadeblur.pipeline.events import FrameRestored, FrameScanned, ShotDecided, ShotStarted, StepDone
 from metadeblur.report.html import sentence, text
 from metadeblur.system.names import counted, in_words
+from metadeblur.video.info import VideoInfo
 
 _FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif")
 _MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
 
 INTRODUCTION = (
     '<header class="md-head"><h1>Restore a motion-blurred video</h1><p>A network adapts itself to your clip, without a '
-    "sharp original, and the result is checked before it is used. Your files stay on the computer that runs this page "
-    "and are deleted when you close it.</p></header>"
+    "sharp original, and the result is checked before it is used. Your files stay on the computer that runs this page, "
+    "until you delete them or they expire.</p></header>"
 )
-
-
-FIRST_LOOK = "A first look, by the base network; the rest of the work makes it better where it can"
 
 
 def _asset(name: str) -> str:
@@ -33,13 +33,24 @@ def _asset(name: str) -> str:
 
 
 CSS = _asset("app.css")
-DROP = _asset("app_drop.html")
-DROP_SCRIPT = _asset("app_drop.js")
+COMPARE = _asset("app_compare.html")
 COMPARE_SCRIPT = _asset("app_compare.js")
-"""The style of the page, the place to bring a clip to, and the scripts of that and of the comparison."""
-NAMES_SCRIPT = "() => { document.querySelector('#effort').closest('fieldset').setAttribute('aria-label', 'Effort'); }"
-"""Gives a group of choices the name that Gradio shows above it."""
-LIVE_SCRIPT = "element.setAttribute('role', 'status'); element.setAttribute('aria-live', 'polite');"
+PAGE_SCRIPT = _asset("app.js").replace("EXAMPLES", json.dumps(list(EXAMPLES)))
+"""The style of the page, what lays two videos over each other and its script, and the script of the whole page."""
+NEW_ADDRESS_SCRIPT = """(job) => {
+  const address = new URL(location.href);
+  if (job) address.searchParams.set('job', job); else address.searchParams.delete('job');
+  history.replaceState(null, '', address);
+}"""
+ADDRESS_SCRIPT = f"(job) => {{ if (!new URL(location.href).searchParams.has('job')) ({NEW_ADDRESS_SCRIPT})(job); }}"
+"""Keep the visit in the page's address, so that it is there when the page is loaded again; the latter, if none is."""
+LIVE_SCRIPT = """element.setAttribute('role', 'status');
+element.setAttribute('aria-live', 'polite');
+watch('value', () => {
+  const box = element.querySelector('section')?.getBoundingClientRect();
+  if (box && (box.top < 0 || box.top > innerHeight / 2)) element.scrollIntoView({ behavior: 'smooth' });
+});"""
+"""Has a result be said by a screen reader, and seen."""
 
 
 def theme() -> gr.themes.Base:
@@ -57,6 +68,12 @@ def theme() -> gr.themes.Base:
         button_primary_background_fill_hover_dark="#7bdcc7",
         button_primary_text_color="#ffffff",
         button_primary_text_color_dark="#10201d",
+        button_cancel_background_fill="#b3261e",
+        button_cancel_background_fill_dark="#f2b8b5",
+        button_cancel_background_fill_hover="#8c1d18",
+        button_cancel_background_fill_hover_dark="#f9dedc",
+        button_cancel_text_color="#ffffff",
+        button_cancel_text_color_dark="#601410",
         body_text_color_subdued="#57534e",
         body_text_color_subdued_dark="#b5afa9",
         block_info_text_color="#57534e",
@@ -64,29 +81,14 @@ def theme() -> gr.themes.Base:
     )
 
 
-def chosen(clip: UploadedClip) -> str:
-    """What the visitor has brought."""
-    assert clip.facts is not None
-    return (
-        f'<div class="md-chosen"><img src="{data_uri(clip.facts.picture)}" alt="First frame of {text(clip.name)}">'
-        f"<p><b>{text(clip.name)}</b><br>{facts_in_words(clip.facts)}</p></div>"
-    )
-
-
-def facts_in_words(facts: Facts) -> str:
-    """Size and length of a clip.
-
-    >>> facts_in_words(Facts("video", 640, 480, 45, 1.5, False, b""))
-    '640\u00d7480, 45 frames, 1.5 s, no sound'
-    """
-    size = f"{facts.width}\u00d7{facts.height}"
-    if facts.kind == "image":
-        return f"{size}, a single picture: the base model is used"
-    if facts.kind == "frames":
-        return f"{size}, {counted(facts.frames, 'frame')}"
-    return (
-        f"{size}, {counted(facts.frames, 'frame')}, {in_words(facts.seconds)}, {'with' if facts.sound else 'no'} sound"
-    )
+def info_in_words(info: VideoInfo) -> str:
+    """Size and length of a clip."""
+    parts = [f"{info.width}\u00d7{info.height}", counted(max(1, info.frames), "frame")]
+    if info.kind == "image":
+        return f"{parts[0]}, a single picture"
+    if info.kind == "video":
+        parts += [in_words(info.duration_seconds), "with sound" if info.audio_streams else "no sound"]
+    return ", ".join(parts)
 
 
 def wrong(line: str) -> str:
@@ -99,37 +101,42 @@ def quiet(words: str) -> str:
     return f'<p class="md-quiet">{text(words)}</p>'
 
 
-def at_stage(words: str) -> str:
-    """Where a restoration stands."""
-    return f'<p class="md-stage">{text(words)}</p>'
+def nothing(words: str) -> str:
+    """Said where there is nothing to see."""
+    return f'<p class="md-nothing">{text(words)}</p>'
 
 
-def headline(job: QueuedTask, before: int) -> str:
-    """At which stage a job is; it changes seldom, so that a screen reader can say it.
+def heading(words: str, more: str = "") -> str:
+    """Where a clip stands, or its result."""
+    return f"<h2>{text(words)}</h2>{quiet(more) if more else ''}"
+
+
+def headline(task: QueuedTask, before: int) -> str:
+    """At which stage a restoration is; it changes seldom, so that a screen reader can say it.
 
     Args:
-        job: which.
-        before: jobs that must be over first.
+        task: which.
+        before: restorations that must be over first.
     """
-    if job.state == "waiting":
+    if task.state == "waiting":
         count = "1 restoration is" if before == 1 else f"{before} restorations are"
         return f"In line: {count} before yours" if before else "It is your turn"
-    at = getattr(job.event, "at", None)
-    words = _stage_words(job)
+    at = getattr(task.event, "at", None)
+    words = _stage_words(task)
     if at is None or at.shots == 1:
         return words
     return f"Shot {at.shot + 1} of {at.shots}: {words[0].lower()}{words[1:]}"
 
 
-def _stage_words(job: QueuedTask) -> str:
-    match job.event:
+def _stage_words(task: QueuedTask) -> str:
+    match task.event:
         case Finishing():
             return "Preparing the result"
         case ShotStarted(adapts=True, steps=0):
             return "Checking whether its frames can help each other"
         case StepDone(done=done, total=total):
             return "Checking whether it helped" if done == total else "Learning from the clip"
-    match job.phase:
+    match task.phase:
         case None:
             return "Starting"
         case "scan":
@@ -137,80 +144,74 @@ def _stage_words(job: QueuedTask) -> str:
         case "measure":
             return "Measuring how long it will take"
     return (
-        "Restoring the frames" if isinstance(job.event, FrameRestored | ShotDecided) else "Choosing what to learn from"
+        "Restoring the frames" if isinstance(task.event, FrameRestored | ShotDecided) else "Choosing what to learn from"
     )
 
 
-def progress(job: QueuedTask, expectation: str, facts: Facts | None, since: float) -> str:
-    """How far a job is, with the frame being worked on.
+def how_far(task: QueuedTask) -> tuple[int, int, str]:
+    """How far the stage of a task is: what is done, of how much, in words."""
+    match task.event:
+        case StepDone(done=done, total=total):
+            return done, total, f"step {done} of {total}"
+        case FrameScanned(done=done, total=total):
+            return done, total, f"frame {done} of {total}"
+        case FrameRestored(at=at):
+            return at.frames_done, at.frames, f"frame {at.frames_done} of {at.frames}"
+    return 0, 0, ""
+
+
+def progress(task: QueuedTask, expectation: str, since: float) -> str:
+    """How far a task is, and how long the rest takes: the expectation until there is a better one.
 
     Args:
-        job: which.
+        task: which.
         expectation: how long it takes, in words.
-        facts: of the clip: its first frame is shown until there is a restored one.
         since: seconds since it began.
     """
-    done = total = 0
-    where = ""
-    match job.event:
-        case StepDone(done=done, total=total):
-            where = f"step {done} of {total}"
-        case FrameScanned(done=done, total=total):
-            where = f"frame {done} of {total}"
-        case FrameRestored(at=at):
-            done, total = at.frames_done, at.frames
-            where = f"frame {done} of {total}"
-    under_way = job.state == "running"
+    done, total, where = how_far(task)
+    under_way = task.state == "running"
     value = f' value="{done}" max="{total}"' if total and done and under_way else ""
-    bar = f'<progress aria-label="Progress of this stage"{value}></progress>'
-    first = f"expected: {expectation}" if expectation and job.time_left is None else ""  # until there is a better one
-    parts = [where, f"{in_words(since)} so far" if under_way else "", first]
-    lines = [f'<p class="md-quiet">{text(", ".join(part for part in parts if part))}</p>']
-    lines += [f'<p class="md-quiet">{text(sentence(job.time_left.text))}</p>'] if job.time_left else []
-    return f'<div class="md-work">{bar}{"".join(lines)}{_preview(job, facts)}</div>'
+    rest = f"expected: {expectation}" if expectation and task.time_left is None else ""
+    parts = [where, f"{in_words(since)} so far" if under_way else "", rest]
+    words = quiet(", ".join(part for part in parts if part))
+    left = quiet(sentence(task.time_left.text)) if task.time_left else ""
+    return f'<progress aria-label="Progress of this stage"{value}></progress>{words}{left}'
 
 
-def _preview(job: QueuedTask, facts: Facts | None) -> str:
-    if job.shown is not None:
-        number, before, after = job.shown
-        pictures = ((before, "blurred"), (after, "restored"))
-        pair = "".join(
-            f'<figure><img src="{data_uri(picture)}" alt="Frame {number + 1}, {what}">'
-            f"<figcaption>Frame {number + 1}, {what}</figcaption></figure>"
-            for picture, what in pictures
-        )
-        return f'{quiet(FIRST_LOOK) if job.first_look else ""}<div class="md-pair">{pair}</div>'
-    if facts is None:
-        return ""
-    return (
-        f'<div class="md-pair"><figure><img src="{data_uri(facts.picture)}" alt="Frame 1, blurred">'
-        "<figcaption>Frame 1, blurred</figcaption></figure></div>"
+def preview(seen: Look) -> str:
+    """What the preview shows."""
+    pair = seen.preview
+    what = f"Preview of {in_words(pair.frames / pair.fps)}" if pair.moving else "Preview"
+    part = "the middle of the picture, restored" if pair.part else "restored"
+    words = (
+        f"{info_in_words(seen.info)}. Shown: {part} by {seen.model} as it is. Choose an effort to restore the whole."
     )
+    return f'<section aria-label="Preview">{heading(what, words)}</section>'
 
 
-def result(token: str, done: Done, clip: UploadedClip, flags: str) -> str:
-    """The restored clip, what was decided, and everything to take away."""
-    base = f"visit/{token}"
-    record = done.record
-    took = f"It took {in_words(record.seconds['total'])}."
-    lost = "".join(f'<p class="md-quiet">Not kept: {text(sentence(what))}</p>' for what in record.not_kept)
-    video = (
-        f'<video controls playsinline preload="metadata" poster="{base}/after/0" src="{base}/video" '
-        f'aria-label="The restored clip {text(clip.name)}"></video>'
-        if done.video
-        else ""
-    )
-    other = done.video is not None and done.video != done.file
-    hint = "<p>The video above is a copy for the browser; the download has the full quality.</p>" if other else ""
+def result(done: Done) -> str:
+    """What became of a clip, and how."""
+    words = f"{done.verdict.why} It took {in_words(done.record.seconds['total'])}.".strip()
+    lost = "".join(quiet(f"Not kept: {sentence(what)}") for what in done.record.not_kept)
+    return f'<section aria-label="Result">{heading(done.verdict.headline, words)}{lost}</section>'
+
+
+def links(done: Done, clip: UploadedClip) -> str:
+    """The report, and how to do the same elsewhere."""
+    other = done.compared.moving and done.compared.after != done.file
+    hint = quiet("What is shown is a copy for the browser; the download has the full quality.") if other else ""
     given = "walk" if clip.names else clip.name
-    command = " ".join(f"metadeblur restore {_quoted(given)} {flags}".split())
+    command = " ".join(f"metadeblur restore {_quoted(given)} {clip.flags}".split())
+    report = address(str(Path(done.file).with_name("report.html")))
     return (
-        f'<section class="md-result" aria-label="Result"><h2>{text(done.verdict.headline)}</h2>'
-        f'<p class="md-quiet">{text(" ".join([done.verdict.why, took]).strip())}</p>{lost}{video}'
-        f'<p class="md-links"><a class="first" href="{base}/file" download>Download</a>'
-        f'<a href="{base}/report" target="_blank" rel="noopener">What it did: the report</a></p>{hint}'
-        f'<p class="md-quiet">The same on the command line: <code>{text(command)}</code></p></section>'
+        f'{hint}<p><a href="{report}" target="_blank" rel="noopener">What it did: the report</a></p>'
+        f"<p>The same on the command line: <code>{text(command)}</code></p>"
     )
+
+
+def address(path: str) -> str:
+    """Where a browser loads a file from, seen from the page."""
+    return f"gradio_api/file={quote(Path(path).as_posix())}"
 
 
 def _quoted(name: str) -> str:
@@ -221,22 +222,3 @@ def _quoted(name: str) -> str:
     """
     name = f"./{name}" if name.startswith("-") else name
     return name if re.fullmatch(r"[\w./+-]+", name) else "'" + name + "'"
-
-
-def compare(token: str, done: Done) -> str:
-    """Any frame before and after, with a divider and a choice of the frame; both are moved by mouse, touch or keys."""
-    base = f"visit/{token}"
-    frames = (
-        f'<label><span>Frame</span><input type="range" class="frame" min="1" max="{done.frames}" value="1">'
-        f'<b aria-hidden="true">1 of {done.frames}</b></label>'
-    )
-    return (
-        f'<section class="md-compare" aria-label="Before and after" data-base="{base}" data-frames="{done.frames}">'
-        "<h2>Before and after</h2>"
-        '<div class="stage"><span>blurred</span><span>restored</span>'
-        f'<img class="before" src="{base}/before/0" alt="Frame 1 as it was">'
-        f'<img class="after" src="{base}/after/0" alt="Frame 1 restored"></div>'
-        '<label><span>Divider</span><input type="range" class="divider" min="0" max="100" value="50">'
-        '<b aria-hidden="true">50 %</b></label>'
-        f"{frames if done.frames > 1 else ''}</section>"
-    )

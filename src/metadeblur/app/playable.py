@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
-from metadeblur.imaging.pictures import to_uint8
+from metadeblur.imaging.pictures import Picture, to_uint8
 from metadeblur.system.names import for_ffmpeg
 from metadeblur.video import VideoReader, whole
 from metadeblur.video.info import main_video, open_media
@@ -41,35 +41,56 @@ def write_playable(source: Path, target: Path) -> None:
         MetadeblurError: the source cannot be read, or the disk is full.
     """
     reader = VideoReader(source)
-    times, turned = reader.times, reader.info.rotation // 90 % 4
-    with whole(target) as draft, av.open(for_ffmpeg(draft), "w", options={"movflags": "+faststart"}) as output:
-        video: av.VideoStream | None = None
-        sound = _Sound(reader.info.path, output) if reader.info.audio_streams else None
-        for stamp, rgb in zip(times.stamps, reader, strict=True):
-            picture = _even(torch.rot90(rgb, turned, (-2, -1)))
-            if video is None:
-                video = _video_stream(output, picture, reader.info.fps)
-                if turned % 2 == 0:
-                    video.sample_aspect_ratio = reader.info.sample_aspect_ratio or Fraction(1)
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(
-                format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG"
-            )
-            frame.pts, frame.time_base = round(stamp * times.time_base / _CLOCK), _CLOCK
-            output.mux(video.encode(frame))
-        assert video is not None
-        output.mux(video.encode(None))
+    info, times = reader.info, reader.times
+    upright = (to_uint8(torch.rot90(rgb, info.rotation // 90, (-2, -1))) for rgb in reader)
+    seconds = (stamp * times.time_base for stamp in times.stamps)
+    aspect = info.sample_aspect_ratio if info.rotation % 180 == 0 else None
+    with _mp4(target) as output:
+        sound = _Sound(info.path, output) if info.audio_streams else None
+        _write(output, zip(seconds, upright, strict=True), info.fps, aspect)
         if sound is not None:
             sound.write()
 
 
-def _video_stream(output: av.container.OutputContainer, picture: NDArray[np.uint8], fps: Fraction) -> av.VideoStream:
+def write_frames(frames: Iterable[Picture], fps: Fraction, target: Path) -> None:
+    """Write pictures as a video that browsers play.
+
+    Raises:
+        MetadeblurError: the disk is full.
+    """
+    with _mp4(target) as output:
+        _write(output, ((number / fps, frame) for number, frame in enumerate(frames)), fps)
+
+
+@contextmanager
+def _mp4(target: Path) -> Iterator[av.container.OutputContainer]:
+    with whole(target) as draft, av.open(for_ffmpeg(draft), "w", options={"movflags": "+faststart"}) as output:
+        yield output
+
+
+def _write(
+    output: av.container.OutputContainer,
+    pictures: Iterable[tuple[Fraction, Picture]],
+    fps: Fraction,
+    aspect: Fraction | None = None,
+) -> None:
+    """Encode pictures, each with the second at which it is shown; an odd last row or column is left out."""
     stream = output.add_stream("libx264", rate=min(max(fps, Fraction(1)), Fraction(240)))
-    stream.height, stream.width = picture.shape[:2]
     stream.pix_fmt, stream.time_base = "yuv420p", _CLOCK
     stream.codec_context.time_base = _CLOCK
     stream.options = {"crf": "18", "preset": "veryfast"}
     stream.codec_context.colorspace, stream.codec_context.color_range = 1, 1
-    return stream
+    stream.sample_aspect_ratio = aspect or Fraction(1)
+    for seconds, picture in pictures:
+        height, width = (side - side % 2 for side in picture.shape[:2])
+        if not stream.codec_context.is_open:
+            stream.height, stream.width = height, width
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture[:height, :width]), format="rgb24").reformat(
+            format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG"
+        )
+        frame.pts, frame.time_base = round(seconds / _CLOCK), _CLOCK
+        output.mux(stream.encode(frame))
+    output.mux(stream.encode(None))
 
 
 class _Sound:
@@ -96,9 +117,3 @@ class _Sound:
 
 
 _AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
-
-
-def _even(frame: Tensor) -> NDArray[np.uint8]:
-    """A frame (3, H, W) as a picture with even sides: the last row or column is left out where need be."""
-    height, width = frame.shape[-2:]
-    return np.ascontiguousarray(to_uint8(frame)[: height - height % 2 or None, : width - width % 2 or None])

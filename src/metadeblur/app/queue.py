@@ -7,13 +7,14 @@ it when memory runs out or a damaged file brings a decoder down.
 from __future__ import annotations
 
 import contextlib
+import math
 import multiprocessing
 import os
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
@@ -64,34 +65,23 @@ class TaskProcesses:
             name=function.__name__,
         )
         try:
-            with starting():
+            with starting(), _nameless_main():
                 process.start()
         finally:
             theirs.close()
         return process, ours
 
-    def call(self, folder: Path, function: Callable[..., Any], *values: Any, seconds: float = 120.0) -> Any:
-        """Do something short in a process and wait for what it returns.
 
-        Raises:
-            MetadeblurError: what the function says went wrong, or it takes longer than ``seconds``.
-        """
-        process, messages = self.start(folder, function, *values)
-        try:
-            until = time.monotonic() + seconds
-            while messages.poll(max(0.0, until - time.monotonic())):
-                message = messages.recv()
-                if message[0] == "done":
-                    return message[1]
-                if message[0] == "failed":
-                    raise MetadeblurError(message[1])
-            raise MetadeblurError(f"it took longer than {seconds:g} s; a shorter or smaller clip may work")
-        except EOFError as error:
-            process.join()
-            raise MetadeblurError(_ended(process.exitcode)) from error
-        finally:
-            _end(process)
-            messages.close()
+@contextlib.contextmanager
+def _nameless_main() -> Iterator[None]:
+    """Keep a process from importing the program that starts it, such as the page of a Space: it needs nothing of it."""
+    main: Any = sys.modules["__main__"]
+    known = main.__spec__, getattr(main, "__file__", None)
+    main.__spec__ = main.__file__ = None
+    try:
+        yield
+    finally:
+        main.__spec__, main.__file__ = known
 
 
 def _work(
@@ -123,12 +113,6 @@ def _end_with(parent: BaseProcess | None) -> None:
         os._exit(1)
 
 
-def _end(process: BaseProcess) -> None:
-    """End a process that has no more to say."""
-    process.kill()
-    process.join()
-
-
 def _ended(code: int | None) -> str:
     """What to say of a process that ended without a word."""
     if code == -9:
@@ -138,19 +122,19 @@ def _ended(code: int | None) -> str:
     return f"the computation ended without a result (code {code}); the file may be damaged"
 
 
-@dataclass
+@dataclass(eq=False)
 class QueuedTask:
-    """One restoration, from the moment it is asked for; only its :class:`TaskQueue` changes it."""
+    """A piece of work, from the moment it is asked for; only its :class:`TaskQueue` changes it."""
 
     folder: Path
     function: Callable[..., Any]
     values: tuple[Any, ...]
+    wanted: Callable[[], bool] = lambda: True  # whether somebody waits for it
+    limit: float = math.inf  # seconds that it may take
     state: State = "waiting"
     phase: Phase | None = None  # part of the work that is under way
     event: object = None  # the latest that tells how far it is
     time_left: TimeLeft | None = None  # the latest estimate
-    shown: tuple[int, bytes, bytes] | None = None  # number and pictures of the frame being worked on
-    first_look: bool = False  # whether that is the first look still
     result: Any = None
     error: str = ""
     began: float = 0.0  # when it came to its turn, on the monotonic clock
@@ -161,104 +145,122 @@ class QueuedTask:
         """Whether nothing more will happen."""
         return self.state in ("done", "failed", "cancelled")
 
+    def late(self) -> bool:
+        """Whether it takes longer than it may."""
+        return time.monotonic() - self.began > self.limit
+
 
 class TaskQueue:
-    """Jobs wait in line for one of a few places.
+    """Tasks wait in line for one of a few places.
+
+    One that nobody waits for, as its browser has died, keeps its place in the line and is passed over until somebody
+    does; where it is under way already it makes room for one that is wanted, and begins again.
 
     Args:
         workers: start the processes.
-        places: jobs that run at the same time.
+        places: tasks that run at the same time.
     """
 
     def __init__(self, workers: TaskProcesses, places: int = 1) -> None:
         self._workers, self._places = workers, places
-        self._change = threading.Condition()
-        self._jobs: list[QueuedTask] = []  # waiting and running, in the order they came
+        self._lock = threading.RLock()
+        self._tasks: list[QueuedTask] = []  # waiting and running, in the order they came
 
     def __len__(self) -> int:
-        return len(self._jobs)
+        return len(self._tasks)
 
-    def add(self, folder: Path, function: Callable[..., Any], *values: Any) -> QueuedTask:
-        """Have ``function(*values, tell)`` called in a process of its own when its turn comes."""
-        job = QueuedTask(folder, function, values)
-        with self._change:
-            self._jobs.append(job)
-        try:
-            with starting():
-                threading.Thread(target=self._run, args=(job,), name="job", daemon=True).start()
-        except MetadeblurError:
-            with self._change:
-                self._jobs.remove(job)
-            raise
-        return job
+    def add(self, task: QueuedTask) -> QueuedTask:
+        """Have a task's ``function(*values, tell)`` called in a process of its own when its turn comes."""
+        with self._lock:
+            self._tasks.append(task)
+        self.turn()
+        return task
 
-    def before(self, job: QueuedTask) -> int:
-        """How many jobs must be over before this one begins; 0: it is its turn."""
-        with self._change:
-            if job.state != "waiting":
+    def before(self, task: QueuedTask) -> int:
+        """How many tasks must be over before this one begins; 0: it is its turn."""
+        with self._lock:
+            if task.state != "waiting":
                 return 0
-            return max(0, self._jobs.index(job) + 1 - self._places)
+            earlier = self._tasks[: self._tasks.index(task)]
+            return max(0, sum(other.wanted() for other in earlier) + 1 - self._places)
 
-    def cancel(self, job: QueuedTask) -> None:
-        """End a job, wherever it stands; returns when its process is gone."""
-        with self._change:
-            if job.over:
-                return
-            job.state = "cancelled"
-            if job.process is not None:
-                _end(job.process)
-            if job in self._jobs:
-                self._jobs.remove(job)
-            self._change.notify_all()
+    def cancel(self, task: QueuedTask) -> None:
+        """End a task, wherever it stands; returns when its process is gone."""
+        with self._lock:
+            if not task.over:
+                self._end(task, "cancelled")
+        self.turn()
 
     def close(self) -> None:
-        """End all jobs."""
-        for job in list(self._jobs):
-            self.cancel(job)
+        """End all tasks."""
+        with self._lock:
+            for task in list(self._tasks):
+                self._end(task, "cancelled")
 
-    def _run(self, job: QueuedTask) -> None:
-        """One job, in a thread that mostly waits."""
-        with self._change:
-            self._change.wait_for(lambda: job.over or self._jobs.index(job) < self._places)
-            if job.over:
-                return
-            try:
-                job.process, messages = self._workers.start(job.folder, job.function, *job.values)
-            except OSError as error:  # no more processes, or no memory for one
-                self._finish(job, "failed", error=error_line(error).removeprefix("error: "))
-                return
-            job.state, job.began = "running", time.monotonic()
+    def turn(self) -> None:
+        """Begin the tasks whose turn it is, and end those that take too long."""
+        with self._lock:
+            for task in [task for task in self._tasks if task.state == "running" and task.late()]:
+                task.error = f"it took longer than {task.limit:g} s; a shorter or smaller clip may work"
+                self._end(task, "failed")
+            for task in [task for task in self._tasks if task.state == "waiting" and task.wanted()]:
+                under_way = [other for other in self._tasks if other.state == "running"]
+                if len(under_way) >= self._places:
+                    unwanted = next((other for other in under_way if not other.wanted()), None)
+                    if unwanted is None:
+                        return
+                    self._end(unwanted, "waiting")
+                self._begin(task)
+
+    def _begin(self, task: QueuedTask) -> None:
+        task.state, task.began = "running", time.monotonic()
+        task.phase = task.event = task.time_left = None
         try:
-            while not job.over:
-                self._take(job, messages.recv())
-        except (EOFError, OSError):
-            job.process.join()
-            self._finish(job, "failed", error=_ended(job.process.exitcode))
-        finally:
-            messages.close()
-            job.process.join()
+            task.process, messages = self._workers.start(task.folder, task.function, *task.values)
+            with starting():
+                threading.Thread(target=self._listen, args=(task, task.process, messages), daemon=True).start()
+        except (OSError, MetadeblurError) as error:  # no more processes or threads, or no memory for one
+            task.error = error_line(error).removeprefix("error: ")
+            self._end(task, "failed")
 
-    def _take(self, job: QueuedTask, message: tuple[Any, ...]) -> None:
-        """One message of a job's process."""
-        match message:
-            case ("done", result):
-                self._finish(job, "done", result=result)
-            case ("failed", line):
-                self._finish(job, "failed", error=line)
-            case ("first look" | "shown" as kind, number, before, after):
-                job.shown, job.first_look = (number, before, after), kind == "first look"
-            case ("event", PhaseStarted(phase=phase)):
-                job.phase, job.event = phase, None
-            case ("event", TimeLeft() as estimate):
-                job.time_left = estimate
-            case ("event", event) if not isinstance(event, PhaseEnded | Note):
-                job.event = event
+    def _end(self, task: QueuedTask, state: State) -> None:
+        """A task is over or, where its new state is "waiting", begins again later."""
+        task.state = state
+        if task.over:
+            self._tasks.remove(task)
+        if task.process is not None:
+            task.process.kill()
+            task.process.join()
 
-    def _finish(self, job: QueuedTask, state: State, *, result: Any = None, error: str = "") -> None:
-        """A job is over, unless it was cancelled meanwhile."""
-        with self._change:
-            if job.over:
-                return
-            job.result, job.error, job.state = result, error, state
-            self._jobs.remove(job)
-            self._change.notify_all()
+    def _listen(self, task: QueuedTask, process: BaseProcess, messages: Connection) -> None:
+        """Take a process's messages until it has no more to say, in a thread that mostly waits."""
+        with contextlib.suppress(EOFError, OSError), contextlib.closing(messages):
+            while self._take(task, process, messages.recv()):
+                pass
+        process.join()
+        with self._lock:
+            if task.process is process and task.state == "running":
+                task.error = _ended(process.exitcode)
+                self._end(task, "failed")
+        self.turn()
+
+    def _take(self, task: QueuedTask, process: BaseProcess, message: tuple[str, Any]) -> bool:
+        """Take one message; whether more may come."""
+        kind, value = message
+        with self._lock:
+            if task.process is not process or task.state != "running":
+                return False
+            match kind, value:
+                case "done", result:
+                    task.result = result
+                    self._end(task, "done")
+                case "failed", line:
+                    task.error = line
+                    self._end(task, "failed")
+                case _, PhaseStarted(phase=phase):
+                    task.phase, task.event = phase, None
+                case _, TimeLeft():
+                    task.time_left = value
+                case _, event if not isinstance(event, PhaseEnded | Note):
+                    task.event = event
+            return task.state == "running"

@@ -1,4 +1,4 @@
-"""The page on the network: addresses of a visitor's own files, what Gradio may serve, the start and the end."""
+"""The page on the network: what a browser may load, what Gradio may serve, the start and the end."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import contextlib
 import functools
 import hashlib
 import hmac
-import re
+import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -15,14 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
-from urllib.parse import quote
 
 import gradio as gr
 import uvicorn
-from fastapi import FastAPI, HTTPException, Request
-from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Response
+from fastapi import FastAPI, HTTPException
+from fastapi.responses import FileResponse, Response
+from gradio import route_utils
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import ClientDisconnect
+from starlette.datastructures import FormData
+from starlette.formparsers import MultiPartException
 from starlette.routing import Mount
 
 from metadeblur.app.connections import Connection
@@ -31,20 +32,27 @@ from metadeblur.app.hosts import Hosts, Proxies
 from metadeblur.app.html import CSS, theme
 from metadeblur.app.page import make_page
 from metadeblur.app.service import Service
-from metadeblur.app.uploads import Visit, clean_name
 from metadeblur.errors import MetadeblurError
 
-SWEEP_SECONDS = 30.0  # between two looks at who has left
+SWEEP_SECONDS = 5.0  # between two looks at who has left
 GRACE_SECONDS = 10  # for requests under way when it ends; those that pages hold open end at once
+CLIPS_AT_ONCE = 5  # of the largest size, in one upload
 
 REPORT_POLICY = (
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'self'; sandbox allow-scripts"
 )
-_GRADIO_MAY = ("run/", "queue/", "heartbeat/", "startup-events", "app_id", "theme.css", "user", "api/", "call/")
-"""What the page needs of Gradio's interface; the rest of it (files, uploads, proxy, streams) is not there."""
+_UPLOADS = ("/gradio_api/upload", "/gradio_api/upload/")
+_FILES = "/gradio_api/file="
+_GRADIO_MAY = (
+    *("run/", "queue/", "heartbeat/", "startup-events", "app_id", "theme.css", "user", "api/", "call/"),
+    "upload_progress",
+)
+"""What the page needs of Gradio's interface; the rest of it (proxy, streams, its own files) is not there."""
 _PAGES = ("", "/", "/config", "/config/", "/login", "/login/", "/logout", "/theme.css", "/favicon.ico", "/robots.txt")
-_FOLDERS = ("/visit/", "/assets/", "/static/", "/svelte/")
+_FOLDERS = ("/assets/", "/static/", "/svelte/")
+_INLINE = {".mp4": "video/mp4", ".m4v": "video/mp4", ".jpg": "image/jpeg", ".html": "text/html; charset=utf-8"}
+"""What a browser shows; all else is taken away only."""
 MOST_SESSIONS = 1000  # of Gradio's: open pages, and those that were closed a while ago
 
 
@@ -58,15 +66,17 @@ class Site:
     root_path: str = ""  # where a reverse proxy shows the page, such as /deblur
     further_hosts: tuple[str, ...] = ()  # names that the page is reached by, besides the loopback names and `host`
     proxies: tuple[str, ...] = ()  # addresses of proxies that may say for whom they ask, and by which name
+    embedded_by: str = ""  # a site that may show the page inside its own
 
     def rules(self, service: Service) -> Rules:
         """What the gate lets through."""
         return Rules(
             hosts=Hosts.of(self.host, self.further_hosts),
-            served=_served,
-            is_upload=lambda path: _UPLOAD.fullmatch(path) is not None,
-            upload_bytes=service.visits.limit,
+            served=functools.partial(_served, service.shown.as_posix()),
+            is_upload=_UPLOADS.__contains__,
+            upload_bytes=CLIPS_AT_ONCE * service.limit,
             proxies=Proxies(self.proxies),
+            embedded_by=self.embedded_by,
         )
 
 
@@ -83,9 +93,15 @@ def make_app(service: Service, site: Site) -> FastAPI:
             service.close()
 
     app = FastAPI(lifespan=life, docs_url=None, redoc_url=None, openapi_url=None)
-    _add_addresses(app, service)
+
+    @app.api_route(f"{_FILES}{{path:path}}", methods=["GET", "HEAD"])
+    def file(path: str) -> Response:
+        return _file(service.shown, Path(path))
+
+    route_utils.GradioMultiPartParser = Upload  # type: ignore[misc]
     page = make_page(service)
     page.state_session_capacity = MOST_SESSIONS
+    page.has_launched = True  # otherwise Gradio takes any file of the computer for an upload
     gr.mount_gradio_app(
         app,
         page,
@@ -99,13 +115,39 @@ def make_app(service: Service, site: Site) -> FastAPI:
         enable_monitoring=False,
         mcp_server=False,
         pwa=False,
-        max_file_size=0,
+        max_file_size=service.limit,
         show_error=False,
         theme=theme(),
         css=CSS,
     )
     app.add_middleware(Gate, rules=site.rules(service))
     return app
+
+
+def space() -> gr.Blocks:
+    """The page for a Space of Hugging Face, which says by its environment where it is reached; ``launch()`` serves it.
+
+    Nothing is asked for before; the Space's own settings say who may come in.
+    """
+    service = Service(limit=200_000_000)
+    service.workers.warm()
+    page = make_page(service)
+    page.launch = functools.partial(_launch, service)  # type: ignore[assignment, method-assign]
+    return page
+
+
+def _launch(service: Service, **_: Any) -> None:
+    """Serve the page of a Space, by the gate that this program's own command has; see :meth:`gradio.Blocks.launch`."""
+    name = os.environ.get("SPACE_HOST", "")
+    site = Site(
+        host=os.environ.get("GRADIO_SERVER_NAME", "0.0.0.0" if name else "127.0.0.1"),
+        port=int(os.environ.get("GRADIO_SERVER_PORT", "7860")),
+        further_hosts=(name,) if name else (),
+        proxies=("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16") if name else (),
+        embedded_by="https://huggingface.co" if name else "",
+    )
+    with contextlib.suppress(KeyboardInterrupt):
+        serve(service, site, lambda address: print(f"metadeblur app: {address}", flush=True))
 
 
 def _checked(password: str) -> Callable[[str, str], bool]:
@@ -126,6 +168,34 @@ _ABOUT_PASSWORDS = (
     "Any user name will do; the password is the one you were given. After some wrong ones you have to wait before the "
     "next, longer each time."
 )
+
+
+class Upload(route_utils.GradioMultiPartParser):
+    """Gradio's reader of uploads, which also refuses what it would keep in memory, and leaves nothing half."""
+
+    def on_part_data(self, data: bytes, start: int, end: int) -> None:
+        """Some of a part has arrived."""
+        if self._current_part.file is None:
+            raise MultiPartException("only files are taken here")
+        super().on_part_data(data, start, end)
+
+    async def parse(self) -> FormData:
+        """Read all of it.
+
+        Raises:
+            MultiPartException: it is damaged or too large, or there is no room on the disk.
+        """
+        try:
+            return await super().parse()
+        except BaseException as error:
+            for file in self._files_to_close_on_error:
+                with contextlib.suppress(OSError):
+                    file.close()
+                Path(file.name).unlink(missing_ok=True)
+            if isinstance(error, OSError):
+                words = "the computer that runs this page has no room for it at the moment; come back later"
+                raise MultiPartException(words) from error
+            raise
 
 
 async def _sweep(service: Service) -> None:
@@ -156,92 +226,40 @@ class _Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-def _served(path: str) -> bool:
-    """Whether there is anything at a path: our own addresses, and of Gradio what the page needs.
+def _served(shown: str, path: str) -> bool:
+    """Whether there is anything at a path: what visitors may load, and of Gradio what the page needs.
 
-    >>> [_served(path) for path in ("/", "/visit/x/file", "/gradio_api/queue/join", "/gradio_api/file=x", "/file=x")]
+    >>> paths = ("/", "/gradio_api/queue/join", "/gradio_api/file=/x/y.mp4", "/gradio_api/file=/etc/x", "/file=/x/y")
+    >>> [_served("/x", path) for path in paths]
     [True, True, True, False, False]
     """
     _, found, rest = path.partition("/gradio_api/")
     if found:
-        return path.startswith("/gradio_api/") and rest.startswith(_GRADIO_MAY)
+        known = path in _UPLOADS or path.startswith(f"{_FILES}{shown}/")
+        return known or (path.startswith("/gradio_api/") and rest.startswith(_GRADIO_MAY))
     return path in _PAGES or path.startswith(_FOLDERS)
 
 
-_UPLOAD = re.compile(r"/visit/[^/]+/upload")
+def _file(shown: Path, file: Path) -> Response:
+    """A file that somebody may load who knows its name; in place of Gradio's own way, which shows no report.
 
-
-def _add_addresses(app: FastAPI, service: Service) -> None:
-    """What a visitor's browser asks for by the visitor's own secret token."""
-
-    def visit_of(token: str) -> Visit:
-        visit = service.visits.get(token)
-        if visit is None:
-            raise HTTPException(404)
-        return visit
-
-    @app.post("/visit/{token}/upload")
-    async def upload(token: str, number: int, name: str, request: Request) -> Response:
-        try:
-            await service.visits.receive(visit_of(token), number, name, request.stream())
-        except MetadeblurError as error:
-            return JSONResponse({"error": str(error)}, status_code=400)
-        except ClientDisconnect:  # nobody is left to be told
-            return Response(status_code=400)
-        return Response(status_code=204)
-
-    @app.post("/visit/{token}/here")
-    def here(token: str) -> Response:
-        visit_of(token)
-        return Response(status_code=204)
-
-    @app.post("/visit/{token}/leave")
-    def leave(token: str) -> Response:
-        service.end(visit_of(token))
-        return Response(status_code=204)
-
-    @app.get("/visit/{token}/{side}/{number}")
-    def frame(token: str, side: str, number: int) -> Response:
-        try:
-            picture = service.picture(visit_of(token), side, number)
-        except MetadeblurError as error:
-            raise HTTPException(503, str(error)) from error
-        if picture is None:
-            raise HTTPException(404)
-        return Response(picture, media_type="image/jpeg", headers=_PRIVATE)
-
-    @app.get("/visit/{token}/{what}")
-    def result(token: str, what: str) -> Response:
-        visit = visit_of(token)
-        done = service.finished(visit)
-        if done is None:
-            raise HTTPException(404)
-        if what == "video" and done.video is not None:
-            return FileResponse(visit.folder / done.video, media_type="video/mp4", headers=_PRIVATE)
-        if what == "file":
-            assert visit.clip is not None
-            name = download_name(visit.clip.name, done.file)
-            return FileResponse(
-                visit.folder / done.file,
-                media_type="application/octet-stream",
-                headers={**_PRIVATE, "Content-Disposition": f"attachment; filename*=utf-8''{quote(name)}"},
-            )
-        if what == "report":
-            page = (visit.run / "report" / "index.html").read_text(encoding="utf-8")
-            return HTMLResponse(page, headers={**_PRIVATE, "Content-Security-Policy": REPORT_POLICY})
-        raise HTTPException(404)
-
-
-_PRIVATE = {"Cache-Control": "private, no-store"}
-
-
-def download_name(name: str, file: Path) -> str:
-    """What a restored file is offered as.
-
-    >>> download_name("../my clip.mov", Path("run/restored.mov")), download_name("3 frames", Path("run/restored.zip"))
-    ('my clip_deblurred.mov', '3 frames_deblurred.zip')
+    Raises:
+        HTTPException: there is no such file.
     """
-    return f"{Path(clean_name(name)).stem}_deblurred{file.suffix}"
+    if shown not in file.parents or ".." in file.parts or not file.is_file():
+        raise HTTPException(404)
+    headers = {"Cache-Control": "private, no-store"}
+    if file.suffix == ".html":
+        headers["Content-Security-Policy"] = REPORT_POLICY
+    kind = _INLINE.get(file.suffix.lower())
+    name = None if file.suffix == ".html" else file.name
+    return FileResponse(
+        file,
+        headers=headers,
+        media_type=kind or "application/octet-stream",
+        filename=name,
+        content_disposition_type="inline" if kind else "attachment",
+    )
 
 
 def listen(site: Site) -> socket.socket:

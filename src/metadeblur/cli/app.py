@@ -31,7 +31,7 @@ class App:
     """Show a page in the browser where anyone can restore a video by dropping it there.
 
     It listens on this computer alone unless --host says otherwise, loads nothing from elsewhere and sends nothing
-    anywhere. What visitors bring is deleted when they close the page, and at the end (Ctrl-C). Needs the extra:
+    anywhere. What visitors bring is kept until they delete it or it expires, at most until the end (Ctrl-C). Needs:
     pip install 'metadeblur[app]'.
     """
 
@@ -49,6 +49,8 @@ class App:
     """Most million pixels that a frame may have; 8K video has 33."""
     jobs: Annotated[int, Within(1, 1000), tyro.conf.arg(metavar="N")] = 1
     """Restorations at the same time; the others wait in line."""
+    keep: Annotated[float, Within(0.01, 8760), tyro.conf.arg(metavar="HOURS")] = 24
+    """Hours for which clips and results are kept after their visitor was there last."""
     allow_host: Annotated[_Several, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = ()
     """A further name that the page is reached by, such as deblur.example.org; may be given several times."""
     proxy: Annotated[_Several, tyro.conf.arg(metavar="ADDRESS", help_behavior_hint="")] = ()
@@ -78,11 +80,12 @@ class App:
         password = self.password or os.environ.get(PASSWORD_VARIABLE, "")
         for line in warnings(self.host, bool(password)):
             print(line, file=sys.stderr)
-        service = Service(self.max_upload * 1_000_000, self.jobs, bounds)
+        os.environ.pop("GRADIO_TEMP_DIR", None)  # it goes with the rest
+        service = Service(self.max_upload * 1_000_000, self.jobs, bounds, self.keep * 3600)
         with contextlib.closing(service), contextlib.suppress(KeyboardInterrupt):  # the usual way to end it
             # Read when Gradio and torch's compiler are imported; what they should write themselves goes with the rest.
-            own = service.visits.folder
-            os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": str(own / "gradio")}
+            own = service.folder
+            os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
             os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(own / "torch"))
             service.workers.warm()
             from metadeblur.app.server import serve
