@@ -16,7 +16,8 @@ from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
 from metadeblur.imaging.sharpness import self_shift_score
 from metadeblur.pipeline.cuts import likeness
-from metadeblur.restoration.restorer import RestoreSettings, restore
+from metadeblur.restoration.clips import restore
+from metadeblur.restoration.restorer import RestoreSettings
 from metadeblur.video import VideoReader
 
 SECONDS = 2.0  # of the clip
