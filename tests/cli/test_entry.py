@@ -22,6 +22,7 @@ from metadeblur.system.explain import error_line
 CONTRACT = {
     "restore": "-o --model --reblur --adapt --no-adapt --guard --no-guard --pairs --steps --lr --budget --seed "
     "--device --tile --precision --codec --quality --side-by-side --preview --report --json --resume",
+    "pipe": "--size --rate --pixel-format --model --device --tile --precision --seed",
     "demo": "",
     "adapt": "-o --model --steps --seed",
     "synth": "-o --clips --seed",
