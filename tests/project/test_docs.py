@@ -33,11 +33,12 @@ ELSEWHERE = {
     "difficult-files.md",  # a table
     "figures.md",  # likewise
     "verdicts.md",  # likewise
+    "install.md",  # tests/project/test_release.py: every line that installs something
     "pipe.md",  # tests/cli/test_pipe.py: it needs ffmpeg
     "index.md",  # it has no code that a test could run: installing takes too long, and the demonstration
     TUTORIAL,  # in an empty folder, below
 }
-IN_THE_MENU = {"pipe.md"}  # for the few who chain programs; README leaves it to the site
+IN_THE_MENU = {"pipe.md", "install.md"}  # for the few who need them; README leaves them to the site
 PAGES = sorted(page.name for page in DOCS.glob("*.md") if page.name not in ELSEWHERE)
 SHELL = set("|&;<>$`*?~#!\\(){}")  # what only a shell understands
 

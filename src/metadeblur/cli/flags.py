@@ -13,6 +13,7 @@ import tyro
 from metadeblur.adaptation.settings import AdaptSettings, preset
 from metadeblur.errors import UsageError
 from metadeblur.limits import Gpus, LearningRate, Pairs, Seconds, Seed, Steps, Threads, Workers, check
+from metadeblur.system.extras import how_to_install
 from metadeblur.system.paths import SLASHES, Folder
 from metadeblur.types import Device, Effort, Precision
 
@@ -136,9 +137,15 @@ class AdaptationFlags:
 class WorkerFlags:
     """Several processes or machines that work side by side."""
 
-    cluster: Annotated[str | None, tyro.conf.arg(metavar="ADDRESS|local", help_behavior_hint="")] = None
-    """Have the work done by the processes of a Ray cluster: its address, auto to find it, or local to start processes
-    on this machine (needs pip install 'metadeblur[cluster]')."""
+    cluster: Annotated[
+        str | None,
+        tyro.conf.arg(
+            metavar="ADDRESS|local",
+            help_behavior_hint="",
+            help="Have the work done by the processes of a Ray cluster: its address, auto to find it, or local to "
+            f"start processes on this machine. Needs {how_to_install('cluster')}.",
+        ),
+    ] = None
     workers: Annotated[Workers | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
     """Processes that work side by side; default: 1. With --cluster as many as there is room for: one for each GPU
     where there are any, otherwise one for each processor."""
