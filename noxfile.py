@@ -1,6 +1,12 @@
 """Tasks for people who work on this project: ``nox -l`` lists them, ``nox -s fast`` runs one."""
 
+import shutil
+import sys
+from pathlib import Path
+
 import nox
+
+CONSTRAINTS = Path("constraints.txt")
 
 nox.options.sessions = ["fast"]
 nox.options.reuse_existing_virtualenvs = True
@@ -38,3 +44,50 @@ def pages(session: nox.Session) -> None:
     installed(session)
     session.run("python", "tests/helpers/tree.py")
     session.run("python", "tests/helpers/cases.py")
+
+
+@nox.session
+def lowest(session: nox.Session) -> None:
+    """The fast tests of reading, restoring, writing and the command line with the lowest versions that are allowed."""
+    versions = Path(session.create_tmp()) / "lowest.txt"
+    session.install("uv")
+    asked = ["pyproject.toml", "--python-version", f"{sys.version_info[0]}.{sys.version_info[1]}"]
+    session.run("uv", "pip", "compile", "-q", "--resolution", "lowest-direct", *asked, "-o", str(versions))
+    session.install("-r", str(versions), "pytest==8.0.0", "pytest-xdist==3.6.0", "hypothesis==6.100.0")
+    session.install("--no-deps", "-e", ".")
+    folders = [f"tests/{name}" for name in ("cli", "video", "system", "restoration")]
+    session.run("python", "-m", "pytest", "-m", "not slow", *folders, "--ignore", "tests/cli/test_limits.py")
+
+
+@nox.session
+def constraints(session: nox.Session) -> None:
+    """constraints.txt anew: the newest versions that the package allows."""
+    session.install(".[dev]")
+    frozen = session.run("python", "-m", "pip", "freeze", "--exclude", "metadeblur", silent=True) or ""
+    first = CONSTRAINTS.read_text(encoding="utf-8").splitlines()[0]
+    pins = [
+        line.partition("+")[0].strip() for line in frozen.splitlines() if "==" in line
+    ]  # +cpu is a build, no version
+    CONSTRAINTS.write_text("\n".join([first, *sorted(pins, key=str.lower)]) + "\n", encoding="utf-8")
+
+
+@nox.session
+def published(session: nox.Session) -> None:
+    """Turn the documents over to the switch in src/metadeblur/system/extras.py."""
+    installed(session)
+    session.run("python", "tests/helpers/installs.py")
+
+
+@nox.session
+def release(session: nox.Session) -> None:
+    """Wheel and source archive into dist/, checked, with the notes of the version beside them; nothing is uploaded."""
+    installed(session)
+    dist = Path("dist")
+    shutil.rmtree(dist, ignore_errors=True)
+    session.run("python", "-m", "pytest", "tests/project/test_release.py")
+    session.run("python", "-m", "hatchling", "build", "-d", str(dist))
+    session.run("python", "-m", "twine", "check", "--strict", *map(str, dist.iterdir()))
+    tags = str(session.run("git", "tag", "--points-at", "HEAD", external=True, silent=True) or "").split()
+    notes = session.run("python", "tests/helpers/release_notes.py", *tags, silent=True)
+    (dist / "NOTES.md").write_text(str(notes), encoding="utf-8")
+    session.log("dist/ is ready: push the tag vVERSION of this commit, and the workflow publishes it")

@@ -37,6 +37,12 @@ SsimKind = Literal["luma", "rgb", "matlab", "aligned"]
 Algorithm = Literal["first-order", "reptile", "plain"]
 OuterStep = Literal["clip", "frame"]
 Codec = Literal["auto", "h264", "h265", "av1", "vp9", "ffv1"]
+RawPixels = Literal[
+    "yuv420p", "yuv411p", "yuv422p", "yuv444p", "gray", "yuv420p9le", "yuv420p10le", "yuv420p12le", "yuv420p14le",
+    "yuv420p16le", "yuv422p9le", "yuv422p10le", "yuv422p12le", "yuv422p14le", "yuv422p16le", "yuv444p9le",
+    "yuv444p10le", "yuv444p12le", "yuv444p14le", "yuv444p16le", "gray9le", "gray10le", "gray12le", "gray16le",
+]  # fmt: skip
+"""Layouts of raw frames, by FFmpeg's names: those that y4m can hand on."""
 Precision = Literal["auto", "fp32", "bf16"]
 """Numbers of the work; auto: bf16 where the device has it natively, otherwise fp32."""
 Network = Literal[

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("gradio", reason="the extra [app] is not installed: pip install 'metadeblur[app]'")
+pytest.importorskip("gradio", reason="the extra [app] is not installed: pip install '.[app]'")
 
 import av
 import numpy as np
@@ -47,6 +47,7 @@ from metadeblur.cli.entry import parse
 from metadeblur.errors import MetadeblurError
 from metadeblur.pipeline.events import FrameRestored, FrameScanned, Position, ShotStarted, StepDone, TimeLeft
 from metadeblur.pipeline.run import RunSettings
+from metadeblur.system.extras import how_to_install
 from metadeblur.types import Effort
 from metadeblur.video import VideoReader
 
@@ -618,7 +619,7 @@ def test_without_the_extra_one_line_says_how_to_get_it(monkeypatch, capsys):
     monkeypatch.setattr("metadeblur.cli.app.find_spec", lambda _: None)
     assert run("app") == 1
     assert capsys.readouterr().err.splitlines() == [
-        "metadeblur: error: the page needs Gradio, which is not installed: pip install 'metadeblur[app]'"
+        f"metadeblur: error: the page needs Gradio, which is not installed: {how_to_install('app')}"
     ]
 
 

@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 import pytest
 
-pytest.importorskip("gradio", reason="the extra [app] is not installed: pip install 'metadeblur[app]'")
+pytest.importorskip("gradio", reason="the extra [app] is not installed: pip install '.[app]'")
 
 import av
 import cv2

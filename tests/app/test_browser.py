@@ -23,7 +23,7 @@ from media import make_video
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(find_spec("gradio") is None, reason="no extra [app]: pip install 'metadeblur[app]'"),
+    pytest.mark.skipif(find_spec("gradio") is None, reason="no extra [app]: pip install '.[app]'"),
     pytest.mark.skipif(not CHROMIUM.exists(), reason=f"{CHROMIUM} is not here: apt-get install chromium"),
 ]
 

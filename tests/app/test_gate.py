@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-pytest.importorskip("gradio", reason="the extra [app] is not installed: pip install 'metadeblur[app]'")
+pytest.importorskip("gradio", reason="the extra [app] is not installed: pip install '.[app]'")
 
 from app_server import Place, multipart, new_service, served, until
 from cases import case

@@ -23,6 +23,7 @@ CONTRACT = {
     "restore": "-o --model --reblur --adapt --no-adapt --guard --no-guard --pairs --steps --lr --budget --seed "
     "--device --tile --precision --codec --quality --side-by-side --preview --report --json --resume --start --end "
     "--config --preset --skip-existing --overwrite --shard --workers --cluster -q -v --log-file --effort --csv",
+    "pipe": "--size --rate --pixel-format --model --device --tile --precision --seed",
     "demo": "",
     "adapt": "-o --model --steps --seed --config --preset -q --log-file",
     "synth": "-o --clips --seed --log-file",

@@ -23,6 +23,7 @@ from journey import QUICK, names, run, shaky_video, small_model, start
 from metadeblur.cluster.connection import ClusterSettings, places, room
 from metadeblur.errors import MetadeblurError
 from metadeblur.pipeline.resume import parts_folder
+from metadeblur.system.extras import how_to_install
 
 ray = pytest.importorskip("ray", reason="a cluster needs the extra [cluster]")
 SECONDS = 120  # that anything here may take on a busy machine
@@ -164,7 +165,7 @@ def test_without_the_extra_it_is_said_what_to_install(tmp_path, monkeypatch, cap
     (tmp_path / "a.mp4").touch()
     for words in (("restore", tmp_path / "a.mp4"), ("evaluate", tmp_path, "-o", tmp_path)):
         assert run(*words, "--cluster", "local") == 1
-        line = "metadeblur: error: --cluster needs Ray, which is not installed: pip install 'metadeblur[cluster]'\n"
+        line = f"metadeblur: error: --cluster needs Ray, which is not installed: {how_to_install('cluster')}\n"
         assert capsys.readouterr().err == line
 
 

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import re
 import shutil
 from dataclasses import replace
 
@@ -29,6 +30,7 @@ from metadeblur.paper.runs import ReproduceSettings, make_plan
 from metadeblur.reblur.fitting import NetworkReblurrer
 from metadeblur.reblur.weights import save_reblurrer
 from metadeblur.restoration.restorer import RestoreSettings
+from metadeblur.system.extras import how_to_install
 
 QUICK = {"steps": 1, "patch": 48, "frames": 5, "restoration": RestoreSettings(tile=0, precision="fp32", device="cpu")}
 
@@ -316,5 +318,5 @@ def test_curves_need_matplotlib_and_say_so(monkeypatch):
     curve = Curve("flow", [2, 4], [25.0, 26.0])
     assert curves_figure([curve], title="t", x_title="x", y_title="y").startswith(b"\x89PNG")
     monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
-    with pytest.raises(MetadeblurError, match=r"pip install 'metadeblur\[figures\]'"):
+    with pytest.raises(MetadeblurError, match=re.escape(how_to_install("figures"))):
         curves_figure([curve], title="t", x_title="x", y_title="y")

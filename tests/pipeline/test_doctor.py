@@ -17,6 +17,7 @@ import metadeblur.pipeline.doctor as doctor
 import metadeblur.pipeline.speed as speed
 from metadeblur.pipeline.doctor import Extra, examine, sections
 from metadeblur.pipeline.speed import SIZES, Speed, coding_seconds, frame_seconds, measure, moving, quickest
+from metadeblur.system.extras import how_to_install
 from metadeblur.system.nvidia import NvidiaCard, install_command, pytorch_build
 
 CARD = NvidiaCard("NVIDIA GeForce RTX 3060", 12 << 30, "551.23", 8.6)
@@ -252,7 +253,7 @@ def test_extras_are_those_of_the_package_and_say_what_they_lack(monkeypatch):
     app = next(extra for extra in found.extras if extra.name == "app")
     assert app == Extra("app", {"torch": doctor.metadata.version("torch")}, ("no-such-package",))
     said = dict(sections(found)["extras"])["app"]
-    assert said == "without no-such-package; where it is wanted: pip install 'metadeblur[app]'"
+    assert said == f"without no-such-package; where it is wanted: {how_to_install('app')}"
     assert found.problems == ()
 
 

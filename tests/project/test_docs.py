@@ -33,6 +33,7 @@ ELSEWHERE = {
     "figures.md",  # likewise
     "reproduce-the-paper.md",  # it needs the paper's data, and GPUs for days
     "verdicts.md",  # likewise
+    "pipe.md",  # tests/cli/test_pipe.py: it needs ffmpeg
     "index.md",  # it has no code that a test could run: installing takes too long, and the demonstration
     "install.md",  # likewise; its commands are looked at below
     "known-limits.md",  # pictures
@@ -188,4 +189,4 @@ def test_links_lead_somewhere(page):
 
 def test_readme_links_to_every_page():
     readme = (DOCS.parent / "README.md").read_text(encoding="utf-8")
-    assert all(f"docs/{page}" in readme for page in (*PAGES, *ELSEWHERE))
+    assert all(f"docs/{page}" in readme for page in {*PAGES, *ELSEWHERE})

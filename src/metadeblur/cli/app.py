@@ -17,6 +17,7 @@ from metadeblur.app.bounds import Bounds
 from metadeblur.app.hosts import host_of, plain_address
 from metadeblur.errors import MetadeblurError, UsageError
 from metadeblur.limits import Within, check
+from metadeblur.system.extras import how_to_install
 
 if TYPE_CHECKING:
     from metadeblur.app.server import Site
@@ -31,8 +32,8 @@ class App:
     """Show a page in the browser where anyone can restore a video by dropping it there.
 
     It listens on this computer alone unless --host says otherwise, loads nothing from elsewhere and sends nothing
-    anywhere. What visitors bring is kept until they delete it or it expires, at most until the end (Ctrl-C). Needs:
-    pip install 'metadeblur[app]'.
+    anywhere. What visitors bring is kept until they delete it or it expires, at most until the end (Ctrl-C). Needs the
+    extra app.
     """
 
     host: Annotated[str, tyro.conf.arg(metavar="ADDRESS")] = "127.0.0.1"
@@ -73,7 +74,7 @@ class App:
     def run(self) -> None:
         """Serve the page until Ctrl-C."""
         if find_spec("gradio") is None:
-            raise MetadeblurError("the page needs Gradio, which is not installed: pip install 'metadeblur[app]'")
+            raise MetadeblurError(f"the page needs Gradio, which is not installed: {how_to_install('app')}")
         from metadeblur.app.service import Service
 
         bounds = Bounds(round(self.max_megapixels * 1e6), self.max_frames)

@@ -53,6 +53,7 @@ class Entry:
 
 COMMANDS: dict[str, Entry] = {
     "restore": Entry("restore", "Restore", "restore motion-blurred video with a network adapted to it"),
+    "pipe": Entry("pipe", "Pipe", "restore raw frames (y4m) from standard input to standard output"),
     "demo": Entry("demo", "Demo", "make a shaky clip on the spot, restore it, compare with the truth"),
     "adapt": Entry("adapt", "Adapt", "adapt a network to a clip and save its weights"),
     "synth": Entry("synth", "Synth", "make blurred and sharp clips from sharp photographs and videos"),

@@ -14,6 +14,7 @@ from metadeblur.adaptation.settings import AdaptSettings, preset
 from metadeblur.errors import UsageError
 from metadeblur.limits import Gpus, LearningRate, Pairs, Seconds, Seed, Steps, Threads, Tile, Workers, check
 from metadeblur.pipeline.console import Terminal
+from metadeblur.system.extras import how_to_install
 from metadeblur.system.paths import SLASHES, Folder
 from metadeblur.types import Device, Effort, Precision
 
@@ -213,7 +214,7 @@ class WorkerFlags:
             metavar="ADDRESS|local",
             help_behavior_hint="",
             help="Have the work done by the processes of a Ray cluster: its address, auto to find it, or local to "
-            "start processes on this machine (needs pip install 'metadeblur[cluster]').",
+            f"start processes on this machine. Needs {how_to_install('cluster')}.",
         ),
     ] = None
     workers: Annotated[

@@ -19,6 +19,7 @@ from typing import Any, Literal, TypeAlias
 
 from metadeblur.errors import MetadeblurError
 from metadeblur.limits import Gpus, Threads, Workers, check, spelt
+from metadeblur.system.extras import how_to_install
 from metadeblur.system.machine import usable_cpus
 from metadeblur.system.names import counted
 from metadeblur.system.scratch import remove_unused, scratch_folder
@@ -137,9 +138,7 @@ def load_ray(address: str) -> None:
     try:
         import ray  # noqa: F401
     except ImportError as error:
-        raise MetadeblurError(
-            "--cluster needs Ray, which is not installed: pip install 'metadeblur[cluster]'"
-        ) from error
+        raise MetadeblurError(f"--cluster needs Ray, which is not installed: {how_to_install('cluster')}") from error
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from metadeblur.errors import MetadeblurError
+from metadeblur.system.extras import how_to_install
 
 # Told apart with colour blindness and in grey: Okabe and Ito's colours, and a mark each.
 _COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7")
@@ -33,7 +34,7 @@ def curves_figure(curves: Sequence[Curve], *, title: str, x_title: str, y_title:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise MetadeblurError("figures need matplotlib: pip install 'metadeblur[figures]'") from error
+        raise MetadeblurError(f"figures need matplotlib: {how_to_install('figures')}") from error
     figure = Figure(figsize=(5.2, 3.6), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()

@@ -20,6 +20,7 @@ from metadeblur.models.weights import expected, imported_path, installed_path
 from metadeblur.pipeline.catalogue import names
 from metadeblur.pipeline.speed import SIZES, Speed, coding_seconds, measure
 from metadeblur.system.device import choose_device, has_native_bf16, present_devices
+from metadeblur.system.extras import how_to_install
 from metadeblur.system.json_files import versions
 from metadeblur.system.machine import describe_machine, usable_cpus
 from metadeblur.system.memory import available_bytes
@@ -349,7 +350,7 @@ ABOUT_SPEED = (
 def _told(extra: Extra) -> str:
     if not extra.missing:
         return "installed"
-    return f"without {', '.join(extra.missing)}; where it is wanted: pip install 'metadeblur[{extra.name}]'"
+    return f"without {', '.join(extra.missing)}; where it is wanted: {how_to_install(extra.name)}"
 
 
 def _expectation(speed: Speed) -> str:

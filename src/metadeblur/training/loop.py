@@ -20,6 +20,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from metadeblur.errors import MetadeblurError
 from metadeblur.imaging.pictures import Picture, encode_png
 from metadeblur.pipeline.console import Terminal, stderr_console
+from metadeblur.system.extras import how_to_install
 from metadeblur.system.files import filling, whole
 from metadeblur.system.log import record
 from metadeblur.training.checkpoint import keep_checkpoint, saved_state, write_checkpoint
@@ -311,7 +312,7 @@ def _tensorboard(out: Path, first: int) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise MetadeblurError(
-            "TensorBoard is not installed; pip install 'metadeblur[train]', or leave --tensorboard out"
+            f"TensorBoard is not installed: {how_to_install('train')}; or leave --tensorboard out"
         ) from error
     return SummaryWriter(str(out / "tensorboard"), purge_step=first + 1)
 
