@@ -36,6 +36,7 @@ ELSEWHERE = {
     "pipe.md",  # tests/cli/test_pipe.py: it needs ffmpeg
     "index.md",  # it has no code that a test could run: installing takes too long, and the demonstration
     "install.md",  # likewise; its commands are looked at below
+    "containers.md",  # it needs Docker
     "known-limits.md",  # pictures
     "steady.md",  # it needs FFmpeg's program
     TUTORIAL,  # in an empty folder, below

@@ -38,9 +38,15 @@ class Pipe:
     """Raw frames without a header come in, of this size in px; default: y4m comes in, whose header tells."""
     rate: Annotated[_Rate | None, tyro.conf.arg(metavar="FPS", help_behavior_hint="")] = None
     """Raw frames a second, such as 25 or 30000/1001; needed with --size."""
-    pixel_format: Annotated[RawPixels | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
-    """Layout of raw frames by FFmpeg's names, 8 bits: yuv420p, yuv411p, yuv422p, yuv444p, gray; for 9, 10, 12, 14, 16
-    bits with the ending, such as yuv420p10le or gray16le. Default with --size: yuv420p."""
+    pixel_format: Annotated[
+        RawPixels | None,
+        tyro.conf.arg(
+            metavar="NAME",
+            help_behavior_hint="",
+            help="Layout of raw frames by FFmpeg's names, 8 bits: yuv420p, yuv411p, yuv422p, yuv444p, gray; for 9, 10, "
+            "12, 14, 16 bits with the ending, such as yuv420p10le or gray16le. Default with --size: yuv420p.",
+        ),
+    ] = None
     model: Annotated[str, tyro.conf.arg(metavar="NAME|FILE")] = "lite"
     """The deblurring network: a model's name (metadeblur models lists them) or a weight file."""
     seed: Annotated[Seed, tyro.conf.arg(metavar="S")] = 0
