@@ -106,13 +106,22 @@ class Clip:
 
     def in_memory(self) -> Clip:
         """The same clip with its frames decoded once and kept (8-bit sources as uint8, deeper ones as float16)."""
-        if isinstance(self._source, Tensor):
+        if isinstance(self._source, Tensor | _Planes):
             return self
         if self.bit_depth <= 8:
             frames = torch.stack([(frame * 255).round().to(torch.uint8) for frame in self])
         else:
             frames = torch.stack([frame.half() for frame in self])
-        return Clip(frames, fps=self.fps, name=self.name, bit_depth=self.bit_depth)
+        return clip_of(frames, fps=self.fps, name=self.name, bit_depth=self.bit_depth)
+
+
+def clip_of(frames: Tensor, *, fps: Fraction | float = 30.0, name: str = "clip", bit_depth: int = 8) -> Clip:
+    """A clip of frames (T, 3, H, W) whose layout is known, so that they may be of any size, 3 px wide too.
+
+    >>> clip_of(torch.zeros(5, 3, 2, 3)).width
+    3
+    """
+    return Clip(_Planes(frames), fps=fps, name=name, bit_depth=bit_depth)
 
 
 def as_clip(frames: Any) -> Clip:
@@ -144,3 +153,16 @@ class _Part:
 
     def __getitem__(self, index: int) -> Tensor:
         return self.clip[self.start + index]
+
+
+@dataclass(frozen=True)
+class _Planes:
+    """Frames whose layout is known, where their shape alone may not tell it."""
+
+    frames: Tensor  # (T, 3, H, W)
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.frames[index]

@@ -267,7 +267,7 @@ def test_two_visitors_wait_for_each_other_and_a_link_shows_a_visit(chromium, vis
         each.context.close()
 
 
-def test_on_a_dark_phone(chromium, address, clip):
+def test_on_phones_and_screens_dark_and_light(chromium, address, clip):
     size = {"width": 390, "height": 844}
     visitor = Visitor(chromium, address, viewport=size, has_touch=True, color_scheme="dark")
     ground, ink = visitor.brightness()
@@ -285,4 +285,12 @@ def test_on_a_dark_phone(chromium, address, clip):
     assert controls.evaluate_all(f"all => all.filter(e => !({named})).map(e => e.outerHTML)") == []
     for name in ("Effort", "Clips"):
         assert page.get_by_role("group", name=name).count() == 1
+    for width, scheme, darker in ((390, "light", False), (1280, "light", False), (1280, "dark", True)):
+        page.set_viewport_size({"width": width, "height": 844})
+        page.emulate_media(color_scheme=scheme)
+        page.reload()
+        page.locator("#download").wait_for()
+        ground, ink = visitor.brightness()
+        assert ((ink - ground) if darker else (ground - ink)) > 400
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
     visitor.context.close()

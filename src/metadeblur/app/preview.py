@@ -12,7 +12,7 @@ from fractions import Fraction
 import torch
 from torch import Tensor, nn
 
-from metadeblur.clip import Clip
+from metadeblur.clip import clip_of
 from metadeblur.errors import MetadeblurError
 from metadeblur.imaging.sharpness import self_shift_score
 from metadeblur.pipeline.cuts import likeness
@@ -85,7 +85,7 @@ def restored_excerpt(
         What was restored of it, that restored (N, 3, H, W), float32, and the seconds that a pixel took.
     """
     settings = RestoreSettings(device="auto", tile=0)
-    trial = Clip(_cut(found.frames[found.worst :][:1], _TRIAL_PIXELS))
+    trial = clip_of(_cut(found.frames[found.worst :][:1], _TRIAL_PIXELS))
     for _ in range(2):  # the first time it is slower than it will be
         began = time.monotonic()
         restore(net, trial, settings)
@@ -95,7 +95,7 @@ def restored_excerpt(
     frames = _cut(found.frames[start : start + count], max(_LEAST_PIXELS, pixels / count))
     cropped = found.cropped or frames.shape[-2:] != found.frames.shape[-2:]
     began = time.monotonic()
-    restored = restore(net, Clip(frames, fps=found.fps), settings, progress=progress)
+    restored = restore(net, clip_of(frames, fps=found.fps), settings, progress=progress)
     spent = (time.monotonic() - began) / (count * restored.height * restored.width)
     part = replace(found, frames=frames, worst=found.worst - start, cropped=cropped)
     return part, torch.stack(list(restored)), spent

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from metadeblur.clip import Clip
+from metadeblur.clip import clip_of
 from metadeblur.data.paired import TrialClip
 from metadeblur.errors import MetadeblurError
 from metadeblur.evaluation.measures import Measure, to_8bit
@@ -89,7 +89,7 @@ def measure_row(
     return RowRecord(
         **{name: fmean(values) for name, values in figures.items()},
         per_frame=FrameFigures(tuple(figures["psnr"]), tuple(figures["ssim"])),
-        flicker=flicker(Clip(torch.stack(kept)), clip.pair.blurred) if with_time else None,
+        flicker=flicker(clip_of(torch.stack(kept)), clip.pair.blurred) if with_time else None,
     )
 
 

@@ -38,6 +38,7 @@ from metadeblur.pipeline.messages import input_lines, output_lines, shot_events
 from metadeblur.pipeline.outputs import Job, can_copy, check_targets, copy_untouched, preview_path
 from metadeblur.pipeline.policy import Decision
 from metadeblur.pipeline.resume import Parts, kept
+from metadeblur.pipeline.run_record import run_record
 from metadeblur.pipeline.shot import EachFrame, ShotContext, choose_tile, decide_shot, restore_shot, write_shot
 from metadeblur.pipeline.time_left import Forecast, Work, measured_costs, too_short
 from metadeblur.report.page import write_report
@@ -49,7 +50,6 @@ from metadeblur.system.device import choose_device
 from metadeblur.system.identity import InputChanged
 from metadeblur.system.interrupts import undisturbed
 from metadeblur.system.json_files import plain, versions
-from metadeblur.system.machine import describe_machine, peak_memory_mb
 from metadeblur.version import __version__
 from metadeblur.video import EncodeSettings, Part, VideoReader, assemble, whole
 from metadeblur.video.info import VideoInfo
@@ -436,32 +436,10 @@ class Run:
 
     def _record(self, shots: Sequence[ShotRecord], lost: Sequence[str]) -> RunRecord:
         """The record of the whole run."""
-        seconds = dict(self.seconds)
-        for shot in shots:
-            for stage, spent in shot.seconds.items():
-                seconds[stage] = seconds.get(stage, 0.0) + spent
-        seconds["total"] = time.monotonic() - self.began
-        side_by_side = self.job.side_by_side
         asked = plain(self.settings)
         del asked["first_look"]  # what is shown meanwhile changes no result
-        return RunRecord(
-            input=str(self.job.source),
-            output=str(self.job.output),
-            side_by_side=None if side_by_side is None else str(side_by_side),
-            version=__version__,
-            settings={"model": self.model, "weights": parameters_digest(self.net)[:16], **asked},
-            video=plain(self.info.to_record()),
-            shots=tuple(shots),
-            untouched=all(shot.untouched for shot in shots),
-            share=sum(shot.share * shot.length for shot in shots) / sum(shot.length for shot in shots),
-            not_kept=tuple(lost),
-            seconds=plain(seconds),
-            peak_memory_mb=peak_memory_mb(),
-            tile=next((shot.tile for shot in shots if shot.tile is not None), None),
-            precision=next((shot.precision for shot in shots if shot.precision), None),
-            versions=versions(),
-            machine=describe_machine(),
-        )
+        settings = {"model": self.model, "weights": parameters_digest(self.net)[:16], **asked}
+        return run_record(self.job, self.info, settings, shots, lost, self.seconds, time.monotonic() - self.began)
 
     def _announce(self) -> None:
         """Before a long run, say how long it will take, from a short piece of it that is done for that."""

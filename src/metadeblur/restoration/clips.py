@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from metadeblur.arrays import form_of
-from metadeblur.clip import Clip, as_clip
+from metadeblur.clip import Clip, as_clip, clip_of
 from metadeblur.limits import refuse_unknown
 from metadeblur.restoration.fusion import Given, fuse_given
 from metadeblur.restoration.prefetching import pays
@@ -69,7 +69,7 @@ def restore(
     _log.debug("%s: %d frames restored (tile %d, %s)", blurred.name, len(blurred), restorer.tile, restorer.precision)
     if form is not None:
         return cast(Frames, form.back(frames))
-    return cast(Frames, Clip(frames, fps=blurred.fps, name=blurred.name, bit_depth=blurred.bit_depth))
+    return cast(Frames, clip_of(frames, fps=blurred.fps, name=blurred.name, bit_depth=blurred.bit_depth))
 
 
 def restore_frames(restorer: Restorer, clip: Any) -> Generator[Tensor, None, None]:
