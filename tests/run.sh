@@ -14,12 +14,19 @@ fi
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 ruff check .
 ruff format --check .
-mypy
 lint-imports
 if [ $# -gt 0 ]; then
+  mypy
   exec python -m pytest -n "${WORKERS:-2}" --dist worksteal "${marks[@]}" "$@"
 fi
 python -m pytest -n "${WORKERS:-2}" --dist worksteal "${marks[@]}" \
   --ignore tests/cluster/test_cluster.py --ignore tests/app/test_attacks.py
-# These start processes of their own and end them: alone.
-python -m pytest "${marks[@]}" tests/cluster/test_cluster.py tests/app/test_attacks.py
+# These start processes of their own and end them, and leave a processor free now and then: for types.
+trap 'kill $(jobs -p) 2> /dev/null || true' EXIT
+mypy &
+types=$!
+python -m pytest "${marks[@]}" tests/cluster/test_cluster.py &
+cluster=$!
+python -m pytest "${marks[@]}" tests/app/test_attacks.py
+wait "$cluster"
+wait "$types"

@@ -88,7 +88,9 @@ def test_the_same_seed_gives_the_same_adapters():
     assert any(not torch.equal(one[name], third[name]) for name in one)
 
 
-@pytest.mark.parametrize("model", ["mimo-unet", "mprnet", "restormer", "nafnet-32", "cdvd-tsp"])
+@pytest.mark.parametrize(
+    "model", ["mimo-unet", "mprnet", "restormer", "nafnet-32", pytest.param("cdvd-tsp", marks=pytest.mark.long)]
+)
 @pytest.mark.slow
 def test_the_last_part_takes_less_memory_than_all(model):
     def held(parameters: str) -> int:

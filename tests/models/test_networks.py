@@ -113,7 +113,11 @@ def test_adapt_then_restore(model):
 
 
 @pytest.mark.parametrize(
-    "model", [pytest.param(model, marks=pytest.mark.slow) if model == "cdvd-tsp" else model for model in SMALL]
+    "model",
+    [
+        pytest.param(model, marks=(pytest.mark.slow, pytest.mark.long)) if model == "cdvd-tsp" else model
+        for model in SMALL
+    ],
 )
 def test_the_commands_take_it_and_their_records_tell_of_it(model, tmp_path):
     weights, record = tmp_path / "net.safetensors", tmp_path / "record.json"
