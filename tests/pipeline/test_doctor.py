@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError
 
 import pytest
 import torch
@@ -169,7 +170,10 @@ def test_a_card_beside_a_pytorch_without_cuda_gets_the_exact_next_command(monkey
 
 
 def test_the_command_is_one_for_uv_where_there_is_no_pip(monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    def missing(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("importlib.metadata.distribution", missing)
     command = install_command("cu130")
     assert command.startswith("uv pip install --python ")
     assert command.endswith(" --reinstall torch --index-url https://download.pytorch.org/whl/cu130")

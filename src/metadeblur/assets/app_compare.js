@@ -8,7 +8,7 @@ function start() {
   if (!clip) return;
   const view = find('.view'), stage = find('.stage'), sheet = find('.sheet');
   const before = find('.before'), after = find('.after'), divider = find('.divider'), frame = find('.frame');
-  let share = 50, alive = true, begun = false;
+  let share = 50, alive = true, begun = false, playing = false;
 
   function say(input, words) { input.ariaValueText = input.nextElementSibling.textContent = words; }
   function divide(to) {  // the line is where it is on the window, however the magnified pictures lie under it
@@ -36,6 +36,7 @@ function start() {
     if (Math.abs(after.currentTime - before.currentTime) > 1.5 / clip.fps && !after.seeking) after.currentTime = before.currentTime;
   }
   function play(wanted) {
+    playing = wanted;
     for (const video of [before, after]) if (wanted) video.play().catch(() => {}); else video.pause();
     find('.play').textContent = wanted ? 'Pause' : 'Play';
   }
@@ -51,7 +52,7 @@ function start() {
 
   stop = () => { alive = false; };
   before.onloadedmetadata = () => { go(clip.worst + 1); divide(50); };
-  before.onended = () => { go(1); play(true); };
+  before.onended = () => { if (playing) { go(1); play(true); } };  // it may be told after one has stopped it
   before.onseeked = show;
   before.oncanplay = after.oncanplay = () => {  // the most blurred frame is seen for a moment, then everything moves
     if (begun || before.readyState < 3 || after.readyState < 3) return;
@@ -60,7 +61,8 @@ function start() {
   };
   divider.oninput = () => divide(Number(divider.value));
   frame.oninput = () => { frame.dataset.used = '1'; play(false); go(Number(frame.value)); };
-  find('.play').onclick = () => { frame.dataset.used = '1'; play(before.paused); };
+  frame.onkeydown = (event) => { if (event.key !== 'Tab') { frame.dataset.used = '1'; play(false); } };
+  find('.play').onclick = () => { frame.dataset.used = '1'; play(!playing); };
   find('.worst').onclick = () => { frame.dataset.used = '1'; play(false); go(clip.worst + 1); };
   for (const button of element.querySelectorAll('[data-zoom]')) button.onclick = () => magnify(Number(button.dataset.zoom));
   stage.onscroll = () => divide(share);

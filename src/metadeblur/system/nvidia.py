@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import shlex
@@ -10,7 +9,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 UNNAMED = "NVIDIA card"
@@ -80,9 +81,16 @@ def pytorch_build(card: NvidiaCard) -> str:
 def install_command(build: str) -> str:
     """The line that puts PyTorch in one build in the place of the one that is here."""
     index = f"--index-url {INDEX}/{build}"
-    if importlib.util.find_spec("pip") is None:  # as in environments that uv makes
+    if not _has_pip():  # as in environments that uv makes
         return f"uv pip install --python {_quoted(sys.executable)} --reinstall torch {index}"
     return f"{_python()} -m pip install --force-reinstall torch {index}"
+
+
+def _has_pip() -> bool:
+    """Whether pip is here. Looking for it as a module would turn off what setuptools puts in distutils' place."""
+    with suppress(metadata.PackageNotFoundError):
+        return bool(metadata.distribution("pip"))
+    return False
 
 
 def _python() -> str:
