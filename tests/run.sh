@@ -25,8 +25,5 @@ python -m pytest -n "${WORKERS:-2}" --dist worksteal "${marks[@]}" \
 trap 'kill $(jobs -p) 2> /dev/null || true' EXIT
 mypy &
 types=$!
-python -m pytest "${marks[@]}" tests/cluster/test_cluster.py &
-cluster=$!
-python -m pytest "${marks[@]}" tests/app/test_attacks.py
-wait "$cluster"
+python -m pytest "${marks[@]}" tests/cluster/test_cluster.py tests/app/test_attacks.py
 wait "$types"
