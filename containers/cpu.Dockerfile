@@ -2,10 +2,10 @@
 FROM python:3.12-slim-bookworm AS build
 WORKDIR /source
 RUN python -m venv /opt/metadeblur
-ENV PATH=/opt/metadeblur/bin:$PATH
+ENV PATH=/opt/metadeblur/bin:$PATH VIRTUAL_ENV=/opt/metadeblur
 COPY constraints.txt ./
-# PyTorch's own index has the build without CUDA, a tenth of the size.
-RUN pip install --no-cache-dir --index-url https://download.pytorch.org/whl/cpu torch==2.13.0
+# The build without CUDA is a tenth of the size; uv knows builds by their names.
+RUN pip install --no-cache-dir uv==0.13.9 && uv pip install --no-cache-dir torch==2.13.0 --torch-backend cpu
 COPY pyproject.toml README.md LICENSE ./
 COPY src src
 RUN pip install --no-cache-dir -c constraints.txt '.[app]'

@@ -21,7 +21,7 @@ NAMED = re.compile(r"(?<![\w\-/])--[a-z][\w.-]*\w")
 FOREIGN = {  # flags of Ray, torchrun, pip, uv, Docker, nvidia-smi and git, and those of this program without a command
     "--address", "--always", "--abbrev", "--dirty", "--force-reinstall", "--generate", "--head", "--help",
     "--include-dashboard", "--match", "--nproc-per-node", "--num-cpus", "--num-gpus", "--only-binary", "--standalone",
-    "--version", "--format", "--gpus", "--index-url", "--python", "--query-gpu", "--reinstall", "--no-deps", "--rm",
+    "--version", "--format", "--gpus", "--torch-backend", "--python", "--query-gpu", "--reinstall", "--no-deps", "--rm",
     "--user",
 }  # fmt: skip
 

@@ -157,7 +157,8 @@ def test_a_card_beside_a_pytorch_without_cuda_gets_the_exact_next_command(monkey
     problem = card_problem(monkeypatch)
     assert "there is an NVIDIA GPU (NVIDIA GeForce RTX 3060)" in problem.what
     assert "this PyTorch (2.13.0+cpu) is built without CUDA" in problem.what
-    command = "-m pip install --force-reinstall torch --index-url https://download.pytorch.org/whl/cu126"
+    command = " --reinstall torch --torch-backend cu126"
+    assert " -m pip install uv, then " in problem.remedy
     assert problem.remedy.endswith(command)
     python = problem.remedy.rpartition("again: ")[2].split()[0]
     assert subprocess.run([python, "-c", "import sys; print(sys.prefix)"], capture_output=True, text=True).stdout == (
@@ -176,7 +177,7 @@ def test_the_command_is_one_for_uv_where_there_is_no_pip(monkeypatch):
     monkeypatch.setattr("importlib.metadata.distribution", missing)
     command = install_command("cu130")
     assert command.startswith("uv pip install --python ")
-    assert command.endswith(" --reinstall torch --index-url https://download.pytorch.org/whl/cu130")
+    assert command.endswith(" --reinstall torch --torch-backend cu130")
 
 
 @pytest.mark.parametrize(
@@ -206,7 +207,7 @@ def test_a_driver_that_is_missing_or_too_old_comes_first(monkeypatch):
     problem = card_problem(monkeypatch, version="2.13.0+cu130", cuda="13.0")
     assert "its driver 551.23 is too old for PyTorch for CUDA 13.0" in problem.what
     assert "install driver 580 or newer" in problem.remedy
-    assert problem.remedy.endswith("/whl/cu126")
+    assert problem.remedy.endswith(" --torch-backend cu126")
 
 
 def test_a_card_that_is_hidden_or_does_not_answer_is_told_as_such(monkeypatch):
@@ -240,7 +241,7 @@ def test_a_card_without_code_in_this_pytorch_is_told(capability, codes, build, m
     else:
         (problem,) = problems
         assert "has no code for a card" in problem.what
-        assert problem.remedy.endswith(f"/whl/{build}")
+        assert problem.remedy.endswith(f" --torch-backend {build}")
 
 
 def test_devices_that_are_only_used_when_asked_for_are_told(monkeypatch):

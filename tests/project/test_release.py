@@ -33,9 +33,9 @@ OPTIONS = {
     "--no-deps",
     "--force-reinstall",
     "--only-binary",
-    "--index-url",
+    "--torch-backend",
 }
-VALUED = {"-c", "--only-binary", "--index-url"}
+VALUED = {"-c", "--only-binary", "--torch-backend"}
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +160,7 @@ def test_every_line_that_installs_something_can_be_followed(line, metadata):
     extras = {text.partition(": ")[2] for text in metadata if text.startswith("Provides-Extra")}
     known = {Requirement(text).name for part in PROJECT["optional-dependencies"].values() for text in part}
     known |= {Requirement(text).name for text in PROJECT["dependencies"]}
-    known |= {"spandrel", "nox", "metadeblur", "opencv-contrib-python"}
+    known |= {"spandrel", "nox", "uv", "metadeblur", "opencv-contrib-python"}
     words = iter(line.words)
     for word in words:
         if word.startswith("-"):

@@ -15,7 +15,6 @@ from importlib import metadata
 from pathlib import Path
 
 UNNAMED = "NVIDIA card"
-INDEX = "https://download.pytorch.org/whl"  # of PyTorch's builds: /cu126, /cu130, ...
 
 _QUESTIONS = ("name,memory.total,driver_version,compute_cap", "name,memory.total,driver_version")  # old drivers: second
 _PATIENCE = 30.0  # s that a program may take to answer; a card that sleeps takes a few
@@ -62,7 +61,7 @@ def oldest_driver(cuda: str) -> int:
 
 
 def pytorch_build(card: NvidiaCard) -> str:
-    """The part of PyTorch's index that fits a card and its driver; empty where that driver is too old for all.
+    """The name of the build of PyTorch that fits a card and its driver; empty where that driver is too old for all.
 
     >>> pytorch_build(NvidiaCard("RTX 3060", driver="581.29", capability=8.6))
     'cu130'
@@ -79,11 +78,11 @@ def pytorch_build(card: NvidiaCard) -> str:
 
 
 def install_command(build: str) -> str:
-    """The line that puts PyTorch in one build in the place of the one that is here."""
-    index = f"--index-url {INDEX}/{build}"
+    """What to run to put PyTorch in one build in the place of the one that is here."""
+    words = f"pip install --python {_quoted(sys.executable)} --reinstall torch --torch-backend {build}"
     if not _has_pip():  # as in environments that uv makes
-        return f"uv pip install --python {_quoted(sys.executable)} --reinstall torch {index}"
-    return f"{_python()} -m pip install --force-reinstall torch {index}"
+        return f"uv {words}"
+    return f"{_python()} -m pip install uv, then {_python()} -m uv {words}"  # pip knows no builds by their names
 
 
 def _has_pip() -> bool:
