@@ -10,27 +10,14 @@ import sys
 import numpy as np
 import pytest
 import torch
+from small_networks import Residual as Small
 from small_networks import moving_clip
-from torch import nn
 
 import metadeblur as md
 from metadeblur.adaptation import stages
 from metadeblur.models.weights import parameters_digest
 
 QUICK = {"pairs": 2, "steps": 4, "patch": 32, "precision": "fp32", "seed": 0}
-
-
-class Small(nn.Module):
-    """A picture plus a convolution of it."""
-
-    def __init__(self):
-        super().__init__()
-        self.conv = nn.Conv2d(3, 3, 5, padding=2)
-        nn.init.zeros_(self.conv.weight)
-        nn.init.zeros_(self.conv.bias)
-
-    def forward(self, blurred):
-        return blurred + self.conv(blurred)
 
 
 @pytest.fixture(scope="module")

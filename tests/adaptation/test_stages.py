@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from small_networks import Residual as Small
 from torch import nn
 
 from metadeblur.adaptation import budget
@@ -23,19 +24,6 @@ from metadeblur.reblur.place import place_window
 from metadeblur.reblur.reblurrer import Reblurrer
 
 QUICK = {"pairs": 4, "steps": 6, "patch": 48, "batch": 2, "precision": "fp32"}
-
-
-class Small(nn.Module):
-    """A deblurrer with a few weights: picture plus a convolution of it."""
-
-    def __init__(self):
-        super().__init__()
-        self.conv = nn.Conv2d(3, 3, 5, padding=2)
-        nn.init.zeros_(self.conv.weight)
-        nn.init.zeros_(self.conv.bias)
-
-    def forward(self, x):
-        return x + self.conv(x)
 
 
 class SmallVideo(Small):

@@ -27,6 +27,19 @@ SMALL = {
 }
 
 
+class Residual(nn.Module):
+    """A deblurrer with a few weights: a picture plus a convolution of it, which is nothing at first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 5, padding=2)
+        nn.init.zeros_(self.conv.weight)
+        nn.init.zeros_(self.conv.bias)
+
+    def forward(self, blurred: torch.Tensor) -> torch.Tensor:
+        return blurred + self.conv(blurred)
+
+
 def small(model: str) -> nn.Module:
     """A random network in which every parameter matters."""
     torch.manual_seed(0)
