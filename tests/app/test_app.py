@@ -45,6 +45,7 @@ from metadeblur.app.service import Service, UploadedClip, Visit, clean_name
 from metadeblur.cli.app import App, warnings
 from metadeblur.cli.entry import parse
 from metadeblur.errors import MetadeblurError
+from metadeblur.imaging.tiles import middle_of
 from metadeblur.pipeline.events import FrameRestored, FrameScanned, Position, ShotStarted, StepDone, TimeLeft
 from metadeblur.pipeline.run import RunSettings
 from metadeblur.system.extras import how_to_install
@@ -231,7 +232,7 @@ def test_a_slow_network_previews_a_part(tmp_path, monkeypatch):
     assert part.cropped
     assert after.shape == part.frames.shape
     assert (len(part.frames), part.frames.shape[-2] * part.frames.shape[-1] <= 160 * 120) == (5, True)
-    assert bool((part.frames[part.worst] == previewing._cut(found.frames, 160 * 120)[found.worst]).all())
+    assert bool((part.frames[part.worst] == middle_of(found.frames, 160 * 120)[found.worst]).all())
 
 
 @pytest.mark.slow

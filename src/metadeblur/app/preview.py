@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from metadeblur.clip import clip_of
 from metadeblur.errors import MetadeblurError
 from metadeblur.imaging.sharpness import self_shift_score
+from metadeblur.imaging.tiles import middle_box, middle_of
 from metadeblur.pipeline.cuts import likeness
 from metadeblur.restoration.clips import restore
 from metadeblur.restoration.restorer import RestoreSettings
@@ -48,7 +48,7 @@ def excerpt(reader: VideoReader) -> Excerpt:
         MetadeblurError: no frame can be decoded.
     """
     info = reader.info
-    box = _middle(info.height, info.width, _PIXELS)
+    box = middle_box(info.height, info.width, _PIXELS)
     count = max(1, min(_MOST_FRAMES, round(SECONDS * info.fps)))
     kept: list[tuple[Tensor, float]] = []
     plain: deque[tuple[Tensor, float]] = deque(maxlen=count)  # frames without texture, where there are no others
@@ -85,36 +85,17 @@ def restored_excerpt(
         What was restored of it, that restored (N, 3, H, W), float32, and the seconds that a pixel took.
     """
     settings = RestoreSettings(device="auto", tile=0)
-    trial = clip_of(_cut(found.frames[found.worst :][:1], _TRIAL_PIXELS))
+    trial = clip_of(middle_of(found.frames[found.worst :][:1], _TRIAL_PIXELS))
     for _ in range(2):  # the first time it is slower than it will be
         began = time.monotonic()
         restore(net, trial, settings)
     pixels = COST / (time.monotonic() - began) * trial.height * trial.width  # that can be restored in the time
     count = max(1, min(len(found.frames), max(_LEAST_FRAMES, int(pixels / _LEAST_PIXELS))))
     start = min(max(0, found.worst - count // 2), len(found.frames) - count)
-    frames = _cut(found.frames[start : start + count], max(_LEAST_PIXELS, pixels / count))
+    frames = middle_of(found.frames[start : start + count], max(_LEAST_PIXELS, pixels / count))
     cropped = found.cropped or frames.shape[-2:] != found.frames.shape[-2:]
     began = time.monotonic()
     restored = restore(net, clip_of(frames, fps=found.fps), settings, progress=progress)
     spent = (time.monotonic() - began) / (count * restored.height * restored.width)
     part = replace(found, frames=frames, worst=found.worst - start, cropped=cropped)
     return part, torch.stack(list(restored)), spent
-
-
-def _cut(frames: Tensor, pixels: float) -> Tensor:
-    """The middle of frames (..., H, W)."""
-    top, left, height, width = _middle(frames.shape[-2], frames.shape[-1], pixels)
-    return frames[..., top : top + height, left : left + width]
-
-
-def _middle(height: int, width: int, pixels: float) -> tuple[int, int, int, int]:
-    """Top and left, which are even, height and width of a part of so many pixels, in the shape of the whole.
-
-    >>> _middle(480, 640, 640 * 480), _middle(2160, 3840, 640 * 480)
-    ((0, 0, 480, 640), (872, 1550, 414, 738))
-    """
-    scale = math.sqrt(pixels / (height * width))
-    if scale >= 1:
-        return 0, 0, height, width
-    high, wide = (min(side, max(2, int(scale * side) // 2 * 2)) for side in (height, width))
-    return (height - high) // 4 * 2, (width - wide) // 4 * 2, high, wide

@@ -14,6 +14,25 @@ RAMP = 32
 """Pixels over which neighbouring tiles fade into each other."""
 
 
+def middle_box(height: int, width: int, pixels: float) -> tuple[int, int, int, int]:
+    """Top and left, which are even, height and width of a part in the middle, of so many pixels in the whole's shape.
+
+    >>> middle_box(480, 640, 640 * 480), middle_box(2160, 3840, 640 * 480)
+    ((0, 0, 480, 640), (872, 1550, 414, 738))
+    """
+    scale = math.sqrt(pixels / (height * width))
+    if scale >= 1:
+        return 0, 0, height, width
+    high, wide = (min(side, max(2, int(scale * side) // 2 * 2)) for side in (height, width))
+    return (height - high) // 4 * 2, (width - wide) // 4 * 2, high, wide
+
+
+def middle_of(frames: Tensor, pixels: float) -> Tensor:
+    """The part in the middle of frames (..., H, W) that has so many pixels."""
+    top, left, height, width = middle_box(frames.shape[-2], frames.shape[-1], pixels)
+    return frames[..., top : top + height, left : left + width]
+
+
 def pad_to_multiple(frames: Tensor, multiple: int) -> Tensor:
     """Pad (..., H, W) at bottom and right to multiples of ``multiple`` px.
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from metadeblur.errors import MetadeblurError
 from metadeblur.imaging.pictures import encode_png, side_by_side, to_uint8
 from metadeblur.imaging.sharpness import self_shift_score
+from metadeblur.imaging.tiles import middle_box, middle_of
 from metadeblur.models.registry import traits
 from metadeblur.pipeline.cuts import likeness
 from metadeblur.pipeline.events import Event, FirstLook, Listener, Note
@@ -30,7 +31,6 @@ from metadeblur.system.locks import writing
 from metadeblur.system.memory import available_bytes, peak_bytes
 from metadeblur.system.names import joined, name_limit
 from metadeblur.video import VideoReader
-from metadeblur.video.reading import Box
 
 FRAMES = 24  # the most blurred of so many is shown
 _MOST_FRAMES = 240  # that are decoded where the first ones have no texture, as in a title or a fade
@@ -73,42 +73,17 @@ def take_first_look(reader: VideoReader, net: nn.Module, settings: RestoreSettin
 
 def _restored(net: nn.Module, window: Tensor, settings: RestoreSettings) -> tuple[Tensor, Tensor]:
     """The centre of a window before and after, as much of its middle as time and memory suffice for."""
-    part = _middle(window, _TRIAL_PIXELS)
+    part = middle_of(window, _TRIAL_PIXELS)
     restorer = Restorer(net, part.shape[-2], part.shape[-1], settings)
     needed = peak_bytes(partial(restorer, part), restorer.device)
     began = time.monotonic()
     after = restorer(part)
     room = min(SECONDS / (time.monotonic() - began), available_bytes(restorer.device) / needed)
-    larger = _middle(window, room * part[0, 0].numel())
+    larger = middle_of(window, room * part[0, 0].numel())
     if larger[0, 0].numel() > part[0, 0].numel():
         part = larger
         after = Restorer(net, part.shape[-2], part.shape[-1], settings)(part)
     return part[len(part) // 2], after
-
-
-def _part(height: int, width: int, pixels: float) -> tuple[int, int]:
-    """Height and width of a part of so many pixels, in the shape of the whole and even; the whole where it is less.
-
-    >>> _part(480, 640, 640 * 480), _part(2160, 3840, 640 * 480)
-    ((480, 640), (414, 738))
-    """
-    scale = math.sqrt(pixels / (height * width))
-    if scale >= 1:
-        return height, width
-    high, wide = (max(2, int(scale * side) // 2 * 2) for side in (height, width))
-    return min(high, height), min(wide, width)
-
-
-def _box(height: int, width: int, pixels: float) -> Box:
-    """The part in the middle: top and left, which are even, height, width."""
-    high, wide = _part(height, width, pixels)
-    return (height - high) // 4 * 2, (width - wide) // 4 * 2, high, wide
-
-
-def _middle(frames: Tensor, pixels: float) -> Tensor:
-    """The middle of frames (..., H, W)."""
-    top, left, height, width = _box(frames.shape[-2], frames.shape[-1], pixels)
-    return frames[..., top : top + height, left : left + width]
 
 
 def _most_blurred(reader: VideoReader, frames: int) -> tuple[int, Tensor] | None:
@@ -124,7 +99,7 @@ def _most_blurred(reader: VideoReader, frames: int) -> tuple[int, Tensor] | None
 
 def _windows(reader: VideoReader, size: int) -> Iterator[tuple[Tensor, float, bool]]:
     """The window around each frame, the self-shift score of its centre, and whether all of it is one shot."""
-    box = _box(reader.info.height, reader.info.width, _PIXELS)
+    box = middle_box(reader.info.height, reader.info.width, _PIXELS)
     recent: deque[tuple[Tensor, float, bool]] = deque(maxlen=size)  # frame, score, whether like the one before
     half, last = size // 2, None
     for frame in reader.decoded():
