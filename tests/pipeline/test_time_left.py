@@ -249,6 +249,19 @@ def test_no_announcement_takes_back_more_than_a_quarter(run, clock, busy):
             assert 0.74 <= after / before <= 1.26
 
 
+@given(st.floats(0, 10), seconds, seconds, st.integers(1, 40), st.integers(0, 9))
+def test_every_frame_counts_whatever_was_measured(network, least, most, count, wait):
+    # On a busy machine the network alone may have taken longer than a whole frame is to take.
+    costs = Costs(NOTHING, NOTHING, NOTHING, tuple(sorted((least, most))), network)
+    run, at = Forecast(Lines(), Work(frame=count), costs, wait=wait), Position(0, 1, 0, count)
+    run(ShotDecided(at, False, count))
+    for number in range(count):
+        left = run.work.frame
+        run(FrameRestored(replace(at, frames_done=number + 1), 1.0, None))
+        assert run.work.frame < left
+    assert run.work.frame == 0
+
+
 @given(st.floats(0.01, 100), st.integers(1, 10**7), st.integers(1, 20))
 def test_a_time_limit_that_is_too_short_is_said(frame_seconds, area, shots):
     assert too_short(AdaptSettings(), shots, frame_seconds, area) is None

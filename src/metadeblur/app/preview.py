@@ -87,15 +87,15 @@ def restored_excerpt(
     settings = RestoreSettings(device="auto", tile=0)
     trial = clip_of(middle_of(found.frames[found.worst :][:1], _TRIAL_PIXELS))
     for _ in range(2):  # the first time it is slower than it will be
-        began = time.monotonic()
+        began = time.perf_counter()
         restore(net, trial, settings)
-    pixels = COST / (time.monotonic() - began) * trial.height * trial.width  # that can be restored in the time
+    pixels = COST / (time.perf_counter() - began) * trial.height * trial.width  # that can be restored in the time
     count = max(1, min(len(found.frames), max(_LEAST_FRAMES, int(pixels / _LEAST_PIXELS))))
     start = min(max(0, found.worst - count // 2), len(found.frames) - count)
     frames = middle_of(found.frames[start : start + count], max(_LEAST_PIXELS, pixels / count))
     cropped = found.cropped or frames.shape[-2:] != found.frames.shape[-2:]
-    began = time.monotonic()
+    began = time.perf_counter()
     restored = restore(net, clip_of(frames, fps=found.fps), settings, progress=progress)
-    spent = (time.monotonic() - began) / (count * restored.height * restored.width)
+    spent = (time.perf_counter() - began) / (count * restored.height * restored.width)
     part = replace(found, frames=frames, worst=found.worst - start, cropped=cropped)
     return part, torch.stack(list(restored)), spent

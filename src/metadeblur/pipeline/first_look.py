@@ -76,9 +76,9 @@ def _restored(net: nn.Module, window: Tensor, settings: RestoreSettings) -> tupl
     part = middle_of(window, _TRIAL_PIXELS)
     restorer = Restorer(net, part.shape[-2], part.shape[-1], settings)
     needed = peak_bytes(partial(restorer, part), restorer.device)
-    began = time.monotonic()
+    began = time.perf_counter()
     after = restorer(part)
-    room = min(SECONDS / (time.monotonic() - began), available_bytes(restorer.device) / needed)
+    room = min(SECONDS / (time.perf_counter() - began), available_bytes(restorer.device) / needed)
     larger = middle_of(window, room * part[0, 0].numel())
     if larger[0, 0].numel() > part[0, 0].numel():
         part = larger

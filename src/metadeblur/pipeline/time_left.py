@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -374,8 +375,10 @@ class Forecast:
         A fused frame waits for the network's work on the neighbours behind it; the last ones wait for nothing.
         """
         waiting = min(self._wait, frames - 1)
-        # In eighths, so that all of them together are the frames to the last bit.
-        network = min(1.0, round(8 * self.costs.network / fmean(self.costs.frame)) / 8) if waiting else 0.0
+        # In eighths, so that all of them together are the frames to the last bit. Some of the work is always left: a
+        # busy machine may have measured more for the network alone than for a whole frame.
+        eighths = 8 * self.costs.network / max(fmean(self.costs.frame), self.costs.network, sys.float_info.min)
+        network = min(7, round(eighths)) / 8 if waiting else 0.0
         for number in range(frames):
             last = number >= frames - waiting
             yield 1 + (number == 0) * waiting * network - last * network
