@@ -284,7 +284,7 @@ def _zsh_flag(flag: Flag) -> str:
     if flag.takes:
         choices = f"({' '.join(flag.values)})" if flag.values else ("_files" if flag.is_path else " ")
         if flag.values and flag.is_path:
-            choices = f"{{_alternative 'names:name:{choices}' 'files:file:_files'}}"
+            choices = rf"{{_alternative 'names\:name\:{choices}' 'files\:file\:_files'}}"  # a bare : would end it
         takes = f":{flag.names[-1].lstrip('-')}:{choices}"
     return " ".join(_quoted(f"{name}[{said}]{takes}") for name in flag.names)
 
