@@ -29,7 +29,7 @@ CASES = (
     "paper_publishedorder_x100",
     "release_publishedorder_x100",
 )
-LONG = pytest.mark.long  # cases between two others
+LONG = pytest.mark.long  # cases between two others, and the longest
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,9 @@ def play_inner(name: str, golden: Golden) -> dict[str, float]:
     return check.apart
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=LONG if "x10_" in f"{name}_" else ()) for name in CASES])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=LONG if "x10_" in f"{name}_" or name == "release_x1" else ()) for name in CASES]
+)
 @pytest.mark.slow
 def test_every_step_equals_the_golden_update(inner, name):
     figure, apart = worst_of_nearest(inner, partial(play_inner, name))

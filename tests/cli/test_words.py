@@ -16,10 +16,10 @@ from cases import case
 from journey import PLAIN, command, names, run, shaky_video, small_model
 
 import metadeblur as md
+from metadeblur.data.ahead import Ahead
 from metadeblur.data.pairs import write_png
 from metadeblur.data.settings import SynthSettings
 from metadeblur.data.synthesis import synthesize
-from metadeblur.data.windows import Ahead
 from metadeblur.errors import MetadeblurError
 from metadeblur.restoration.prefetching import BackgroundWriter, prefetch
 from metadeblur.system.explain import error_line

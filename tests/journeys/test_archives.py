@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 from journey import run, shaky, shaky_video, small_model, start
 from media import make_video
 
+from metadeblur.pipeline.resume import parts_folder
+from metadeblur.system.locks import lock_path, writing
 from metadeblur.video import VideoReader
 
 PLAIN = ("--no-adapt", "--no-guard", "--precision", "fp32")
@@ -138,6 +141,36 @@ def test_a_killed_archive_is_gone_on_with(tmp_path, archive, model):
     assert {name: (out / name).stat().st_mtime_ns for name in before} == stamps
     assert len(VideoReader(out / "walk" / "long_deblurred.mp4").times) == 48
     assert [path.name for path in out.rglob(".*")] == []  # nothing half-written is left
+
+
+def test_what_a_kill_leaves_beside_a_whole_result_is_cleared(tmp_path, model):
+    """Killed after the result had its name and before the parts were gone; then left out."""
+    video, out = shaky_video(tmp_path / "a.mp4", (3, 3)), tmp_path / "out.mp4"
+    assert run("restore", video, "-o", out, "--model", model, *PLAIN) == 0
+    whole = out.read_bytes()
+    parts, lock = parts_folder(out), lock_path(out)
+
+    def leave(age: int) -> None:
+        (parts / "shot-00000").mkdir(parents=True)
+        (parts / "state.json").write_text("{}")
+        os.utime(parts / "state.json", ns=(moment := out.stat().st_mtime_ns - age, moment))
+        lock.touch()
+
+    for flag in ("--skip-existing", "--resume"):
+        leave(1_000)
+        assert run("restore", video, "-o", out, "--model", model, *PLAIN, flag) == 0
+        assert not parts.exists()
+        assert not lock.exists()
+    leave(-1_000)  # of a run that was to replace the result
+    assert run("restore", video, "-o", out, "--model", model, *PLAIN, "--skip-existing") == 0
+    assert parts.exists()
+    assert not lock.exists()
+    with writing(out):  # somebody is at work on it
+        os.utime(parts / "state.json", ns=(0, 0))
+        process = start(["restore", video, "-o", out, "--model", model, *PLAIN, "--skip-existing"])
+        process.communicate(timeout=240)
+        assert (process.returncode, parts.exists()) == (0, True)
+    assert out.read_bytes() == whole
 
 
 def finished(folder: Path) -> list[str]:

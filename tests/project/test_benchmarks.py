@@ -21,6 +21,7 @@ def measure(folder: Path, *flags: str) -> dict[str, dict]:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_every_part_is_measured_and_an_earlier_one_is_kept(tmp_path):
     parts = measure(tmp_path)
     assert list(parts) == PARTS
@@ -47,6 +48,7 @@ def test_every_part_is_measured_and_an_earlier_one_is_kept(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_two_checkouts_take_turns(tmp_path):
     here = SPEED.parents[1]
     words = [sys.executable, SPEED, "--before", here, "--lines", "adapt", "quick", "--small", "--rounds", "1"]

@@ -215,6 +215,7 @@ class Restore:
         from metadeblur.pipeline.first_look import clear_first_look, showing_first_look
         from metadeblur.pipeline.outputs import unreadable
         from metadeblur.pipeline.result_table import show_results, write_csv
+        from metadeblur.pipeline.resume import clear_parts
         from metadeblur.pipeline.side_by_side import restore_files
         from metadeblur.report.record import RunRecord
         from metadeblur.system.json_files import write_json
@@ -225,6 +226,7 @@ class Restore:
 
         for job in skipped:
             clear_first_look(job.output)
+            clear_parts(job.output)
         faults: dict[int, Exception | None] = {n: None for n, job in enumerate(jobs) if job in skipped}
         faults |= unreadable(jobs, faults) if len(jobs) > 1 else {}
         for fault in filter(None, faults.values()):  # said before the first of them is worked on

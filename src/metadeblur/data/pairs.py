@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -207,7 +208,7 @@ def _differ(one: Bytes, other: Bytes) -> bool:
 
 
 class FrameCache:
-    """Pictures by path, decoded once and kept as bytes while they fit.
+    """Pictures by path, decoded once and kept as bytes while they fit; several threads may ask.
 
     Args:
         room: bytes that decoded pictures may take.
@@ -216,15 +217,17 @@ class FrameCache:
     def __init__(self, room: int = 8_000_000_000) -> None:
         self._kept: dict[Path, Bytes] = {}
         self._room = room
+        self._lock = threading.Lock()
 
     def __call__(self, path: Path) -> Bytes:
         """The picture as (H, W, 3) RGB uint8; not to be changed."""
         if path in self._kept:
             return self._kept[path]
         frame = read_picture(path)
-        if frame.nbytes <= self._room:
-            self._room -= frame.nbytes
-            self._kept[path] = frame
+        with self._lock:
+            if path not in self._kept and frame.nbytes <= self._room:
+                self._room -= frame.nbytes
+                self._kept[path] = frame
         return frame
 
 

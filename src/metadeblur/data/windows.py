@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
 
 import numpy as np
 from torch import Tensor
 
 from metadeblur.data.layouts import ClipFolder
 from metadeblur.data.pairs import Bytes, FrameCache, as_tensor, refuse_small, window_numbers
-from metadeblur.system.thread_limit import starting
-
-_Batch = TypeVar("_Batch")
 
 
 @dataclass(frozen=True)
@@ -96,31 +91,3 @@ class WindowSampler:
             return np.ascontiguousarray(turned[:, :, ::-1] if mirror else turned)
 
         return cut(sharp), cut([self._read(clip.blurred[index])])
-
-
-class Ahead(Generic[_Batch]):
-    """Makes the next batch in the background while the present one is used.
-
-    Args:
-        make: gives the batch of a number; called from one other thread alone.
-
-    >>> [Ahead(lambda number: number * number)(step) for step in (3, 4)]
-    [9, 16]
-    """
-
-    def __init__(self, make: Callable[[int], _Batch]) -> None:
-        self._make = make
-        self._pool = ThreadPoolExecutor(1)
-        self._next: tuple[int, Future[_Batch]] | None = None
-
-    def __call__(self, number: int) -> _Batch:
-        """The batch ``number``; the one after it is begun."""
-        if self._next is None or self._next[0] != number:
-            self._next = (number, self._begin(number))
-        ready = self._next[1]
-        self._next = (number + 1, self._begin(number + 1))
-        return ready.result()
-
-    def _begin(self, number: int) -> Future[_Batch]:
-        with starting():
-            return self._pool.submit(self._make, number)

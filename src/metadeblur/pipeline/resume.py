@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from metadeblur.errors import MetadeblurError
 from metadeblur.system.files import flush, flush_names
 from metadeblur.system.identity import checksum_of, is_whole, sealed
 from metadeblur.system.interrupts import undisturbed
 from metadeblur.system.json_files import plain, write_whole
-from metadeblur.system.locks import beside
+from metadeblur.system.locks import beside, lock_path, writing
 from metadeblur.system.names import counted
 
 STATE_FORMAT = 2  # of state.json; another one is not continued
@@ -179,6 +181,20 @@ class Parts:
         head = sealed({"format": STATE_FORMAT, "fingerprint": self.fingerprint, "notes": self.notes})
         shots = {str(index): sealed(shot) for index, shot in sorted(self.shots.items())}
         write_whole(self.folder / "state.json", json.dumps({**head, "shots": shots}, indent=1).encode())
+
+
+def clear_parts(output: Path) -> None:
+    """Take away what a run has left that was killed when its result was whole, unless somebody is at work on it.
+
+    Parts that are younger than the result stay: a run that was to replace it made them, and can go on.
+    """
+    folder = parts_folder(output)
+    if not (folder.exists() or lock_path(output).exists()):
+        return
+    with suppress(MetadeblurError, OSError), writing(output):
+        state = folder / "state.json"
+        if not state.exists() or state.stat().st_mtime_ns <= output.stat().st_mtime_ns:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _read_state(folder: Path) -> tuple[dict[str, Any] | None, dict[int, dict[str, Any]], int]:

@@ -67,8 +67,17 @@ def writing(target: Path, flag: str = "-o") -> Iterator[None]:
         MetadeblurError: somebody else is writing it.
         OSError: there is no permission, or the folder is missing.
     """
-    with held_while(beside(target, _MARK), target, flag):
+    with held_while(lock_path(target), target, flag):
         yield
+
+
+def lock_path(target: Path) -> Path:
+    """The file that is locked while ``target`` is being made.
+
+    >>> lock_path(Path("films/out.mp4")).as_posix()
+    'films/.out.mp4.metadeblur-lock'
+    """
+    return beside(target, _MARK)
 
 
 def remove_stale(folder: Path) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from metadeblur.data.ahead import Ahead, loading_threads
 from metadeblur.data.layouts import plain_clips
 from metadeblur.data.pairs import Batch, PairSampler
 from metadeblur.errors import MetadeblurError
@@ -44,7 +45,7 @@ class DeblurTrainee(Trainee):
         )
         loop = settings.loop
         frames, motion = traits(net).frames, isinstance(net, Lite)
-        self.data = PairSampler(
+        sampler = PairSampler(
             [clip for root in settings.clips for clip in plain_clips(Path(root))],
             patch=settings.patch,
             batch=settings.batch,
@@ -57,6 +58,7 @@ class DeblurTrainee(Trainee):
             colours=settings.colours,
             targets=traits(net).window_target,
         )
+        self.data = Ahead(lambda number: sampler(number, self.share), loading_threads(device))
         held_out = [clip for root in settings.validation for clip in plain_clips(Path(root))]
         self.held_out = (
             PairSampler(held_out, patch=settings.patch, batch=8, seed=1, frames=frames, motion=motion, easy=0.0)
@@ -68,7 +70,7 @@ class DeblurTrainee(Trainee):
         """One gradient step of AdamW on a batch of patches."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.learning_rate * rate
-        batch = self.data(number, self.share)
+        batch = self.data(number)
         loss = self._loss(batch)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]

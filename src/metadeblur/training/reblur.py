@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from metadeblur.data.ahead import Ahead, loading_threads
 from metadeblur.data.layouts import plain_clips
 from metadeblur.data.pairs import FrameCache
-from metadeblur.data.windows import Ahead, Windows, WindowSampler
+from metadeblur.data.windows import Windows, WindowSampler
 from metadeblur.errors import MetadeblurError
 from metadeblur.imaging.pictures import Picture, side_by_side, to_uint8
 from metadeblur.models.critic import Critic, critic_optimizer
@@ -60,7 +61,7 @@ class ReblurTrainee(Trainee):
             rotate=settings.rotate,
             cache=cache,
         )
-        self.data = Ahead(lambda number: sampler(number, share))
+        self.data = Ahead(lambda number: sampler(number, share), loading_threads(self.device))
         held_out = [clip for root in settings.validation for clip in plain_clips(Path(root))]
         self.held_out: WindowSampler | None = None
         if held_out:
