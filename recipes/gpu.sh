@@ -6,13 +6,17 @@
 #
 # PHOTOGRAPHS are sharp ones (recipes/clips.sh fetches those of the built-in weights); FOLDER takes clips, runs and
 # FOLDER/result, the weights and figures to take home (under 16 MB). SECONDS is for everything together, 780 unless it is
-# given. DEVICE=cpu tries all of it, small, without a GPU: DEVICE=cpu bash recipes/gpu.sh PHOTOGRAPHS FOLDER 60
+# given. DEVICE=cpu tries all of it, small, without a GPU: DEVICE=cpu bash recipes/gpu.sh PHOTOGRAPHS FOLDER 120
 set -euo pipefail
 photographs=${1:?give a folder of sharp photographs}
 folder=${2:?give a folder for clips and runs}
 all=${3:-780}
 device=${DEVICE:-cuda}
-if [ "$device" = cpu ]; then sizes=(--batch 2 --patch 96) clips=2 trial=3; else sizes=(--batch 32 --patch 192) clips=400 trial=100; fi
+if [ "$device" = cpu ]; then
+  sizes=(--batch 2 --patch 96) seen=(--width 192 --height 128) clips=2 trial=3
+else
+  sizes=(--batch 32 --patch 192) seen=(--width 640 --height 360) clips=400 trial=100
+fi
 result="$folder/result"
 mkdir -p "$result"
 processors=$(python -c 'from metadeblur.system.machine import usable_cpus; print(usable_cpus())')
@@ -24,12 +28,12 @@ make() {
   local strong=()
   if (($1 % 2)); then strong=(--speed-px 8 40 --exposure 0.5 1.5 --steady 0.7 --stepped 0.3); fi
   OMP_NUM_THREADS=1 timeout --signal INT $((all / 8)) metadeblur synth "$photographs" -o "$folder/clips/part$1" \
-    --clips "$clips" --seed $((1000 + $1)) "${strong[@]}" -q || (($? == 124 || $? == 130))
+    --clips "$clips" --seed $((1000 + $1)) "${seen[@]}" "${strong[@]}" -q || (($? == 124 || $? == 130))
 }
+metadeblur synth "$photographs" -o "$folder/clips/validation" --clips 6 --frames 5 --seed 877 "${seen[@]}" \
+  --speed-px 10 40 --exposure 0.6 1.5 --steady 0.8 --stepped 0.3 -q &
 for part in $(seq "$processors"); do make "$part" & done
 wait
-metadeblur synth "$photographs" -o "$folder/clips/validation" --clips 6 --frames 5 --seed 877 \
-  --speed-px 10 40 --exposure 0.6 1.5 --steady 0.8 --stepped 0.3 -q
 echo "clips: $(find "$folder/clips" -name sharp -type d | wc -l), $(left) s left"
 
 # A few steps tell how many the time suffices for; a quarter of it is kept for measuring.
