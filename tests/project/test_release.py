@@ -123,7 +123,7 @@ def test_extras_of_the_wheel_are_those_of_the_project(metadata):
     told = {line.partition(": ")[2] for line in metadata if line.startswith("Provides-Extra")}
     assert told == set(PROJECT["optional-dependencies"])
     everything = Requirement(PROJECT["optional-dependencies"]["all"][0]).extras
-    assert everything == told - {"all", "docs", "dev"}
+    assert everything == told - {"all", "docs", "dev", "perceptual"}
     assert {"all", "docs"} <= Requirement(PROJECT["optional-dependencies"]["dev"][0]).extras
 
 
@@ -138,6 +138,8 @@ def test_every_requirement_has_a_lowest_version_that_the_constraints_meet(extra)
         if requirement.name == "metadeblur":
             continue
         assert ">=" in str(requirement.specifier), requirement
+        if extra == "perceptual":  # too large to be tested with, and so not among the constraints
+            continue
         assert pinned[re.sub(r"[-_.]+", "-", requirement.name).lower()] in requirement.specifier, requirement
 
 
