@@ -18,7 +18,7 @@ from metadeblur.system.names import counted, in_words, utf8
 
 
 def write_tables(records: Sequence[ClipRecord], summary: Summary, out: Path) -> str:
-    """Write every table as Markdown, LaTeX and CSV, the page ``index.html``, and one table for a paper with its citation.
+    """Write every table as Markdown, LaTeX and CSV, the page ``index.html``, and a table for a paper with its citation.
 
     Returns:
         What a terminal is to show.
