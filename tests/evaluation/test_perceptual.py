@@ -67,7 +67,7 @@ def test_they_are_reported_and_change_nothing_else(clips, tmp_path, pyiqa):
         evaluate(clips, Small(), tmp_path / "without", replace(SETTINGS, perceptual=True, resume=True))
 
 
-def test_the_command_writes_them_into_tables(clips, tmp_path, pyiqa, capsys):
+def test_the_command_writes_them_into_tables(clips, tmp_path, pyiqa):
     words = [
         "evaluate",
         str(clips),
@@ -87,14 +87,15 @@ def test_the_command_writes_them_into_tables(clips, tmp_path, pyiqa, capsys):
     assert pyiqa
 
 
-def test_what_goes_wrong_is_one_line(clips, tmp_path, pyiqa, monkeypatch, capsys):
-    def refuse(name, device):
+@pytest.mark.usefixtures("pyiqa")
+def test_what_goes_wrong_is_one_line(clips, tmp_path, monkeypatch, capsys):
+    def refuse(*_, **__):
         raise OSError("cannot fetch\nits weights")
 
     monkeypatch.setattr(sys.modules["pyiqa"], "create_metric", refuse)
-    with pytest.raises(MetadeblurError, match="pyiqa cannot make lpips: cannot fetch$"):
+    with pytest.raises(MetadeblurError, match=r"pyiqa cannot make lpips: cannot fetch$"):
         evaluate(clips, Small(), tmp_path / "out", replace(SETTINGS, perceptual=True))
-    monkeypatch.setattr(sys.modules["pyiqa"], "create_metric", lambda name, device: lambda *_: 1 / 0)
+    monkeypatch.setattr(sys.modules["pyiqa"], "create_metric", lambda *_, **__: lambda *_: 1 / 0)
     with pytest.raises(MetadeblurError, match="pyiqa cannot take lpips of a frame of 96x64: division by zero"):
         evaluate(clips, Small(), tmp_path / "out", replace(SETTINGS, perceptual=True))
     monkeypatch.setitem(sys.modules, "pyiqa", None)

@@ -308,7 +308,7 @@ def test_a_repository_is_fetched(hub, tmp_path):
     asked = {"repo_id": "someone/lite-of-mine", "allow_patterns": files, "revision": "v1", "local_files_only": True}
     assert hub.fetched == [asked]
     hub.fails = OSError("404: no such repository\nmore")
-    with pytest.raises(md.MetadeblurError, match="could not be fetched from the hub: 404: no such repository$"):
+    with pytest.raises(md.MetadeblurError, match=r"could not be fetched from the hub: 404: no such repository$"):
         md.from_pretrained("someone/nothing")
 
 

@@ -34,6 +34,7 @@ class Counting(Trainee):
         self.net, self.stop = nn.Linear(1, 1), stop
 
     def step(self, number, rate):
+        del rate
         if number == self.stop:
             raise KeyboardInterrupt
         return {"loss": 1.0 / (number + 1)}
@@ -42,6 +43,7 @@ class Counting(Trainee):
         return {"base": 20.0 + number}
 
     def pictures(self, number):
+        del number
         return {}
 
     def parts(self):
@@ -86,7 +88,7 @@ def mlflow(monkeypatch):
         return SimpleNamespace(info=SimpleNamespace(run_id="abc"))
 
     module = SimpleNamespace(
-        set_experiment=lambda name: None,
+        set_experiment=lambda _: None,
         start_run=start_run,
         log_params=told.parameters.append,
         log_metrics=lambda figures, step: told.logged.append((step, figures)),
@@ -100,7 +102,8 @@ def test_a_function_is_told_every_line_of_the_log_and_every_validation(tmp_path)
     told = []
     run(Counting(), loop(), tmp_path / "run", quiet=True, callback=told.append)
     assert [(one["event"], one["step"]) for one in told] == [("log", 2), ("log", 4), ("validation", 4)]
-    assert [one["loss"] for one in told[:2]] == pytest.approx([float(row["loss"]) for row in rows(tmp_path / "run" / "log.csv")], abs=1e-6)  # fmt: skip
+    written = [float(row["loss"]) for row in rows(tmp_path / "run" / "log.csv")]
+    assert [one["loss"] for one in told[:2]] == pytest.approx(written, abs=1e-6)
     assert told[2]["base"] == 24.0
 
 
