@@ -188,9 +188,10 @@ def _card(net: nn.Module, config: Mapping[str, Any], licence: str, facts: Mappin
     """The card of a network; that of weights which ship is the one that lies beside them."""
     if config["architecture"] == "lite" and config["declared"] is None and config["fusion"] is None:
         digest = parameters_digest(net)
-        for name in BUILT_IN:
-            if digest == parameters_digest(load_deblurrer(name)) and not facts and not licence:
-                return shipped_card(model_card(name))
+        shipped = next((name for name in BUILT_IN if digest == parameters_digest(load_deblurrer(name))), "")
+        about = model_card(shipped) if shipped and not facts and not licence else {}
+        if about:
+            return shipped_card(about)
     return network_card(config, facts=facts, licence=licence)
 
 
