@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -10,6 +11,7 @@ import sys
 import tarfile
 import tomllib
 import zipfile
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
@@ -162,7 +164,7 @@ def test_every_line_that_installs_something_can_be_followed(line, metadata):
     extras = {text.partition(": ")[2] for text in metadata if text.startswith("Provides-Extra")}
     known = {Requirement(text).name for part in PROJECT["optional-dependencies"].values() for text in part}
     known |= {Requirement(text).name for text in PROJECT["dependencies"]}
-    known |= {"spandrel", "nox", "uv", "metadeblur", "opencv-contrib-python"}
+    known |= {"spandrel", "nox", "uv", "metadeblur", "opencv-contrib-python", "wandb", "mlflow"}
     words = iter(line.words)
     for word in words:
         if word.startswith("-"):
@@ -177,6 +179,94 @@ def test_every_line_that_installs_something_can_be_followed(line, metadata):
         assert set((wanted[2] or "").split(",")) - {""} <= extras, f"{line.place}: no such extra"
         assert wanted[1] in {".", *known}, f"{line.place}: {word}"
         assert not wanted[3] or word in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+
+
+def followed(words, wheel):
+    """The words of such a line as pip can follow them here: with the wheel that was built, and fetching nothing.
+
+    Returns:
+        The words, or why they cannot be followed here.
+    """
+    if "--torch-backend" in words:
+        return "uv alone knows PyTorch's builds by name"
+    made, wanted, editable = ["--dry-run", "--no-index", "--no-build-isolation"], [], False
+    rest = iter(words)
+    for word in rest:
+        if word == "-c":
+            pins = ROOT / next(rest)
+            made += ["-c", str(pins)] if as_pinned(pins) else []
+        elif word == "-e":
+            editable = True
+        elif word.startswith("-"):
+            made += [word, *([next(rest)] if word in VALUED else [])]
+        elif own := re.fullmatch(r"(?:\.|metadeblur)(\[[\w,]+\])?", word):
+            extras = (own[1] or "").strip("[]").split(",")
+            wanted += [*PROJECT["dependencies"], *(text for extra in extras for text in requirements(extra))]
+            made += ["-e", f"{ROOT}{own[1] or ''}"] if editable else [f"{wheel}{own[1] or ''}"]
+        else:
+            wanted.append(word)
+            made.append(str(wheel) if word.endswith(".whl") else word)
+    absent = next((text for text in wanted if not is_installed(text)), None)
+    return f"{absent} is not installed here, and nothing is fetched" if absent else made
+
+
+def requirements(extra):
+    """What an extra asks for, with what the extras in it do."""
+    for text in PROJECT["optional-dependencies"].get(extra, []):
+        inner = Requirement(text)
+        if inner.name == "metadeblur":
+            for one in inner.extras:
+                yield from requirements(one)
+        else:
+            yield text
+
+
+def is_installed(text):
+    """Whether a requirement is met here; a wheel always is, and what is for other systems."""
+    if text.endswith(".whl"):
+        return True
+    wanted = Requirement(text)
+    if wanted.marker is not None and not wanted.marker.evaluate():
+        return True
+    try:
+        return Version(version(wanted.name)) in wanted.specifier
+    except PackageNotFoundError:
+        return False
+
+
+def as_pinned(path):
+    """Whether what is installed here are the versions of a file of constraints."""
+    pins = [line.split("==") for line in path.read_text(encoding="utf-8").splitlines() if "==" in line]
+    try:
+        return all(Version(version(name)).public == pin for name, pin in pins)
+    except PackageNotFoundError:
+        return False
+
+
+PIP = """
+import json, runpy, sys
+for words in json.load(sys.stdin):
+    sys.argv = ["pip", "install", "--quiet", "--disable-pip-version-check", *words]
+    print(words, file=sys.stderr)
+    try:
+        runpy.run_module("pip", run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        if end.code:
+            sys.exit(f"pip cannot follow: {words}")
+"""
+
+
+def test_pip_follows_every_line_that_installs_something(wheel):
+    """Each is carried out up to the installing itself, with what is here: neither fetched nor changed."""
+    different = sorted({line.words for line in lines()})
+    found = {words: followed(words, wheel) for words in different}
+    able = [words for words in found.values() if isinstance(words, list)]
+    assert [words for words in able if any(str(word).endswith("whl[app]") for word in words)]
+    done = subprocess.run(
+        [sys.executable, "-c", PIP], input=json.dumps(able), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "does not provide the extra" not in done.stderr
 
 
 def test_pip_takes_every_extra_of_the_wheel(wheel):
