@@ -297,8 +297,8 @@ def page(found: dict[str, Any], *, smoke: bool) -> str:
         lines += ["**Tiny sizes, only to see that the benchmark runs: these figures mean nothing.**", ""]
     lines += [
         f"Measured on {machine['gpu'] or machine['processor']}, PyTorch {found['torch']}, with `benchmarks/gpu.py`, in "
-        f"{found['seconds']:.0f} s, {provenance()}. Aims: {AIM_FRAMES:g} frames of 1280x720 a second; 100 frames adapted to in "
-        f"{AIM_ADAPT:g} s.",
+        f"{found['seconds']:.0f} s, {provenance()}. Aims: {AIM_FRAMES:g} frames of 1280x720 a second; 100 frames "
+        f"adapted to in {AIM_ADAPT:g} s.",
         "",
     ]
     for name in PARTS:

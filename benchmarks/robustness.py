@@ -40,10 +40,10 @@ import cv2
 import numpy as np
 import torch
 
-from metadeblur.system.json_files import provenance
 from metadeblur.cli.entry import main as command
 from metadeblur.models.lite import Lite
 from metadeblur.models.weights import save_deblurrer
+from metadeblur.system.json_files import provenance
 
 PAGE = Path(__file__).parents[1] / "docs" / "results" / "robustness.md"
 SIDES = 48, 64  # height, width
