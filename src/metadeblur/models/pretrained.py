@@ -6,9 +6,11 @@ declared around it, and how frames are fused. It is read as plain values; no cod
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +36,8 @@ from metadeblur.models.weights import (
     read_any,
     save_deblurrer,
 )
-from metadeblur.system.files import filling, whole
-from metadeblur.system.json_files import from_plain, write_json
+from metadeblur.system.files import filling
+from metadeblur.system.json_files import from_plain, write_whole
 from metadeblur.system.names import utf8
 from metadeblur.system.plain_files import read_object
 from metadeblur.version import __version__
@@ -87,10 +89,9 @@ def save_pretrained(
     config = _config(net, half=half)
     with filling(folder, "save_pretrained", "its folder"):
         save_deblurrer(net, folder / WEIGHTS, {"architecture": config["architecture"] or "unknown"}, half=half)
-        write_json(config, folder / CONFIG)
+        write_whole(folder / CONFIG, utf8(json.dumps(config, indent=1) + "\n"))  # floats with all of their digits
         if not (folder / CARD).exists():  # a person may have written it
-            with whole(folder / CARD) as partial:
-                partial.write_bytes(utf8(_card(net, config, licence, card or {})))
+            write_whole(folder / CARD, utf8(_card(net, config, licence, card or {})))
     if repo_id:
         publish(folder, repo_id, (WEIGHTS, CONFIG, CARD), private=private, token=token)
     return folder
@@ -130,9 +131,10 @@ def from_pretrained(
     config = read_object(folder / CONFIG) if (folder / CONFIG).is_file() else {}
     checkpoint = read_any(folder / WEIGHTS)
     bare = unwrapped(_known(folder, checkpoint, config) if net is None else as_deblurrer(net))
-    inner = bare.net if isinstance(bare, Deblurrer) else bare
-    _refuse_other(inner, checkpoint.weights, folder)
-    _fill(inner, checkpoint.weights, exactly=not config.get("rounded"))
+    inner, ours = bare.net if isinstance(bare, Deblurrer) else bare, config.get("library_name") == "metadeblur"
+    if net is not None or ours:  # else the tensors may have been renamed when they were read
+        _refuse_other(inner, checkpoint.weights, folder)
+        _fill(inner, checkpoint.weights, exactly=not config.get("rounded"))
     try:
         fusion = _fusion(config["fusion"]) if "fusion" in config else fusion_in(checkpoint)
         return with_fusion(_as_declared(bare, config), fusion).eval()
@@ -172,7 +174,7 @@ def _config(net: nn.Module, *, half: bool) -> dict[str, Any]:
         "frames": wanted.frames,
         "multiple": wanted.multiple,
         "rounded": half,
-        "declared": declared,
+        "declared": asdict(declared) if declared else None,
         "in_code": _in_code(bare) if isinstance(bare, Deblurrer) else [],
         "fusion": asdict(fusion) if fusion else None,
     }
@@ -181,7 +183,12 @@ def _config(net: nn.Module, *, half: bool) -> dict[str, Any]:
 def _in_code(deblurrer: Deblurrer) -> list[str]:
     """What was declared of a network by functions of its owner's."""
     usual = {"loss": traits(as_deblurrer(deblurrer.net)).loss, "picture": final}
-    return [name for name, function in usual.items() if getattr(deblurrer, name) is not function]
+    return [name for name, function in usual.items() if _parts(getattr(deblurrer, name)) != _parts(function)]
+
+
+def _parts(function: Any) -> Any:
+    """What a function is compared by: a copy of a ``partial`` is another object."""
+    return (function.func, function.args, function.keywords) if isinstance(function, partial) else function
 
 
 def _card(net: nn.Module, config: Mapping[str, Any], licence: str, facts: Mapping[str, Any]) -> str:
