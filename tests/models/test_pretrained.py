@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import sys
 from types import SimpleNamespace
@@ -77,7 +78,7 @@ def test_fewer_stages_come_back_as_so_many(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "fusion", [FusionSettings(), FusionSettings(radius=2, share=0.3, exposure=0.5, response="gamma22")]
+    "fusion", [FusionSettings(), FusionSettings(radius=2, share=0.3, exposure=0.712345678901, response="gamma22")]
 )
 def test_an_adapted_model_comes_back_with_all_of_its_fusion(tmp_path, fusion):
     model = AdaptedModel(tiny_lite(), fusion)
@@ -184,6 +185,19 @@ def test_functions_that_a_file_cannot_hold_are_asked_for(tmp_path):
         md.from_pretrained(tmp_path, net=Three())
     given = md.Deblurrer(Three(), frames=3, loss=nn.functional.mse_loss)
     assert md.from_pretrained(tmp_path, net=given) is given
+
+
+def test_losses_of_the_networks_own_are_no_functions_of_somebody_elses(tmp_path):
+    class Own(Three):
+        def loss(self, restored, sharp):
+            return (restored - sharp).abs().mean()
+
+    for number, net in enumerate((md.Deblurrer(small("nafnet-32")), md.Deblurrer(Own(), frames=3))):
+        copied = copy.deepcopy(net)  # as adapting does
+        copied.save_pretrained(tmp_path / str(number))
+        again = md.from_pretrained(tmp_path / str(number), net=None if number == 0 else Own())
+        assert isinstance(again, md.Deblurrer)
+        assert same(again, net)
 
 
 def test_an_adapted_network_of_ones_own(tmp_path):

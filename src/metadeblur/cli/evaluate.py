@@ -50,7 +50,7 @@ class EverydayFlags:
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="DIR", help_behavior_hint="(required)")] = None
     """Folder for the records."""
     model: Annotated[str, tyro.conf.arg(metavar="NAME|FILE")] = "lite"
-    """The deblurring network: a model's name or a weight file."""
+    """The deblurring network: a model's name, a weight file, or a folder of md.save_pretrained."""
     rows: Annotated[str, tyro.conf.arg(metavar="ROW,...")] = ",".join(ROWS)
     """What is measured, separated by commas."""
     method: Annotated[
