@@ -87,7 +87,7 @@ def save_pretrained(
     if repo_id:
         need_library(repo_id)
     config = _config(net, half=half)
-    with filling(folder, "save_pretrained", "its folder"):
+    with filling(folder, "save_pretrained", "folder"):
         save_deblurrer(net, folder / WEIGHTS, {"architecture": config["architecture"] or "unknown"}, half=half)
         write_whole(folder / CONFIG, utf8(json.dumps(config, indent=1) + "\n"))  # floats with all of their digits
         if not (folder / CARD).exists():  # a person may have written it
