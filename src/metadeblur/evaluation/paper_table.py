@@ -75,8 +75,8 @@ def _cell(label: str, values: dict[Figure, float], figure: Figure, rows: Sequenc
     form = f".{DIGITS[figure]}f"
     text = format(values[figure], form)
     results = [format(known[figure], form) for name, known in rows if name not in _NO_RESULTS and figure in known]
-    best = max if figure in ("psnr", "ssim") else min
-    return rf"\textbf{{{text}}}" if label not in _NO_RESULTS and text == best(results, key=float) else text
+    best = sorted(results, key=float)[-1 if figure in ("psnr", "ssim") else 0] if results else ""
+    return rf"\textbf{{{text}}}" if label not in _NO_RESULTS and text == best else text
 
 
 def _caption(summary: Summary) -> str:

@@ -83,18 +83,18 @@ def save_pretrained(
     Raises:
         MetadeblurError: no network, the folder cannot be written, or the hub cannot be reached.
     """
-    net, folder = as_deblurrer(net), Path(folder)
+    given, target = as_deblurrer(net), Path(folder)
     if repo_id:
         need_library(repo_id)
-    config = _config(net, half=half)
-    with filling(folder, "save_pretrained", "folder"):
-        save_deblurrer(net, folder / WEIGHTS, {"architecture": config["architecture"] or "unknown"}, half=half)
-        write_whole(folder / CONFIG, utf8(json.dumps(config, indent=1) + "\n"))  # floats with all of their digits
-        if not (folder / CARD).exists():  # a person may have written it
-            write_whole(folder / CARD, utf8(_card(net, config, licence, card or {})))
+    config = _config(given, half=half)
+    with filling(target, "save_pretrained", "folder"):
+        save_deblurrer(given, target / WEIGHTS, {"architecture": config["architecture"] or "unknown"}, half=half)
+        write_whole(target / CONFIG, utf8(json.dumps(config, indent=1) + "\n"))  # floats with all of their digits
+        if not (target / CARD).exists():  # a person may have written it
+            write_whole(target / CARD, utf8(_card(given, config, licence, card or {})))
     if repo_id:
-        publish(folder, repo_id, (WEIGHTS, CONFIG, CARD), private=private, token=token)
-    return folder
+        publish(target, repo_id, (WEIGHTS, CONFIG, CARD), private=private, token=token)
+    return target
 
 
 def from_pretrained(

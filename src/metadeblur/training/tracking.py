@@ -50,7 +50,7 @@ def tracking(
         MetadeblurError: the tracker is not installed, or does not begin.
     """
     with ExitStack() as stack:
-        listeners = [callback] if callback else []
+        listeners: list[Callback] = [callback] if callback else []
         if tracker != "none":
             begin = {"wandb": _wandb, "mlflow": _mlflow}[tracker]
             listeners.append(_patient(stack.enter_context(begin(out, flat(settings))), tracker, say))
