@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from evaluated import ADAPTATION, RESTORATION, Small, write_clip
+from evaluated import RESTORATION, Small, write_clip
 
 from metadeblur.cli.entry import main
 from metadeblur.errors import MetadeblurError
@@ -17,7 +17,7 @@ from metadeblur.evaluation import perceptual as module
 from metadeblur.evaluation.protocol import EvaluateSettings, evaluate, read_summary
 from metadeblur.evaluation.records import PERCEPTUAL
 
-SETTINGS = EvaluateSettings(rows=("blurred", "base", "adapted"), adaptation=ADAPTATION, restoration=RESTORATION)
+SETTINGS = EvaluateSettings(rows=("blurred", "base"), restoration=RESTORATION)
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_they_are_reported_and_change_nothing_else(clips, tmp_path, pyiqa):
     with_them = evaluate(clips, Small(), tmp_path / "with", replace(SETTINGS, perceptual=True))
     without = evaluate(clips, Small(), tmp_path / "without", SETTINGS)
     assert pyiqa == [(name, "cpu") for name in PERCEPTUAL]  # made once
-    assert (with_them.psnr, with_them.ssim, with_them.effect) == (without.psnr, without.ssim, without.effect)
+    assert (with_them.psnr, with_them.ssim) == (without.psnr, without.ssim)
     assert with_them.lpips.keys() == with_them.psnr.keys()
     assert with_them.lpips["blurred"] > 0
     assert with_them.niqe["blurred"] != with_them.lpips["blurred"]

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from metadeblur.evaluation.records import Figure, Summary
+from metadeblur.evaluation.records import Columns, Figure, Summary
 from metadeblur.evaluation.tables import DIGITS, ROW_ORDER, escaped, tabular
 from metadeblur.models.published import PUBLISHED
 from metadeblur.models.weights import VARIANTS
@@ -61,8 +61,10 @@ def _rows(summary: Summary, figures: Sequence[Figure]) -> list[Row]:
     """The rows that were measured; where several methods were compared, those of each."""
     rows: list[Row] = []
     for row in ROW_ORDER:
-        several = summary.methods if row.startswith("adapted") else None
-        for method, means in (several or {"": summary}).items():
+        shown: dict[str, Columns] = {"": summary}
+        if row.startswith("adapted") and summary.methods:
+            shown = dict(summary.methods)
+        for method, means in shown.items():
             values = {figure: means.column(figure)[row] for figure in figures if row in means.column(figure)}
             if values:
                 rows.append((row.replace("_", " ") + (f" ({method})" if method else ""), values))

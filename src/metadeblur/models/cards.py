@@ -146,4 +146,5 @@ def _table(rows: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:].rstrip(".")
+    begins = text[:1].upper() if re.match(r"\w+[ ,]", text) else text[:1]  # names of files stay as they are
+    return begins + text[1:].rstrip(".")
