@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -182,32 +181,30 @@ def test_every_line_that_installs_something_can_be_followed(line, metadata):
 
 
 def followed(words, wheel):
-    """The words of such a line as pip can follow them here: with the wheel that was built, and fetching nothing.
+    """What such a line has pip install, with the wheel that was built, where all that it asks for is here.
 
     Returns:
-        The words, or why they cannot be followed here.
+        What is installed, and the files of constraints; or why the line cannot be followed without fetching something.
     """
     if "--torch-backend" in words:
         return "uv alone knows PyTorch's builds by name"
-    made, wanted, editable = ["--dry-run", "--no-index", "--no-build-isolation"], [], False
+    if "--force-reinstall" in words:
+        return "what is here already would be fetched again"
+    targets, constraints, wanted = [], [], []
     rest = iter(words)
     for word in rest:
-        if word == "-c":
-            pins = ROOT / next(rest)
-            made += ["-c", str(pins)] if as_pinned(pins) else []
-        elif word == "-e":
-            editable = True
-        elif word.startswith("-"):
-            made += [word, *([next(rest)] if word in VALUED else [])]
+        if word in VALUED:
+            value = next(rest)
+            constraints += [ROOT / value] if word == "-c" and as_pinned(ROOT / value) else []
         elif own := re.fullmatch(r"(?:\.|metadeblur)(\[[\w,]+\])?", word):
             extras = (own[1] or "").strip("[]").split(",")
             wanted += [*PROJECT["dependencies"], *(text for extra in extras for text in requirements(extra))]
-            made += ["-e", f"{ROOT}{own[1] or ''}"] if editable else [f"{wheel}{own[1] or ''}"]
-        else:
+            targets.append(f"{wheel}{own[1] or ''}")
+        elif not word.startswith("-"):
             wanted.append(word)
-            made.append(str(wheel) if word.endswith(".whl") else word)
+            targets.append(str(wheel) if word.endswith(".whl") else word)
     absent = next((text for text in wanted if not is_installed(text)), None)
-    return f"{absent} is not installed here, and nothing is fetched" if absent else made
+    return f"{absent} is not installed here" if absent else (targets, constraints)
 
 
 def requirements(extra):
@@ -243,36 +240,14 @@ def as_pinned(path):
         return False
 
 
-PIP = """
-import json, runpy, sys
-for words in json.load(sys.stdin):
-    sys.argv = ["pip", "install", "--quiet", "--disable-pip-version-check", *words]
-    print(words, file=sys.stderr)
-    try:
-        runpy.run_module("pip", run_name="__main__", alter_sys=True)
-    except SystemExit as end:
-        if end.code:
-            sys.exit(f"pip cannot follow: {words}")
-"""
-
-
-def test_pip_follows_every_line_that_installs_something(wheel):
-    """Each is carried out up to the installing itself, with what is here: neither fetched nor changed."""
-    different = sorted({line.words for line in lines()})
-    found = {words: followed(words, wheel) for words in different}
-    able = [words for words in found.values() if isinstance(words, list)]
-    assert [words for words in able if any(str(word).endswith("whl[app]") for word in words)]
-    done = subprocess.run(
-        [sys.executable, "-c", PIP], input=json.dumps(able), capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert "does not provide the extra" not in done.stderr
-
-
-def test_pip_takes_every_extra_of_the_wheel(wheel):
-    everything = ",".join(PROJECT["optional-dependencies"])
-    words = ["install", "--dry-run", "--quiet", "--no-deps", "--no-index", f"{wheel}[{everything}]"]
-    done = subprocess.run([sys.executable, "-m", "pip", *words], capture_output=True, text=True, check=False)
+def test_pip_follows_the_lines_that_install_something(wheel):
+    """All are carried out at once, up to the installing itself, with what is here: nothing is fetched or changed."""
+    found = [told for line in lines() if not isinstance(told := followed(line.words, wheel), str)]
+    targets = sorted({target for targets, _ in found for target in targets})
+    constraints = sorted({f"-c{path}" for _, paths in found for path in paths})
+    assert {str(wheel), f"{wheel}[app]"} <= set(targets)
+    words = [sys.executable, "-m", "pip", "install", "--dry-run", "--no-index", "--disable-pip-version-check"]
+    done = subprocess.run([*words, *constraints, *targets], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "does not provide the extra" not in done.stderr
 
