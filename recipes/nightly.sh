@@ -53,10 +53,11 @@ report_pictures() { python "$here/report_pictures.py" "$folder/film/report" "$fo
 card_pictures() { python "$here/card_pictures.py" "$folder/pictures"; }
 method_pictures() { python "$here/method_pictures.py" "$folder/pictures"; }
 limits_pictures() { python "$here/limits_pictures.py" "$folder/pictures"; }
+gpu() { DEVICE=cpu bash "$here/gpu.sh" "$folder/made/photographs" "$folder/gpu" 60; }
 maxim_val() { bash "$here/maxim_val.sh" "$MAXIM" "$clips" "$folder/maxim" 64 --frames 5; }
 
 steps=(long clips lite reblur meta nafnet small_networks reproduce_small readme_figures seeds curves guard methods
-  paper_methods ablate film development_clips moving_picture card_pictures method_pictures limits_pictures)
+  paper_methods ablate gpu film development_clips moving_picture card_pictures method_pictures limits_pictures)
 [ ! -x /usr/bin/chromium ] || steps+=(report_pictures)
 [ -z "${MAXIM:-}" ] || steps+=(maxim_val)
 [ $# -eq 0 ] || steps=("$@")
