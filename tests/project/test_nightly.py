@@ -6,9 +6,12 @@ import os
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+
+from metadeblur.cli.entry import parse
 
 ROOT = Path(__file__).parents[2]
 NIGHTLY = ROOT / "recipes" / "nightly.sh"
@@ -35,24 +38,62 @@ def test_scripts_can_be_read(script):
     subprocess.run(["bash", "-n", str(script)], check=True)
 
 
-def test_one_that_fails_is_told_and_the_others_are_done(tmp_path):
-    programs = tmp_path / "programs"
+STAND_IN = """#!/bin/sh
+# Notes what it is told, and makes what a later command looks for.
+printf '%s\\037' NAME "$@" >> CALLS; echo >> CALLS
+for word; do
+  if [ "$before" = -o ]; then
+    mkdir -p "$word/clip_00000" "$word/clip_00001" "$word/clip_00002"
+    : > "$word/weights.safetensors"
+  fi
+  before=$word
+done
+echo last words
+case $1 in *FAILS) exit 3 ;; esac
+"""
+
+
+def nightly(folder: Path, *steps: str, fails: str = "nothing") -> tuple[Any, list[list[str]]]:
+    """What it says with programs that do nothing, and how they were called."""
+    programs, calls = folder / "programs", folder / "calls"
     programs.mkdir()
-    for name, code in (("metadeblur", 0), ("python", "$(case $1 in *guard.py) echo 3;; *) echo 0;; esac)")):
+    for name in ("metadeblur", "python"):
         stand_in = programs / name
-        stand_in.write_text(f'#!/bin/sh\necho "{name} $*" >> {tmp_path}/calls\necho last words\nexit {code}\n')
+        text = STAND_IN.replace("NAME", name).replace("CALLS", str(calls)).replace("FAILS", fails)
+        stand_in.write_text(text, encoding="utf-8")
         stand_in.chmod(0o755)
-    environment = {"PATH": f"{programs}:/usr/bin:/bin"}
-    words = ["bash", str(NIGHTLY), str(tmp_path / "out"), "lite", "guard", "seeds"]
+    environment = {"PATH": f"{programs}:/usr/bin:/bin", "MAXIM": str(folder / "maxim.tgz")}
+    words = ["bash", str(NIGHTLY), str(folder / "out"), *steps]
     done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    return done, [line.split("\037")[:-1] for line in calls.read_text(encoding="utf-8").splitlines()]
+
+
+def test_one_that_fails_is_told_and_the_others_are_done(tmp_path):
+    done, calls = nightly(tmp_path, "lite", "guard", "seeds", fails="guard.py")
     assert done.returncode == 1, done.stdout + done.stderr
     assert re.findall(r"^(\w+) +(\w+)", done.stdout, re.MULTILINE)[:2] == [("done", "lite"), ("FAILED", "guard")]
     assert "last words" in done.stdout
     assert done.stdout.endswith("failed: guard\n")
-    calls = (tmp_path / "calls").read_text()
-    assert "seeds.py" in calls.splitlines()[-1]
-    assert "--width 192 --height 192" in calls  # clips are small, and few
-    assert calls.count("--clips 1 ") == 10
+    assert calls[-1][1].endswith("seeds.py")
+    made = [words for words in calls if words[1] == "synth"]
+    assert len(made) == 10
+    assert all(words[words.index("--width") + 1] == "192" for words in made)  # clips are small, and few
+    assert all(words[words.index("--clips") + 1] == "1" for words in made)
+
+
+def test_every_command_that_it_calls_is_possible(tmp_path):
+    steps = re.findall(r"^(\w+)\(\) \{", NIGHTLY.read_text(encoding="utf-8"), re.MULTILINE)
+    left_out = {"long", "gpu"}  # the second one counts with what Python prints
+    done, calls = nightly(tmp_path, *(step for step in steps if step not in left_out))
+    assert done.returncode == 0, done.stdout + done.stderr
+    commands = [words[1:] for words in calls if words[0] == "metadeblur"]
+    assert {words[0] for words in commands} >= {"synth", "train", "evaluate", "reproduce", "demo", "restore", "weights"}
+    different = {(words[0], *(word for word in words if word.startswith("-"))): words for words in commands}
+    for words in different.values():
+        parse(words)
+    for _, script, *words in (words for words in calls if words[0] == "python" and words[1].endswith(".py")):
+        text = Path(script).read_text(encoding="utf-8")
+        assert [word for word in words if word.startswith("--") and f'"{word}"' not in text] == [], script
 
 
 def test_the_workflow_runs_it_by_the_clock():
