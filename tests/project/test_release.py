@@ -243,11 +243,14 @@ def as_pinned(path):
 def test_pip_follows_the_lines_that_install_something(wheel):
     """All are carried out at once, up to the installing itself, with what is here: nothing is fetched or changed."""
     found = [told for line in lines() if not isinstance(told := followed(line.words, wheel), str)]
-    targets = sorted({target for targets, _ in found for target in targets})
+    targets = {target for targets, _ in found for target in targets}
     constraints = sorted({f"-c{path}" for _, paths in found for path in paths})
-    assert {str(wheel), f"{wheel}[app]"} <= set(targets)
+    assert {str(wheel), f"{wheel}[app]"} <= targets
+    extras = sorted({extra for target in targets for extra in re.findall(r"\w+", target.partition("[")[2])})
+    others = sorted(target for target in targets if not target.startswith(str(wheel)))
     words = [sys.executable, "-m", "pip", "install", "--dry-run", "--no-index", "--disable-pip-version-check"]
-    done = subprocess.run([*words, *constraints, *targets], capture_output=True, text=True, check=False)
+    words += [*constraints, f"{wheel}[{','.join(extras)}]", *others]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "does not provide the extra" not in done.stderr
 
