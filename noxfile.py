@@ -40,10 +40,18 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def pages(session: nox.Session) -> None:
-    """The pages and parts of pages that are made of the code: README's tree, the table of difficult files."""
+    """The pages and parts of pages that are made of the code: the tree, the table of difficult files, the cards."""
     installed(session)
     session.run("python", "tests/helpers/tree.py")
     session.run("python", "tests/helpers/cases.py")
+    session.run("python", "tests/helpers/published_cards.py")
+
+
+@nox.session
+def api(session: nox.Session) -> None:
+    """tests/project/public_api.txt anew: the public names and flags, once a change of them is decided."""
+    installed(session)
+    session.run("python", "tests/helpers/api.py")
 
 
 @nox.session

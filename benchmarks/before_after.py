@@ -300,7 +300,8 @@ def page(found: dict[str, Any]) -> str:
         *(["**Tiny amounts: these figures mean nothing.**", ""] if found["small"] else []),
         markdown(table(found)),
         "",
-        f"{host['processor']}, {host['cpus']} processors; PyTorch {said['torch']}, Python {said['python']}."
+        f"{host['processor']}, {host['cpus']} processors; PyTorch {said['torch']}, Python {said['python']}; "
+        f"metadeblur {said['metadeblur']}, commit {found['commits']['after']}."
         + (f" {found['note']}" if found["note"] else ""),
         "",
         "Made by `python benchmarks/speed.py --before COMMIT -o docs/results`; all figures are in "

@@ -124,7 +124,8 @@ def page(found: dict[str, Any]) -> str:
     )
     made = (
         f"{host['processor']}, {host['cpus']} processors; PyTorch {said['torch']}, Ray {found['ray']}, Python "
-        f"{said['python']}; commit {found['commit']}.{' ' + found['note'] if found['note'] else ''}"
+        f"{said['python']}; metadeblur {said['metadeblur']}, commit {found['commit']}."
+        f"{' ' + found['note'] if found['note'] else ''}"
     )
     lines = ["# Clips a minute on a cluster", "", *small, about, "", markdown(found["table"]), "", made, ""]
     lines += [

@@ -40,6 +40,7 @@ from metadeblur.imaging.torch_flow import torch_flow
 from metadeblur.models.adapted import FusionSettings
 from metadeblur.restoration.fusion import fuse_frames
 from metadeblur.restoration.restorer import RestoreSettings
+from metadeblur.system.json_files import provenance
 
 Array = NDArray[Any]
 
@@ -273,6 +274,8 @@ def page(found: dict[str, Any]) -> str:
         "",
         *restored_table(found["restored"]),
         "Made by `python benchmarks/device_flow.py -o docs/results`.",
+        "",
+        f"Measured with {provenance()}.",
         "",
     ]
     return "\n".join(lines)

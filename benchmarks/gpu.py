@@ -44,6 +44,7 @@ from metadeblur.reblur.fitting import NetworkReblurrer
 from metadeblur.restoration.clips import restore_frames
 from metadeblur.restoration.restorer import Restorer, RestoreSettings
 from metadeblur.system.device import choose_device, has_native_bf16
+from metadeblur.system.json_files import provenance
 from metadeblur.system.machine import describe_machine
 from metadeblur.training.deblur import DeblurTrainee, new_network
 from metadeblur.training.reblur import ReblurTrainee
@@ -296,8 +297,8 @@ def page(found: dict[str, Any], *, smoke: bool) -> str:
         lines += ["**Tiny sizes, only to see that the benchmark runs: these figures mean nothing.**", ""]
     lines += [
         f"Measured on {machine['gpu'] or machine['processor']}, PyTorch {found['torch']}, with `benchmarks/gpu.py`, in "
-        f"{found['seconds']:.0f} s. Aims: {AIM_FRAMES:g} frames of 1280x720 a second; 100 frames adapted to in "
-        f"{AIM_ADAPT:g} s.",
+        f"{found['seconds']:.0f} s, {provenance()}. Aims: {AIM_FRAMES:g} frames of 1280x720 a second; 100 frames "
+        f"adapted to in {AIM_ADAPT:g} s.",
         "",
     ]
     for name in PARTS:

@@ -39,7 +39,7 @@ from metadeblur.pipeline.catalogue import filled
 from metadeblur.reblur.fitting import Item, NetworkReblurrer, ReblurStage
 from metadeblur.reblur.settings import ReblurUpdates
 from metadeblur.reblur.weights import load_reblurrer
-from metadeblur.system.json_files import versions, write_whole
+from metadeblur.system.json_files import provenance, versions, write_whole
 from metadeblur.system.machine import describe_machine
 
 STAGES = ("choose the support set", "step of the reblurrer", "make a pair", "step of the deblurrer")
@@ -145,7 +145,7 @@ def main() -> None:
             f"Release, measured on two cores: {RELEASE['step of the reblurrer']} s a step of the reblurrer, "
             f"{RELEASE['step of the deblurrer']} s a step of the deblurrer, {RELEASE_GB[0]:g} to {RELEASE_GB[1]:g} GB.",
             "",
-            f"Machine: {describe_machine()}. Versions: {versions()}.",
+            f"Machine: {describe_machine()}. Versions: {versions()} ({provenance()}).",
             "",
             "Made by `python benchmarks/inner_update_cost.py`; its head says how each figure is taken.",
             "",

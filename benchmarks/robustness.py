@@ -40,10 +40,10 @@ import cv2
 import numpy as np
 import torch
 
-from metadeblur import __version__
 from metadeblur.cli.entry import main as command
 from metadeblur.models.lite import Lite
 from metadeblur.models.weights import save_deblurrer
+from metadeblur.system.json_files import provenance
 
 PAGE = Path(__file__).parents[1] / "docs" / "results" / "robustness.md"
 SIDES = 48, 64  # height, width
@@ -427,7 +427,7 @@ def table(head: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
 def where() -> str:
     """On what it was measured."""
     processor = torch.backends.cpu.get_cpu_capability()
-    return f"metadeblur {__version__}, PyTorch {torch.__version__}, {platform.system()}, {processor}"
+    return f"{provenance()}, PyTorch {torch.__version__}, {platform.system()}, {processor}"
 
 
 def run_kills(trials: Sequence[Trial], most: int | None, at_random: int, seed: int) -> tuple[str, list[str]]:

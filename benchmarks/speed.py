@@ -388,8 +388,8 @@ def page(parts: dict[str, Part]) -> str:
             host, said = part["machine"], part["versions"]
             lines += [
                 f"{host['processor']}, {host['cpus']} processors, {part['threads']} thread(s); PyTorch "
-                f"{said['torch']}, Python {said['python']}; commit {part['commit']}; {part['rounds']} rounds."
-                + (f" {part['note']}" if part["note"] else ""),
+                f"{said['torch']}, Python {said['python']}; metadeblur {said['metadeblur']}, commit {part['commit']}; "
+                f"{part['rounds']} rounds." + (f" {part['note']}" if part["note"] else ""),
                 "",
             ]
     lines += [

@@ -3,13 +3,16 @@
 #
 #   bash recipes/clips.sh FOLDER
 #
-# FOLDER takes packages, photographs and clips. Stopped at any point, the same command goes on where it was.
+# FOLDER takes packages, photographs and clips. Stopped at any point, the same command goes on where it was. With SMOKE=1 a
+# few small clips are made of the package's own photographs, to see that what follows runs (recipes/nightly.sh).
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 folder=${1:?give a folder for photographs and clips}
 mkdir -p "$folder/packages" "$folder/photographs"
 
-if [ ! -e "$folder/photographs/.complete" ]; then
+if [ -n "${SMOKE:-}" ]; then
+  cp "$here"/../src/metadeblur/assets/photographs/*.jpg "$folder/photographs"
+elif [ ! -e "$folder/photographs/.complete" ]; then
   tail -n +2 "$here/lite_photographs.tsv" | cut -f2 | sort -u | while read -r package; do
     (cd "$folder/packages" && apt-get download "$package" && dpkg -x "$package"_*.deb tree)
   done
@@ -20,19 +23,27 @@ if [ ! -e "$folder/photographs/.complete" ]; then
   touch "$folder/photographs/.complete"
 fi
 
+synth() { # folder, number of clips, further flags
+  local size=() count=$2
+  if [ -n "${SMOKE:-}" ]; then
+    size=(--width 192 --height 192)
+    count=1
+  fi
+  metadeblur synth "$folder/photographs" -o "$folder/clips/$1" --clips "$count" "${size[@]}" "${@:3}"
+}
 for seed in 0 1; do
-  metadeblur synth "$folder/photographs" -o "$folder/clips/train$seed" --clips 300 --seed "$seed"
+  synth "train$seed" 300 --seed "$seed"
 done
 # Without clips that move alike in all frames, a network learns to wait for a sharper neighbour.
 for seed in 20 21; do
-  metadeblur synth "$folder/photographs" -o "$folder/clips/train$seed" --clips 150 --steady 0.85 --seed "$seed"
+  synth "train$seed" 150 --steady 0.85 --seed "$seed"
 done
 # Others, partly blurred in few steps, as benchmarks average the frames of a fast camera.
 for seed in 2 3; do
-  metadeblur synth "$folder/photographs" -o "$folder/clips/train$seed" --clips 250 --stepped 0.4 --seed "$seed"
+  synth "train$seed" 250 --stepped 0.4 --seed "$seed"
 done
 for seed in 22 23; do
-  metadeblur synth "$folder/photographs" -o "$folder/clips/train$seed" --clips 75 --steady 0.85 --stepped 0.4 --seed "$seed"
+  synth "train$seed" 75 --steady 0.85 --stepped 0.4 --seed "$seed"
 done
-metadeblur synth "$folder/photographs" -o "$folder/clips/validation" --clips 12 --frames 3 --seed 777
-metadeblur synth "$folder/photographs" -o "$folder/clips/validation6" --clips 6 --frames 6 --seed 778
+synth validation 12 --frames 3 --seed 777
+synth validation6 6 --frames 6 --seed 778

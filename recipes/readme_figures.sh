@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
 # README's picture and table again: the demonstration, and blurred, base, adapted, oracle on paired clips.
 #
-#   bash recipes/readme_figures.sh CLIPS FOLDER [SEEDS]
+#   bash recipes/readme_figures.sh CLIPS FOLDER [SEEDS] [FLAG...]
 #
 # CLIPS holds CLIP/{blur,sharp}; hero7, if there, is reported apart. FOLDER takes clips, records, tables and demo.png.
-# SEEDS: how many, 3 unless given. On two CPU cores about 20 minutes a seed for six clips of some twenty frames of
+# SEEDS: how many, 3 unless given. Flags are those of metadeblur evaluate. On two CPU cores about 20 minutes a seed for six clips of some twenty frames of
 # 640x360. Stopped at any point, it goes on where it was.
 set -euo pipefail
 clips=${1:?give the folder of paired clips}
 folder=${2:?give a folder for clips, records and tables}
 seeds=${3:-3}
+shift "$(($# < 3 ? $# : 3))"
 here=$(cd "$(dirname "$0")" && pwd)
 
 metadeblur demo "$folder/demo"
@@ -26,7 +27,7 @@ cv2.imwrite(f"{sys.argv[1]}/demo.png", small, [cv2.IMWRITE_PNG_COMPRESSION, 9])
 END
 runs=()
 for ((seed = 0; seed < seeds; seed++)); do
-  metadeblur evaluate "$clips" -o "$folder/seed$seed" --apart hero7 --seed "$seed" --workers 2 --resume
+  metadeblur evaluate "$clips" -o "$folder/seed$seed" --apart hero7 --seed "$seed" --workers 2 --resume "$@"
   runs+=("$folder/seed$seed")
 done
 python "$here/seeds.py" "${runs[@]}" -o "$folder/figures.json"

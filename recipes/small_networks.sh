@@ -13,8 +13,12 @@ bash "$here/clips.sh" "$folder"
 clips=("$folder/clips/train0" "$folder/clips/train1")
 mkdir -p "$folder/weights/meta"
 
+# With SMOKE=1 each takes two steps, to see that it runs (recipes/nightly.sh).
+steps() { # number
+  echo "$((${SMOKE:-0} ? 2 : $1))"
+}
 train() { # network, steps, patches a step
-  metadeblur train deblur --config "$here/small_networks.toml" --network "$1" --steps "$2" --batch "$3" \
+  metadeblur train deblur --config "$here/small_networks.toml" --network "$1" --steps "$(steps "$2")" --batch "$3" \
     --clips "${clips[@]}" --validation "$folder/clips/validation6" -o "$folder/$1" --resume
   cp "$folder/$1/weights.safetensors" "$folder/weights/$1.safetensors"
 }
@@ -27,7 +31,7 @@ meta() { # network, tasks
   local model=$folder/weights/$1.safetensors
   [ -e "$model" ] || model=$1
   metadeblur train meta --config "$here/meta_lite.toml" --clips "${clips[@]}" --validation "$folder/clips/validation6" \
-    --model "$model" --steps "$2" -o "$folder/weights/meta/$1" --resume
+    --model "$model" --steps "$(steps "$2")" -o "$folder/weights/meta/$1" --resume
 }
 meta lite 40
 meta mimo-unet-plus 40

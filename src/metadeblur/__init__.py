@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from metadeblur.data.paired import PairedClip
     from metadeblur.errors import MetadeblurError
     from metadeblur.models.deblurrer import Deblurrer
+    from metadeblur.models.pretrained import from_pretrained, save_pretrained
     from metadeblur.models.weights import load_deblurrer, save_deblurrer
     from metadeblur.pipeline.one_call import restore_video
     from metadeblur.report.record import RunRecord
@@ -41,11 +42,13 @@ __all__ = [
     "RestoreSettings",
     "RunRecord",
     "adapt",
+    "from_pretrained",
     "load_deblurrer",
     "read_clip",
     "restore",
     "restore_video",
     "save_deblurrer",
+    "save_pretrained",
     "write_clip",
 ]
 
@@ -60,11 +63,13 @@ _HOMES = {
     "RestoreSettings": "restoration.restorer",
     "RunRecord": "report.record",
     "adapt": "adaptation.stages",
+    "from_pretrained": "models.pretrained",
     "load_deblurrer": "models.weights",
     "read_clip": "video",
     "restore": "restoration.clips",
     "restore_video": "pipeline.one_call",
     "save_deblurrer": "models.weights",
+    "save_pretrained": "models.pretrained",
     "write_clip": "video",
 }
 

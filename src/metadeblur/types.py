@@ -49,6 +49,8 @@ Network = Literal[
     "lite", "mimo-unet", "mimo-unet-plus", "mprnet", "restormer", "cdvd-tsp", "nafnet-32", "nafnet-64", "maxim"
 ]
 """Networks that can be built by name (:mod:`metadeblur.models.registry`)."""
+Tracker = Literal["none", "wandb", "mlflow"]
+"""Where the figures of a training also go."""
 Effort = Literal["quick", "balanced", "best"]
 """How much is spent on a clip: no weights are learnt, the usual, or more pairs and steps."""
 AdaptStage = Literal["fit the reblurrer", "adapt"]

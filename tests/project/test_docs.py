@@ -189,3 +189,14 @@ def test_links_lead_somewhere(page):
 def test_readme_links_to_every_page():
     readme = (DOCS.parent / "README.md").read_text(encoding="utf-8")
     assert all(f"docs/{page}" in readme for page in {*PAGES, *ELSEWHERE})
+
+
+FIGURES = [path for path in (DOCS / "results").glob("*.md") if path.name != "README.md"]
+FIGURES += [ROOT / "README.md", *(DOCS / f"{name}.md" for name in ("figures", "known-limits", "model-cards"))]
+
+
+@pytest.mark.parametrize("page", sorted(FIGURES), ids=lambda path: path.name)
+def test_figures_carry_the_version_and_commit_that_they_were_measured_with(page):
+    text = page.read_text(encoding="utf-8")
+    measured = re.search(r"metadeblur \d+\.\d+\.\d+,\s(?:as\sof\s)?commit\s[0-9a-f]{7,40}\b", text)
+    assert measured or "**Not measured.**" in text

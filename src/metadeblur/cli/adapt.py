@@ -39,7 +39,7 @@ class EverydayFlags:
     ] = None
     """The weight file to write (safetensors)."""
     model: Annotated[str, tyro.conf.arg(metavar="NAME|FILE")] = "lite"
-    """The network to start from: a model's name or a weight file."""
+    """The network to start from: a model's name, a weight file, or a folder of md.save_pretrained."""
     verbose: Annotated[Switch, tyro.conf.arg(aliases=["-v"])] = False
     """Also say why: every check, with its figure and limit."""
 

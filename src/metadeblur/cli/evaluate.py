@@ -50,7 +50,7 @@ class EverydayFlags:
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="DIR", help_behavior_hint="(required)")] = None
     """Folder for the records."""
     model: Annotated[str, tyro.conf.arg(metavar="NAME|FILE")] = "lite"
-    """The deblurring network: a model's name or a weight file."""
+    """The deblurring network: a model's name, a weight file, or a folder of md.save_pretrained."""
     rows: Annotated[str, tyro.conf.arg(metavar="ROW,...")] = ",".join(ROWS)
     """What is measured, separated by commas."""
     method: Annotated[
@@ -144,6 +144,8 @@ class MeasuringFlags:
     """Measure on this many frames in the middle of each clip; 0: all."""
     ssim: Literal["auto", "luma", "rgb", "matlab", "aligned"] = "auto"
     """Kind of SSIM; auto: as papers on the benchmark take it."""
+    perceptual: Switch = False
+    """Also measure LPIPS, DISTS and NIQE (extra perceptual), which takes longer: reported, never used to choose."""
 
     def __post_init__(self) -> None:
         check(self)
@@ -153,8 +155,8 @@ class MeasuringFlags:
 class Evaluate:
     """Measure blurred, base, adapted and oracle on paired clips, against their sharp frames.
 
-    Writes CLIP.json for each clip, summary.json, the tables (Markdown, LaTeX, CSV) and the page index.html, and prints
-    the table of PSNR in dB.
+    Writes CLIP.json for each clip, summary.json, the tables (Markdown, LaTeX, CSV), the page index.html and a table for
+    a paper with what to cite (paper.tex, citation.bib), and prints the table of PSNR in dB.
     """
 
     root: Annotated[
@@ -191,6 +193,7 @@ class Evaluate:
         self.workers.settings()  # refuses what makes no sense before anything is loaded
         from metadeblur.data.sources import refuse_within
         from metadeblur.evaluation.builtin import make_builtin, refuse_unfit
+        from metadeblur.evaluation.paper_table import CITATION, TABLE
         from metadeblur.evaluation.protocol import evaluate, read_records
         from metadeblur.evaluation.report import write_tables
         from metadeblur.models.weights import load_deblurrer
@@ -214,6 +217,7 @@ class Evaluate:
         for note in summary.notes:
             terminal.say(f"note: {note}")
         terminal.show(tables)
+        terminal.say(f"{output / TABLE}: the means as a table for a paper; what it cites: {CITATION} beside it")
 
     def _settings(self, rows: tuple[str, ...]) -> EvaluateSettings:
         """The settings of the rooms that do the work."""
@@ -229,6 +233,7 @@ class Evaluate:
             part=measuring.part,
             inputs=measuring.inputs,
             ssim=measuring.ssim,
+            perceptual=measuring.perceptual,
             clips=_listed(everyday.clips),
             crop=measuring.crop,
             frames=measuring.frames,

@@ -48,7 +48,7 @@ class Pipe:
         ),
     ] = None
     model: Annotated[str, tyro.conf.arg(metavar="NAME|FILE")] = "lite"
-    """The deblurring network: a model's name (metadeblur models lists them) or a weight file."""
+    """The deblurring network: a model's name (metadeblur models), a weight file, or a folder of md.save_pretrained."""
     seed: Annotated[Seed, tyro.conf.arg(metavar="S")] = 0
     """The same seed, settings and frames give the same result on the same machine."""
     verbose: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(aliases=["-v"])] = False

@@ -70,7 +70,7 @@ class EverydayFlags:
         ),
     ] = None
     model: Annotated[str, tyro.conf.arg(metavar="NAME|FILE")] = "lite"
-    """The deblurring network: a model's name (metadeblur models lists them) or a weight file."""
+    """The deblurring network: a model's name (metadeblur models), a weight file, or a folder of md.save_pretrained."""
     start: Moment = None
     """Begin at this time of the video, in seconds (75.5) or as H:MM:SS (0:01:15.5); what is before is left out."""
     end: Moment = None

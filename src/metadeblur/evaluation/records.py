@@ -7,7 +7,7 @@ Names of rows (blurred, base, adapted, ...) and of methods are open sets and sta
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
@@ -15,8 +15,9 @@ from metadeblur.errors import MetadeblurError
 from metadeblur.evaluation.sealed import read_sealed
 from metadeblur.system.json_files import from_plain
 
-Figure = Literal["psnr", "ssim", "flicker", "self_shift"]
+Figure = Literal["psnr", "ssim", "flicker", "self_shift", "lpips", "dists", "niqe"]
 FIGURES: tuple[Figure, ...] = get_args(Figure)
+PERCEPTUAL: tuple[Figure, ...] = ("lpips", "dists", "niqe")  # measured where they are asked for
 Interval = tuple[float, float]
 Record = TypeVar("Record")
 
@@ -29,6 +30,13 @@ class Columns:
     ssim: dict[str, float]
     flicker: dict[str, float]  # 8-bit levels, against the blurred frames; of videos with one frame size
     self_shift: dict[str, float]  # dB, low = sharp
+    lpips: dict[str, float] = field(default_factory=dict)  # low = alike; as the next two where asked for
+    dists: dict[str, float] = field(default_factory=dict)  # low = alike
+    niqe: dict[str, float] = field(default_factory=dict)  # low = natural; needs no truth
+
+    def to_json(self) -> dict[str, Any]:
+        """Without figures that were not asked for."""
+        return _asked_for({entry.name: getattr(self, entry.name) for entry in fields(self)})
 
     def column(self, figure: Figure) -> dict[str, float]:
         """One figure by row."""
@@ -53,11 +61,14 @@ class RowRecord:
     aligned: float | None = None  # share of frames that could be aligned, 0 to 1; of RealBlur
     self_shift: float  # dB, low = sharp; needs no truth
     flicker: float | None = None  # 8-bit levels, against the blurred frames; of videos with one frame size
+    lpips: float | None = None
+    dists: float | None = None
+    niqe: float | None = None
     per_frame: FrameFigures
 
     def to_json(self) -> dict[str, Any]:
         """Without what was not measured."""
-        return _without_none(self, "flicker", "aligned")
+        return _without_none(self, "flicker", "aligned", *PERCEPTUAL)
 
 
 @dataclass(frozen=True)
@@ -122,7 +133,7 @@ class ClipRecord(Columns):
 
     def to_json(self) -> dict[str, Any]:
         """The clip's name first."""
-        return {"clip": self.clip, "frames": self.frames} | _without_none(self, "methods")
+        return {"clip": self.clip, "frames": self.frames} | _asked_for(_without_none(self, "methods"))
 
 
 @dataclass(frozen=True)
@@ -159,7 +170,7 @@ class Means(Columns):
     def to_json(self) -> dict[str, Any]:
         """The figures of the effect between the means, as summary.json has them."""
         oracle = "oracle" in self.psnr
-        written = {entry.name: getattr(self, entry.name) for entry in fields(Columns)}
+        written = _asked_for({entry.name: getattr(self, entry.name) for entry in fields(Columns)})
         written |= {"over_frames": self.over_frames, "intervals": {"psnr": self.intervals}}
         if self.effect is not None:
             effect = _effect_to_json(self.effect, oracle)
@@ -257,6 +268,11 @@ def _without_none(record: Any, *names: str) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None or name not in names}
 
 
+def _asked_for(values: dict[str, Any]) -> dict[str, Any]:
+    """Fields without the perceptual figures that were not measured."""
+    return {name: value for name, value in values.items() if value or name not in PERCEPTUAL}
+
+
 def _effect_to_json(effect: Effect | None, oracle: bool) -> dict[str, Any]:
     """A ratio only where an oracle was measured."""
     if effect is None:
@@ -274,7 +290,7 @@ def _with_effect(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _method_to_json(method: MethodSummary, oracle: bool) -> dict[str, Any]:
-    columns: dict[str, Any] = {figure: method.column(figure) for figure in FIGURES}
+    columns = _asked_for({figure: method.column(figure) for figure in FIGURES})
     whole = _effect_to_json(method.unguarded, oracle)
     rest = {"unguarded": whole, "share": method.share, "seconds": method.seconds}
     return {**columns, **_effect_to_json(method.effect, oracle), **rest}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from metadeblur.data.pairs import read_picture
+from metadeblur.evaluation.paper_table import write_paper_table
 from metadeblur.evaluation.protocol import record_path
 from metadeblur.evaluation.records import FIGURES, ClipRecord, Means, Summary
 from metadeblur.evaluation.tables import ROW_ORDER, Lines, csv_text, effect_lines, latex, markdown, method_table, table
@@ -17,11 +18,16 @@ from metadeblur.system.names import counted, in_words, utf8
 
 
 def write_tables(records: Sequence[ClipRecord], summary: Summary, out: Path) -> str:
-    """Write every table as Markdown, LaTeX and CSV and the page ``index.html``; return what a terminal is to show."""
+    """Write every table as Markdown, LaTeX and CSV, the page ``index.html``, and a table for a paper with its citation.
+
+    Returns:
+        What a terminal is to show.
+    """
     tables = _tables(records, summary)
     for name, lines in tables.items():
         write_table(lines, out / name)
     write_whole(out / "index.html", utf8(render(records, summary, out)))
+    write_paper_table(summary, out)
     parts = [
         *(markdown(tables[name]) for name in ("psnr", "methods") if name in tables),
         "\n".join(effect_lines(summary)),

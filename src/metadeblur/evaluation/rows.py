@@ -17,6 +17,7 @@ from metadeblur.clip import clip_of
 from metadeblur.data.paired import TrialClip
 from metadeblur.errors import MetadeblurError
 from metadeblur.evaluation.measures import Measure, to_8bit
+from metadeblur.evaluation.perceptual import Perceptual
 from metadeblur.evaluation.records import ClipNotes, Focus, FrameFigures, MethodNotes, RowRecord, read_record
 from metadeblur.evaluation.sealed import write_sealed
 from metadeblur.imaging.pictures import encode_png, to_uint8
@@ -60,6 +61,7 @@ def measure_row(
     settings: RestoreSettings,
     focus: Focus | None = None,
     picture: Path | None = None,
+    perceptual: Perceptual | None = None,
 ) -> RowRecord:
     """Figures of one row: means over the frames, and those of each frame.
 
@@ -70,6 +72,7 @@ def measure_row(
         settings: how frames go through the network.
         focus: the piece to keep a picture of.
         picture: where to.
+        perceptual: measures how frames look to people, too.
     """
     figures: dict[str, list[float]] = {}
     kept: list[Tensor] = []
@@ -79,7 +82,8 @@ def measure_row(
         # Padding is never measured: each frame is cut to the size of its truth.
         frame = to_8bit(frame[:, : truth.shape[-2], : truth.shape[-1]])
         shown = frame.float() / 255
-        for name, value in rule(shown, truth).items():
+        looks = perceptual(shown, truth) if perceptual else {}
+        for name, value in (rule(shown, truth) | looks).items():
             figures.setdefault(name, []).append(value)
         figures.setdefault("self_shift", []).append(float(self_shift_score(shown)))
         if with_time:

@@ -15,6 +15,7 @@ from metadeblur.errors import MetadeblurError
 from metadeblur.evaluation.forms import PUBLISHED, reblurrer_form
 from metadeblur.evaluation.measures import measure_for
 from metadeblur.evaluation.methods import find_method
+from metadeblur.evaluation.perceptual import describe
 from metadeblur.limits import CountOrNone, Crop, Processes, check, spelt
 from metadeblur.models.registry import recognise
 from metadeblur.models.weights import built_in_path, checksum, parameters_digest, read_reblurrer
@@ -36,6 +37,7 @@ class EvaluateSettings:
     part: str = ""  # of a benchmark; empty: what its papers report
     inputs: str = "blur"  # GoPro's folder of blurred frames: blur or blur_gamma
     ssim: str = "auto"  # kind of SSIM; auto: as the papers on the benchmark take it
+    perceptual: bool = False  # also LPIPS, DISTS and NIQE, by pyiqa: reported, never used to choose
     clips: tuple[str, ...] = ()  # names of the clips to measure; none: all
     crop: Crop = 0  # measure on the piece of this side in the middle of the frames, px; 0: whole frames
     frames: CountOrNone = 0  # measure on this many frames in the middle of each clip; 0: all
@@ -61,8 +63,11 @@ class EvaluateSettings:
         """Refuse a network that cannot be measured so.
 
         Raises:
-            MetadeblurError: the method meta without a folder, for another network than the built-in one.
+            MetadeblurError: the method meta without a folder, for another network than the built-in one; or perceptual
+                figures without what measures them.
         """
+        if self.perceptual:
+            describe()
         if "meta" in self.methods and not self.meta and recognise(net.state_dict()) != "lite":
             raise MetadeblurError(
                 f"the method meta needs what metadeblur train meta wrote for {model} (--meta DIR); "
@@ -89,6 +94,7 @@ class EvaluateSettings:
         self.refuse(net, model)
         facts: dict[str, Any] = plain(
             self._reblurrer_read()
+            | ({"perceptual": describe()} if self.perceptual else {})
             | {
                 "model": model,
                 "weights": parameters_digest(net)[:16],

@@ -10,8 +10,13 @@ from statistics import fmean, stdev
 from metadeblur.evaluation.records import ClipRecord, Effect, Figure, Means, Summary
 
 ROW_ORDER = ("blurred", "base", "base_fused", "quick", "adapted", "adapted_unguarded", "oracle")
-_DIGITS = {"psnr": 2, "ssim": 4, "flicker": 2, "self_shift": 2}
-_LATEX = str.maketrans({mark: f"\\{mark}" for mark in "&%$#_{}"})
+DIGITS: dict[Figure, int] = {
+    "psnr": 2, "ssim": 4, "flicker": 2, "self_shift": 2, "lpips": 4, "dists": 4, "niqe": 2
+}  # fmt: skip
+_LATEX = str.maketrans(
+    {mark: f"\\{mark}" for mark in "&%$#_{}"}
+    | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}", "±": r"$\pm$"}
+)
 
 Lines = Sequence[Sequence[str]]
 
@@ -19,7 +24,7 @@ Lines = Sequence[Sequence[str]]
 def table(records: Sequence[ClipRecord], summary: Summary, figure: Figure = "psnr") -> list[list[str]]:
     """Head line, one line a clip, and the mean (and the means apart) of one figure, as text cells."""
     rows = [row for row in ROW_ORDER if all(row in record.column(figure) for record in records)]
-    digits = _DIGITS[figure]
+    digits = DIGITS[figure]
     lines = [["clip", *(row.replace("_", " ") for row in rows), "share", "gain"]]
 
     def line(name: str, values: dict[str, float], share: str) -> list[str]:
@@ -132,7 +137,12 @@ def latex(lines: Lines) -> str:
     \bottomrule
     \end{tabular}
     """
-    head, *body = [" & ".join(cell.translate(_LATEX) for cell in cells) + r" \\" for cells in lines]
+    return tabular([[escaped(cell) for cell in cells] for cells in lines])
+
+
+def tabular(lines: Lines) -> str:
+    """A LaTeX tabular of cells that are LaTeX already."""
+    head, *body = [" & ".join(cells) + r" \\" for cells in lines]
     columns = "l" + "r" * (len(lines[0]) - 1)
     parts = [
         rf"\begin{{tabular}}{{{columns}}}",
@@ -144,6 +154,15 @@ def latex(lines: Lines) -> str:
         r"\end{tabular}",
     ]
     return "\n".join(parts)
+
+
+def escaped(text: str) -> str:
+    r"""Text as LaTeX prints it.
+
+    >>> print(escaped("50 % of a_b"))
+    50 \% of a\_b
+    """
+    return text.translate(_LATEX)
 
 
 def spread(values: Sequence[float], form: str = ".2f") -> str:

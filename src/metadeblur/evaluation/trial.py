@@ -20,6 +20,7 @@ from metadeblur.adaptation.stages import AdaptSettings, Outcome, Pair, adapt, in
 from metadeblur.data.paired import PairedClip, TrialClip
 from metadeblur.evaluation.measures import Measure, measure_for
 from metadeblur.evaluation.methods import AdaptationMethod, find_method
+from metadeblur.evaluation.perceptual import perceptual
 from metadeblur.evaluation.records import FIGURES, ClipRecord, Focus, MethodNotes, MethodRecord, RowRecord
 from metadeblur.evaluation.rows import Ledger, choose_focus, keep_picture, measure_row
 from metadeblur.evaluation.settings import EvaluateSettings, meta_files
@@ -28,6 +29,7 @@ from metadeblur.models.adapted import FusionSettings, fusion_of, with_fusion
 from metadeblur.models.registry import traits
 from metadeblur.models.weights import load_deblurrer
 from metadeblur.pipeline.console import stopwatch
+from metadeblur.system.device import choose_device
 from metadeblur.system.machine import peak_memory_mb
 
 
@@ -132,6 +134,8 @@ class _Trial:
         adapts = any(find_method(name).adapt is not None for name in settings.methods)
         self.fusion = FusionSettings() if settings.adaptation.fuse and clip.video and adapts else None
         self.fused_by: str | None = None
+        device = choose_device(settings.restoration.device, net) if settings.perceptual else None
+        self.perceptual = perceptual(str(device)) if device else None
 
     def measure(self, row: str, model: nn.Module | None) -> None:
         """Measure a row, unless an earlier run has; no model: the blurred frames themselves."""
@@ -144,7 +148,8 @@ class _Trial:
             self.say(f"restore {row}" if model is not None else row)
         with stopwatch(self.ledger.seconds, f"restore {row}" if model is not None else row):
             picture = self.pictures / f"{row.replace('/', '_')}.png" if self.pictures else None
-            figures = measure_row(self.clip, model, self.rule, self.settings.restoration, self.focus, picture)
+            how, looks = self.settings.restoration, self.perceptual
+            figures = measure_row(self.clip, model, self.rule, how, self.focus, picture, looks)
         self.ledger.note(row, figures)
 
     def same(self, row: str, as_row: str) -> None:

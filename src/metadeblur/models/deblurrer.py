@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -66,6 +67,20 @@ class Deblurrer(nn.Module):
             raise MetadeblurError(f"frames is {self.frames}; a deblurrer takes 1 or an odd number of frames")
         if self.multiple < 1:
             raise MetadeblurError(f"multiple is {self.multiple}; it is a number of pixels, 1 or more")
+
+    def save_pretrained(self, folder: str | Path, **options: Any) -> Path:
+        """Save the network as a folder, see :func:`metadeblur.models.pretrained.save_pretrained`."""
+        from metadeblur.models.pretrained import save_pretrained
+
+        return save_pretrained(self, folder, **options)
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path, net: nn.Module | None = None, **options: Any) -> Deblurrer:
+        """A deblurrer from a folder or the hub, see :func:`metadeblur.models.pretrained.from_pretrained`."""
+        from metadeblur.models.pretrained import from_pretrained
+
+        loaded = from_pretrained(source, net, **options)
+        return loaded if isinstance(loaded, Deblurrer) else cls(loaded).eval()
 
     def outputs(self, frames: Tensor) -> Any:
         """All that the network returns for frames whose sides it takes."""

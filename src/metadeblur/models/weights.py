@@ -17,11 +17,12 @@ from torch import Tensor, nn
 
 from metadeblur.errors import MetadeblurError
 from metadeblur.limits import meant
-from metadeblur.models.adapted import AdaptedModel, FusionSettings, fusion_of, unwrapped
+from metadeblur.models.adapted import FusionSettings, fusion_of, unwrapped, with_fusion
 from metadeblur.models.building import Misfit, built, check_indices, check_values, no_larger_than
 from metadeblur.models.deblurrer import Deblurrer, as_deblurrer, from_spandrel, has_spandrel
 from metadeblur.models.formats.checkpoints import Checkpoint, beginning, read_checkpoint
 from metadeblur.models.formats.safetensors_files import is_safetensors, read_safetensors
+from metadeblur.models.forward import in_float32
 from metadeblur.models.published import PUBLISHED
 from metadeblur.models.registry import ARCHITECTURES, recognise
 from metadeblur.system.files import whole
@@ -33,6 +34,7 @@ BUILT_IN_REBLURRERS = ("reblurrer", "reblurrer-meta")
 VARIANTS = {variant: name for name, entry in ARCHITECTURES.items() for variant in entry.variants}
 """Other settings or other built-in weights of a network by name, and that network's name."""
 
+WEIGHTS = "model.safetensors"  # of a folder that metadeblur.models.pretrained wrote
 _FUSES = "fuses"  # of a weight file's metadata: frames are fused once they are restored
 FOLDER_VARIABLE = "METADEBLUR_WEIGHTS"  # environment variable that moves the user's folder
 
@@ -71,8 +73,13 @@ def checksum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def is_saved(folder: Path) -> bool:
+    """Whether a path is a folder with weights as :func:`metadeblur.models.pretrained.save_pretrained` writes it."""
+    return (folder / WEIGHTS).is_file()
+
+
 def find(model: str | Path) -> Path:
-    """The weight file that a model's name or a path means.
+    """The weight file that a model's name or a path means; of a folder that ``save_pretrained`` wrote, the one in it.
 
     Raises:
         MetadeblurError: no file that is there, and no model whose weights are built in or imported.
@@ -82,6 +89,8 @@ def find(model: str | Path) -> Path:
     if by_name and installed_path(name).is_file():
         return installed_path(name)
     path = Path(model)
+    if not by_name and is_saved(path):
+        return path / WEIGHTS
     if not by_name and os.path.lexists(path):
         check_plain(path)
     if path.is_file():
@@ -131,9 +140,9 @@ def load_deblurrer(model: str | Path = "lite") -> nn.Module:
     """A deblurrer, in evaluation mode, float32: built in or imported, by name, or from a weight file.
 
     Args:
-        model: a name that ``metadeblur models`` lists, or a file: safetensors, or a checkpoint as published. The
-            architecture and its sizes are read from the tensors; where the package spandrel is installed, the networks
-            that it knows are taken too.
+        model: a name that ``metadeblur models`` lists, or a file: safetensors, or a checkpoint as published; or a
+            folder that ``save_pretrained`` wrote. The architecture and its sizes are read from the tensors; where the
+            package spandrel is installed, the networks that it knows are taken too.
 
     Returns:
         The network; where the file says that its frames are fused, an
@@ -146,7 +155,24 @@ def load_deblurrer(model: str | Path = "lite") -> nn.Module:
     True
     """
     path = find(model)
-    checkpoint = read_any(path)
+    if path == Path(model) / WEIGHTS:
+        from metadeblur.models.pretrained import from_pretrained
+
+        return in_float32(from_pretrained(path.parent))
+    return from_checkpoint(path, read_any(path), str(model))
+
+
+def from_checkpoint(path: Path, checkpoint: Checkpoint, variant: str = "") -> nn.Module:
+    """The network of the weights in a file, in evaluation mode, float32.
+
+    Args:
+        path: of the file, for errors.
+        checkpoint: what is in it.
+        variant: a name that may mean other settings of the same weights.
+
+    Raises:
+        MetadeblurError: they are of no known architecture, or do not fit it.
+    """
     weights = checkpoint.weights
     name = recognise(weights)
     if name is None and has_spandrel():
@@ -155,11 +181,10 @@ def load_deblurrer(model: str | Path = "lite") -> nn.Module:
         names = ", ".join(ARCHITECTURES)
         raise MetadeblurError(f"{path}: its {len(weights)} tensors belong to no known network; known: {names}")
     try:
-        net = built(ARCHITECTURES[name].variants.get(str(model), ARCHITECTURES[name].build), weights)
+        net = built(ARCHITECTURES[name].variants.get(variant, ARCHITECTURES[name].build), weights)
     except Misfit as error:
         raise MetadeblurError(f"{path}: looks like {name}, but its tensors do not fit: {error}") from error
-    fuses = checkpoint.metadata.get(_FUSES)
-    return AdaptedModel(net.eval(), _fusion(fuses)) if fuses else net.eval()
+    return with_fusion(net.eval(), fusion_in(checkpoint))
 
 
 def _from_spandrel(path: Path, weights: dict[str, Tensor]) -> nn.Module:
@@ -254,8 +279,11 @@ def _in_order(data: bytes) -> bytes:
     return len(text).to_bytes(8, "little") + text + data[end:]
 
 
-def _fusion(text: str) -> FusionSettings:
+def fusion_in(checkpoint: Checkpoint) -> FusionSettings | None:
     """How frames are fused by what a weight file says; alone, without correcting them, where that cannot be read."""
+    text = checkpoint.metadata.get(_FUSES)
+    if not text:
+        return None
     try:
         about = json.loads(text)
         return FusionSettings(exposure=about["exposure"], response=about["response"])

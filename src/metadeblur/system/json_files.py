@@ -143,6 +143,16 @@ def versions() -> dict[str, str]:
     return numbers
 
 
+def provenance() -> str:
+    """The version and commit that figures are measured with here, as documents say it.
+
+    >>> provenance().startswith(f"metadeblur {__version__}")
+    True
+    """
+    here = commit()
+    return f"metadeblur {__version__}" + (f", commit {here}" if here else "")
+
+
 @cache
 def commit() -> str | None:
     """The commit of the checkout that this program runs from, with ``+`` if files differ; None: no checkout."""

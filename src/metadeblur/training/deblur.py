@@ -23,6 +23,7 @@ from metadeblur.models.losses import balanced, charbonnier, psnr_loss
 from metadeblur.models.registry import ARCHITECTURES, Loss, final, traits
 from metadeblur.training.loop import Trainee, follow, run
 from metadeblur.training.settings import DeblurTraining
+from metadeblur.training.tracking import Callback
 from metadeblur.training.workers import TrainingProcess, join
 
 LOSSES: dict[str, Loss] = {"balanced": balanced, "charbonnier": charbonnier, "psnr": psnr_loss}
@@ -163,9 +164,17 @@ def _of_the_final_picture(loss: Loss, output: Any, sharp: Tensor) -> Tensor:
 
 
 def train_deblur(
-    settings: DeblurTraining, out: Path, *, resume: bool = False, device: str = "cpu", quiet: bool = False
+    settings: DeblurTraining,
+    out: Path,
+    *,
+    resume: bool = False,
+    device: str = "cpu",
+    quiet: bool = False,
+    callback: Callback | None = None,
 ) -> Path:
     """Train a deblurrer and write ``out/weights.safetensors`` (the running mean, half precision).
+
+    ``callback`` is called with the figures, see :func:`metadeblur.training.loop.run`.
 
     Raises:
         MetadeblurError: no clips, an unknown network, loss or precision, or see
@@ -182,7 +191,8 @@ def train_deblur(
     if not isinstance(net, ARCHITECTURES[settings.network].network):
         raise MetadeblurError(f"{settings.start} holds weights of another network than {settings.network} (--network)")
     trainee = DeblurTrainee(net, settings, workers.device, workers)
-    steps = run(trainee, settings.loop, out, resume=resume, quiet=quiet, workers=workers, items=settings.batch)
+    how: dict[str, Any] = {"resume": resume, "quiet": quiet, "workers": workers, "callback": callback}
+    steps = run(trainee, settings.loop, out, items=settings.batch, **how)
     target = out / "weights.safetensors"
     if workers.leads:
         save_deblurrer(trainee.mean, target, {"architecture": settings.network, "steps": str(steps)}, half=True)

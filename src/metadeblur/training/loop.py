@@ -6,8 +6,8 @@ import csv
 import io
 import math
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,6 +26,7 @@ from metadeblur.system.log import record
 from metadeblur.training.checkpoint import keep_checkpoint, saved_state, write_checkpoint
 from metadeblur.training.curves import write_curves
 from metadeblur.training.settings import LoopSettings
+from metadeblur.training.tracking import Callback, tracking
 from metadeblur.training.workers import TrainingProcess
 
 
@@ -116,6 +117,7 @@ def run(
     quiet: bool = False,
     workers: TrainingProcess | None = None,
     items: int = 0,
+    callback: Callback | None = None,
 ) -> int:
     """Train until ``settings.steps``.
 
@@ -131,20 +133,30 @@ def run(
         quiet: no progress bar.
         workers: the processes that train together; this one alone if not given.
         items: patches a step, for the throughput that is shown.
+        callback: called with the figures of each line of the log and of each validation, by the first process: a
+            dictionary with ``event`` ("log" or "validation"), ``step`` and numbers by name. What it raises ends all.
 
     Returns:
         The number of the last step.
 
     Raises:
         MetadeblurError: ``out`` holds a checkpoint and ``resume`` was not asked for, it was made with other settings,
-            none is whole, somebody else trains there, a schedule that is not known, or figures that are not finite.
+            none is whole, somebody else trains there, a schedule that is not known, figures that are not finite, or a
+            tracker that is not installed.
     """
     workers = workers or TrainingProcess(torch.device("cpu"))
-    with ExitStack() as locks:
-        saved = workers.agree(_begin(out, locks, resume=resume, quiet=quiet) if workers.leads else None)
+    with ExitStack() as stack:
+        tell: Callback | None = None
+        saved: Any = None
+        if workers.leads:
+            about = getattr(trainee, "settings", settings)
+            say = Terminal(quiet=quiet).say
+            tracked = tracking(settings.track, out, about, callback=callback, say=say)
+            saved, tell = _begin(out, stack, tracked, resume, say)
+        saved = workers.agree(saved)
         if isinstance(saved, MetadeblurError):
             raise saved
-        return _steps(trainee, settings, out, saved, quiet=quiet, workers=workers, items=items)
+        return _steps(trainee, settings, out, saved, quiet=quiet, workers=workers, items=items, tell=tell)
 
 
 def _steps(
@@ -156,6 +168,7 @@ def _steps(
     quiet: bool,
     workers: TrainingProcess,
     items: int,
+    tell: Callback | None,
 ) -> int:
     """Train from a checkpoint, or from the start where there is none; returns the number of the last step."""
     first, meter = 0, _Meter()
@@ -163,7 +176,7 @@ def _steps(
         first, meter = _go_on(trainee, saved, out)
     if first > settings.steps:
         raise MetadeblurError(f"{out / 'checkpoint.pt'} is at step {first} already; give --steps {first} or more")
-    book = _Book(out, settings, first) if workers.leads else None
+    book = _Book(out, settings, first, tell) if workers.leads and tell else None
     saved_at = time.monotonic()
     with _bar(quiet or not workers.leads) as bar:
         task = bar.add_task("training", total=settings.steps, completed=first, speed="")
@@ -223,16 +236,22 @@ class _Meter:
         return {"sums": self.sums, "seconds": self.seconds, "count": self.count}
 
 
-def _begin(out: Path, locks: ExitStack, *, resume: bool, quiet: bool) -> Any:
-    """The checkpoint to go on from, None for a new run, or what stands against either; keeps others out of the folder.
+def _begin(
+    out: Path,
+    stack: ExitStack,
+    tracked: AbstractContextManager[Callback],
+    resume: bool,
+    say: Callable[[str], None],
+) -> tuple[Any, Callback | None]:
+    """The checkpoint to go on from, None for a new run, or what stands against either; and whom the figures go to.
 
-    An error is returned: the other processes must hear of it.
+    Others are kept out of the folder. An error is returned: the other processes must hear of it.
     """
     try:
-        locks.enter_context(filling(out, "training"))
-        return saved_state(out, resume=resume, say=Terminal(quiet=quiet).say)
+        stack.enter_context(filling(out, "training"))
+        return saved_state(out, resume=resume, say=say), stack.enter_context(tracked)
     except MetadeblurError as error:
-        return error
+        return error, None
 
 
 def _go_on(trainee: Trainee, saved: Any, out: Path) -> tuple[int, _Meter]:
@@ -276,8 +295,8 @@ def _speed(meter: _Meter, items: int) -> str:
 class _Book:
     """The run's figures on disk; lines after the step that a run goes on from are dropped, for it writes them again."""
 
-    def __init__(self, out: Path, settings: LoopSettings, first: int) -> None:
-        self._out = out
+    def __init__(self, out: Path, settings: LoopSettings, first: int, tell: Callback) -> None:
+        self._out, self._tell = out, tell
         for name in ("log", "validation"):
             _drop_after(out / f"{name}.csv", first)
         self._board = _tensorboard(out, first) if settings.tensorboard else None
@@ -305,6 +324,7 @@ class _Book:
                 if figure != "step":
                     self._board.add_scalar(f"{name}/{figure}", value, int(row["step"]))
             self._board.flush()
+        self._tell({"event": name, **row})
 
 
 def _tensorboard(out: Path, first: int) -> Any:

@@ -33,6 +33,7 @@ from metadeblur.system.names import counted
 from metadeblur.training.loop import Trainee, follow, run
 from metadeblur.training.outer import MetaLearner, Query, query_set
 from metadeblur.training.settings import MetaTraining
+from metadeblur.training.tracking import Callback
 from metadeblur.training.workers import TrainingProcess, join
 
 
@@ -177,11 +178,19 @@ class MetaTrainee(Trainee):
 
 
 def train_meta(
-    settings: MetaTraining, out: Path, *, resume: bool = False, device: str = "cpu", quiet: bool = False
+    settings: MetaTraining,
+    out: Path,
+    *,
+    resume: bool = False,
+    device: str = "cpu",
+    quiet: bool = False,
+    callback: Callback | None = None,
 ) -> tuple[Path, Path]:
     """Meta-train, and write ``out/reblurrer.safetensors`` and ``out/weights.safetensors`` (the deblurrer).
 
     The weights are those after the last step: a rule, not a choice (docs/fidelity.md, which checkpoint).
+
+    ``callback`` is called with the figures, see :func:`metadeblur.training.loop.run`.
 
     Raises:
         MetadeblurError: no clips, clips too short, a setting out of range, or see :func:`metadeblur.training.loop.run`.
@@ -195,7 +204,8 @@ def train_meta(
     torch.manual_seed(settings.loop.seed)
     deblurrer = unwrapped(load_deblurrer(settings.model))
     trainee = MetaTrainee(load_reblurrer(settings.reblurrer), deblurrer, settings, workers)
-    steps = run(trainee, settings.loop, out, resume=resume, quiet=quiet, workers=workers)
+    how: dict[str, Any] = {"resume": resume, "quiet": quiet, "workers": workers, "callback": callback}
+    steps = run(trainee, settings.loop, out, **how)
     targets = out / "reblurrer.safetensors", out / "weights.safetensors"
     if workers.leads:
         reblurrer, deblurrer = trainee.result()

@@ -29,6 +29,7 @@ from metadeblur.models.reblurring import ReblurNetwork
 from metadeblur.reblur.fitting import NetworkReblurrer, adversarial_term, critic_step
 from metadeblur.training.loop import Trainee, follow, run
 from metadeblur.training.settings import ReblurTraining
+from metadeblur.training.tracking import Callback
 from metadeblur.training.workers import TrainingProcess, join
 
 VALIDATION_BATCH = 4  # windows at once
@@ -169,9 +170,17 @@ class ReblurTrainee(Trainee):
 
 
 def train_reblur(
-    settings: ReblurTraining, out: Path, *, resume: bool = False, device: str = "cpu", quiet: bool = False
+    settings: ReblurTraining,
+    out: Path,
+    *,
+    resume: bool = False,
+    device: str = "cpu",
+    quiet: bool = False,
+    callback: Callback | None = None,
 ) -> Path:
     """Train a reblurring network and its critic, and write ``out/reblurrer.safetensors`` (half precision).
+
+    ``callback`` is called with the figures, see :func:`metadeblur.training.loop.run`.
 
     Raises:
         MetadeblurError: no clips, a setting out of range, or see :func:`metadeblur.training.loop.run`.
@@ -184,7 +193,8 @@ def train_reblur(
     torch.manual_seed(settings.loop.seed)
     start = load_reblurrer(settings.start) if settings.start else NetworkReblurrer(new_network(settings))
     trainee = ReblurTrainee(start, settings, workers)
-    steps = run(trainee, settings.loop, out, resume=resume, quiet=quiet, workers=workers, items=settings.batch)
+    how: dict[str, Any] = {"resume": resume, "quiet": quiet, "workers": workers, "callback": callback}
+    steps = run(trainee, settings.loop, out, items=settings.batch, **how)
     target = out / "reblurrer.safetensors"
     if workers.leads:
         save_reblurrer(trainee.result(), target, {"steps": str(steps)}, half=True)

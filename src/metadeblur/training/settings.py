@@ -25,7 +25,7 @@ from metadeblur.limits import (
     spelt,
 )
 from metadeblur.reblur.settings import CriticSettings
-from metadeblur.types import Algorithm, Network, OuterStep, Precision
+from metadeblur.types import Algorithm, Network, OuterStep, Precision, Tracker
 
 
 @spelt
@@ -50,6 +50,7 @@ class LoopSettings:
     log_steps: Annotated[int, Within(1, 1_000_000_000)] = 50  # steps whose mean makes one line of log.csv
     seed: Seed = 0  # the randomness of the whole run
     tensorboard: bool = False  # also write the figures for TensorBoard
+    track: Tracker = "none"  # also send the figures to Weights & Biases (wandb) or MLflow, where that is installed
 
     def __post_init__(self) -> None:
         check(self)
