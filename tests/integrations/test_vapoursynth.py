@@ -51,7 +51,7 @@ def temporary(monkeypatch, tmp_path):
     return folder
 
 
-def picture(counts=(7, 5), size=(64, 96)):
+def picture(counts=(5, 4), size=(64, 96)):
     """Frames (T, 3, H, W), float in [0, 1]."""
     return shaky(counts, size).transpose(0, 3, 1, 2) / 255
 
@@ -208,7 +208,7 @@ def script(tmp_path, model, threads=1, twice=False):
 def test_the_real_program_gives_the_frames_of_the_command(threads, tmp_path, model):
     text, values = script(tmp_path, model, threads)
     text += "frames = [np.stack([np.asarray(f[p]) for p in range(3)]) for f in sharp.frames()]\n"
-    text += "assert [f.props['number'] for f in sharp.frames()] == list(range(12))\n"
+    text += "assert [f.props['number'] for f in sharp.frames()] == list(range(9))\n"
     text += "assert str(sharp.fps) == '24000/1001', sharp.fps\n"
     text += f"np.save({str(tmp_path / 'sharp.npy')!r}, np.stack(frames))\n"
     subprocess.run([sys.executable, "-c", text], env=ENVIRONMENT, check=True, timeout=300)
@@ -219,7 +219,7 @@ def test_the_real_program_gives_the_frames_of_the_command(threads, tmp_path, mod
 @real
 def test_two_of_them_in_one_script_do_not_wait_for_each_other_for_ever(tmp_path, model):
     text, _ = script(tmp_path, model, threads=1, twice=True)
-    text += "assert sum(1 for _ in sharp.frames()) == 12\n"
+    text += "assert sum(1 for _ in sharp.frames()) == 9\n"
     subprocess.run([sys.executable, "-c", text], env=ENVIRONMENT, check=True, timeout=300)
 
 
@@ -231,11 +231,13 @@ def test_vspipe(tmp_path, model):
     text, values = script(tmp_path, model)
     (tmp_path / "script.vpy").write_text(f"{text}sharp.set_output()\n", encoding="utf-8")
     (tmp_path / "temporary").mkdir()
-    environment = {**ENVIRONMENT, "TMPDIR": str(tmp_path / "temporary")}
+    environment = {**ENVIRONMENT, "TMPDIR": str(tmp_path / "temporary"), "XDG_CONFIG_HOME": str(tmp_path / "settings")}
+    # Which Python it is for, in a file of settings.
+    subprocess.run([sys.executable, "-m", "vapoursynth", "config"], env=environment, check=True)
     words = [vspipe, str(tmp_path / "script.vpy"), str(tmp_path / "sharp.raw")]
     done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
-    made = np.fromfile(tmp_path / "sharp.raw", np.uint8).reshape(values.shape)
+    made = np.fromfile(tmp_path / "sharp.raw", np.uint8).reshape(values.shape)[:, [2, 0, 1]]  # G, B, R
     assert np.array_equal(made, (restored(values / 255, 8, model, tmp_path) * 255).round())
     assert [path for path in (tmp_path / "temporary").iterdir() if path.is_dir()] == []
 
