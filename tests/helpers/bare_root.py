@@ -1,8 +1,8 @@
 """The steps of a Dockerfile, done without Docker: in a bare root that has this machine's programs and nothing else.
 
-A root is a folder with a read-only view of /usr and of this Python, and empty folders for the rest. Each stage of the
-Dockerfile gets one, and its lines are carried out there as they stand. Other than in a container, system and Python are
-the machine's and not the image's, and Python packages are those of the machine instead of downloaded ones.
+A root is a folder with a read-only view of what /usr and this Python have, and empty folders for the rest. Each stage of
+the Dockerfile gets one, and its lines are carried out there as they stand. Other than in a container, system and Python
+are the machine's and not the image's, and Python packages are those of the machine instead of downloaded ones.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from string import Template
 
 ROOT = Path(__file__).parents[2]
 USERS = {"etc/passwd": "root:x:0:0:root:/root:/bin/sh", "etc/group": "root:x:0:", "etc/shadow": ""}
+SYSTEM = ("bin", "sbin", "lib", "lib64", "libexec", "share")  # of /usr; what is under /usr/local belongs to the image
 LINKED = ("bin", "sbin", "lib", "lib64")
 LOOPBACK = (
     "import fcntl, socket, struct; "
@@ -30,6 +31,8 @@ LOOPBACK = (
 def possible() -> bool:
     """Whether this machine lets us make such a root: Linux, as root, with namespaces."""
     if not sys.platform.startswith("linux") or os.geteuid() != 0 or shutil.which("unshare") is None:
+        return False
+    if Path(sys.base_prefix) == Path("/usr/local"):  # where the image puts its own
         return False
     done = subprocess.run(["unshare", "--mount", "--net", "true"], capture_output=True, check=False)
     return done.returncode == 0
@@ -62,7 +65,8 @@ class Stage:
         """Lines that make the root."""
         # Its own Python's folder may lie in one that only root may enter; here everybody may.
         base = Path(sys.base_prefix)
-        views = {"usr": Path("/usr")} | {f"packages/{n}": path for n, path in enumerate(shared_packages())}
+        views = {f"usr/{name}": Path("/usr", name) for name in SYSTEM if Path("/usr", name).is_dir()}
+        views |= {f"packages/{n}": path for n, path in enumerate(shared_packages())}
         if not base.is_relative_to("/usr"):
             views[str(base.relative_to("/"))] = base
         for name, source in views.items():
@@ -70,7 +74,12 @@ class Stage:
         for name in LINKED:
             if Path("/", name).is_symlink():
                 self.do(f"ln -s usr/{name} {self.at(name)}")
-        self.do(*(f"mkdir -p {self.at(name)}" for name in ("tmp", "dev", "proc", "opt", "home", "programs", "etc")))
+        self.do(
+            *(
+                f"mkdir -p {self.at(name)}"
+                for name in ("tmp", "dev", "proc", "opt", "home", "programs", "etc", "usr/local/bin")
+            )
+        )
         self.do(f"chmod 1777 {self.at('tmp')}", *(f"echo {text} > {self.at(name)}" for name, text in USERS.items()))
         self.do(f"mount --rbind /dev {self.at('dev')}", f"mount -t proc proc {self.at('proc')}")
         python = self.at("programs/python")
