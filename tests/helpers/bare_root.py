@@ -1,8 +1,8 @@
 """The steps of a Dockerfile, done without Docker: in a bare root that has this machine's programs and nothing else.
 
-A root is a folder with a read-only view of what /usr and this Python have, and empty folders for the rest. Each stage of
-the Dockerfile gets one, and its lines are carried out there as they stand. Other than in a container, system and Python
-are the machine's and not the image's, and Python packages are those of the machine instead of downloaded ones.
+A root is a folder with a read-only view of what /usr and this Python have, and empty folders for the rest. Each stage
+of the Dockerfile gets one, and its lines are carried out there as they stand. Other than in a container, system and
+Python are the machine's and not the image's, and Python packages are the machine's instead of downloaded ones.
 """
 
 from __future__ import annotations
