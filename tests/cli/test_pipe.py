@@ -249,6 +249,12 @@ def test_a_header_is_read_as_it_was_written(header):
     assert read_header(io.BytesIO(header.line())) == header
 
 
+def test_the_page_on_other_programs_shows_the_same_chain():
+    (block,) = re.findall(r"^```bash\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    other = PAGE.with_name("other-programs.md").read_text(encoding="utf-8")
+    assert f"```console\n{block.split(chr(10) * 2)[0]}\n```" in other
+
+
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed: apt-get install ffmpeg")
 @pytest.mark.slow
 def test_the_chains_of_the_page(tmp_path):

@@ -23,7 +23,7 @@ class Line:
 
 def places() -> list[Path]:
     """The files that may tell how something is installed."""
-    folders = ("src", "docs", "containers", ".ci", ".github")
+    folders = ("src", "docs", "integrations", "containers", ".ci", ".github")
     found = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file()]
     kinds = ("", ".py", ".md", ".sh", ".yml", ".yaml", ".html", ".toml")
     found += [path for path in ROOT.iterdir() if path.is_file()]

@@ -37,6 +37,7 @@ ELSEWHERE = {
     "install.md",  # likewise; its commands are looked at below
     "containers.md",  # it needs Docker
     "known-limits.md",  # pictures
+    "other-programs.md",  # they are not here; its chain is one of pipe.md
     "steady.md",  # it needs FFmpeg's program
     TUTORIAL,  # in an empty folder, below
 }

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from closures import environment, packages
 from installs import ROOT, documents, lines, turned
 from packaging.requirements import Requirement
 from packaging.version import Version
@@ -87,6 +88,7 @@ def test_the_source_archive_is_whole_and_small(dist):
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {"pyproject.toml", "README.md", "LICENSE", "CITATION.cff", "CHANGELOG.md", "tests/conftest.py"} <= names
     assert "src/metadeblur/assets/lite.safetensors" in names
+    assert {"integrations/comfyui/node.py", "integrations/vapoursynth/metadeblur_vs.py"} <= names
 
 
 def test_package_indexes_would_take_both(dist):
@@ -97,24 +99,40 @@ def test_package_indexes_would_take_both(dist):
 
 
 @pytest.mark.slow
-def test_the_wheel_works_in_an_environment_of_its_own(wheel, tmp_path):
-    """Its dependencies are those here, which take minutes to fetch; the package itself can only be the wheel's."""
-    bare = tmp_path / "bare"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(bare)], check=True)
-    programs = bare / ("Scripts" if sys.platform == "win32" else "bin")
-    python = next(programs.glob("python*"))
-    pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps", "--no-index"]
-    subprocess.run([*pip, str(wheel)], check=True)
-    (site,) = bare.rglob("site-packages")
-    shared = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
-    (site / "zz_dependencies.pth").write_text("\n".join(shared), encoding="utf-8")
+def test_the_wheel_works_with_nothing_but_what_it_asks_for(wheel, tmp_path):
+    """Its dependencies are those here, which take minutes to fetch, and no others; the package is the wheel's."""
+    python = environment(tmp_path / "bare", wheel)
     told = [str(python), "-c", "import metadeblur; print(metadeblur.__file__)"]
     place = subprocess.run(told, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.strip()
-    assert Path(place).is_relative_to(site)
-    words = [programs / "metadeblur", "demo", "demo", "--frames", "5", "--width", "96", "--height", "72"]
+    assert Path(place).is_relative_to(tmp_path / "bare")
+    words = [python.parent / "metadeblur", "demo", "demo", "--frames", "5", "--width", "96", "--height", "72"]
     done = subprocess.run(list(map(str, words)), cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "demo" / "report" / "index.html").is_file()
+
+
+PARTS = {
+    "figures": "from matplotlib.figure import Figure",
+    "train": "from torch.utils.tensorboard import SummaryWriter",
+    "app": "import gradio, PIL.Image",
+    "cluster": "import ray.util.queue",
+    "hub": "import huggingface_hub",
+}
+"""What each extra is for; pyiqa, of the extra perceptual, is too large to be here."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("extra", sorted(set(PROJECT["optional-dependencies"]) - {"all", "docs", "dev", "perceptual"}))
+def test_each_extra_alone_brings_all_that_its_part_imports(extra, wheel, tmp_path):
+    try:
+        start = packages(tmp_path / "packages", wheel, extra)
+    except PackageNotFoundError as error:
+        pytest.skip(f"{error} is not installed: pip install '.[{extra}]'")
+    done = subprocess.run([*start, PARTS[extra]], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    other = PARTS["figures" if extra == "cluster" else "cluster"]
+    none = subprocess.run([*start, other], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "ModuleNotFoundError" in none.stderr, "it brings another extra along"
 
 
 # --- what is asked for ---------------------------------------------------------------------------------------------
