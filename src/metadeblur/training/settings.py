@@ -25,7 +25,7 @@ from metadeblur.limits import (
     spelt,
 )
 from metadeblur.reblur.settings import CriticSettings
-from metadeblur.types import Algorithm, Network, OuterStep, Precision
+from metadeblur.types import Algorithm, CriticInput, Network, OuterStep, Precision
 
 
 @spelt
@@ -103,7 +103,12 @@ class ReblurTraining:
     learning_rate: LearningRate = 1e-4  # of Adam, at its highest
     adversarial: Weight = 1.0  # weight of the adversarial loss beside Charbonnier; 0: no critic is trained
     critic_channels: tuple[Annotated[int, Within(1, 65_536)], ...] = (32, 64, 128)  # of the critic's convolutions
+    # what a new critic sees of a patch: rgb (the patch as it is, as published), centred (its colours less their mean),
+    # highpass (its fine detail), or gradients
+    critic_input: CriticInput = "rgb"
+    new_critic: bool = False  # train a critic anew where the weights to start from hold one
     critic: CriticSettings = field(default_factory=lambda: CriticSettings(lr_critic=5e-5))
+    motion: bool = False  # tell the network the clip's motion: the sharp centre read along the path of each pixel
     ema: Past = 0.999  # weight of the past in the running mean of the weights, which is what is kept
     clip_gradient: Weight = 0.0  # longest gradient of the reblurrer (2-norm); 0: any
     precision: Precision = "auto"  # auto (bf16 where native), bf16 (mixed) or fp32
