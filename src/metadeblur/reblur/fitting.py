@@ -98,7 +98,7 @@ class NetworkReblurrer(Reblurrer):
         return replace(self, network=frozen(self.network).to(device), bf16=bf16)
 
     def describe(self) -> dict[str, Any]:
-        """Size, how it was adapted, the critic's scores at the first and last step, and how both losses pulled (JSON)."""
+        """Size, how it was adapted, the critic's scores at the first and last step, how both losses pulled (JSON)."""
         first, last = (self.history[0], self.history[-1]) if self.history else ({}, {})
         gaps = [row["real"] - row["made"] if "real" in row else None for row in (first, last)]
         return {
@@ -184,9 +184,9 @@ class ReblurStage:
             parts.append(self.updates.cycle * back)
         if len(parts) == 2:
             if self.updates.critic.balance:
-                parts[0] = parts[0] * adaptive_weight(*parts, self.reblurrer)
+                parts[0] = parts[0] * adaptive_weight(parts[0], parts[1], self.reblurrer)
             if self._steps % EVERY == 0:
-                terms[RATIO] = gradient_ratio(*parts, self.reblurrer)
+                terms[RATIO] = gradient_ratio(parts[0], parts[1], self.reblurrer)
         self._steps += 1
         loss = torch.stack(parts).sum()
         terms["loss"] = loss.item()

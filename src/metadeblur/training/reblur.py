@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,11 @@ from metadeblur.data.pairs import FrameCache
 from metadeblur.data.windows import Windows, WindowSampler
 from metadeblur.errors import MetadeblurError
 from metadeblur.imaging.pictures import Picture, side_by_side, to_uint8
-from metadeblur.models.critic import Critic, critic_optimizer
+from metadeblur.models.critic import Critic, VGGCritic, critic_optimizer
 from metadeblur.models.forward import uses_bf16
 from metadeblur.models.losses import charbonnier
 from metadeblur.models.reblurring import ReblurNetwork
+from metadeblur.models.told_reblurring import ToldReblurNetwork, told_motion
 from metadeblur.pipeline.console import Terminal
 from metadeblur.reblur.balance import EVERY, RATIO, adaptive_weight, drowned, gradient_ratio
 from metadeblur.reblur.fitting import NetworkReblurrer, adversarial_term, bound_of, critic_step
@@ -59,7 +61,8 @@ class ReblurTrainee(Trainee):
         if settings.adversarial > 0:
             kept = None if settings.new_critic else start.critic
             critic = kept or Critic(settings.critic_channels, settings.critic_input)
-            critic.bound = bound_of(critic, settings.critic)
+            if isinstance(critic, Critic | VGGCritic):  # its file says how to go on
+                critic.bound = bound_of(critic, settings.critic)
             self.critic = critic.to(self.device).train().requires_grad_(True)
             self.critic_optimizer = critic_optimizer(
                 self.critic, settings.critic.lr_critic, settings.critic.critic_optimizer
@@ -225,6 +228,8 @@ def train_reblur(
     workers = join(torch.device(device))
     torch.manual_seed(settings.loop.seed)
     start = load_reblurrer(settings.start) if settings.start else NetworkReblurrer(new_network(settings))
+    if settings.motion and isinstance(start.network, ReblurNetwork):
+        start = replace(start, network=told_motion(start.network))
     say = Terminal(quiet=quiet or not workers.leads).say
     trainee = ReblurTrainee(start, settings, workers, say)
     steps = run(trainee, settings.loop, out, resume=resume, quiet=quiet, workers=workers, items=settings.batch)
@@ -240,7 +245,8 @@ def new_network(settings: ReblurTraining) -> ReblurNetwork:
     >>> sum(p.numel() for p in new_network(ReblurTraining()).parameters())
     10436979
     """
-    return ReblurNetwork(
+    kind = ToldReblurNetwork if settings.motion else ReblurNetwork
+    return kind(
         channels=settings.channels,
         units=settings.units,
         width=settings.width,
