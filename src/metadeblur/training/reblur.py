@@ -133,7 +133,7 @@ class ReblurTrainee(Trainee):
             ratio, weight = self._ratio[RATIO], self.settings.adversarial
             remedy = f"give --adversarial {weight / ratio:.2g}, or --balance" if ratio else "give --balance"
             told = drowned(ratio, ("the adversarial loss", "the Charbonnier loss"), remedy)
-            if told and number and not self._warned:  # a new network moves at its last layer alone at first
+            if told and not self._warned:
                 self._say(f"step {number}: {told}")
                 self._warned = True
         return self._ratio
