@@ -59,8 +59,10 @@ class ReblurTrainee(Trainee):
         self.optimizer = torch.optim.Adam(self.net.parameters(), lr=settings.learning_rate)
         self.critic: nn.Module | None = None
         if settings.adversarial > 0:
-            kept = None if settings.new_critic else start.critic
-            critic = kept or Critic(settings.critic_channels, settings.critic_input)
+            critic = None if settings.new_critic else start.critic
+            if critic is None:
+                critic = Critic(settings.critic_channels, settings.critic_input)
+                critic.bound = "spectral"
             if isinstance(critic, Critic | VGGCritic):  # its file says how to go on
                 critic.bound = bound_of(critic, settings.critic)
             self.critic = critic.to(self.device).train().requires_grad_(True)

@@ -86,7 +86,7 @@ class DeblurTraining:
 @spelt
 @dataclass(frozen=True)
 class ReblurTraining:
-    """Settings of ``train reblur``; the defaults are the paper's."""
+    """Settings of ``train reblur``; the defaults are the paper's, but for the critic."""
 
     clips: tuple[str, ...] = ()  # folders with paired clips, <clip>/{blur,sharp}
     validation: tuple[str, ...] = ()  # folders with paired clips that are never trained on
@@ -105,7 +105,7 @@ class ReblurTraining:
     critic_channels: tuple[Annotated[int, Within(1, 65_536)], ...] = (32, 64, 128)  # of the critic's convolutions
     # what a new critic sees of a patch: rgb (the patch as it is, as published), centred (its colours less their mean),
     # highpass (its fine detail), or gradients
-    critic_input: CriticInput = "rgb"
+    critic_input: CriticInput = "gradients"
     new_critic: bool = False  # train a critic anew where the weights to start from hold one
     critic: CriticSettings = field(default_factory=lambda: CriticSettings(lr_critic=5e-5))
     motion: bool = False  # tell the network the clip's motion: the sharp centre read along the path of each pixel
