@@ -138,7 +138,7 @@ def test_how_hard_both_losses_pull_is_logged_and_told_once_where_one_drowns_the_
     assert "the adversarial loss pulls" in told[0]
     assert "give --adversarial" in told[0]
     assert all(float(row["gradient_ratio"]) > 50 for row in rows(tmp_path / "loud" / "log.csv"))
-    even = replace(loud, critic=replace(loud.critic, balance=True))
+    even = replace(loud, adversarial=1.0, critic=replace(loud.critic, balance=True))
     train_reblur(even, tmp_path / "even")
     assert "pulls" not in capsys.readouterr().err
     assert all(0.02 < float(row["gradient_ratio"]) < 50 for row in rows(tmp_path / "even" / "log.csv"))

@@ -182,9 +182,10 @@ class ReblurStage:
             back = cycle(deblur_loss, reblurred, window[:, window.shape[1] // 2])
             terms["cycle"] = back.item()
             parts.append(self.updates.cycle * back)
-        if len(parts) == 2:
+        if len(parts) == 2 and self.updates.adversarial and self.updates.cycle:
             if self.updates.critic.balance:
-                parts[0] = parts[0] * adaptive_weight(parts[0], parts[1], self.reblurrer)
+                weight = self.updates.adversarial * adaptive_weight(parts[0], parts[1], self.reblurrer)
+                parts[0] = weight * parts[0]
             if self._steps % EVERY == 0:
                 terms[RATIO] = gradient_ratio(parts[0], parts[1], self.reblurrer)
         self._steps += 1

@@ -21,8 +21,8 @@ class CriticSettings:
     critic_clip: Weight = 0.01  # clip: all critic weights are held within +- this after each step; 0: they are not
     critic_penalty: Weight = 0.05  # penalty: weight of the gradient penalty in the critic's loss
     critic_optimizer: CriticOptimizer = "rmsprop"  # rmsprop or adam
-    # weigh the adversarial loss anew at each step, whatever its weight, so that at the last layer of the reblurring
-    # network it pulls as hard as the other loss (the adaptive weight of VQGAN)
+    # weigh the adversarial loss anew at each step, so that at the last layer of the reblurring network it pulls as hard
+    # as the other loss, times its weight (the adaptive weight of VQGAN)
     balance: bool = False
 
     def __post_init__(self) -> None:

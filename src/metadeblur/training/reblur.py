@@ -111,7 +111,7 @@ class ReblurTrainee(Trainee):
             adversarial = adversarial_term(self.critic, reblurred, settings.critic)
             term = settings.adversarial * adversarial
             if settings.critic.balance:
-                term = term * adaptive_weight(term, fidelity, self.net)
+                term = settings.adversarial * adaptive_weight(term, fidelity, self.net) * term
             loss = loss + term
             figures |= self._looked(number, term, fidelity)
             figures |= {"critic": terms["critic"], "critic_gap": terms["real"] - terms["made"]}
@@ -133,7 +133,8 @@ class ReblurTrainee(Trainee):
         if number % EVERY == 0 or not self._ratio:
             self._ratio = {RATIO: min(gradient_ratio(adversarial, fidelity, self.net), _LARGEST)}
             ratio, weight = self._ratio[RATIO], self.settings.adversarial
-            remedy = f"give --adversarial {weight / ratio:.2g}, or --balance" if ratio else "give --balance"
+            remedy = f"give --adversarial {weight / ratio:.2g}" if ratio else "give a larger --adversarial"
+            remedy += "" if self.settings.critic.balance else ", or --balance"
             told = drowned(ratio, ("the adversarial loss", "the Charbonnier loss"), remedy)
             if told and not self._warned:
                 self._say(f"step {number}: {told}")

@@ -107,7 +107,7 @@ class ReblurTraining:
     # highpass (its fine detail), or gradients
     critic_input: CriticInput = "gradients"
     new_critic: bool = False  # train a critic anew where the weights to start from hold one
-    critic: CriticSettings = field(default_factory=lambda: CriticSettings(lr_critic=5e-5))
+    critic: CriticSettings = field(default_factory=lambda: CriticSettings(lr_critic=5e-5, balance=True))
     motion: bool = False  # tell the network the clip's motion: the sharp centre read along the path of each pixel
     ema: Past = 0.999  # weight of the past in the running mean of the weights, which is what is kept
     clip_gradient: Weight = 0.0  # longest gradient of the reblurrer (2-norm); 0: any
