@@ -7,9 +7,11 @@ import torch
 from torch.nn import functional as F
 
 from metadeblur.errors import MetadeblurError
+from metadeblur.models.critic import Critic
 from metadeblur.models.reblurring import ReblurNetwork
 from metadeblur.models.told_reblurring import TOLD, ToldReblurNetwork, told_motion
-from metadeblur.reblur.fitting import NetworkReblurrer
+from metadeblur.reblur.fitting import Item, NetworkReblurrer, ReblurStage
+from metadeblur.reblur.settings import ReblurUpdates
 from metadeblur.reblur.weights import load_reblurrer, save_reblurrer
 
 SMALL = {"channels": 8, "units": 1, "width": 16, "blocks": 1, "heads": 2}
@@ -97,3 +99,17 @@ def test_its_file_says_what_it_is(tmp_path):
     assert torch.equal(again.blur(window), NetworkReblurrer(net).blur(window))
     save_reblurrer(NetworkReblurrer(ReblurNetwork(**SMALL)), tmp_path / "plain.safetensors", {})
     assert not isinstance(load_reblurrer(tmp_path / "plain.safetensors").network, ToldReblurNetwork)
+
+
+def test_it_is_fitted_to_a_clip_as_the_published_one_is():
+    torch.manual_seed(0)
+    net = ToldReblurNetwork(**SMALL)
+    torch.nn.init.normal_(net.decode.weight, std=0.1)
+    window, blurred, _ = moving(7, -1)
+    updates = ReblurUpdates(losses="gan", lr_reblurrer=1e-3)
+    stage = ReblurStage(NetworkReblurrer(net, Critic((4,), "gradients")), torch.nn.Conv2d(3, 3, 1), updates)
+    terms = stage.step(Item(window, blurred))
+    assert {"real", "made", "adversarial"} <= set(terms)
+    fitted = stage.result([terms]).network
+    assert isinstance(fitted, ToldReblurNetwork)
+    assert not torch.equal(fitted.told_e.weight, net.told_e.weight)
