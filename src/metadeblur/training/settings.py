@@ -101,7 +101,7 @@ class ReblurTraining:
     flip: bool = True  # mirror half of the windows
     rotate: bool = True  # turn windows by quarter turns
     learning_rate: LearningRate = 1e-4  # of Adam, at its highest
-    # weight of the adversarial loss beside Charbonnier, with balance: how hard it pulls beside it; 0: no critic is trained
+    # weight of the adversarial loss, with balance: how hard it pulls beside Charbonnier; 0: no critic is trained
     adversarial: Weight = 0.1
     critic_channels: tuple[Annotated[int, Within(1, 65_536)], ...] = (32, 64, 128)  # of the critic's convolutions
     # what a new critic sees of a patch: rgb (the patch as it is, as published), centred (its colours less their mean),
