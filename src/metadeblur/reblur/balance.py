@@ -7,7 +7,6 @@ values are (docs/results/critic.md).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 
 import torch
@@ -19,6 +18,9 @@ DROWNS = 50.0
 EVERY = 20
 """Steps between two looks: each costs about another backward pass."""
 
+ALONE = 1e9
+"""The ratio where one loss does not pull at all."""
+
 RATIO = "gradient_ratio"
 """What logs and records call the ratio of :func:`gradient_ratio`."""
 
@@ -28,8 +30,8 @@ _HEAVIEST = 1e4  # that an adaptive weight becomes, as in VQGAN
 def gradient_ratio(adversarial: Tensor, other: Tensor, network: nn.Module) -> float:
     """How many times longer the gradient of one weighted loss is than the other's, at a network's weights.
 
-    The graph is kept, and no gradient is left at the weights. Infinite where the other loss has none, 1 where neither
-    has.
+    The graph is kept, and no gradient is left at the weights. At most :data:`ALONE`, which is also the ratio where the
+    other loss has none; 1 where neither has.
 
     >>> net = nn.Linear(1, 1); out = net(torch.ones(1, 1)).sum()
     >>> gradient_ratio(30 * out, 2 * out, net)
@@ -38,8 +40,8 @@ def gradient_ratio(adversarial: Tensor, other: Tensor, network: nn.Module) -> fl
     weights = [weight for weight in network.parameters() if weight.requires_grad]
     lengths = [_length(term, weights) for term in (adversarial, other)]
     if lengths[1] == 0:
-        return math.inf if lengths[0] else 1.0
-    return lengths[0] / lengths[1]
+        return ALONE if lengths[0] else 1.0
+    return min(lengths[0] / lengths[1], ALONE)
 
 
 def adaptive_weight(adversarial: Tensor, other: Tensor, network: nn.Module) -> float:
@@ -74,10 +76,11 @@ def drowned(ratio: float, names: tuple[str, str], remedy: str) -> str | None:
     if 1 / DROWNS <= ratio <= DROWNS:
         return None
     strong, weak = names if ratio > 1 else names[::-1]
-    times = max(ratio, 1 / ratio) if ratio else math.inf
-    hard = f"{times:.0f} times as hard" if math.isfinite(times) else "alone"
-    beside = f"as {weak}, which then hardly counts" if math.isfinite(times) else f"and {weak} not at all"
-    return f"{strong} pulls {hard} at the reblurring network {beside}: {remedy}"
+    times = max(ratio, 1 / ratio) if ratio else ALONE
+    if times >= ALONE:
+        return f"{strong} pulls alone at the reblurring network, and {weak} not at all: {remedy}"
+    hard = f"{times:.0f} times as hard at the reblurring network as {weak}"
+    return f"{strong} pulls {hard}, which then hardly counts: {remedy}"
 
 
 def _length(term: Tensor, weights: Iterable[nn.Parameter]) -> float:

@@ -38,7 +38,6 @@ from metadeblur.training.workers import TrainingProcess, join
 
 VALIDATION_BATCH = 4  # windows at once
 SHOWN = 3  # validation windows in the sample pictures
-_LARGEST = 1e9  # ratio in the log: a loss that does not pull at all is no fault of the run
 
 
 class ReblurTrainee(Trainee):
@@ -131,7 +130,7 @@ class ReblurTrainee(Trainee):
         Told once where one drowns the other.
         """
         if number % EVERY == 0 or not self._ratio:
-            self._ratio = {RATIO: min(gradient_ratio(adversarial, fidelity, self.net), _LARGEST)}
+            self._ratio = {RATIO: gradient_ratio(adversarial, fidelity, self.net)}
             ratio, weight = self._ratio[RATIO], self.settings.adversarial
             remedy = f"give --adversarial {weight / ratio:.2g}" if ratio else "give a larger --adversarial"
             remedy += "" if self.settings.critic.balance else ", or --balance"
