@@ -29,6 +29,10 @@ Response = Literal["srgb", "gamma22", "linear"]
 """How display values depend on light: the sRGB curve, a plain power of 2.2, or not at all (values are light)."""
 TokenOrder = Literal["own", "published"]
 CriticOptimizer = Literal["rmsprop", "adam"]
+CriticInput = Literal["rgb", "centred", "highpass", "gradients"]
+"""What a critic sees of a patch: it all, its colours less their mean, its fine detail, or its gradients."""
+CriticBound = Literal["clip", "penalty", "spectral"]
+"""How a critic is kept from growing steep: its weights are clipped, its gradient is penalised, or layers are normed."""
 AdversarialKind = Literal["wgan", "hinge", "lsgan"]
 ReblurLosses = Literal["both", "gan", "cycle", "none"]
 RealSample = Literal["blurriest", "neighbour"]

@@ -12,9 +12,20 @@ from torch import nn
 from torch.nn import functional as F
 
 from metadeblur.errors import MetadeblurError
-from metadeblur.models.critic import Critic, VGGCritic, clip_weights, critic_from_weights, critic_optimizer
+from metadeblur.models.critic import (
+    Critic,
+    VGGCritic,
+    clip_weights,
+    critic_from_weights,
+    critic_optimizer,
+    gradient_penalty,
+    hold,
+)
 from metadeblur.models.losses import critic_loss, generator_loss
 from metadeblur.models.reblurring import ReblurNetwork
+from metadeblur.reblur.fitting import NetworkReblurrer, bound_of, critic_step
+from metadeblur.reblur.settings import CriticSettings
+from metadeblur.reblur.weights import load_reblurrer, save_reblurrer
 
 TINY_VGG = {"widths": (2, 2, 4, 4, 4), "hidden": 8}
 
@@ -168,3 +179,60 @@ def test_critic_optimizer_is_a_setting():
     assert adam.param_groups[0]["lr"] == 1e-4
     with pytest.raises(MetadeblurError, match="'sgd' of the critic is not known: use rmsprop, adam"):
         critic_optimizer(critic, 1e-4, "sgd")
+
+
+@pytest.mark.parametrize("sees", ["rgb", "centred", "highpass", "gradients"])
+def test_what_a_critic_sees_decides_what_brightness_and_size_do_to_it(sees):
+    torch.manual_seed(0)
+    critic = Critic(channels=(4, 8), sees=sees)
+    patches = torch.rand(3, 3, critic.smallest + 9, critic.smallest + 4)
+    moved = (critic(patches + 0.1) - critic(patches)).abs().max()
+    assert (moved > 1e-4) if sees == "rgb" else (moved < 1e-6)
+    assert critic(patches[..., : critic.smallest, : critic.smallest]).shape == (3,)
+    with pytest.raises(MetadeblurError, match=f"use {critic.smallest} px or more"):
+        critic(patches[..., : critic.smallest - 1])
+    again = critic_from_weights(critic.state_dict(), sees)
+    assert torch.equal(again(patches), critic(patches))
+    with pytest.raises(MetadeblurError, match="cannot see 'edges': use rgb, centred, highpass, gradients"):
+        Critic(sees="edges")
+
+
+def test_a_critic_of_a_file_sees_and_is_bounded_as_when_it_was_trained(tmp_path):
+    network = ReblurNetwork(channels=4, units=1, width=8, blocks=1, heads=1)
+    critic = Critic(channels=(4, 4), sees="gradients")
+    critic.bound = "spectral"
+    save_reblurrer(NetworkReblurrer(network, critic), tmp_path / "a.safetensors", {})
+    again = load_reblurrer(tmp_path / "a.safetensors").critic
+    assert (again.sees, again.bound) == ("gradients", "spectral")
+    # Fitted to a clip it stays what it is; the clip of the paper would make it blunt.
+    assert bound_of(again, CriticSettings()) == "spectral"
+    assert bound_of(again, CriticSettings(critic_bound="clip")) == "clip"
+    before = [weight.detach().clone() for weight in again.parameters()]
+    optimizer = critic_optimizer(again, 1e-6)
+    patches = torch.rand(2, 3, 32, 32)
+    critic_step(again.requires_grad_(True), optimizer, patches, patches.flip(0), CriticSettings())
+    moved = max(float((new - old).detach().abs().max()) for new, old in zip(again.parameters(), before, strict=True))
+    assert moved < 1e-3
+    plain = Critic(channels=(4, 4))
+    save_reblurrer(NetworkReblurrer(network, plain), tmp_path / "b.safetensors", {})
+    assert bound_of(load_reblurrer(tmp_path / "b.safetensors").critic, CriticSettings()) == "clip"
+
+
+def test_each_bound_holds_what_it_says():
+    torch.manual_seed(0)
+    critic = Critic(channels=(6, 6), sees="gradients")
+    for weight in critic.parameters():
+        weight.data.mul_(3)
+    hold(critic, "spectral", 0.01)
+    norms = [torch.linalg.matrix_norm(weight.flatten(1), 2) for weight in critic.parameters() if weight.ndim > 1]
+    assert max(norms) < 1.02
+    hold(critic, "penalty", 0.01)
+    assert any(weight.abs().max() > 0.01 for weight in critic.parameters())
+    real, made = torch.rand(4, 3, 32, 32), torch.rand(4, 3, 32, 32)
+    settings = CriticSettings(critic_bound="penalty", critic_penalty=10.0)
+    optimizer = torch.optim.Adam(critic.parameters(), lr=1e-2)
+    first = gradient_penalty(critic, real, made).item()
+    assert first == gradient_penalty(critic, real, made).item()
+    for _ in range(25):
+        critic_step(critic, optimizer, real, made, settings)
+    assert gradient_penalty(critic, real, made).item() < 0.3 * first

@@ -18,6 +18,7 @@ from metadeblur.data.ahead import Ahead
 from metadeblur.data.layouts import plain_clips
 from metadeblur.data.windows import WindowSampler
 from metadeblur.errors import MetadeblurError
+from metadeblur.models.told_reblurring import ToldReblurNetwork
 from metadeblur.models.weights import parameters_digest
 from metadeblur.reblur.fitting import NetworkReblurrer
 from metadeblur.reblur.settings import CriticSettings
@@ -115,7 +116,8 @@ def test_a_stopped_run_goes_on_to_the_same_weights_and_the_same_log(small, tmp_p
 
 
 def test_the_critic_moves_within_its_bound_and_is_left_out_without_an_adversarial_loss(small):
-    trainee = ReblurTrainee(NetworkReblurrer(new_network(small)), small, ALONE)
+    clipped = replace(small, critic=CriticSettings(critic_bound="clip"))
+    trainee = ReblurTrainee(NetworkReblurrer(new_network(small)), clipped, ALONE)
     before = parameters_digest(trainee.critic)
     figures = trainee.step(0, 1.0)
     assert figures.keys() >= {"loss", "critic", "critic_gap", "adversarial", "gradient"}
@@ -126,6 +128,36 @@ def test_the_critic_moves_within_its_bound_and_is_left_out_without_an_adversaria
     assert "critic" not in without.step(0, 1.0)
     assert without.validate(1).keys() == {"psnr_made", "psnr_centre", "gain"}
     assert without.result().critic is None
+
+
+def test_how_hard_both_losses_pull_is_logged_and_told_once_where_one_drowns_the_other(small, tmp_path, capsys):
+    loud = replace(small, adversarial=1e5, critic_input="gradients", critic=CriticSettings(critic_bound="spectral"))
+    train_reblur(loud, tmp_path / "loud")
+    told = [line for line in capsys.readouterr().err.splitlines() if "pulls" in line]
+    assert len(told) == 1
+    assert "the adversarial loss pulls" in told[0]
+    assert "give --adversarial" in told[0]
+    assert all(float(row["gradient_ratio"]) > 50 for row in rows(tmp_path / "loud" / "log.csv"))
+    even = replace(loud, adversarial=1.0, critic=replace(loud.critic, balance=True))
+    train_reblur(even, tmp_path / "even")
+    assert "pulls" not in capsys.readouterr().err
+    assert all(0.02 < float(row["gradient_ratio"]) < 50 for row in rows(tmp_path / "even" / "log.csv"))
+    critic = load_reblurrer(tmp_path / "even" / "reblurrer.safetensors").critic
+    assert (critic.sees, critic.bound) == ("gradients", "spectral")
+
+
+def test_a_network_that_is_told_the_motion_goes_on_from_the_published_form(small, tmp_path):
+    short = replace(small, loop=replace(small.loop, steps=1))
+    plain = train_reblur(short, tmp_path / "plain", quiet=True)
+    told = train_reblur(replace(short, motion=True, start=str(plain)), tmp_path / "told", quiet=True)
+    kinds = [load_reblurrer(path) for path in (plain, told)]
+    assert [isinstance(kind.network, ToldReblurNetwork) for kind in kinds] == [False, True]
+    assert isinstance(new_network(replace(small, motion=True)), ToldReblurNetwork)
+    # The critic of the weights stays, unless another one is asked for.
+    assert [kind.critic.sees for kind in kinds] == ["gradients"] * 2
+    again = replace(short, start=str(told), new_critic=True, critic_input="highpass", patch=48)
+    trainee = ReblurTrainee(load_reblurrer(told), again, ALONE)
+    assert trainee.critic.sees == "highpass"
 
 
 def test_both_rates_fall_along_the_whole_run(small):

@@ -144,6 +144,7 @@ class Adapt:
         from metadeblur.pipeline.cuts import find_shots
         from metadeblur.pipeline.events import Detail
         from metadeblur.pipeline.policy import decide
+        from metadeblur.reblur.fitting import NetworkReblurrer
         from metadeblur.system.identity import identify_files, refuse_change
         from metadeblur.system.json_files import versions, write_json
         from metadeblur.system.machine import describe_machine
@@ -188,6 +189,8 @@ class Adapt:
             write_json(
                 {**about, **outcome.to_record(), "versions": versions(), "machine": describe_machine()}, self.files.json
             )
+        if isinstance(outcome.reblurrer, NetworkReblurrer) and outcome.reblurrer.drowned:
+            terminal.say(outcome.reblurrer.drowned)
         for reason in outcome.reasons:
             terminal(Detail(f"{'passed' if reason.passed else 'failed'}: {reason.text}"))
         spent = in_words(sum(outcome.seconds.values()))

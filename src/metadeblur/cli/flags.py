@@ -157,6 +157,8 @@ class AdaptationFlags:
     """How --reblur network adapts: as the paper says, or as its authors' released code does."""
     reblur_losses: Literal["both", "gan", "cycle", "none"] = "both"
     """Losses that fit that network to the clip: adversarial, cycle, both, or none (it stays as trained)."""
+    balance: Switch = False
+    """Weigh these two losses anew at each step, so that both pull alike at the network."""
     parameters: Literal["all", "norms-and-biases", "decoder", "last", "low-rank"] = "all"
     """What of the network adapts; parts take less memory. last: its last stage, or the finest level of its decoder."""
     seed: Annotated[Seed, tyro.conf.arg(metavar="S")] = 0
@@ -179,7 +181,9 @@ class AdaptationFlags:
             back_project=self.back_project,
             reblur=self.reblur,
             reblurrer=str(self.reblurrer or ""),
-            updates=replace(base.updates, losses=self.reblur_losses),
+            updates=replace(
+                base.updates, losses=self.reblur_losses, critic=replace(base.updates.critic, balance=self.balance)
+            ),
             parameters=self.parameters,
             guard=guard,
             precision=precision,

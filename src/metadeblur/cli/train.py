@@ -107,8 +107,8 @@ class TrainDeblur(_Training):
 class TrainReblur(_Training):
     """Pre-train the paper's reblurring network with its critic on paired clips.
 
-    The defaults are the paper's. Settings come from a TOML file, from flags, or both; flags win. A run writes
-    checkpoints and goes on with --resume.
+    The defaults are the paper's, but for the critic, which sees gradients: it tells blur, not brightness. Settings come
+    from a TOML file, from flags, or both; flags win. A run writes checkpoints and goes on with --resume.
     """
 
     settings: Annotated[ReblurTraining, NoPrefix, TRAINING] = field(default_factory=ReblurTraining)

@@ -8,6 +8,7 @@ from torch import nn
 from metadeblur.models.adapted import unwrapped
 from metadeblur.models.reblurring import ReblurNetwork
 from metadeblur.models.registry import ARCHITECTURES, recognise
+from metadeblur.models.told_reblurring import ToldReblurNetwork
 
 PUBLISHED = "as published"
 
@@ -28,14 +29,15 @@ def network_form(net: nn.Module) -> str:
 
 
 def reblurrer_form(network: nn.Module) -> str:
-    """Whether a reblurring network has the paper's sizes, in words.
+    """Whether a reblurring network has the paper's sizes, in words, and whether it is told the motion.
 
     >>> reblurrer_form(ReblurNetwork()), reblurrer_form(ReblurNetwork(channels=16))
     ('as published', 'reduced (7.10 M parameters)')
     """
+    told = isinstance(network, ToldReblurNetwork)
     with torch.device("meta"):
-        published = ReblurNetwork()
-    return _form(network, published)
+        published = ToldReblurNetwork() if told else ReblurNetwork()
+    return f"{_form(network, published)}, told the motion" if told else _form(network, published)
 
 
 def _form(net: nn.Module, published: nn.Module) -> str:

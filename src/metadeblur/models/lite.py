@@ -23,16 +23,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metadeblur.imaging.optical_flow import window_flows
+from metadeblur.models.steering import ALONG, DETAIL, MOTION, described, neighbours, read_at
 from metadeblur.system.device import mixed_precision
-
-ALONG = (-1.0, -0.75, -0.5, -0.25, 0.25, 0.5, 0.75, 1.0)
-"""Where the picture is read along the motion of each pixel, in frame intervals."""
 
 _ALONE = 3 + len(ALONG) + 3
 """Prepared channels that do not grow with the window: the centre, the steered samples, the motion."""
-
-_DETAIL = 4.0  # differences are small beside the picture: this brings them to its scale
-_MOTION = 0.1  # motion in px, brought to about 1
 
 
 class LiteBlock(nn.Module):
@@ -177,36 +172,15 @@ def _frames(channels: int) -> int:
 def _prepared(window: Tensor, flows: Tensor) -> Tensor:
     """(B, N, 3, H, W) and (B, N - 1, 3, h, w) to (B, prepared_channels(N), H, W)."""
     count, half = window.shape[1], window.shape[1] // 2
-    centre = window[:, half]
-    size = centre.shape[-2:]
-    flows = F.interpolate(flows.flatten(1, 2), size=size, mode="bilinear", align_corners=False)
-    flows = flows.reshape(len(window), count - 1, 3, *size)
-    flows, trust = flows[:, :, :2], flows[:, :, 2:]
-    # A neighbour that is the centre itself, at the end of a clip, stays where it is and says nothing of the motion.
-    others = window[:, [frame for frame in range(count) if frame != half]]
-    tells = (others != centre[:, None]).flatten(2).any(2).to(flows)[:, :, None, None, None]
-    flows = flows * tells
+    centre, around = window[:, half], neighbours(window, flows)
     before, after = half - 1, half
-    telling = (tells[:, before] + tells[:, after]).clamp(min=1)
-    velocity = (flows[:, after] - flows[:, before]) / telling
     luma = (centre * centre.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
-    steered = [_read_at(luma, time * velocity) - luma for time in ALONG]
+    steered = [read_at(luma, time * around.velocity) - luma for time in ALONG]
     # A neighbour that does not show a pixel says nothing of it.
-    warped = [trust[:, frame] * (_read_at(others[:, frame], flows[:, frame]) - centre) for frame in range(count - 1)]
-    # Blur does not know forward from backward: length, and the direction at double its angle.
-    x, y = velocity.unbind(1)
-    length = (x * x + y * y + 1e-4).sqrt()
-    motion = torch.stack([length, (x * x - y * y) / length, 2 * x * y / length], 1)
-    near = _DETAIL * torch.cat([*steered, warped[before], warped[after]], 1)
-    farther = [_DETAIL * picture for frame, picture in enumerate(warped) if frame not in (before, after)]
-    return torch.cat([centre, near, _MOTION * motion, *farther], 1)
-
-
-def _read_at(picture: Tensor, offset: Tensor) -> Tensor:
-    """A picture (B, C, H, W) read at each pixel's place plus its offset (B, 2, H, W), x then y, in px."""
-    height, width = picture.shape[-2:]
-    rows = torch.arange(height, dtype=picture.dtype, device=picture.device)[:, None]
-    columns = torch.arange(width, dtype=picture.dtype, device=picture.device)
-    x = (columns + offset[:, 0]) * (2 / max(width - 1, 1)) - 1
-    y = (rows + offset[:, 1]) * (2 / max(height - 1, 1)) - 1
-    return F.grid_sample(picture, torch.stack([x, y], -1), align_corners=True, padding_mode="border")
+    warped = [
+        around.trust[:, frame] * (read_at(around.others[:, frame], around.flows[:, frame]) - centre)
+        for frame in range(count - 1)
+    ]
+    near = DETAIL * torch.cat([*steered, warped[before], warped[after]], 1)
+    farther = [DETAIL * picture for frame, picture in enumerate(warped) if frame not in (before, after)]
+    return torch.cat([centre, near, MOTION * described(around.velocity), *farther], 1)

@@ -356,10 +356,18 @@ class ReblurNetwork(nn.Module):
         Raises:
             MetadeblurError: another number of frames than the network's.
         """
+        self.refuse_other(window)
+        return self.reblur_told(window, None)
+
+    def refuse_other(self, window: Tensor) -> None:
+        """Refuse what is no window of this network's frames, with a MetadeblurError."""
         if window.dim() != 5 or window.shape[1] != self.frames:
             raise MetadeblurError(
                 f"the reblurrer was given {tuple(window.shape)}: give it windows (B, {self.frames}, 3, H, W)"
             )
+
+    def reblur_told(self, window: Tensor, told: Tensor | None) -> Tensor:
+        """Reblur the centre of windows; ``told`` (B, channels, H, W) is added to the first features of the centre."""
         batch, _, _, rows, columns = window.shape
         window = pad_to_multiple(window, self.multiple)
         centre = self.frames // 2
@@ -370,7 +378,12 @@ class ReblurNetwork(nn.Module):
         # Channels last is much the faster in bf16, no faster in float32, and there it rounds twice as coarsely.
         low = torch.is_autocast_enabled(window.device.type) or window.dtype != torch.float32
         layout = torch.channels_last if low else torch.contiguous_format
-        full = self.conv1(self.conv1_e(window.flatten(0, 1).contiguous(memory_format=layout)))
+        first = self.conv1_e(window.flatten(0, 1).contiguous(memory_format=layout))
+        if told is not None:
+            before, at, after = first.unflatten(0, (batch, self.frames)).split((centre, 1, centre), dim=1)
+            at = at + pad_to_multiple(told, self.multiple)[:, None]
+            first = torch.cat((before, at, after), dim=1).flatten(0, 1)
+        full = self.conv1(first)
         half = self.conv2(self.conv2_e(full))
         quarter = self.conv3(self.conv3_e(half)).unflatten(0, (batch, self.frames))
         features = self.conv4(self.attn3(quarter, self.order, layout))

@@ -198,7 +198,7 @@ def _from_spandrel(path: Path, weights: dict[str, Tensor]) -> nn.Module:
 
 
 def read_reblurrer(source: str | Path = "") -> tuple[nn.Module, nn.Module | None]:
-    """The paper's reblurring network with its critic, in evaluation mode, float32.
+    """The paper's reblurring network with its critic, in evaluation mode, float32; or that which is told the motion.
 
     Args:
         source: a safetensors file that ``metadeblur train reblur`` or ``train meta`` wrote, or the name of a built-in
@@ -208,7 +208,7 @@ def read_reblurrer(source: str | Path = "") -> tuple[nn.Module, nn.Module | None
         MetadeblurError: no weights here, missing or broken file, or tensors of another network.
     """
     from metadeblur.models.critic import critic_from_weights
-    from metadeblur.models.reblurring import ReblurNetwork
+    from metadeblur.models.told_reblurring import reblur_network
 
     path = reblurrer_path(source)
     if source and os.path.lexists(path):
@@ -221,12 +221,13 @@ def read_reblurrer(source: str | Path = "") -> tuple[nn.Module, nn.Module | None
     weights, metadata = read_weights(path)
     critic = {key.removeprefix("critic."): value for key, value in weights.items() if key.startswith("critic.")}
     network = {key.removeprefix("reblurrer."): value for key, value in weights.items() if not key.startswith("critic.")}
+    sees, bound = metadata.get("critic_input", "rgb"), metadata.get("critic_bound")
     if path == imported_path("reblurrer") and imported_path("critic").is_file():
-        critic, _ = read_weights(imported_path("critic"))
+        (critic, _), sees, bound = read_weights(imported_path("critic")), "rgb", None
     order = metadata.get("order", "own")
     try:
-        reblurrer = built(lambda given: ReblurNetwork.from_weights(given, order), network)  # type: ignore[arg-type]
-        judge = built(critic_from_weights, critic) if critic else None
+        reblurrer = built(lambda given: reblur_network(given, order), network)  # type: ignore[arg-type]
+        judge = built(lambda given: critic_from_weights(given, sees, bound), critic) if critic else None  # type: ignore[arg-type]
     except Misfit as error:
         raise MetadeblurError(f"{path}: not the weights of a reblurring network and its critic ({error})") from error
     return reblurrer.float().eval(), judge.eval() if judge is not None else None

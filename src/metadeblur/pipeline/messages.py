@@ -53,6 +53,8 @@ def shot_events(shot: ShotRecord, shots: int, decision: str, name: str = "") -> 
         if shots > 1:
             yield Note(title + shot_verdict(shot).headline)
         yield Detail(title + decision)
+        if shot.reblurrer and shot.reblurrer.get("drowned"):
+            yield Note(f"{title}{shot.reblurrer['drowned']}")
         for reason in shot.reasons:
             yield Detail(f"  {'passed' if reason.passed else 'failed'}: {reason.text}")
 

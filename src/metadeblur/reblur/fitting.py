@@ -21,14 +21,15 @@ from torch import Tensor, nn
 
 from metadeblur.clip import Clip, as_clip
 from metadeblur.errors import MetadeblurError
-from metadeblur.models.critic import clip_weights, critic_optimizer
+from metadeblur.models.critic import critic_optimizer, gradient_penalty, hold
 from metadeblur.models.forward import frozen, own_loss, trainable
 from metadeblur.models.losses import critic_loss, cycle, generator_loss
 from metadeblur.models.registry import Loss, traits
+from metadeblur.reblur.balance import EVERY, RATIO, adaptive_weight, drowned, gradient_ratio
 from metadeblur.reblur.place import Place, place_window, real_blurred
 from metadeblur.reblur.reblurrer import Reblurrer
 from metadeblur.reblur.settings import CriticSettings, ReblurUpdates
-from metadeblur.types import AdaptStage, RealSample
+from metadeblur.types import AdaptStage, CriticBound, RealSample
 
 Terms = dict[str, float]
 
@@ -85,12 +86,19 @@ class NetworkReblurrer(Reblurrer):
         blurred: Tensor = reblurred[0].float().clamp(0, 1).cpu()
         return blurred
 
+    @property
+    def drowned(self) -> str | None:
+        """One line where one loss drowned the other when the network was fitted to a clip, or None."""
+        ratios = [row[RATIO] for row in self.history if RATIO in row]
+        remedy = "use --balance, which weighs both alike, or one of them alone (--reblur-losses)"
+        return drowned(ratios[-1], ("the adversarial loss", "L_cycle"), remedy) if ratios else None
+
     def ready(self, device: torch.device, *, bf16: bool = False) -> NetworkReblurrer:
         """A frozen copy on a device, to make patches with."""
         return replace(self, network=frozen(self.network).to(device), bf16=bf16)
 
     def describe(self) -> dict[str, Any]:
-        """Size, how it was adapted, and the critic's scores at the first and last step, ready for JSON."""
+        """Size, how it was adapted, the critic's scores at the first and last step, how both losses pulled (JSON)."""
         first, last = (self.history[0], self.history[-1]) if self.history else ({}, {})
         gaps = [row["real"] - row["made"] if "real" in row else None for row in (first, last)]
         return {
@@ -98,6 +106,8 @@ class NetworkReblurrer(Reblurrer):
             "parameters": sum(weight.numel() for weight in self.network.parameters()),
             "steps": len(self.history),
             "critic_gap": gaps if self.history else None,
+            RATIO: [row[RATIO] for row in self.history if RATIO in row],
+            "drowned": self.drowned,
             "updates": asdict(self.updates) if self.updates else None,
         }
 
@@ -121,7 +131,7 @@ class ReblurStage:
         lr_deblurrer: float = 2.5e-6,
         bf16: bool = False,
     ) -> None:
-        self.updates, self.loss, self.bf16 = updates, loss, bf16
+        self.updates, self.loss, self.bf16, self._steps = updates, loss, bf16, 0
         self.device = next(deblurrer.parameters()).device
         self.reblurrer = self._movable(reblurrer.network)
         self.deblurrer = (
@@ -150,7 +160,8 @@ class ReblurStage:
 
         Returns:
             The loss terms before the steps; "real" and "made" are the critic's scores, "adversarial" and "cycle" L_adv
-            and L_cycle, unweighted.
+            and L_cycle, unweighted. At the first step and every 20th, where both count, also "gradient_ratio", see
+            :func:`metadeblur.reblur.balance.gradient_ratio`.
         """
         window, real = item.window[None].to(self.device), item.real[None].to(self.device)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
@@ -171,6 +182,13 @@ class ReblurStage:
             back = cycle(deblur_loss, reblurred, window[:, window.shape[1] // 2])
             terms["cycle"] = back.item()
             parts.append(self.updates.cycle * back)
+        if len(parts) == 2 and self.updates.adversarial and self.updates.cycle:
+            if self.updates.critic.balance:
+                weight = self.updates.adversarial * adaptive_weight(parts[0], parts[1], self.reblurrer)
+                parts[0] = weight * parts[0]
+            if self._steps % EVERY == 0:
+                terms[RATIO] = gradient_ratio(parts[0], parts[1], self.reblurrer)
+        self._steps += 1
         loss = torch.stack(parts).sum()
         terms["loss"] = loss.item()
         self.optimizer.zero_grad(set_to_none=True)
@@ -194,14 +212,14 @@ def critic_step(
     *,
     average: Callable[[Iterable[nn.Parameter]], None] | None = None,
 ) -> Terms:
-    """One step of the critic on real and reblurred patches (B, 3, H, W), then the clip of all its weights.
+    """One step of the critic on real and reblurred patches (B, 3, H, W), then the clip or norm of its weights.
 
     Args:
         critic: (B, 3, H, W) -> (B,); changed.
         optimizer: of its weights.
         real: really blurred patches.
         reblurred: not clamped to [0, 1], without gradient.
-        settings: kind of loss and clip.
+        settings: kind of loss and bound.
         average: averages the gradients over the processes that train together.
 
     Returns:
@@ -209,13 +227,22 @@ def critic_step(
     """
     scores = critic(real), critic(reblurred)
     loss = critic_loss(*scores, settings.adversarial_kind)
+    bound = bound_of(critic, settings)
+    if bound == "penalty":
+        loss = loss + settings.critic_penalty * gradient_penalty(critic, real, reblurred)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     if average is not None:
         average(critic.parameters())
     optimizer.step()
-    clip_weights(critic, settings.critic_clip)
+    hold(critic, bound, settings.critic_clip)
     return {"real": scores[0].mean().item(), "made": scores[1].mean().item(), "critic": loss.item()}
+
+
+def bound_of(critic: nn.Module, settings: CriticSettings) -> CriticBound:
+    """How a critic is bounded: as the settings say, or else as it was when it was trained, or else by the clip."""
+    own: CriticBound | None = getattr(critic, "bound", None)
+    return settings.critic_bound or own or "clip"
 
 
 def adversarial_term(critic: nn.Module, reblurred: Tensor, settings: CriticSettings) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from metadeblur.limits import Count, Rate, Weight, check, spelt
-from metadeblur.types import AdversarialKind, CriticOptimizer, RealSample, ReblurLosses
+from metadeblur.types import AdversarialKind, CriticBound, CriticOptimizer, RealSample, ReblurLosses
 
 
 @spelt
@@ -15,8 +15,15 @@ class CriticSettings:
 
     lr_critic: Rate = 1e-6  # learning rate of the critic
     adversarial_kind: AdversarialKind = "wgan"  # adversarial loss: wgan, hinge or lsgan
-    critic_clip: Weight = 0.01  # all critic weights are held within +- this after each step; 0: they are not
+    # how the critic is bounded: clip (the paper's code), penalty (of its gradient), or spectral (the norm of its
+    # layers is 1 at most); none: as it was when it was trained, clip where its file does not say; a new one spectral
+    critic_bound: CriticBound | None = None
+    critic_clip: Weight = 0.01  # clip: all critic weights are held within +- this after each step; 0: they are not
+    critic_penalty: Weight = 0.05  # penalty: weight of the gradient penalty in the critic's loss
     critic_optimizer: CriticOptimizer = "rmsprop"  # rmsprop or adam
+    # weigh the adversarial loss anew at each step, so that at the last layer of the reblurring network it pulls as hard
+    # as the other loss, times its weight (the adaptive weight of VQGAN)
+    balance: bool = False
 
     def __post_init__(self) -> None:
         check(self)

@@ -23,4 +23,8 @@ def save_reblurrer(reblurrer: NetworkReblurrer, path: Path, metadata: dict[str, 
     """
     parts = {"reblurrer": reblurrer.network} | ({"critic": reblurrer.critic} if reblurrer.critic is not None else {})
     about = {"architecture": "reblurrer", "order": str(getattr(reblurrer.network, "order", "own"))}
+    # What a critic sees, and how it is bounded, cannot be told from its weights; of the published form nothing is said.
+    sees, bound = getattr(reblurrer.critic, "sees", "rgb"), getattr(reblurrer.critic, "bound", None)
+    about |= {} if sees == "rgb" else {"critic_input": sees}
+    about |= {} if bound in (None, "clip") else {"critic_bound": bound}
     save_deblurrer(nn.ModuleDict(parts), path, about | metadata, half=half)

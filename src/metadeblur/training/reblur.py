@@ -9,6 +9,8 @@ the critic's rate falls over all steps as the reblurrer's does (docs/fidelity.md
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +24,14 @@ from metadeblur.data.pairs import FrameCache
 from metadeblur.data.windows import Windows, WindowSampler
 from metadeblur.errors import MetadeblurError
 from metadeblur.imaging.pictures import Picture, side_by_side, to_uint8
-from metadeblur.models.critic import Critic, critic_optimizer
+from metadeblur.models.critic import Critic, VGGCritic, critic_optimizer
 from metadeblur.models.forward import uses_bf16
 from metadeblur.models.losses import charbonnier
 from metadeblur.models.reblurring import ReblurNetwork
-from metadeblur.reblur.fitting import NetworkReblurrer, adversarial_term, critic_step
+from metadeblur.models.told_reblurring import ToldReblurNetwork, told_motion
+from metadeblur.pipeline.console import Terminal
+from metadeblur.reblur.balance import EVERY, RATIO, adaptive_weight, drowned, gradient_ratio
+from metadeblur.reblur.fitting import NetworkReblurrer, adversarial_term, bound_of, critic_step
 from metadeblur.training.loop import Trainee, follow, run
 from metadeblur.training.settings import ReblurTraining
 from metadeblur.training.tracking import Callback
@@ -39,14 +44,27 @@ SHOWN = 3  # validation windows in the sample pictures
 class ReblurTrainee(Trainee):
     """A reblurring network, the running mean of its weights, its critic, their optimisers and data."""
 
-    def __init__(self, start: NetworkReblurrer, settings: ReblurTraining, workers: TrainingProcess) -> None:
-        self.settings, self.workers, self.device = settings, workers, workers.device
+    def __init__(
+        self,
+        start: NetworkReblurrer,
+        settings: ReblurTraining,
+        workers: TrainingProcess,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.settings, self.workers, self.device, self._say = settings, workers, workers.device, say
+        self._ratio: dict[str, float] = {}  # of both losses' gradients, when last looked at; empty: not yet
+        self._warned = False
         self.net = start.network.to(self.device).train().requires_grad_(True)
         self.mean = copy.deepcopy(self.net).eval().requires_grad_(False)
         self.optimizer = torch.optim.Adam(self.net.parameters(), lr=settings.learning_rate)
         self.critic: nn.Module | None = None
         if settings.adversarial > 0:
-            critic = start.critic or Critic(settings.critic_channels)
+            critic = None if settings.new_critic else start.critic
+            if critic is None:
+                critic = Critic(settings.critic_channels, settings.critic_input)
+                critic.bound = "spectral"
+            if isinstance(critic, Critic | VGGCritic):  # its file says how to go on
+                critic.bound = bound_of(critic, settings.critic)
             self.critic = critic.to(self.device).train().requires_grad_(True)
             self.critic_optimizer = critic_optimizer(
                 self.critic, settings.critic.lr_critic, settings.critic.critic_optimizer
@@ -91,7 +109,11 @@ class ReblurTrainee(Trainee):
                 average=self.workers.average_gradients,
             )
             adversarial = adversarial_term(self.critic, reblurred, settings.critic)
-            loss = loss + settings.adversarial * adversarial
+            term = settings.adversarial * adversarial
+            if settings.critic.balance:
+                term = settings.adversarial * adaptive_weight(term, fidelity, self.net) * term
+            loss = loss + term
+            figures |= self._looked(number, term, fidelity)
             figures |= {"critic": terms["critic"], "critic_gap": terms["real"] - terms["made"]}
             figures["adversarial"] = adversarial.item()
         self.optimizer.zero_grad(set_to_none=True)
@@ -102,6 +124,31 @@ class ReblurTrainee(Trainee):
         self.optimizer.step()
         follow(self.mean, self.net, settings.ema, number)
         return figures
+
+    def _looked(self, number: int, adversarial: Tensor, fidelity: Tensor) -> dict[str, float]:
+        """How many times as hard the weighted adversarial loss pulls as Charbonnier, looked at now and then.
+
+        Told once where one drowns the other.
+        """
+        if number % EVERY == 0 or not self._ratio:
+            self._ratio = {RATIO: gradient_ratio(adversarial, fidelity, self.net)}
+            ratio, weight = self._ratio[RATIO], self.settings.adversarial
+            remedy = f"give --adversarial {weight / ratio:.2g}" if ratio else "give a larger --adversarial"
+            remedy += "" if self.settings.critic.balance else ", or --balance"
+            told = drowned(ratio, ("the adversarial loss", "the Charbonnier loss"), remedy)
+            if told and not self._warned:
+                self._say(f"step {number}: {told}")
+                self._warned = True
+        return self._ratio
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of every part, and the ratio that the log goes on with."""
+        return super().state_dict() | {"ratio": self._ratio}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a saved state."""
+        super().load_state_dict(state)
+        self._ratio = state.get("ratio", {})
 
     def validate(self, number: int) -> dict[str, float]:
         """On held-out windows, for the mean weights.
@@ -192,7 +239,10 @@ def train_reblur(
     workers = join(torch.device(device))
     torch.manual_seed(settings.loop.seed)
     start = load_reblurrer(settings.start) if settings.start else NetworkReblurrer(new_network(settings))
-    trainee = ReblurTrainee(start, settings, workers)
+    if settings.motion and isinstance(start.network, ReblurNetwork):
+        start = replace(start, network=told_motion(start.network))
+    say = Terminal(quiet=quiet or not workers.leads).say
+    trainee = ReblurTrainee(start, settings, workers, say)
     how: dict[str, Any] = {"resume": resume, "quiet": quiet, "workers": workers, "callback": callback}
     steps = run(trainee, settings.loop, out, items=settings.batch, **how)
     target = out / "reblurrer.safetensors"
@@ -207,7 +257,8 @@ def new_network(settings: ReblurTraining) -> ReblurNetwork:
     >>> sum(p.numel() for p in new_network(ReblurTraining()).parameters())
     10436979
     """
-    return ReblurNetwork(
+    kind = ToldReblurNetwork if settings.motion else ReblurNetwork
+    return kind(
         channels=settings.channels,
         units=settings.units,
         width=settings.width,

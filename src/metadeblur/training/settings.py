@@ -25,7 +25,7 @@ from metadeblur.limits import (
     spelt,
 )
 from metadeblur.reblur.settings import CriticSettings
-from metadeblur.types import Algorithm, Network, OuterStep, Precision, Tracker
+from metadeblur.types import Algorithm, CriticInput, Network, OuterStep, Precision, Tracker
 
 
 @spelt
@@ -87,7 +87,7 @@ class DeblurTraining:
 @spelt
 @dataclass(frozen=True)
 class ReblurTraining:
-    """Settings of ``train reblur``; the defaults are the paper's."""
+    """Settings of ``train reblur``; the defaults are the paper's, but for the critic."""
 
     clips: tuple[str, ...] = ()  # folders with paired clips, <clip>/{blur,sharp}
     validation: tuple[str, ...] = ()  # folders with paired clips that are never trained on
@@ -102,9 +102,15 @@ class ReblurTraining:
     flip: bool = True  # mirror half of the windows
     rotate: bool = True  # turn windows by quarter turns
     learning_rate: LearningRate = 1e-4  # of Adam, at its highest
-    adversarial: Weight = 1.0  # weight of the adversarial loss beside Charbonnier; 0: no critic is trained
+    # weight of the adversarial loss, with balance: how hard it pulls beside Charbonnier; 0: no critic is trained
+    adversarial: Weight = 0.1
     critic_channels: tuple[Annotated[int, Within(1, 65_536)], ...] = (32, 64, 128)  # of the critic's convolutions
-    critic: CriticSettings = field(default_factory=lambda: CriticSettings(lr_critic=5e-5))
+    # what a new critic sees of a patch: rgb (the patch as it is, as published), centred (its colours less their mean),
+    # highpass (its fine detail), or gradients
+    critic_input: CriticInput = "gradients"
+    new_critic: bool = False  # train a critic anew where the weights to start from hold one
+    critic: CriticSettings = field(default_factory=lambda: CriticSettings(lr_critic=5e-5, balance=True))
+    motion: bool = False  # tell the network the clip's motion: the sharp centre read along the path of each pixel
     ema: Past = 0.999  # weight of the past in the running mean of the weights, which is what is kept
     clip_gradient: Weight = 0.0  # longest gradient of the reblurrer (2-norm); 0: any
     precision: Precision = "auto"  # auto (bf16 where native), bf16 (mixed) or fp32
