@@ -28,7 +28,7 @@ from metadeblur.evaluation.tables import markdown
 from metadeblur.guard.judge import blend
 from metadeblur.imaging.quality import psnr
 from metadeblur.models.weights import load_deblurrer
-from metadeblur.restoration.restorer import Restorer
+from metadeblur.restoration.restorer import Restorer, RestoreSettings
 from metadeblur.system.json_files import write_json
 
 
@@ -69,7 +69,7 @@ def curve(clip: PairedClip, start: dict[str, Any], steps: list[int], seed: int, 
     adapt(net, clip.blurred, seed=seed, steps=steps[-1], guard=False, fuse=False, callback=watch, **how)
     found = {"blurred": _psnr(clip, every, clip.blurred.__getitem__)}
     for step, model in {0: net, **means}.items():
-        restorer = Restorer(model, clip.blurred.height, clip.blurred.width)
+        restorer = Restorer(model, clip.blurred.height, clip.blurred.width, RestoreSettings(tile=0))
         found[str(step)] = _psnr(clip, every, lambda index, one=restorer: one(clip.blurred.window(index, one.frames)))
     return found
 
