@@ -40,6 +40,8 @@ Method = Literal["guided", "random"]
 SsimKind = Literal["luma", "rgb", "matlab", "aligned"]
 Algorithm = Literal["first-order", "reptile", "plain"]
 OuterStep = Literal["clip", "frame"]
+Moving = Literal["all", "norms-and-biases", "decoder", "last", "low-rank"]
+"""What moves of a network that adapts (:mod:`metadeblur.adaptation.parameters`)."""
 Codec = Literal["auto", "h264", "h265", "av1", "vp9", "ffv1"]
 RawPixels = Literal[
     "yuv420p", "yuv411p", "yuv422p", "yuv444p", "gray", "yuv420p9le", "yuv420p10le", "yuv420p12le", "yuv420p14le",

@@ -19,6 +19,7 @@ from metadeblur.models.adapted import AdaptedModel, FusionSettings, fusion_of, u
 from metadeblur.models.lite import Lite
 from metadeblur.models.maxim import Maxim
 from metadeblur.models.pretrained import CARD, CONFIG
+from metadeblur.models.rates import set_step_rates, step_rates
 from metadeblur.models.weights import WEIGHTS, parameters_digest
 from metadeblur.restoration.clips import restore
 
@@ -69,6 +70,14 @@ def test_the_built_in_network_comes_back_with_its_card(tmp_path):
     assert head["model-index"][0]["name"] == "lite"
     assert 'md.load_deblurrer("lite")' in text
     assert same(md.from_pretrained("lite"), net)
+
+
+def test_learnt_rates_come_back(tmp_path):
+    net = tiny_lite()
+    set_step_rates(net, {"head": 0.5})
+    md.save_pretrained(net, tmp_path)
+    assert step_rates(md.from_pretrained(tmp_path)) == {"head": 0.5}
+    assert step_rates(md.from_pretrained(tmp_path, tiny_lite())) == {"head": 0.5}
 
 
 def test_fewer_stages_come_back_as_so_many(tmp_path):

@@ -23,7 +23,7 @@ from metadeblur.limits import (
     spelt,
 )
 from metadeblur.reblur.settings import ReblurUpdates
-from metadeblur.types import Device, Method, Precision
+from metadeblur.types import Device, Method, Moving, Precision
 
 
 @spelt
@@ -53,7 +53,7 @@ class AdaptSettings:
     reblurrer: str = ""  # weight file of the reblurring network and its critic; none: the built-in one
     updates: ReblurUpdates = field(default_factory=ReblurUpdates)  # how that network is fitted to the clip
     # what moves: all, or a part that takes less memory (last: the last stage, or the finest decoder level)
-    parameters: Literal["all", "norms-and-biases", "decoder", "last", "low-rank"] = "all"
+    parameters: Moving = "all"
     fuse: bool = True  # fuse restored frames with neighbours that show the same sharper (metadeblur.restoration.fusion)
     back_project: bool = True  # correct fused frames by what they leave unexplained of the blurred ones
     held_out: Share = 0.25  # further places, as a share of M, that only the guard sees

@@ -19,6 +19,7 @@ from metadeblur.adaptation.settings import AdaptSettings
 from metadeblur.errors import MetadeblurError
 from metadeblur.guard.judge import Reason
 from metadeblur.models.forward import in_float32, own_loss, uses_bf16
+from metadeblur.models.rates import stepped_at
 from metadeblur.models.registry import Loss, final, traits
 from metadeblur.types import AdaptStage
 
@@ -84,7 +85,8 @@ def inner_update(
         moved: go on with this network and its optimiser instead of a copy and a fresh one (preset "release").
         progress: called with (steps done, steps in all, "adapt").
         callback: called after each step with (step from 0, loss, the network); ends the steps where it returns true.
-        optimizer: makes the optimiser of the parameters to step; by default Adam with the settings' learning rate.
+        optimizer: makes the optimiser of the parameters to step; by default Adam with the settings' learning rate,
+            times each layer's own where the network has such (:mod:`metadeblur.models.rates`).
 
     Returns:
         The adapted copy in evaluation mode, the history (step, loss, seconds), and None; or, when the loss is not
@@ -100,7 +102,7 @@ def inner_update(
         return base, history, Reason("steps", float(steps), 1.0, False, text)
     device = weights[0].device
     bf16 = uses_bf16(settings.precision, device)
-    stepper = moved.optimizer if moved else _optimizer(weights, settings, optimizer)
+    stepper = moved.optimizer if moved else _optimizer(net, weights, settings, optimizer)
     began = time.monotonic()
     order: list[int] = []
     mean = _Mean(weights)
@@ -143,11 +145,11 @@ def inner_update(
 
 
 def _optimizer(
-    weights: list[nn.Parameter], settings: AdaptSettings, factory: OptimizerFactory | None
+    net: nn.Module, weights: list[nn.Parameter], settings: AdaptSettings, factory: OptimizerFactory | None
 ) -> torch.optim.Optimizer:
     """A fresh optimiser of the weights."""
     if factory is None:
-        return torch.optim.Adam(weights, lr=settings.lr)
+        return torch.optim.Adam(stepped_at(net, weights, settings.lr), lr=settings.lr)
     made = factory(weights)
     how = "optimizer makes an optimiser of the parameters that it is given: lambda parameters: SGD(parameters, lr=1e-3)"
     if not isinstance(made, torch.optim.Optimizer):

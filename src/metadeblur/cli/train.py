@@ -125,9 +125,10 @@ class TrainReblur(_Training):
 
 @dataclass(frozen=True)
 class TrainMeta(_Training):
-    """Meta-train a deblurrer and the reblurring network, so that adapting to a clip helps more.
+    """Meta-train a deblurrer, with the reblurring network or alone, so that adapting to a clip helps more.
 
-    The defaults are the paper's. Settings come from a TOML file, from flags, or both; flags win. A run writes
+    The defaults are the paper's, with the reblurring network; --inner flow meta-trains the deblurrer alone for what
+    adapt and restore do by default. Settings come from a TOML file, from flags, or both; flags win. A run writes
     checkpoints and goes on with --resume.
     """
 
@@ -136,14 +137,24 @@ class TrainMeta(_Training):
 
     def run(self) -> None:
         """Train."""
-        from metadeblur.evaluation.forms import PUBLISHED, reblurrer_form
-        from metadeblur.reblur.weights import load_reblurrer
         from metadeblur.training.meta import train_meta
 
         device = self.chosen_device("meta", self.settings.clips)
+        if self.settings.fits_reblurrer:
+            self._name_reblurrer()
+        reblurrer, deblurrer = train_meta(self.settings, self.output, **self._how(device))
+        if reblurrer is None:
+            steps = f" --steps {self.settings.inner_steps}" if self.settings.inner_steps else ""
+            self.say(f"{deblurrer}: the weights; metadeblur restore --model {deblurrer}{steps} uses them")
+            return
+        flags = f"--reblur network --reblurrer {reblurrer} --model {deblurrer}"
+        self.say(f"{reblurrer}, {deblurrer}: the weights; metadeblur restore {flags} uses them")
+
+    def _name_reblurrer(self) -> None:
+        """Say so where the reblurring network is another than the paper's."""
+        from metadeblur.evaluation.forms import PUBLISHED, reblurrer_form
+        from metadeblur.reblur.weights import load_reblurrer
+
         form = reblurrer_form(load_reblurrer(self.settings.reblurrer).network)
         if form != PUBLISHED:  # the built-in one is, and would stand in silently for the paper's
             self.say(f"note: the reblurring network is {form}, not the paper's; --reblurrer takes another")
-        reblurrer, deblurrer = train_meta(self.settings, self.output, **self._how(device))
-        flags = f"--reblur network --reblurrer {reblurrer} --model {deblurrer}"
-        self.say(f"{reblurrer}, {deblurrer}: the weights; metadeblur restore {flags} uses them")

@@ -35,6 +35,7 @@ from metadeblur.models.weights import (
     parameters_digest,
     read_any,
     save_deblurrer,
+    take_rates,
 )
 from metadeblur.system.files import filling
 from metadeblur.system.json_files import from_plain, write_whole
@@ -135,6 +136,7 @@ def from_pretrained(
     if net is not None or ours:  # else the tensors may have been renamed when they were read
         _refuse_other(inner, checkpoint.weights, folder)
         _fill(inner, checkpoint.weights, exactly=not config.get("rounded"))
+    take_rates(folder / WEIGHTS, inner, checkpoint.metadata)
     try:
         fusion = _fusion(config["fusion"]) if "fusion" in config else fusion_in(checkpoint)
         return with_fusion(_as_declared(bare, config), fusion).eval()

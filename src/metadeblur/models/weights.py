@@ -24,6 +24,7 @@ from metadeblur.models.formats.checkpoints import Checkpoint, beginning, read_ch
 from metadeblur.models.formats.safetensors_files import is_safetensors, read_safetensors
 from metadeblur.models.forward import in_float32
 from metadeblur.models.published import PUBLISHED
+from metadeblur.models.rates import rates_note, step_rates, take_note
 from metadeblur.models.registry import ARCHITECTURES, recognise
 from metadeblur.system.files import whole
 from metadeblur.system.names import shown
@@ -176,7 +177,9 @@ def from_checkpoint(path: Path, checkpoint: Checkpoint, variant: str = "") -> nn
     weights = checkpoint.weights
     name = recognise(weights)
     if name is None and has_spandrel():
-        return _from_spandrel(path, weights)
+        found = _from_spandrel(path, weights)
+        take_rates(path, found.net, checkpoint.metadata)
+        return found
     if name is None:
         names = ", ".join(ARCHITECTURES)
         raise MetadeblurError(f"{path}: its {len(weights)} tensors belong to no known network; known: {names}")
@@ -184,10 +187,23 @@ def from_checkpoint(path: Path, checkpoint: Checkpoint, variant: str = "") -> nn
         net = built(ARCHITECTURES[name].variants.get(variant, ARCHITECTURES[name].build), weights)
     except Misfit as error:
         raise MetadeblurError(f"{path}: looks like {name}, but its tensors do not fit: {error}") from error
+    take_rates(path, net, checkpoint.metadata)
     return with_fusion(net.eval(), fusion_in(checkpoint))
 
 
-def _from_spandrel(path: Path, weights: dict[str, Tensor]) -> nn.Module:
+def take_rates(path: Path, net: nn.Module, metadata: dict[str, str]) -> None:
+    """Take up the learnt rates that a weight file notes, see :mod:`metadeblur.models.rates`.
+
+    Raises:
+        MetadeblurError: names the file, if they are none of this network's.
+    """
+    try:
+        take_note(net, metadata)
+    except MetadeblurError as error:
+        raise MetadeblurError(f"{path}: {error}") from error
+
+
+def _from_spandrel(path: Path, weights: dict[str, Tensor]) -> Deblurrer:
     """What spandrel makes of weights, no larger than they are."""
     try:
         check_indices(weights)
@@ -250,22 +266,24 @@ def save_deblurrer(
 
     Of a :class:`~metadeblur.models.deblurrer.Deblurrer` or an :class:`~metadeblur.models.adapted.AdaptedModel` the
     weights of the network inside are written. Of the latter, the file also holds the exposure and the response that
-    frames are fused by.
+    frames are fused by; of a network that learnt them, the rates that its layers adapt at.
 
     Raises:
         MetadeblurError: the file cannot be written.
     """
     net = as_deblurrer(net)
     bare = unwrapped(net)
+    inside = bare.net if isinstance(bare, Deblurrer) else bare
     weights = {
         # A copy each: the format has no tensors that share memory, as one activation under many names does.
         key: (value.half() if half and value.is_floating_point() else value).detach().cpu().clone().contiguous()
-        for key, value in (bare.net if isinstance(bare, Deblurrer) else bare).state_dict().items()
+        for key, value in inside.state_dict().items()
     }
     fusion = fusion_of(net)
     fuses = {_FUSES: json.dumps({"exposure": fusion.exposure, "response": fusion.response})} if fusion else {}
     # The format holds UTF-8 alone, which names need not be.
-    about = {**{key: shown(value) for key, value in (metadata or {}).items()}, "format": "pt"} | fuses
+    notes = {key: shown(value) for key, value in (metadata or {}).items()}
+    about = {**notes, "format": "pt"} | fuses | rates_note(net, inside)
     with whole(Path(path)) as partial:
         partial.write_bytes(_in_order(save(weights, metadata=about)))
 
@@ -308,9 +326,11 @@ def card_beside(path: Path) -> dict[str, object]:
 
 
 def parameters_digest(net: nn.Module) -> str:
-    """SHA-256 over a network's tensors: tells weights apart whatever file they came from."""
+    """SHA-256 over a network's tensors, and its learnt rates: tells weights apart whatever file they came from."""
     digest = hashlib.sha256()
     for key, value in net.state_dict().items():
         digest.update(key.encode())
         digest.update(value.detach().cpu().double().numpy().tobytes())
+    for layer, rate in sorted(step_rates(net).items()):
+        digest.update(f"{layer} {rate!r}".encode())
     return digest.hexdigest()

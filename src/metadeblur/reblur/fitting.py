@@ -24,6 +24,7 @@ from metadeblur.errors import MetadeblurError
 from metadeblur.models.critic import critic_optimizer, gradient_penalty, hold
 from metadeblur.models.forward import frozen, own_loss, trainable
 from metadeblur.models.losses import critic_loss, cycle, generator_loss
+from metadeblur.models.rates import stepped_at
 from metadeblur.models.registry import Loss, traits
 from metadeblur.reblur.balance import EVERY, RATIO, adaptive_weight, drowned, gradient_ratio
 from metadeblur.reblur.place import Place, place_window, real_blurred
@@ -140,7 +141,7 @@ class ReblurStage:
         self.critic: nn.Module | None = None
         groups: list[dict[str, Any]] = [{"params": trainable(self.reblurrer), "lr": updates.lr_reblurrer}]
         if updates.shared_adam:
-            groups.append({"params": trainable(self.deblurrer), "lr": lr_deblurrer})
+            groups += stepped_at(self.deblurrer, trainable(self.deblurrer), lr_deblurrer)
         self.optimizer = torch.optim.Adam(groups)
         if updates.losses in ("both", "gan"):
             if reblurrer.critic is None:

@@ -9,10 +9,10 @@ from metadeblur.adaptation.settings import AdaptSettings, preset
 from metadeblur.limits import (
     Count,
     CountOrNone,
+    Crop,
     LearningRate,
-    Pairs,
+    OutOfRange,
     Past,
-    Patch,
     Rate,
     Seed,
     Share,
@@ -25,7 +25,7 @@ from metadeblur.limits import (
     spelt,
 )
 from metadeblur.reblur.settings import CriticSettings
-from metadeblur.types import Algorithm, CriticInput, Network, OuterStep, Precision, Tracker
+from metadeblur.types import Algorithm, CriticInput, Moving, Network, OuterStep, Precision, Tracker
 
 
 @spelt
@@ -139,27 +139,43 @@ class OuterUpdate:
     reblur_loss: Literal["charbonnier", "charbonnier_edge"] = "charbonnier"
     reptile: Share = 0.5  # share of the way to the adapted weights that Reptile goes
     clip_gradient: Weight = 0.0  # longest gradient of each network (2-norm); 0: any
+    # judge an adapted deblurrer by its frames once they are fused and corrected, as they ship, not by its output alone
+    fused: bool = False
+    # of the Adam that learns a rate of the inner update for each layer (its logarithm); 0: all move at one rate
+    lr_rates: Rate = 0.0
 
     def __post_init__(self) -> None:
         check(self)
+        if self.lr_rates and (self.algorithm != "first-order" or self.outer_step != "clip"):
+            raise OutOfRange(
+                "lr_rates", f"is {self.lr_rates:g}; rates are learnt with algorithm first-order and outer_step clip"
+            )
+        if self.fused and self.algorithm != "first-order":
+            raise OutOfRange("algorithm", f"is {self.algorithm!r}; fused frames are judged with first-order")
 
 
 @spelt
 @dataclass(frozen=True)
 class MetaTraining:
-    """Settings of ``train meta``; the defaults are the paper's."""
+    """Settings of ``train meta``; the defaults are the paper's. 0 means what the inner update's preset has."""
 
     clips: tuple[str, ...] = ()  # folders with paired clips, <clip>/{blur,sharp}; each clip is a task
     validation: tuple[str, ...] = ()  # folders with paired clips that are never trained on
     validation_clips: CountOrNone = 3  # of them that are adapted to at each validation
     model: str = "lite"  # the deblurrer to start from: a model's name or a weight file
     reblurrer: str = ""  # weights of the reblurring network with its critic, from train reblur
-    inner: Literal["paper", "release"] = "paper"  # preset of the inner update
-    pairs: Pairs = 20  # M of the inner update
-    patch: Patch = 256  # side of support and query patches in px
-    inner_steps: Steps = 0  # gradient steps of the deblurrer in the inner update; 0: one pass over the pairs
-    inner_lr: LearningRate = 2.5e-6  # its learning rate in the inner update of the preset "paper"
-    inner_lr_reblurrer: Rate = 1e-6  # the reblurrer's
+    # preset of the inner update; flow: what adapt does by default
+    inner: Literal["paper", "release", "flow"] = "paper"
+    pairs: Annotated[int, Within(1, 10_000, also=0)] = 0  # M of the inner update; 0: the preset's
+    # side of support and query patches in px; 0: the preset's
+    patch: Annotated[int, Within(32, 8192, also=0)] = 0
+    inner_steps: Steps = 0  # gradient steps of the deblurrer in the inner update; 0: the preset's
+    # its learning rate in the inner update; 0: the preset's. Where rates are learnt, what every layer's begins with
+    inner_lr: Rate = 0.0
+    inner_lr_reblurrer: Rate = 1e-6  # the reblurrer's, in the inner update of the preset "paper"
+    inner_parameters: Moving = "all"  # which of its weights move in the inner update
+    # side of the piece of a clip's frames, at a place drawn for each task, that is the task, px; 0: whole frames
+    crop: Crop = 0
     tasks: Annotated[int, Within(1, 65_536)] = 1  # clips an outer step, over all processes
     query_frames: CountOrNone = 0  # frames of a clip whose losses are summed, drawn at random; 0: all of them
     outer: OuterUpdate = field(default_factory=OuterUpdate)
@@ -169,19 +185,42 @@ class MetaTraining:
 
     def __post_init__(self) -> None:
         check(self)
+        if self.reblurrer and not self.fits_reblurrer:
+            fault = "inner flow blurs by the clip's own motion: leave it out, or give inner paper or release"
+            raise OutOfRange("reblurrer", f"is {self.reblurrer!r}; {fault}")
+        if self.inner == "release" and self.inner_parameters != "all":
+            raise OutOfRange("inner_parameters", f"is {self.inner_parameters!r}; the preset release moves all of them")
+
+    @property
+    def fits_reblurrer(self) -> bool:
+        """Whether the inner update fits a reblurring network, which is then meta-trained too."""
+        return preset(self.inner).reblur == "network"
+
+    @property
+    def first_rate(self) -> float:
+        """What the layers' rates begin with, as a factor of the preset's learning rate."""
+        usual = preset(self.inner).lr
+        return (self.inner_lr or usual) / usual
 
     def adaptation(self, seed: int) -> AdaptSettings:
-        """The inner update's settings: no guard, nothing held out."""
+        """The inner update's settings: the preset's own, without the guard's judgement.
+
+        Of flow pairs places are held out as ever, for which those are that is learnt from depends on it.
+        """
         base = preset(self.inner)
-        changes: dict[str, Any] = {"steps": self.inner_steps} if self.inner_steps else {}
+        given = {"pairs": self.pairs, "patch": self.patch, "steps": self.inner_steps}
+        changes: dict[str, Any] = {name: value for name, value in given.items() if value}
+        if self.inner_lr and not self.outer.lr_rates:
+            changes["lr"] = self.inner_lr
         if self.inner == "paper":
-            changes |= {"lr": self.inner_lr, "updates": replace(base.updates, lr_reblurrer=self.inner_lr_reblurrer)}
+            changes["updates"] = replace(base.updates, lr_reblurrer=self.inner_lr_reblurrer)
+        if self.fits_reblurrer:
+            changes["held_out"] = 0.0
         return base.changed(
             **changes,
-            pairs=self.pairs,
-            patch=self.patch,
+            fuse=base.fuse or self.outer.fused,
+            parameters=self.inner_parameters,
             precision=self.precision,
-            held_out=0.0,
             guard=False,
             seed=seed,
         )
