@@ -52,7 +52,7 @@ def test_a_layer_moves_at_its_own_rate_and_at_none_not_at_all(net):
     set_step_rates(net, {"": 0.0, "head": 2.0})
     one = adapted(net, AdaptSettings(steps=1, patch=32, precision="fp32", lr=1e-3))
     assert moved(net, one) == {"head"}
-    assert float((one.head.weight - net.head.weight).abs().max()) == pytest.approx(2e-3, rel=1e-3)
+    assert (one.head.weight - net.head.weight).abs().max().item() == pytest.approx(2e-3, rel=1e-3)
     assert moved(net, usual) == set(layers_of(net))
 
 
