@@ -100,7 +100,7 @@ def restore_pairs(restorer: Restorer, clip: Any) -> Generator[tuple[Tensor, Tens
     clip = as_clip(clip)
     with closing(_restored(restorer, clip)) as given:
         if restorer.fusion is None or len(clip) == 1:
-            pairs = ((one.blurred, one.restored) for one in given)
+            pairs = ((one.frame.read, one.restored) for one in given)
         else:
             pairs = fuse_given(given, restorer.fusion, restorer.cache)
         with closing(pairs):
@@ -120,4 +120,4 @@ def _restored(restorer: Restorer, clip: Clip) -> Generator[Given, None, None]:
             if not restorer.is_prepared:
                 restorer.prepare(group[0][1])
             for (frame, _), restored in zip(group, restorer.restored(some), strict=True):
-                yield Given(frame.read, frame.here, restored)
+                yield Given(frame, restored)

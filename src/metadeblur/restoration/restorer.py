@@ -131,10 +131,17 @@ class Restorer:
             MetadeblurError: another size or number of frames; the network gave values that are not finite; memory does
                 not even hold the smallest tile.
         """
+        return to_memory(self.there(window))
+
+    def there(self, window: Tensor) -> Tensor:
+        """The same, left where the network is."""
         frames = self._checked(self._matched(window))
         if not self.is_prepared:
             self.prepare(window)
-        return self.brought_back(self.restored(frames)[0])
+        restored = self.restored(frames)[0]
+        if self.device.type != "cpu":
+            _refuse_strange(restored)
+        return restored
 
     def restored(self, frames: Tensor) -> Tensor:
         """Restore the centres of some windows at once.
