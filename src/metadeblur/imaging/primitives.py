@@ -166,7 +166,7 @@ def sobel(picture: Tensor) -> tuple[Tensor, Tensor]:
     """Derivatives of a picture (H, W) across and down, per pixel: Sobel's 3 x 3 filters over eight."""
     if on_opencv(picture):
         plain = array(picture)
-        return tuple(tensor(cv2.Sobel(plain, -1, *axis) / 8) for axis in ((1, 0), (0, 1)))  # type: ignore[call-overload, return-value]
+        return tuple(tensor(cv2.Sobel(plain, -1, *axis) / 8) for axis in ((1, 0), (0, 1)))  # type: ignore[return-value]
     slope, smooth = picture.new_tensor([-0.5, 0.0, 0.5]), picture.new_tensor([0.25, 0.5, 0.25])
     return (
         _planes(lambda planes: filtered(planes, smooth, slope, "reflect101"), picture),

@@ -352,7 +352,7 @@ def _unsteadiness(first: Tensor, second: Tensor, flow: Tensor, trusted: Tensor) 
     right[:, :-1] = start.diff(dim=2).abs().mean(0)
     down[:-1] = start.diff(dim=1).abs().mean(0)
     means = torch.stack([values[trusted].mean(dtype=finest(values.device)) for values in (error, right + down)])
-    return tuple(means.tolist())  # type: ignore[return-value]
+    return tuple(means.tolist())
 
 
 def _ssim_map(one: _Picture, other: _Picture, data_range: float) -> _Picture:

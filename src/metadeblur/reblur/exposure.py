@@ -266,17 +266,16 @@ def _blurred(light: Tensor, velocity: Tensor, bend: Tensor, candidates: Array) -
         sums.append(sums[-1] + samples[middle - k] + samples[middle + k])
     means = [total / (2 * k + 1) for k, total in enumerate(sums)]
     widths = (2 * np.arange(middle + 1) + 1) / _SAMPLES * _SPAN
-    if on_opencv(light):  # in float64: a difference of two means is what counts
-        light, means = light.double(), [mean.double() for mean in means]
+    fine = torch.float64 if on_opencv(light) else light.dtype  # a difference of two means is what counts
     blurred = []
     for exposure in candidates.tolist():
         if exposure <= widths[0]:
             share = float(exposure / widths[0])
-            blurred.append((1 - share) * light + share * means[0] if share < 1 else means[0])
+            blurred.append((1 - share) * light.to(fine) + share * means[0].to(fine))
             continue
         upper = int(np.searchsorted(widths, exposure))
         share = float((exposure - widths[upper - 1]) / (widths[upper] - widths[upper - 1]))
-        blurred.append((1 - share) * means[upper - 1] + share * means[upper])
+        blurred.append((1 - share) * means[upper - 1].to(fine) + share * means[upper].to(fine))
     return blurred
 
 

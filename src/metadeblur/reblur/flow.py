@@ -303,8 +303,8 @@ def paths(motion: ClipMotion, spot: Spot, size: int) -> tuple[Tensor, Tensor]:
         at.append(torch.from_numpy(places - np.float32(first)).to(motion.device))
     both = torch.cat([part[inside[0], inside[1]] for part in (field_.velocity, field_.bend)], -1).float()
     rows, columns = torch.meshgrid(*at, indexing="ij")
-    velocity, bend = remap(both, columns, rows).split(2, -1)
-    return velocity.contiguous(), bend.contiguous()
+    read = remap(both, columns, rows)
+    return read[..., :2].contiguous(), read[..., 2:].contiguous()
 
 
 def blur_patch(
@@ -389,7 +389,7 @@ def _told(speed: Tensor, bend: Tensor) -> tuple[float, float, float, float]:
         plain = array(speed)
         return float(np.quantile(plain, 0.95)), float(plain.max()), float(plain.mean()), float(array(bend).max())
     figures = torch.stack([torch.quantile(speed.flatten(), 0.95), speed.max(), speed.mean(), bend.max()])
-    return tuple(figures.tolist())  # type: ignore[return-value]
+    return tuple(figures.tolist())
 
 
 def _mean_motion(velocity: Tensor) -> complex:

@@ -114,7 +114,7 @@ def _restored(restorer: Restorer, clip: Clip) -> Generator[Given, None, None]:
     ready = device_windows(clip, restorer.frames, restorer.device, restorer.cache, ahead)
     with closing(ready):
         for group in batches(ready, restorer.batch):
-            some = torch.stack([window for _, window in group])
+            some = torch.stack([window for _, window in group]) if len(group) > 1 else group[0][1][None]
             if restorer.frames == 1:
                 some = some[:, 0]
             if not restorer.is_prepared:
