@@ -6,9 +6,11 @@ Run:  python benchmarks/gpu.py                  (on a machine with a GPU; under 
 Nothing is downloaded: clips are filmed from photographs of the package, and what trains learns from clips made of them.
 Parts, each within its own share of the time: *results* (a built-in clip restored on the device and on the processor,
 both against the truth, and the flow of both), *restore* (1280x720 by stage: network, fusing, correcting, and a whole
-file with decoding and encoding; fp32, bf16, compiled), *adapt* (100 frames of 640x360), *train* (steps a second of
-``lite`` and of the published reblurring network). A part that fails is said, and the others run all the same. Writes
-gpu.json and gpu.md into the output folder; with --smoke only into a folder that is given, never over the documents.
+file with decoding and encoding; fp32, bf16, compiled), *adapt* (100 frames of 640x360), *stages* (what surrounds
+learning, piece by piece, on the processor and on the device: places, motion and exposure, noise, a pair, votes,
+brightness), *train* (steps a second of ``lite`` and of the published reblurring network). A part that fails is said,
+and the others run all the same. Writes gpu.json and gpu.md into the output folder; with --smoke only into a folder that
+is given, never over the documents.
 """
 
 from __future__ import annotations
@@ -30,17 +32,24 @@ import torch
 from torch import nn
 
 from metadeblur import Clip, load_deblurrer, restore, write_clip
+from metadeblur.adaptation.places import choose_support
 from metadeblur.adaptation.settings import AdaptSettings
 from metadeblur.adaptation.stages import adapt
 from metadeblur.data.settings import SynthSettings
 from metadeblur.data.synthesis import synthesize
 from metadeblur.evaluation import builtin
+from metadeblur.guard.votes import GuardSettings, choose_samples, look_at
+from metadeblur.imaging.brightness import matched_window
+from metadeblur.imaging.motion import ClipMotion
+from metadeblur.imaging.noise import estimate_noise
 from metadeblur.imaging.optical_flow import window_flows
 from metadeblur.imaging.quality import psnr
 from metadeblur.models.adapted import FusionSettings, with_fusion
 from metadeblur.pipeline.outputs import plan
 from metadeblur.pipeline.run import RunSettings, restore_file
+from metadeblur.reblur.exposure import estimate_exposure
 from metadeblur.reblur.fitting import NetworkReblurrer
+from metadeblur.reblur.flow import fit_flow_reblurrer
 from metadeblur.restoration.clips import restore_frames
 from metadeblur.restoration.restorer import Restorer, RestoreSettings
 from metadeblur.system.device import choose_device, has_native_bf16
@@ -244,6 +253,41 @@ def measure_adapt(device: torch.device, sizes: Sizes) -> dict[str, Any]:
     }
 
 
+def measure_stages(device: torch.device, sizes: Sizes) -> dict[str, Any]:
+    """Seconds of what surrounds learning, on the processor and on the device."""
+    frames, height, width = sizes.adapt
+    clip = filmed(min(frames, 24), height, width)
+    places = {"processor": torch.device("cpu"), "device": device}
+    return {name: stage_seconds(clip.to(place), Meter(place), sizes) for name, place in places.items()}
+
+
+def stage_seconds(clip: Clip, meter: Meter, sizes: Sizes) -> dict[str, float]:
+    """Seconds of each stage where a clip's frames are; each is done once before it is measured."""
+
+    def generator() -> torch.Generator:
+        return torch.Generator().manual_seed(0)
+
+    support = choose_support(clip, pairs=2, patch=sizes.patch, generator=generator())
+    place, flow = support.train[0], fit_flow_reblurrer(clip, generator=generator(), exposure=EXPOSURE)
+    samples = choose_samples(clip, 5, GuardSettings(spots=1))
+    restored = [(1.2 * sample.blurred - 0.1).clamp(0, 1) for sample in samples]
+    window = clip.window(2, 5)
+    window[3:] *= 0.8
+    stages: dict[str, Callable[[], object]] = {
+        "choosing places": lambda: choose_support(clip, patch=sizes.patch, generator=generator()),
+        "motion and exposure": lambda: estimate_exposure(ClipMotion(clip)),
+        "noise of six frames": lambda: estimate_noise([clip[number] for number in range(min(6, len(clip)))]),
+        "a pair, five frames": lambda: flow.reblur_window(clip, place, 5, generator()),
+        "votes at one place": lambda: look_at(samples, restored, flow),
+        "a window of two brightnesses": lambda: matched_window(window),
+    }
+    seconds = {}
+    for name, work in stages.items():
+        work()
+        seconds[name] = round(statistics.median(meter.seconds(work) for _ in range(3)), 4)
+    return seconds
+
+
 def measure_train(device: torch.device, sizes: Sizes) -> dict[str, Any]:
     """Steps a second of two trainings, on clips that are made first."""
     meter = Meter(device)
@@ -285,6 +329,7 @@ PARTS: dict[str, Callable[[torch.device, Sizes], dict[str, Any]]] = {
     "results": measure_results,
     "restore": measure_restore,
     "adapt": measure_adapt,
+    "stages": measure_stages,
     "train": measure_train,
 }
 
@@ -340,6 +385,11 @@ def _tables(name: str, part: dict[str, Any]) -> list[str]:
             "| --- | ---: | ---: |",
             *rows,
         ]
+    if name == "stages":
+        rows = [
+            f"| {stage} | {seconds:.4f} | {part['device'][stage]:.4f} |" for stage, seconds in part["processor"].items()
+        ]
+        return ["| stage | processor, s | device, s |", "| --- | ---: | ---: |", *rows]
     return ["| network | steps a second | memory, MB |", "| --- | ---: | ---: |"] + [
         f"| {network} | {row['steps_a_second']:.2f} | {_memory(row['memory_mb'])} |" for network, row in part.items()
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -12,6 +13,8 @@ from torch import Tensor
 
 from metadeblur.arrays import check_source_frame, is_frames, no_clip, taken
 from metadeblur.errors import MetadeblurError
+
+_KEPT_BYTES = 2**30  # of frames that stay on a device
 
 
 class FrameSource(Protocol):
@@ -100,6 +103,16 @@ class Clip:
         """The nearest frame number that exists."""
         return min(max(index, 0), len(self) - 1)
 
+    def to(self, device: torch.device) -> Clip:
+        """The same clip with its frames on a device: each is brought there when it is first asked for.
+
+        The last ones stay there, about a gigabyte of them. In main memory it is the clip itself.
+        """
+        if device.type == "cpu" or self[0].device == device:
+            return self
+        there = _There(self._source, device)
+        return Clip(there, fps=self.fps, name=self.name, bit_depth=self.bit_depth)
+
     def part(self, start: int, stop: int) -> Clip:
         """Frames start..stop-1 as a clip that reads from this one."""
         return Clip(_Part(self, start, min(stop, len(self))), fps=self.fps, name=self.name, bit_depth=self.bit_depth)
@@ -166,3 +179,27 @@ class _Planes:
 
     def __getitem__(self, index: int) -> Tensor:
         return self.frames[index]
+
+
+class _There:
+    """Frames brought to a device, as they are stored: 8 bits are a quarter of what floats would be."""
+
+    def __init__(self, source: Tensor | FrameSource, device: torch.device) -> None:
+        self._source, self._device = source, device
+        self._kept: OrderedDict[int, Tensor] = OrderedDict()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles have none there yet."""
+        return _There, (self._source, self._device)
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> Tensor:
+        if index in self._kept:
+            self._kept.move_to_end(index)
+        else:
+            self._kept[index] = frame = self._source[index].to(self._device)
+            if len(self._kept) > max(_KEPT_BYTES // frame.nbytes, 1):
+                self._kept.popitem(last=False)
+        return self._kept[index]

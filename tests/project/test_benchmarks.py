@@ -73,8 +73,9 @@ def test_the_gpu_benchmark_runs_on_the_processor_and_leaves_the_documents_alone(
     words = [sys.executable, script, "--smoke", "-o", tmp_path]
     subprocess.run(words, check=True, capture_output=True, env=environment)
     found = json.loads((tmp_path / "gpu.json").read_text())
-    assert {"results", "restore", "adapt", "train"} <= found.keys()
+    assert {"results", "restore", "adapt", "stages", "train"} <= found.keys()
     assert all(way["frames_a_second"] > 0 for way in found["restore"]["ways"])
+    assert found["stages"]["processor"].keys() == found["stages"]["device"].keys()
     assert "these figures mean nothing" in (tmp_path / "gpu.md").read_text()
     over = subprocess.run([*words[:-1], page.parent], capture_output=True, env=environment, text=True)
     assert over.returncode == 2

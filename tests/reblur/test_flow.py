@@ -267,7 +267,7 @@ def test_flow_is_reduced_and_in_pixels_of_the_frame() -> None:
     clip = moving(lambda t: (-5.0 * t, 3.0 * t), 0.0, frames=3, size=(120, 160))
     motion = ClipMotion(clip, pixels=5_000)
     assert motion.height * motion.width <= 5_200
-    middle = motion.field(1).velocity[15:-15, 15:-15].reshape(-1, 2).astype(np.float32)
+    middle = motion.field(1).velocity[15:-15, 15:-15].reshape(-1, 2).float().numpy()
     assert np.median(middle, axis=0) == pytest.approx([5.0, -3.0], abs=0.3)
 
 

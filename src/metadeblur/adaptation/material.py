@@ -39,7 +39,8 @@ class Context:
     """What all stages of one adaptation work with."""
 
     base: nn.Module  # frozen copy of the deblurrer
-    clip: Clip
+    clip: Clip  # its frames are where the deblurrer is
+    read: Clip  # the same in main memory, for what people bring along
     settings: AdaptSettings
     generator: torch.Generator  # all randomness, drawn in the order of the stages
     costs: StageMeter
@@ -146,22 +147,23 @@ def make_material(
     with context.costs.stage("reblur"):
         if reblurrer is None:
             reblurrer = fit_flow_reblurrer(clip, places=support.train, generator=context.generator, cache=cache)
+        at_hand = clip if reblurrer.anywhere else context.read
         # A reblurrer that is learnt learns the clip's blur on the clip's own patches, so that is what it blurs.
         first = settings.restore_first and not reblurrer.learnt
-        from_clip = partial(make_pairs, sharpener=Sharpener(base, clip, cache) if first else None, cache=cache)
-        places = support.train
+        from_clip = partial(make_pairs, sharpener=Sharpener(base, at_hand, cache) if first else None, cache=cache)
+        places, shown = support.train, context.read
         if source is None:
-            still = still_share(clip, frames, settings, cache) if reblurrer.knows_motion else 0.0
-            source = partial(from_clip, still=still)
+            still = still_share(context.read, frames, settings, cache) if reblurrer.knows_motion else 0.0
+            source, shown = partial(from_clip, still=still), at_hand
             places = mark_shrunk(places, reblurrer, settings)
         chosen, maker = source, reblurrer
         if plan is not None:
             context.budget.kept_back = plan.fusing + plan.judging(len(support.held_out))
         train, pairs = context.budget.places(
-            places, lambda some: chosen(clip, some, maker, settings.blurs, frames, context.generator)
+            places, lambda some: chosen(shown, some, maker, settings.blurs, frames, context.generator)
         )
         held = support.held_out[: math.ceil(len(support.held_out) * len(train) / max(len(support.train), 1))]
-        held_out = from_clip(clip, held, reblurrer, 1, frames, context.generator)
+        held_out = from_clip(at_hand, held, reblurrer, 1, frames, context.generator)
     witness, motion_pairs = reblurrer, list[Pair]()
     if reblurrer.learnt and (settings.guard or settings.fuse):
         with context.costs.stage("guard"):  # the clip's own motion knows nothing of what the network has learnt

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import get_args
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -19,7 +19,8 @@ from torch import Tensor
 
 from metadeblur.clip import Clip, as_clip
 from metadeblur.errors import MetadeblurError
-from metadeblur.imaging.optical_flow import dense_flow
+from metadeblur.imaging.optical_flow import flows_between
+from metadeblur.imaging.primitives import array, resize
 from metadeblur.imaging.sharpness import Indices, box_sums, score_frame
 from metadeblur.reblur.place import Place
 from metadeblur.system.names import counted
@@ -37,6 +38,7 @@ _FLAT_DB = 30.0  # a patch that differs by less (8 levels of 255) from itself mo
 _FADED = 0.3  # of the usual contrast of a clip's frames, below which a frame shows too little of the scene
 _LARGEST_OVERLAP = 0.8  # intersection over union of two places of one frame
 _FRAME_COST = 0.013  # of a place's merit (0 to 1), for each place that its frame has already given
+_TOGETHER = 16  # frames whose flows a device works out at once
 _OVERLAP_COST = 0.067  # of a place's merit, for each wholly overlapping place of any frame
 
 _Floats = npt.NDArray[np.float64]
@@ -206,33 +208,38 @@ def _draw(clip: Clip, size: int, count: int, generator: torch.Generator) -> tupl
 
 
 def _survey(clip: Clip, tops: Indices, lefts: Indices, size: int, *, guided: bool) -> _Survey:
-    """Looks at every frame once."""
-    scores, coarse, flows, contrast = [], [], [], []
-    previous: npt.NDArray[np.uint8] | None = None
+    """Looks at every frame once, where it is; what is measured comes back in the end."""
+    scores, coarse, motion, contrast = [], [], [], []
     factor = max(1, min(clip.height, clip.width) // 180)  # motion is as visible in a small picture, and cheaper
     small = (tops // factor, lefts // factor, size // factor, size // factor)
-    for frame in clip:
-        scores.append(score_frame(frame, tops, lefts, size, size).numpy())
-        contrast.append(float(frame.std()))
+    pictures: list[Tensor] = []
+    for number, frame in enumerate(clip, 1):
+        scores.append(score_frame(frame, tops, lefts, size, size))
+        contrast.append(frame.std())
         if guided:
-            coarse.append(score_frame(frame, tops, lefts, size, size, shift=_COARSE_SHIFT).numpy())
-            picture = _small_grey(frame, factor)
-            if previous is not None:
-                lengths = np.linalg.norm(dense_flow(previous, picture), axis=2)
-                flows.append(box_sums(torch.from_numpy(lengths), *small) * factor / (small[2] * small[3]))
-            previous = picture
-    still = np.zeros(len(tops))
-    neighbours = np.stack([still, *flows, still])
-    motion = np.maximum(neighbours[:-1], neighbours[1:])
-    return _Survey(tops, lefts, size, np.stack(scores), np.stack(coarse or scores), motion, np.array(contrast))
+            coarse.append(score_frame(frame, tops, lefts, size, size, shift=_COARSE_SHIFT))
+            pictures.append(_small_grey(frame, factor))
+            if len(pictures) > _TOGETHER or number == len(clip):
+                for flow in flows_between(list(pairwise(pictures))):
+                    lengths = flow.square().sum(-1).sqrt()
+                    motion.append(box_sums(lengths, *small) * factor / (small[2] * small[3]))
+                pictures = pictures[-1:]
+    still = np.zeros((1, len(tops)))
+    neighbours = np.concatenate([still, *([_in_memory(motion)] if motion else []), still])
+    fastest = np.maximum(neighbours[:-1], neighbours[1:])
+    return _Survey(tops, lefts, size, _in_memory(scores), _in_memory(coarse or scores), fastest, _in_memory(contrast))
 
 
-def _small_grey(frame: Tensor, factor: int) -> npt.NDArray[np.uint8]:
+def _in_memory(measured: list[Tensor]) -> _Floats:
+    """What was measured of each frame, together."""
+    return array(torch.stack(measured).cpu().double())
+
+
+def _small_grey(frame: Tensor, factor: int) -> Tensor:
     """A frame (3, H, W) as 8-bit grey, reduced by a whole factor."""
     grey = (frame * frame.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(0).clamp(0, 1).mul(255)
     height, width = grey.shape
-    reduced = cv2.resize(grey.cpu().numpy(), (width // factor, height // factor), interpolation=cv2.INTER_AREA)
-    return np.rint(reduced).astype(np.uint8)
+    return resize(grey, (height // factor, width // factor), "area").round().byte()
 
 
 def _telling(contrast: _Floats, inside: _Mask) -> _Mask:

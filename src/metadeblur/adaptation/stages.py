@@ -151,7 +151,8 @@ def adapt(
             return Outcome(unchanged, 0.0, (hopeless,))
         generator = torch.Generator().manual_seed(settings.seed)
         budget, costs = Budget(settings.budget_seconds), StageMeter(device)
-        context = Context(base, one, settings, generator, costs, budget, cache or ClipCache(), loss, progress)
+        clip_cache = cache or ClipCache()
+        context = Context(base, one.to(device), one, settings, generator, costs, budget, clip_cache, loss, progress)
         return _get_ready(context, unchanged, reblurrer, pair_source)
 
     prepared = [ready(one) for one in clips]
@@ -334,7 +335,7 @@ def _judged(ready: _Ready, stepped: _Stepped, unchanged: nn.Module) -> Outcome:
         ready.outcome,
         reblurrer=material.reblurrer,
         support=material.support,
-        pairs=material.pairs,
+        pairs=[pair.in_memory() for pair in material.pairs],
         history=stepped.history,
     )
     if stepped.failure is not None:

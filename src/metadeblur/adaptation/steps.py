@@ -6,7 +6,7 @@ import copy
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -47,6 +47,10 @@ class Pair:
 
     def __repr__(self) -> str:
         return f"Pair(blurred {tuple(self.blurred.shape)}, sharp {tuple(self.sharp.shape)})"
+
+    def in_memory(self) -> Pair:
+        """The same in main memory."""
+        return replace(self, blurred=self.blurred.cpu(), sharp=self.sharp.cpu())
 
     @property
     def centre(self) -> Tensor:

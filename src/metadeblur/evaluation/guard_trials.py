@@ -64,7 +64,7 @@ class CastReblurrer(FlowReblurrer):
     ) -> Tensor:
         """The pseudo-blurred window (N, 3, P, P), single patches too, with a colour cast."""
         window = super().reblur_window(clip, place, frames, generator, shrunk)
-        return (window + torch.tensor(CAST)[:, None, None]).clamp(0, 1)
+        return (window + window.new_tensor(CAST)[:, None, None]).clamp(0, 1)
 
 
 def spoilt(kind: str, net: nn.Module, clip: Clip, other: Clip, settings: AdaptSettings) -> Outcome:
@@ -250,9 +250,9 @@ def _pairs_of(other: Clip, settings: AdaptSettings) -> Callable[..., list[Pair]]
     return make
 
 
-def _turned(vectors: Any) -> Any:
+def _turned(vectors: Tensor) -> Tensor:
     """Vectors (..., 2) turned by 90 degrees."""
-    return np.ascontiguousarray(np.stack([-vectors[..., 1], vectors[..., 0]], -1))
+    return torch.stack([-vectors[..., 1], vectors[..., 0]], -1)
 
 
 def _share_of(records: Sequence[GuardRecord], condition: Callable[[GuardRecord], bool]) -> float | None:

@@ -20,6 +20,7 @@ from metadeblur.adaptation.stages import Pair
 from metadeblur.clip import Clip
 from metadeblur.errors import MetadeblurError
 from metadeblur.imaging.linear_light import to_display, to_linear
+from metadeblur.imaging.primitives import array
 from metadeblur.imaging.quality import dis_flow, warp_frame
 from metadeblur.imaging.sharpness import self_shift_score
 from metadeblur.reblur.fitting import NetworkReblurrer
@@ -64,7 +65,7 @@ class BlurredAlong:
     def of(cls, reblurrer: FlowReblurrer, spot: Spot) -> BlurredAlong:
         """The blur that a frame of the clip has at a spot, by its own motion and the clip's exposure."""
         size = spot.size
-        velocity, bend = paths(reblurrer.clip_motion, spot, size)
+        velocity, bend = (array(part.cpu()) for part in paths(reblurrer.clip_motion, spot, size))
         exposure = reblurrer.exposure if reblurrer.exposure is not None else sum(reblurrer.settings.prior) / 2
         times = ((np.arange(_SAMPLES) + 0.5) / _SAMPLES - 0.5) * exposure
         moved = np.stack([t * velocity + t * t * bend for t in times])  # (S, P, P, 2), right and down

@@ -37,6 +37,7 @@ from metadeblur.models.adapted import FusionSettings
 from metadeblur.models.registry import traits
 from metadeblur.restoration.fusion import fuse_frames
 from metadeblur.restoration.pieces import Piece, PieceRestorer, restorer_for
+from metadeblur.system.device import choose_device
 
 TELLING_DB = 0.02
 """Difference of mean PSNR on the held-out pairs under which one share is not called better than another."""
@@ -91,7 +92,7 @@ def look_before(
         MetadeblurError: the base gives values that are not finite.
     """
     began = time.monotonic()
-    clip, cache = as_clip(clip), cache or ClipCache()
+    clip, cache = _there(clip, base), cache or ClipCache()
     samples = choose_samples(clip, traits(base).frames, settings or GuardSettings(), cache)
     figures = look_at(samples, _restored(base, samples, cache), reblurrer, cache)
     return Before(tuple(samples), figures, time.monotonic() - began)
@@ -130,7 +131,7 @@ def judge(
     Raises:
         MetadeblurError: the base itself gives values that are not finite.
     """
-    clip, settings, cache = as_clip(clip), settings or GuardSettings(), cache or ClipCache()
+    clip, settings, cache = _there(clip, base), settings or GuardSettings(), cache or ClipCache()
     broken = _broken_weights(adapted)
     if broken is not None:
         return Verdict(0.0, (broken,))
@@ -213,7 +214,7 @@ def judge_fusion(
     Returns:
         How to fuse, or None where votes are against it; and the votes: those of what is chosen, and every veto.
     """
-    clip, settings, cache = as_clip(clip), settings or GuardSettings(), cache or ClipCache()
+    clip, settings, cache = _there(clip, model), settings or GuardSettings(), cache or ClipCache()
     smaller = replace(settings, pixels=min(settings.pixels, settings.fusion_pixels))
     samples = choose_samples(clip, traits(model).frames, smaller, cache)
     # One frame more: those at a piece's ends are fused with the others but not corrected before.
@@ -285,6 +286,11 @@ def _tensors(net: nn.Module) -> list[tuple[str, Tensor]]:
     return [*net.named_parameters(), *net.named_buffers()]
 
 
+def _there(clip: Clip, net: nn.Module) -> Clip:
+    """A clip with its frames where the network is, which is where the votes are worked out."""
+    return as_clip(clip).to(choose_device(None, net))
+
+
 class _NotFiniteError(Exception):
     """A share gives values that are not finite."""
 
@@ -335,11 +341,11 @@ def _mean_psnr(net: nn.Module, pairs: Sequence[tuple[Tensor, Tensor]], cache: Cl
     """Mean PSNR in dB of restored pseudo-blurred against pseudo-sharp patches."""
     height, width = pairs[0][1].shape[-2:]
     restorer = restorer_for(net, height, width, cache)
-    return math.fsum(float(psnr(restorer(blurred), sharp.cpu())) for blurred, sharp in pairs) / len(pairs)
+    return math.fsum(float(psnr(restorer.there(blurred), sharp)) for blurred, sharp in pairs) / len(pairs)
 
 
 def _restored(net: nn.Module, samples: Sequence[Sample], cache: ClipCache) -> list[Tensor]:
-    """Restored frames of each sample, (K, 3, h, w)."""
+    """Restored frames of each sample, (K, 3, h, w), where the network is."""
     if not samples:
         return []
     height, width = samples[0].blurred.shape[-2:]

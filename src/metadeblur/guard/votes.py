@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -21,6 +20,7 @@ from metadeblur.clip import Clip, as_clip
 from metadeblur.errors import MetadeblurError
 from metadeblur.imaging.brightness import changes
 from metadeblur.imaging.clip_cache import ClipCache
+from metadeblur.imaging.primitives import finest
 from metadeblur.imaging.quality import colour_shift, dis_flow, flicker, ringing
 from metadeblur.imaging.sharpness import self_shift_score
 from metadeblur.limits import Count, Pixels, Within, check, spelt
@@ -145,7 +145,7 @@ class Sample:
     top: int  # px
     left: int  # px
     windows: Tensor  # (K, N, 3, h, w): K neighbouring frames, with the neighbours that the network takes
-    blurred: Tensor  # (K, 3, h, w)
+    blurred: Tensor  # (K, 3, h, w); both where the clip's frames are
 
     def frames_of(self, clip: Clip, indices: Sequence[int]) -> Tensor:
         """The windows of other frames of the clip, cut out at the same place: (len(indices), N, 3, h, w)."""
@@ -207,7 +207,7 @@ def look_at(
 
     Args:
         samples: what was restored.
-        restored: (K, 3, h, w) for each sample.
+        restored: (K, 3, h, w) for each sample, where this is.
         reblurrer: of the clip; the vote on reblurring needs a FlowReblurrer that knows the exposure.
         cache: of the clip.
     """
@@ -291,26 +291,25 @@ def _reblur_error(samples: Sequence[Sample], frames: Sequence[Tensor], reblurrer
             velocity, bend = _paths(reblurrer, sample.first + number, sample.top, sample.left, height, width)
             exposure = float(reblurrer.exposure or 0.0)
             again, _ = blur_patch(picture, 0, 0, velocity, bend, exposure, reblurrer.response)
-            inside = _inside(velocity, exposure)
+            inside = _inside(velocity, exposure).to(again.device)
             difference = (again - sample.blurred[number]).square().mean(0)
             errors.append(float(difference[inside].mean()) if inside.any() else float(difference.mean()))
     return max(math.fsum(errors) / len(errors), 1e-10)
 
 
-def _paths(reblurrer: FlowReblurrer, frame: int, top: int, left: int, height: int, width: int) -> tuple[Any, Any]:
+def _paths(reblurrer: FlowReblurrer, frame: int, top: int, left: int, height: int, width: int) -> list[Tensor]:
     """Velocity and bend (h, w, 2) of a crop."""
     side = max(height, width)
-    return tuple(  # type: ignore[return-value]
-        np.ascontiguousarray(part[:height, :width])
-        for part in paths(reblurrer.clip_motion, Spot(frame, top, left, side), side)
-    )
+    both = paths(reblurrer.clip_motion, Spot(frame, top, left, side), side)
+    return [part[:height, :width].contiguous() for part in both]
 
 
-def _inside(velocity: Any, exposure: float) -> Tensor:
+def _inside(velocity: Tensor, exposure: float) -> Tensor:
     """Where (h, w) all the light on a pixel's path comes from inside the crop."""
     height, width = velocity.shape[:2]
-    reach = np.abs(velocity) * exposure / 2
-    rows, columns = np.mgrid[0:height, 0:width]
+    reach = velocity.abs() * exposure / 2
+    rows, columns = (torch.arange(side, device=reach.device, dtype=finest(reach.device)) for side in (height, width))
+    rows = rows[:, None]
     across = (columns - reach[..., 0] >= 0) & (columns + reach[..., 0] <= width - 1)
     down = (rows - reach[..., 1] >= 0) & (rows + reach[..., 1] <= height - 1)
-    return torch.from_numpy(across & down)
+    return across & down

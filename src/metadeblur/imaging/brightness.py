@@ -135,6 +135,8 @@ def differs(one: Array, other: Array, cache: ClipCache | None = None) -> bool:
     >>> differs(texture, np.roll(texture, 3, 1)), differs(texture, 0.9 * np.roll(texture, 3, 1))
     (False, True)
     """
+    if one is other:  # as at the ends of a clip
+        return False
     if cache is None:
         return _differs(one, other, dense_flow)
     return cache.of("differs", lambda: _differs(one, other, cache.flow), one, other)
@@ -344,15 +346,17 @@ def matched_window(window: Tensor, cache: ClipCache | None = None) -> Tensor:
     True
     """
     before = list(window)
-    frames = matched_frames(before, cache or ClipCache())
+    frames = matched_frames(before, [small_frame(frame) for frame in before], cache or ClipCache())
     unchanged = all(one is other for one, other in zip(before, frames, strict=True))
     return window if unchanged else torch.stack(frames)
 
 
-def matched_frames(window: Sequence[Tensor], cache: ClipCache) -> list[Tensor]:
-    """The same of frames (3, H, W) each; those that are as bright as the centre come back themselves."""
+def matched_frames(window: Sequence[Tensor], pictures: Sequence[Array], cache: ClipCache) -> list[Tensor]:
+    """The same of frames (3, H, W) each; those that are as bright as the centre come back themselves.
+
+    Frames may be on any device, and stay there; ``pictures`` are what :func:`small_frame` made of them.
+    """
     half = len(window) // 2
-    pictures = [small_frame(frame) for frame in window]
     steps = [differs(*pair, cache) for pair in pairwise(pictures)]
     frames = list(window)
     for number in range(len(window)):

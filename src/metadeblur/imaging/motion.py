@@ -6,8 +6,9 @@ the next one: displacement(s) = s * velocity + s^2 * bend, with s in frame inter
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
@@ -18,7 +19,8 @@ from torch import Tensor
 from metadeblur.clip import Clip, as_clip
 from metadeblur.imaging.brightness import Lights, small_frame
 from metadeblur.imaging.clip_cache import ClipCache
-from metadeblur.imaging.primitives import array, gaussian, grey, median5, tensor
+from metadeblur.imaging.optical_flow import flows_between
+from metadeblur.imaging.primitives import gaussian, grey, median5, reduced_size
 
 Array = NDArray[Any]
 Kept = TypeVar("Kept")
@@ -29,12 +31,12 @@ class MotionField:
     """Paths of the pixels of one frame, in pixels of the full frame, on a grid that may be coarser than the frame.
 
     Attributes:
-        velocity: (h, w, 2), float16, x then y, px a frame interval.
+        velocity: (h, w, 2), float16, x then y, px a frame interval; where the frame is.
         bend: (h, w, 2), float16, px a squared frame interval.
     """
 
-    velocity: Array
-    bend: Array
+    velocity: Tensor
+    bend: Tensor
 
 
 def parabola(forward: Tensor, backward: Tensor) -> tuple[Tensor, Tensor]:
@@ -63,18 +65,13 @@ def moments(count: int, exposure: float) -> Array:
     return ((np.arange(count, dtype=np.float32) + 0.5) / count - 0.5) * np.float32(exposure)
 
 
-def displacement(velocity: Array, bend: Array, time: float) -> Array:
+def displacement(velocity: Tensor, bend: Tensor, time: np.float32) -> Tensor:
     """How far the pixels of a frame have moved at a time in frame intervals: (h, w, 2) px; see :func:`parabola`."""
-    return time * velocity + time * time * bend
-
-
-def lengths(vectors: Array) -> Array:
-    """Lengths of (..., 2) vectors."""
-    return np.hypot(vectors[..., 0], vectors[..., 1])
+    return float(time) * velocity + float(time * time) * bend
 
 
 class ClipMotion:
-    """The motion of a clip's frames, computed when asked for.
+    """The motion of a clip's frames, computed when asked for, where its frames are.
 
     Args:
         clip: the clip.
@@ -86,47 +83,53 @@ class ClipMotion:
         self.clip = clip = as_clip(clip)
         self.cache = cache or ClipCache()
         self._pixels = pixels
-        scale = min(1.0, (pixels / (clip.height * clip.width)) ** 0.5)
-        self.height = max(1, round(clip.height * scale))
-        self.width = max(1, round(clip.width * scale))
+        self.height, self.width = reduced_size(clip.height, clip.width, pixels)
         self.lights = Lights(self._small, self.cache)
 
-    @property
-    def step(self) -> Array:
-        """Full-frame pixels a pixel of the reduced picture, x then y: (2,) float32."""
-        return np.array([self.clip.width / self.width, self.clip.height / self.height], np.float32)
+    @cached_property
+    def device(self) -> torch.device:
+        """Where the clip's frames are."""
+        return self.clip[0].device
 
-    def grey_frame(self, index: int) -> Array:
+    @cached_property
+    def step(self) -> Tensor:
+        """Full-frame pixels a pixel of the reduced picture, x then y: (2,) float32."""
+        return torch.tensor([self.clip.width / self.width, self.clip.height / self.height], device=self.device)
+
+    def grey_frame(self, index: int) -> Tensor:
         """The reduced frame in grey, (height, width) uint8."""
-        return self._kept("grey", index, lambda: array(grey(self.clip[index], self._pixels)))
+        return self._kept("grey", index, lambda: grey(self.clip[index], self._pixels))
 
     def field(self, index: int) -> MotionField:
         """The paths of frame ``index``: straight with one usable neighbour, of length 0 with none."""
         return self._kept("field", index, lambda: self._make_field(index))
 
-    def flow(self, index: int, other: int) -> Array:
-        """Displacements from frame ``index`` to frame ``other``, (height, width, 2) float32, in reduced pixels."""
+    def flows(self, pairs: Sequence[tuple[int, int]]) -> list[Tensor]:
+        """Displacements from one frame to another of each pair, (height, width, 2) float32, in reduced pixels."""
+        pictures = [(self.grey_frame(index), self._lit_grey(index, other)) for index, other in pairs]
+        return [steady(flow) for flow in flows_between(pictures, self.cache.flow)]
+
+    def _lit_grey(self, index: int, other: int) -> Tensor:
+        """Another frame in grey, in the brightness of frame ``index``."""
         light, there = self.lights.match(index, other), self.grey_frame(other)
-        there = there if light is None else array(light.applied_grey(tensor(there)))
-        return array(steady(tensor(self.cache.flow(self.grey_frame(index), there))))
+        return there if light is None else light.applied_grey(there)
 
     def _small(self, index: int) -> Array:
         return self._kept("small", index, lambda: small_frame(self.clip[index]))
 
     def _make_field(self, index: int) -> MotionField:
-        forward, backward = (
-            self.flow(index, other) if 0 <= other < len(self.clip) and self.lights.comparable(index, other) else None
+        usable = [
+            (index, other)
             for other in (index + 1, index - 1)
-        )
-        if forward is None and backward is None:
-            forward = np.zeros((self.height, self.width, 2), np.float32)
-        if backward is None:
-            assert forward is not None
-            backward = -forward
+            if 0 <= other < len(self.clip) and self.lights.comparable(index, other)
+        ]
+        found = dict(zip(usable, self.flows(usable), strict=True))
+        forward, backward = found.get((index, index + 1)), found.get((index, index - 1))
         if forward is None:
-            forward = -backward
-        velocity, bend = (array(part) for part in parabola(tensor(forward), tensor(backward)))
-        return MotionField((velocity * self.step).astype(np.float16), (bend * self.step).astype(np.float16))
+            still = torch.zeros(self.height, self.width, 2, device=self.device)
+            forward = still if backward is None else -backward
+        velocity, bend = parabola(forward, -forward if backward is None else backward)
+        return MotionField((velocity * self.step).half(), (bend * self.step).half())
 
     def _kept(self, name: str, index: int, make: Callable[[], Kept]) -> Kept:
         return self.cache.of((name, index, self.height, self.width), make)

@@ -131,7 +131,7 @@ def gaussian(picture: Tensor, sigma: float, border: Border = "reflect101") -> Te
 
 
 def box(picture: Tensor, side: int, border: Border = "reflect101") -> Tensor:
-    """The mean of a picture over squares of an odd ``side``."""
+    """The mean of a picture over squares; those of an even ``side`` reach a pixel less far right and down."""
     if on_opencv(picture):
         blurred = cv2.boxFilter(array(picture), -1, (side, side), borderType=_BORDERS[border])
         return tensor(np.asarray(blurred).reshape(picture.shape))
@@ -148,11 +148,25 @@ def median5(picture: Tensor) -> Tensor:
     return _planes(median_planes, picture)
 
 
+def extremes(picture: Tensor, radius: int) -> tuple[Tensor, Tensor]:
+    """The largest and the smallest value of each channel in the square of ``radius`` px to each side of a pixel."""
+    side = 2 * radius + 1
+    if on_opencv(picture):
+        plain, kernel = array(picture), np.ones((side, side), np.uint8)
+        found = (cv2.dilate(plain, kernel), cv2.erode(plain, kernel))
+        return tuple(tensor(np.asarray(one).reshape(picture.shape)) for one in found)  # type: ignore[return-value]
+
+    def pooled(planes: Tensor) -> Tensor:
+        return F.max_pool2d(F.max_pool2d(planes, (side, 1), 1, (radius, 0)), (1, side), 1, (0, radius))
+
+    return _planes(pooled, picture), -_planes(pooled, -picture)
+
+
 def sobel(picture: Tensor) -> tuple[Tensor, Tensor]:
     """Derivatives of a picture (H, W) across and down, per pixel: Sobel's 3 x 3 filters over eight."""
     if on_opencv(picture):
         plain = array(picture)
-        return tuple(tensor(cv2.Sobel(plain, cv2.CV_32F, *axis) / 8) for axis in ((1, 0), (0, 1)))  # type: ignore[return-value]
+        return tuple(tensor(cv2.Sobel(plain, -1, *axis) / 8) for axis in ((1, 0), (0, 1)))  # type: ignore[return-value]
     slope, smooth = picture.new_tensor([-0.5, 0.0, 0.5]), picture.new_tensor([0.25, 0.5, 0.25])
     return (
         _planes(lambda planes: filtered(planes, smooth, slope, "reflect101"), picture),
@@ -204,6 +218,43 @@ def places(flow: Tensor) -> tuple[Tensor, Tensor]:
     return columns + flow[..., 0], rows + flow[..., 1]
 
 
+def lengths(vectors: Tensor) -> Tensor:
+    """Lengths of vectors (..., 2)."""
+    if on_opencv(vectors):
+        plain = array(vectors)
+        return tensor(np.asarray(np.hypot(plain[..., 0], plain[..., 1])))
+    return torch.hypot(*vectors.unbind(-1))
+
+
+def quantile(values: Tensor, share: float) -> float:
+    """What a share of all values is below; a device is waited for."""
+    if on_opencv(values):
+        return float(np.quantile(array(values), share))
+    return float(torch.quantile(values.flatten(), share))
+
+
+def power(values: Tensor, exponent: float) -> Tensor:
+    """Values raised to a power."""
+    return tensor(np.power(array(values), exponent)) if on_opencv(values) else values**exponent
+
+
+def finest(device: torch.device) -> torch.dtype:
+    """What long sums are added up in: float64 on devices that surely have it."""
+    return torch.float64 if device.type in ("cpu", "cuda", "meta") else torch.float32
+
+
+def total(values: Tensor) -> Tensor:
+    """The sum of all values, as :func:`finest` as the device can."""
+    if on_opencv(values):
+        return torch.tensor(float(array(values).sum(dtype=np.float64)), dtype=torch.float64)
+    return values.sum(dtype=finest(values.device))
+
+
+def median(values: Tensor) -> float:
+    """The median of all values; a device is waited for."""
+    return float(np.median(array(values))) if on_opencv(values) else quantile(values, 0.5)
+
+
 def read_at(
     planes: Tensor,
     x: Tensor,
@@ -234,7 +285,8 @@ def filtered(planes: Tensor, down: Tensor, across: Tensor, border: Border) -> Te
         alone = F.conv2d(alone, down[None, None, :, None])
     if len(across) > 1:
         alone = F.conv2d(alone, across[None, None, None, :])
-    return alone.reshape(planes.shape)
+    # A kernel of an even length has no middle: OpenCV's begins half of it before the pixel.
+    return alone[..., : planes.shape[-2], : planes.shape[-1]].reshape(planes.shape)
 
 
 def bordered(planes: Tensor, rows: int, columns: int, border: Border) -> Tensor:

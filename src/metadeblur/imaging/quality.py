@@ -1,7 +1,8 @@
 """How good a picture is: against the truth (PSNR, SSIM, RealBlur's aligned pair) and without one (guard's figures).
 
 All functions are pure. Pictures are tensors (..., 3, H, W), RGB in [0, 1]; figures come back as float64, one a
-picture. "8-bit levels" are steps of 1/255.
+picture, in main memory. PSNR and the guard's figures are worked out where the pictures are, SSIM and RealBlur's pair in
+main memory. "8-bit levels" are steps of 1/255.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -22,6 +24,19 @@ from metadeblur.clip import FrameSource
 from metadeblur.errors import MetadeblurError
 from metadeblur.imaging import optical_flow
 from metadeblur.imaging.clip_cache import ClipCache
+from metadeblur.imaging.optical_flow import flows_between
+from metadeblur.imaging.primitives import (
+    array,
+    extremes,
+    finest,
+    gaussian,
+    grey,
+    places,
+    power,
+    remap,
+    resize,
+    total,
+)
 from metadeblur.imaging.sharpness import IDENTICAL_DB
 
 FrameFlow = Callable[[Tensor, Tensor], Tensor]
@@ -53,8 +68,8 @@ def psnr(restored: Tensor, truth: Tensor, *, round_to_8bit: bool = False) -> Ten
     20.0
     """
     _check_alike(restored, truth)
-    difference = _levels(restored, round_to_8bit) - _levels(truth, round_to_8bit)
-    squared_error = difference.square().mean((-3, -2, -1), dtype=torch.float64) / 255**2
+    difference = _levels(restored, round_to_8bit) - _levels(truth.to(restored.device), round_to_8bit)
+    squared_error = difference.square().mean((-3, -2, -1), dtype=finest(difference.device)).cpu().double() / 255**2
     return -10 * squared_error.clamp_min(10 ** (-IDENTICAL_DB / 10)).log10()
 
 
@@ -80,6 +95,7 @@ def ssim(restored: Tensor, truth: Tensor, *, round_to_8bit: bool = False) -> Ten
     """
     _check_alike(restored, truth)
     _check_ssim_size(restored)
+    restored, truth = restored.cpu(), truth.cpu()
     pairs = zip(_each(_levels(restored, round_to_8bit)), _each(_levels(truth, round_to_8bit)), strict=True)
     means = [_valid(_ssim_map(_luma(one), _luma(other), 255.0)).mean() for one, other in pairs]
     return torch.tensor(means, dtype=torch.float64).reshape(restored.shape[:-3])
@@ -115,7 +131,7 @@ def aligned_psnr_ssim(restored: Tensor, truth: Tensor, *, round_to_8bit: bool = 
     _check_ssim_size(restored)
     if restored.ndim != 3:
         raise MetadeblurError(f"aligned figures are taken picture by picture, (3, H, W), not {tuple(restored.shape)}")
-    sharp, picture = (_pixels(_levels(p, round_to_8bit) / 255) for p in (truth, restored))
+    sharp, picture = (array(_pixels(_levels(p.cpu(), round_to_8bit) / 255)) for p in (truth, restored))
     energy = float(np.square(picture, dtype=np.float64).sum())
     scale = float((sharp.astype(np.float64) * picture).sum()) / energy if energy > 0 else 1.0
     picture = picture * np.float32(scale)
@@ -164,9 +180,10 @@ def colour_shift(restored: Tensor, blurred: Tensor) -> Tensor:
     2.0
     """
     _check_alike(restored, blurred)
-    pairs = zip(_each(restored), _each(blurred), strict=True)
-    figures = [float(np.sqrt(np.square(_mean_colour(a) - _mean_colour(b)).mean(dtype=np.float64))) for a, b in pairs]
-    return torch.tensor(figures, dtype=torch.float64).reshape(restored.shape[:-3])
+    pairs = zip(_each(restored), _each(blurred.to(restored.device)), strict=True)
+    errors = [(_mean_colour(one) - _mean_colour(other)).square() for one, other in pairs]
+    means = torch.stack([total(error) / error.numel() for error in errors])
+    return means.cpu().double().sqrt().reshape(restored.shape[:-3])
 
 
 def ringing(restored: Tensor, blurred: Tensor, *, radius: int = 15) -> Tensor:
@@ -189,24 +206,25 @@ def ringing(restored: Tensor, blurred: Tensor, *, radius: int = 15) -> Tensor:
         MetadeblurError: the shapes differ or are not (..., 3, H, W).
     """
     _check_alike(restored, blurred)
-    kernel = np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)
-    figures = []
-    for picture, reference in zip(_each(restored), _each(blurred), strict=True):
-        sharp, soft = _pixels(_plain(picture)), _pixels(_plain(reference))
-        highest, lowest = cv2.dilate(soft, kernel), cv2.erode(soft, kernel)
-        overshoot = np.maximum(sharp - highest, 0) + np.maximum(lowest - sharp, 0)
-        weight = np.square(highest - lowest)
-        total = float(weight.sum(dtype=np.float64))
-        figures.append(255 * float((overshoot * weight).sum(dtype=np.float64)) / total if total > 0 else 0.0)
-    return torch.tensor(figures, dtype=torch.float64).reshape(restored.shape[:-3])
+    sums = []
+    for picture, reference in zip(_each(restored), _each(blurred.to(restored.device)), strict=True):
+        sharp, soft = _pixels(picture), _pixels(reference)
+        highest, lowest = extremes(soft, radius)
+        overshoot = (sharp - highest).clamp(min=0) + (lowest - sharp).clamp(min=0)
+        weight = (highest - lowest).square()
+        sums.append(torch.stack([total(overshoot * weight), total(weight)]))
+    found, weights = torch.stack(sums).cpu().double().unbind(-1)
+    return torch.where(weights > 0, 255 * found / weights, 0.0).reshape(restored.shape[:-3])
 
 
 def dis_flow(first: Tensor, second: Tensor, cache: ClipCache | None = None) -> Tensor:
-    """Dense optical flow by OpenCV's inverse search (DIS, Kroeger et al. 2016), preset medium.
+    """Dense optical flow by inverse search (DIS, Kroeger et al. 2016): OpenCV's, preset medium, on the processor.
+
+    On another device it is :mod:`metadeblur.imaging.torch_flow`, whose choices are those of the preset fast.
 
     Args:
         first: (3, H, W) in [0, 1], at least 12 pixels a side (smaller frames give no motion).
-        second: the same shape.
+        second: the same shape, on the same device.
         cache: of their clip.
 
     Returns:
@@ -214,10 +232,10 @@ def dis_flow(first: Tensor, second: Tensor, cache: ClipCache | None = None) -> T
     """
     height, width = first.shape[-2:]
     if min(height, width) < 12:
-        return torch.zeros(2, height, width)
-    one, other = (cv2.cvtColor(_pixels(_levels(f, True)).astype(np.uint8), cv2.COLOR_RGB2GRAY) for f in (first, second))
-    flow = (cache or ClipCache()).flow(one, other, optical_flow.MEDIUM)
-    return torch.from_numpy(flow.copy()).permute(2, 0, 1).contiguous()
+        return torch.zeros(2, height, width, device=first.device)
+    pair = (grey(first, height * width), grey(second, height * width))
+    flow = partial((cache or ClipCache()).flow, preset=optical_flow.MEDIUM)
+    return flows_between([pair], flow)[0].permute(2, 0, 1).contiguous()
 
 
 def flicker(restored: FrameSource, blurred: FrameSource, *, flow: FrameFlow = dis_flow) -> float:
@@ -269,11 +287,10 @@ def warp_frame(frame: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
         The frame (C, H, W), float32, bilinear, and where (H, W) the flow stays inside it, bool.
     """
     height, width = flow.shape[-2:]
-    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    right, down = columns + flow[0], rows + flow[1]
-    moved = optical_flow.warp(_pixels(_plain(frame)), flow.permute(1, 2, 0).numpy())
+    right, down = places(flow.permute(1, 2, 0))
+    moved = remap(_pixels(frame), right, down)
     inside = (right >= 0) & (right <= width - 1) & (down >= 0) & (down <= height - 1)
-    return torch.from_numpy(moved).reshape(height, width, -1).permute(2, 0, 1), inside
+    return moved.permute(2, 0, 1), inside
 
 
 def _check_alike(one: Any, other: Any) -> None:
@@ -295,14 +312,9 @@ def _check_ssim_size(picture: Tensor) -> None:
         )
 
 
-def _plain(picture: Tensor) -> Tensor:
-    """The picture as float32 in memory, without gradient."""
-    return picture.detach().cpu().float()
-
-
 def _levels(picture: Tensor, round_to_8bit: bool) -> Tensor:
     """The picture in 8-bit levels (0 to 255), float32; clamped and rounded where wanted."""
-    levels = _plain(picture) * 255
+    levels = picture.detach().float() * 255
     return levels.clamp(0, 255).round() if round_to_8bit else levels
 
 
@@ -311,9 +323,9 @@ def _each(pictures: Tensor) -> Tensor:
     return pictures.reshape(-1, *pictures.shape[-3:])
 
 
-def _pixels(picture: Tensor) -> npt.NDArray[np.float32]:
-    """(C, H, W) as OpenCV wants it, (H, W, C)."""
-    return np.ascontiguousarray(picture.permute(1, 2, 0).numpy())
+def _pixels(picture: Tensor) -> Tensor:
+    """(C, H, W) as (H, W, C), float32, without gradient."""
+    return picture.detach().float().permute(1, 2, 0).contiguous()
 
 
 def _luma(levels: Tensor) -> _Picture:
@@ -322,25 +334,25 @@ def _luma(levels: Tensor) -> _Picture:
     return np.asarray(16 + 65.481 * red + 128.553 * green + 24.966 * blue)
 
 
-def _mean_colour(picture: Tensor) -> npt.NDArray[np.float32]:
+def _mean_colour(picture: Tensor) -> Tensor:
     """A picture (3, H, W) averaged widely in linear light, in 8-bit levels, (h, w, 3)."""
-    light = np.power(_pixels(_plain(picture).clamp(0, 1)), _GAMMA)
+    light = power(_pixels(picture.clamp(0, 1)), _GAMMA)
     if min(light.shape[:2]) >= 64:
-        light = cv2.resize(light, (light.shape[1] // 4, light.shape[0] // 4), interpolation=cv2.INTER_AREA)
-    wide = cv2.GaussianBlur(light, (0, 0), light.shape[0] / 8, borderType=cv2.BORDER_REFLECT)
-    return np.asarray(255 * np.power(wide, 1 / _GAMMA), dtype=np.float32)
+        light = resize(light, (light.shape[0] // 4, light.shape[1] // 4), "area")
+    wide = gaussian(light, light.shape[0] / 8, "reflect")
+    return 255 * power(wide, 1 / _GAMMA)
 
 
 def _unsteadiness(first: Tensor, second: Tensor, flow: Tensor, trusted: Tensor) -> tuple[float, float]:
     """Mean warping error and mean gradient of ``first`` over the trusted pixels, both per channel and in [0, 1]."""
-    one, other = (cv2.GaussianBlur(_pixels(_plain(frame)), (0, 0), 1.0) for frame in (first, second))
-    start, end = (torch.from_numpy(picture).permute(2, 0, 1) for picture in (one, other))
+    start, end = (gaussian(_pixels(frame), 1.0).permute(2, 0, 1) for frame in (first, second))
     moved, _ = warp_frame(end, flow)
     error = (moved - start).abs().mean(0)
     right, down = torch.zeros_like(error), torch.zeros_like(error)
     right[:, :-1] = start.diff(dim=2).abs().mean(0)
     down[:-1] = start.diff(dim=1).abs().mean(0)
-    return float(error[trusted].double().mean()), float((right + down)[trusted].double().mean())
+    means = torch.stack([values[trusted].mean(dtype=finest(values.device)) for values in (error, right + down)])
+    return tuple(means.tolist())
 
 
 def _ssim_map(one: _Picture, other: _Picture, data_range: float) -> _Picture:

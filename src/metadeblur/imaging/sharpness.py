@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from metadeblur.errors import MetadeblurError
+from metadeblur.imaging.primitives import array, finest, on_opencv
 
 IDENTICAL_DB = 100.0
 """PSNR of two equal pictures by convention, and the highest value any score takes."""
@@ -23,7 +24,6 @@ IDENTICAL_DB = 100.0
 # (rows, columns) by which one side of each comparison is moved: horizontal, vertical, diagonal, antidiagonal.
 _SHIFTS = ((0, 1), (1, 0), (1, 1), (1, -1))
 
-Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 
 
@@ -34,7 +34,7 @@ def self_shift_score(patch: Tensor) -> Tensor:
         patch: (..., 3, H, W), RGB in [0, 1], at least 2x2 pixels; any number of leading dimensions, also none.
 
     Returns:
-        (...), float64, dB; low is sharp, high is blurred. A direction without any difference counts 100 dB.
+        (...), float64, dB, in main memory; low is sharp, high is blurred. A direction without difference counts 100 dB.
 
     Raises:
         MetadeblurError: not (..., 3, H, W) or smaller than 2x2 pixels.
@@ -52,8 +52,8 @@ def self_shift_score(patch: Tensor) -> Tensor:
         )
     with torch.no_grad():
         overlaps = (_overlap(patch.float(), down, right) for down, right in _SHIFTS)
-        errors = [(one - other).double().square().mean((-3, -2, -1)) for one, other in overlaps]
-        return _decibel(torch.stack(errors)).mean(0)
+        errors = [(one - other).to(finest(one.device)).square().mean((-3, -2, -1)) for one, other in overlaps]
+        return _decibel(torch.stack(errors)).mean(0).cpu().double()
 
 
 def score_places(frames: Iterable[Tensor], tops: Tensor, lefts: Tensor, height: int, width: int) -> Tensor:
@@ -69,7 +69,7 @@ def score_places(frames: Iterable[Tensor], tops: Tensor, lefts: Tensor, height: 
         width: columns of every patch, at least 2.
 
     Returns:
-        (T, K), float64, dB: ``self_shift_score`` of each patch of each frame.
+        (T, K), float64, dB, in main memory: ``self_shift_score`` of each patch of each frame.
 
     Raises:
         MetadeblurError: a patch smaller than 2x2 or reaching over the frame, or frames of different sizes.
@@ -82,7 +82,7 @@ def score_places(frames: Iterable[Tensor], tops: Tensor, lefts: Tensor, height: 
     """
     if height < 2 or width < 2:
         raise MetadeblurError(f"patches of {width}x{height} pixels have no shifted self; use 2x2 or more")
-    rows, columns = tops.numpy().astype(np.int64), lefts.numpy().astype(np.int64)
+    rows, columns = (array(start.cpu()).astype(np.int64) for start in (tops, lefts))
     size: tuple[int, ...] | None = None
     scores: list[Tensor] = []
     for frame in frames:
@@ -94,7 +94,7 @@ def score_places(frames: Iterable[Tensor], tops: Tensor, lefts: Tensor, height: 
                 f"frame {len(scores)} is {tuple(frame.shape)} where frame 0 is {size}; sizes must agree"
             )
         scores.append(score_frame(frame, rows, columns, height, width))
-    return torch.stack(scores) if scores else torch.zeros(0, len(rows), dtype=torch.float64)
+    return torch.stack(scores).cpu().double() if scores else torch.zeros(0, len(rows), dtype=torch.float64)
 
 
 def self_shift_map(frame: Tensor, patch: int, stride: int) -> Tensor:
@@ -128,31 +128,44 @@ def self_shift_map(frame: Tensor, patch: int, stride: int) -> Tensor:
 
 
 def score_frame(frame: Tensor, tops: Indices, lefts: Indices, height: int, width: int, *, shift: int = 1) -> Tensor:
-    """Scores (K,) of K patches of one frame, float64, dB: what :func:`score_places` does for each frame.
+    """Scores (K,) of K patches of one frame, dB, where it is: what :func:`score_places` does for each frame.
 
     The patches lie inside the frame and are larger than ``shift``, the pixels by which they are moved: 1 is the
     self-shift score, more sees coarser structure.
     """
-    frame = frame.detach().cpu().float().contiguous()
+    frame = frame.detach().float().contiguous()
     errors = []
     for down, right in _SHIFTS:
         rows, columns = height - shift * down, width - shift * abs(right)
         sums = box_sums(_squared_difference(frame, shift * down, shift * right), tops, lefts, rows, columns)
-        errors.append(torch.from_numpy(sums / (3 * rows * columns)))
+        errors.append(sums / (3 * rows * columns))
     return _decibel(torch.stack(errors)).mean(0)
 
 
-def box_sums(values: Tensor, tops: Indices, lefts: Indices, height: int, width: int) -> Floats:
-    """Sums (K,) over K rectangles of one size of values (H, W), by an integral image in float64.
+def box_sums(values: Tensor, tops: Indices, lefts: Indices, height: int, width: int) -> Tensor:
+    """Sums (K,) over K rectangles of one size of values (H, W), where these are; on the processor float64.
 
-    >>> import torch
     >>> box_sums(torch.ones(6, 6), np.array([0, 1]), np.array([0, 2]), 3, 4).tolist()
     [12.0, 12.0]
     """
-    integral = cv2.integral(values.numpy(), sdepth=cv2.CV_64F)
+    if not on_opencv(values):
+        # Two products of matrices: sums over thousands of rectangles that lose nothing in float32, as an integral does.
+        rows, columns = (
+            _within(starts, size, whole, values)
+            for starts, size, whole in ((tops, height, values.shape[0]), (lefts, width, values.shape[1]))
+        )
+        return ((rows @ values) * columns).sum(1)
+    integral = cv2.integral(array(values), sdepth=cv2.CV_64F)
     bottoms, rights = tops + height, lefts + width
     sums = integral[bottoms, rights] - integral[tops, rights] - integral[bottoms, lefts] + integral[tops, lefts]
-    return np.asarray(sums, dtype=np.float64)
+    return torch.from_numpy(np.asarray(sums, dtype=np.float64))
+
+
+def _within(starts: Indices, size: int, whole: int, like: Tensor) -> Tensor:
+    """1 for each of ``whole`` places that lies in one of K stretches of a size, else 0: (K, whole)."""
+    first = torch.from_numpy(starts).to(like.device)[:, None]
+    places = torch.arange(whole, device=like.device)
+    return ((places >= first) & (places < first + size)).to(like)
 
 
 def _squared_difference(frame: Tensor, down: int, right: int) -> Tensor:

@@ -42,8 +42,10 @@ def pad_to_multiple(frames: Tensor, multiple: int) -> Tensor:
     [0.0, 1.0, 2.0, 1.0]
     """
     height, width = frames.shape[-2:]
-    flat = frames.reshape(-1, 1, height, width)
     bottom, right = -height % multiple, -width % multiple
+    if not bottom and not right:
+        return frames
+    flat = frames.reshape(-1, 1, height, width)
     reflected = F.pad(flat, (0, min(right, width - 1), 0, min(bottom, height - 1)), mode="reflect")
     more = (0, right - min(right, width - 1), 0, bottom - min(bottom, height - 1))
     padded = F.pad(reflected, more, mode="replicate")

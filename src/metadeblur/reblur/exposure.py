@@ -17,11 +17,27 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from metadeblur.imaging.linear_light import RESPONSES, to_linear
-from metadeblur.imaging.motion import ClipMotion, lengths
-from metadeblur.imaging.optical_flow import warp
-from metadeblur.imaging.primitives import picture_of
+from metadeblur.imaging.motion import ClipMotion
+from metadeblur.imaging.primitives import (
+    Reading,
+    array,
+    box,
+    gaussian,
+    lengths,
+    luma,
+    median,
+    on_opencv,
+    picture_of,
+    places,
+    quantile,
+    remap,
+    resize,
+    sobel,
+    tensor,
+)
 from metadeblur.types import Response
 
 Array = NDArray[Any]
@@ -91,22 +107,23 @@ class _ComparedFrames:
         there: (h, w, 2) displacements from the first to the second.
         own: velocity and bend of the first frame, (h, w, 2) each.
         other: those of the second.
-        difference: (h, w), by how much the two motions blur differently around each pixel, px^2.
-        voters: which places vote, bool, on the grid of places.
+        voters: which places vote, bool, on the grid of places, in main memory.
+        weights: of those that vote, (n,): by how much the two motions blur differently there, px^2.
     """
 
     frames: tuple[int, int]
-    there: Array
-    own: tuple[Array, Array]
-    other: tuple[Array, Array]
-    difference: Array
+    there: Tensor
+    own: tuple[Tensor, Tensor]
+    other: tuple[Tensor, Tensor]
     voters: Array
+    weights: Array
 
 
 def estimate_exposure(motion: ClipMotion) -> ExposureEstimate | None:
     """Exposure and response of a clip, or None where nothing can be compared (too short, too small, all alike).
 
-    Reads at most 42 frames and compares at most 10 pairs, so that a long clip costs no more than a short one.
+    Reads at most 42 frames and compares at most 10 pairs, so that a long clip costs no more than a short one. Frames
+    are compared where they are; what the places say comes back.
 
     Args:
         motion: the clip's motion.
@@ -150,23 +167,20 @@ def _most_different(motion: ClipMotion) -> list[tuple[int, int]]:
     for start in starts:
         for other in (start + 1, start + 2):
             if other < count - 1 and motion.lights.comparable(start, other):
-                a, b = (motion.field(index).velocity[::4, ::4].astype(np.float32) for index in (start, other))
-                scored.append((float(np.median(_difference(a, b))), start, other))
+                a, b = (motion.field(index).velocity[::4, ::4].float() for index in (start, other))
+                scored.append((median(_difference(a, b)), start, other))
     return [(start, other) for _, start, other in sorted(scored, key=lambda item: -item[0])]
 
 
-def _difference(a: Array, b: Array) -> Array:
+def _difference(a: Tensor, b: Tensor) -> Tensor:
     """Frobenius norm of a a^T - b b^T for (..., 2) vectors: how differently two motions blur (px^2)."""
     squares = (a[..., 0] ** 2 - b[..., 0] ** 2) ** 2 + (a[..., 1] ** 2 - b[..., 1] ** 2) ** 2
-    return np.asarray(np.sqrt(squares + 2 * (a[..., 0] * a[..., 1] - b[..., 0] * b[..., 1]) ** 2))
+    return torch.sqrt(squares + 2 * (a[..., 0] * a[..., 1] - b[..., 0] * b[..., 1]) ** 2)
 
 
 def _comparing_scale(motion: ClipMotion, frames: list[int]) -> float:
     """By how much the flow's pictures are reduced further, so that paths are a few pixels long."""
-    fastest = [
-        float(np.quantile(lengths((motion.field(frame).velocity / motion.step).astype(np.float32)), 0.9))
-        for frame in frames[:6]
-    ]
+    fastest = [quantile(lengths(motion.field(frame).velocity.float() / motion.step), 0.9) for frame in frames[:6]]
     speed = max(float(np.median(fastest)), 1e-3)
     smallest = 5 * _BLOCK / min(motion.height, motion.width)
     largest = max(_SLOW / speed, (_LARGE / (motion.height * motion.width)) ** 0.5)
@@ -175,96 +189,102 @@ def _comparing_scale(motion: ClipMotion, frames: list[int]) -> float:
 
 def _prepare(motion: ClipMotion, first: int, second: int, height: int, width: int) -> _ComparedFrames:
     """The motions of two frames on one grid, and the places where they can be compared."""
-    ratio = np.array([width / motion.width, height / motion.height], np.float32)
+    ratio = torch.tensor([width / motion.width, height / motion.height], device=motion.device)
 
-    def reduced(vectors: Array) -> Array:
-        return np.asarray(cv2.resize(vectors, (width, height), interpolation=cv2.INTER_AREA) * ratio)
+    def reduced(vectors: Tensor) -> Tensor:
+        return resize(vectors, (height, width), "area") * ratio
 
-    def path(index: int) -> tuple[Array, Array]:
+    def path(index: int) -> tuple[Tensor, Tensor]:
         field = motion.field(index)
-        velocity, bend = (part.astype(np.float32) / motion.step for part in (field.velocity, field.bend))
+        velocity, bend = (part.float() / motion.step for part in (field.velocity, field.bend))
         return reduced(velocity), reduced(bend)
 
-    there, back = reduced(motion.flow(first, second)), reduced(motion.flow(second, first))
+    there, back = (reduced(flow) for flow in motion.flows([(first, second), (second, first)]))
     own = path(first)
     velocity, bend = path(second)
-    other = warp(velocity, there), warp(bend, there)
+    other = _warped(velocity, there), _warped(bend, there)
     # The flow forth and back agree where the place is seen in both frames.
-    lost = _box(lengths(there + warp(back, there)))
-    difference = _box(_difference(own[0], other[0]))
-    texture = _box(_band(_light(motion, first, "srgb", height, width)) ** 2)
-    voters = _at_places((lost < _LOST) & (difference > _DIFFERENT) & (texture > _TEXTURE))
-    return _ComparedFrames((first, second), there, own, other, difference, voters)
+    lost = box(lengths(there + _warped(back, there)), _BLOCK)
+    difference = box(_difference(own[0], other[0]), _BLOCK)
+    texture = box(_band(_light(motion, first, "srgb", height, width)) ** 2, _BLOCK)
+    votes = (lost < _LOST) & (difference > _DIFFERENT) & (texture > _TEXTURE)
+    voters, weights = (array(_at_places(part).cpu()) for part in (votes, difference))
+    return _ComparedFrames((first, second), there, own, other, voters, np.minimum(weights[voters], _HEAVIEST))
 
 
 def _vote(motion: ClipMotion, pair: _ComparedFrames, response: Response, candidates: Array) -> _Votes:
     """Blur two frames by each other's motion at all candidate exposures: the votes of all places."""
-    height, width = pair.difference.shape
+    height, width = pair.there.shape[:2]
     first, second = pair.frames
     one = _light(motion, first, response, height, width)
     two = _light(motion, second, response, height, width, as_bright_as=first)
     by_other = _blurred(one, *pair.other, candidates)
-    other_by_own = _blurred(warp(two, pair.there, cv2.INTER_CUBIC), *pair.own, candidates)
-    curves = [_at_places(_unexplained(*both))[pair.voters] for both in zip(by_other, other_by_own, strict=True)]
-    return _Votes(np.log(np.stack(curves, -1)), np.minimum(_at_places(pair.difference)[pair.voters], _HEAVIEST))
+    other_by_own = _blurred(_warped(two, pair.there, "cubic"), *pair.own, candidates)
+    curves = [_at_places(_unexplained(*both)) for both in zip(by_other, other_by_own, strict=True)]
+    return _Votes(np.log(array(torch.stack(curves, -1).cpu())[pair.voters]), pair.weights)
 
 
 def _light(
     motion: ClipMotion, index: int, response: Response, height: int, width: int, as_bright_as: int | None = None
-) -> Array:
+) -> Tensor:
     """A frame's light in grey, (height, width) float32, in its own or another frame's brightness."""
     picture = motion.clip[index]
     matched = None if as_bright_as is None else motion.lights.match(as_bright_as, index)
     if matched is not None:
         picture = matched.applied(picture_of(picture)).permute(2, 0, 1)
-    frame = (picture * 255).round().byte().permute(1, 2, 0).contiguous()
-    # A table, as the frame is many times larger than what is compared: 8 bits do for that.
-    table = to_linear(torch.arange(256) / 255, response).numpy()
-    light = cv2.resize(cv2.LUT(frame.numpy(), table), (width, height), interpolation=cv2.INTER_AREA)
-    return np.asarray(cv2.cvtColor(light, cv2.COLOR_RGB2GRAY))
+    levels = (picture * 255).round()
+    if on_opencv(picture):
+        # A table, as the frame is many times larger than what is compared: 8 bits do for that.
+        table = array(to_linear(torch.arange(256) / 255, response))
+        light = tensor(cv2.LUT(array(levels.byte().permute(1, 2, 0).contiguous()), table))
+    else:
+        light = to_linear(levels / 255, response).permute(1, 2, 0)
+    return luma(resize(light, (height, width), "area"))
 
 
-def _at_places(picture: Array) -> Array:
+def _warped(picture: Tensor, flow: Tensor, how: Reading = "linear") -> Tensor:
+    """A picture (h, w) or (h, w, C) read where a flow (h, w, 2) leads."""
+    return remap(picture, *places(flow), how)
+
+
+def _at_places(picture: Tensor) -> Tensor:
     """A picture of means around each pixel, read at the places that may vote: away from the frame's border."""
     border = 2 * _BLOCK
     return picture[border : picture.shape[0] - border + 1 : _BLOCK, border : picture.shape[1] - border + 1 : _BLOCK]
 
 
-def _blurred(light: Array, velocity: Array, bend: Array, candidates: Array) -> list[Array]:
+def _blurred(light: Tensor, velocity: Tensor, bend: Tensor, candidates: Array) -> list[Tensor]:
     """``light`` (h, w) averaged along the paths at each candidate exposure.
 
     The samples are taken once over the longest span; sums over ever wider parts of it serve all candidates.
     """
     times = ((np.arange(_SAMPLES) + 0.5) / _SAMPLES - 0.5) * _SPAN
-    samples = [warp(light, -s * (velocity + s * bend), cv2.INTER_CUBIC) for s in times.astype(np.float32)]
+    samples = [_warped(light, -s * (velocity + s * bend), "cubic") for s in times.astype(np.float32).tolist()]
     middle = _SAMPLES // 2
     sums = [samples[middle]]
     for k in range(1, middle + 1):
         sums.append(sums[-1] + samples[middle - k] + samples[middle + k])
     means = [total / (2 * k + 1) for k, total in enumerate(sums)]
     widths = (2 * np.arange(middle + 1) + 1) / _SAMPLES * _SPAN
+    fine = torch.float64 if on_opencv(light) else light.dtype  # a difference of two means is what counts
     blurred = []
-    for exposure in candidates:
+    for exposure in candidates.tolist():
         if exposure <= widths[0]:
-            share = exposure / widths[0]
-            blurred.append((1 - share) * light + share * means[0] if share < 1 else means[0])
+            share = float(exposure / widths[0])
+            blurred.append((1 - share) * light.to(fine) + share * means[0].to(fine))
             continue
         upper = int(np.searchsorted(widths, exposure))
-        share = (exposure - widths[upper - 1]) / (widths[upper] - widths[upper - 1])
-        blurred.append((1 - share) * means[upper - 1] + share * means[upper])
+        share = float((exposure - widths[upper - 1]) / (widths[upper] - widths[upper - 1]))
+        blurred.append((1 - share) * means[upper - 1].to(fine) + share * means[upper].to(fine))
     return blurred
 
 
-def _band(picture: Array) -> Array:
+def _band(picture: Tensor) -> Tensor:
     """Without noise and without slow changes of brightness."""
-    return np.asarray(cv2.GaussianBlur(picture, (0, 0), 1.0) - cv2.GaussianBlur(picture, (0, 0), 4.0))
+    return gaussian(picture, 1.0) - gaussian(picture, 4.0)
 
 
-def _box(picture: Array) -> Array:
-    return np.asarray(cv2.boxFilter(picture, -1, (_BLOCK, _BLOCK)))
-
-
-def _unexplained(one: Array, two: Array) -> Array:
+def _unexplained(one: Tensor, two: Tensor) -> Tensor:
     """Share of the contrast around each pixel by which two pictures differ.
 
     What a small shift of the place explains is taken out first (least squares on the gradient): flow is never exact,
@@ -272,12 +292,13 @@ def _unexplained(one: Array, two: Array) -> Array:
     """
     difference = _band(one - two)
     mean = _band((one + two) / 2)
-    across, down = cv2.Sobel(mean, -1, 1, 0, scale=1 / 8), cv2.Sobel(mean, -1, 0, 1, scale=1 / 8)
-    xx, yy, xy = _box(across * across) + 1e-9, _box(down * down) + 1e-9, _box(across * down)
-    dx, dy = _box(difference * across), _box(difference * down)
+    across, down = sobel(mean)
+    xx, yy, xy = (box(part, _BLOCK) for part in (across * across, down * down, across * down))
+    xx, yy = xx + 1e-9, yy + 1e-9
+    dx, dy = box(difference * across, _BLOCK), box(difference * down, _BLOCK)
     shift = (yy * dx * dx - 2 * xy * dx * dy + xx * dy * dy) / (xx * yy - xy * xy + 1e-14)
-    rest = np.maximum(_box(difference * difference) - np.maximum(shift, 0), 0)
-    return np.asarray((rest + 1e-8) / (_box(mean * mean) + 1e-6))
+    rest = (box(difference * difference, _BLOCK) - shift.clamp(min=0)).clamp(min=0)
+    return (rest + 1e-8) / (box(mean * mean, _BLOCK) + 1e-6)
 
 
 def _mean(votes: list[_Votes]) -> Array:

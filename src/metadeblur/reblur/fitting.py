@@ -68,6 +68,7 @@ class NetworkReblurrer(Reblurrer):
     updates: ReblurUpdates | None = None
     name: str = field(default="network", init=False)
     learnt: ClassVar[bool] = True
+    anywhere: ClassVar[bool] = True
 
     @property
     def frames(self) -> int:
@@ -75,16 +76,16 @@ class NetworkReblurrer(Reblurrer):
         return int(self.network.frames)  # type: ignore[arg-type]
 
     def reblur(self, clip: Clip, place: Place, generator: torch.Generator) -> Tensor:
-        """The pseudo-blurred patch at ``place``, (3, P, P) in [0, 1] on the CPU; nothing is drawn for it."""
+        """The pseudo-blurred patch at ``place``, (3, P, P) in [0, 1]; nothing is drawn for it."""
         del generator
         return self.blur(place_window(clip, place, self.frames))
 
     def blur(self, window: Tensor) -> Tensor:
-        """The blurred centre (3, P, P), clamped, of a window (F, 3, P, P), without gradient."""
+        """The blurred centre (3, P, P), clamped, of a window (F, 3, P, P), where this is, without gradient."""
         device = next(self.network.parameters()).device
         with torch.no_grad(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.bf16):
             reblurred = self.network(window[None].to(device))
-        blurred: Tensor = reblurred[0].float().clamp(0, 1).cpu()
+        blurred: Tensor = reblurred[0].float().clamp(0, 1).to(window.device)
         return blurred
 
     @property

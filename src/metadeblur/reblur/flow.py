@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, ClassVar, TypeAlias
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -20,9 +19,9 @@ from metadeblur.clip import Clip, as_clip
 from metadeblur.errors import MetadeblurError
 from metadeblur.imaging.clip_cache import ClipCache
 from metadeblur.imaging.linear_light import to_display, to_linear
-from metadeblur.imaging.motion import ClipMotion, displacement, lengths, moments
+from metadeblur.imaging.motion import ClipMotion, displacement, moments
 from metadeblur.imaging.noise import draw_noise, estimate_noise
-from metadeblur.imaging.optical_flow import warp
+from metadeblur.imaging.primitives import array, gaussian, lengths, median, on_opencv, quantile, remap, tensor
 from metadeblur.limits import RISING, Count, CountOrNone, Pixels, Share, Within, check, spelt
 from metadeblur.models.adapted import FusionSettings
 from metadeblur.reblur.exposure import LONGEST, ExposureEstimate, estimate_exposure
@@ -94,6 +93,7 @@ class FlowReblurrer(Reblurrer):
     settings: FlowSettings = field(default_factory=FlowSettings)
     name: str = "flow"
     knows_motion: ClassVar[bool] = True
+    anywhere: ClassVar[bool] = True
 
     def reblur(self, clip: Clip, place: Place, generator: torch.Generator) -> Tensor:
         """The pseudo-blurred patch at ``place``, (3, P, P); see :meth:`reblur_window`."""
@@ -114,7 +114,7 @@ class FlowReblurrer(Reblurrer):
             shrunk: what is around the place, smaller and sharper; it is blurred instead.
 
         Returns:
-            (N, 3, P, P) float32 in [0, 1], on the CPU.
+            (N, 3, P, P) float32 in [0, 1], where the clip's frames are.
 
         Raises:
             MetadeblurError: the place reaches over the frame, or the clip is not the one this was fitted to.
@@ -129,6 +129,8 @@ class FlowReblurrer(Reblurrer):
         velocity, bend = self._paths(shrunk.region if shrunk else place, place.size, spot)
         exposure = self._draw_exposure(generator)
         picture, at = (shrunk.picture, shrunk.place) if shrunk else (clip[place.frame], place)
+        # A program may hand in the clip as it was read, and gets its patches back there.
+        here, picture = picture.device, picture.to(self.clip_motion.device)
         window = []
         for shift in range(-(frames // 2), frames // 2 + 1):
             blurred, mean_length = blur_patch(
@@ -146,13 +148,14 @@ class FlowReblurrer(Reblurrer):
             # Shrinking has taken nearly all of it.
             kept = 0.0 if shrunk else 1 / max(mean_length, 1.0)
             missing = self.noise * max(0.0, 1 - kept)
-            window.append((blurred + draw_noise(missing, place.size, place.size, generator)).clamp(0, 1))
-        return torch.stack(window)
+            noise = draw_noise(missing, place.size, place.size, generator).to(blurred.device)
+            window.append((blurred + noise).clamp(0, 1))
+        return torch.stack(window).to(here)
 
     def blur_at(self, place: Place) -> float:
         """How long the blur of the pseudo-sharp patch itself is, in px, by the clip's motion in its frame."""
         own = paths(self.clip_motion, Spot(place.frame, place.top, place.left, place.size), 16)[0]
-        return _assumed(self.exposure, self.settings) * float(np.median(lengths(own)))
+        return _assumed(self.exposure, self.settings) * median(lengths(own))
 
     def fusion(self) -> FusionSettings:
         """Fusing that also corrects frames by the clip's exposure, where that is known."""
@@ -213,7 +216,7 @@ class FlowReblurrer(Reblurrer):
         here, there = (abs(_mean_motion(paths(self.clip_motion, one, 16)[0])) for one in (spot, other))
         return min(there / here, _STRONGEST) if here > 0 else 1.0
 
-    def _paths(self, place: Place, size: int, spot: Spot) -> tuple[Array, Array]:
+    def _paths(self, place: Place, size: int, spot: Spot) -> tuple[Tensor, Tensor]:
         """Velocity and bend (P, P, 2) for a patch of ``size`` px that shows a place, with a blurred spot's mean motion.
 
         Where the patch moves itself, its own field is turned and stretched to the spot's mean motion, so that its edges
@@ -223,9 +226,9 @@ class FlowReblurrer(Reblurrer):
         own = paths(self.clip_motion, Spot(place.frame, place.top, place.left, place.size), size)
         lent_mean, own_mean = _mean_motion(lent[0]), _mean_motion(own[0])
         if abs(own_mean) >= max(1.0, 0.5 * abs(lent_mean)):
-            longest = 1.5 * float(np.quantile(lengths(lent[0]), 0.99))
+            longest = own[0].new_tensor(1.5 * quantile(lengths(lent[0]), 0.99))
             turned = [_turn(part, lent_mean / own_mean) for part in own]
-            shorter = np.minimum(1, longest / np.maximum(lengths(turned[0]), 1e-6))[..., None]
+            shorter = (longest / lengths(turned[0]).clamp(min=1e-6)).clamp(max=1)[..., None]
             # An edge of a field, read backwards, tears what lies across it: the longer the path, the wider.
             sigma = min(_EDGE * abs(lent_mean), self.settings.smoothing * size)
             return _smooth(turned[0] * shorter, sigma), _smooth(turned[1] * shorter, sigma)
@@ -264,7 +267,7 @@ def fit_flow_reblurrer(
     chosen = exposure if estimate is None or not estimate.strong else estimate.exposure
     spots = _find_spots(motion, places or (), settings.spots, generator)
     assumed = _assumed(chosen, settings)
-    blur = [assumed * float(np.median(lengths(paths(motion, spot, 16)[0]))) for spot in spots[0] or spots[1]]
+    blur = [assumed * median(lengths(paths(motion, spot, 16)[0])) for spot in spots[0] or spots[1]]
     step = max(1, len(clip) // settings.noise_frames)
     frames = [clip[index] for index in range(0, len(clip), step)][: settings.noise_frames]
     return FlowReblurrer(
@@ -286,31 +289,30 @@ def _assumed(exposure: float | None, settings: FlowSettings) -> float:
     return exposure if exposure is not None else sum(settings.prior) / 2
 
 
-def paths(motion: ClipMotion, spot: Spot, size: int) -> tuple[Array, Array]:
-    """Velocity and bend at a spot, each (size, size, 2) float32 in px of the full frame."""
+def paths(motion: ClipMotion, spot: Spot, size: int) -> tuple[Tensor, Tensor]:
+    """Velocity and bend at a spot, each (size, size, 2) float32 in px of the full frame, where the clip is."""
     field_ = motion.field(spot.frame)
     offsets = (np.arange(size, dtype=np.float32) + 0.5) * (spot.size / size)
-    columns = (spot.left + offsets) / motion.step[0] - 0.5
-    rows = (spot.top + offsets) / motion.step[1] - 0.5
-    # Of the field only what is read: a spot is a small part of it.
-    inside, starts = [], []
-    for places, length in ((rows, motion.height), (columns, motion.width)):
-        start = min(max(int(places[0]) - 1, 0), length - 1)
-        inside.append(slice(start, max(int(places[-1]) + 3, start + 1)))
-        starts.append(np.float32(start))
-    grid_x, grid_y = np.meshgrid(columns.astype(np.float32) - starts[1], rows.astype(np.float32) - starts[0])
-    both = np.concatenate([part[inside[0], inside[1]] for part in (field_.velocity, field_.bend)], -1)
-    both = both.astype(np.float32)
-    read = cv2.remap(both, grid_x, grid_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return np.ascontiguousarray(read[..., :2]), np.ascontiguousarray(read[..., 2:])
+    height, width = motion.clip.height, motion.clip.width
+    inside, at = [], []
+    for start, whole, length in ((spot.top, height, motion.height), (spot.left, width, motion.width)):
+        places = (start + offsets) / np.float32(whole / length) - 0.5
+        # Of the field only what is read: a spot is a small part of it.
+        first = min(max(int(places[0]) - 1, 0), length - 1)
+        inside.append(slice(first, max(int(places[-1]) + 3, first + 1)))
+        at.append(torch.from_numpy(places - np.float32(first)).to(motion.device))
+    both = torch.cat([part[inside[0], inside[1]] for part in (field_.velocity, field_.bend)], -1).float()
+    rows, columns = torch.meshgrid(*at, indexing="ij")
+    read = remap(both, columns, rows)
+    return read[..., :2].contiguous(), read[..., 2:].contiguous()
 
 
 def blur_patch(
     frame: Tensor,
     top: int,
     left: int,
-    velocity: Array,
-    bend: Array,
+    velocity: Tensor | Array,
+    bend: Tensor | Array,
     exposure: float,
     response: Response = "srgb",
     most_samples: int = 33,
@@ -324,7 +326,7 @@ def blur_patch(
     patch comes from the frame; outside the frame its border is mirrored.
 
     Args:
-        frame: (3, H, W) display values in [0, 1].
+        frame: (3, H, W) display values in [0, 1]; the work is done where it is.
         top: of the patch, px.
         left: of the patch, px.
         velocity: (h, w, 2) px a frame interval.
@@ -346,21 +348,23 @@ def blur_patch(
     >>> [round(float(x), 2) for x in patch[0, 8, 4:13]], length
     ([0.0, 0.0, 0.12, 0.27, 0.25, 0.27, 0.12, 0.0, 0.0], 4.0)
     """
+    velocity, bend = (tensor(part) if isinstance(part, np.ndarray) else part for part in (velocity, bend))
+    velocity, bend = velocity.to(frame.device), bend.to(frame.device)
     height, width = velocity.shape[:2]
     frame_height, frame_width = frame.shape[-2:]
     if top < 0 or left < 0 or top + height > frame_height or left + width > frame_width:
         raise MetadeblurError(
             f"a patch of {width}x{height} at ({left}, {top}) reaches over the frame of {frame_width}x{frame_height}"
         )
-    speed = lengths(velocity)
-    longest = exposure * float(np.quantile(speed, 0.95))
+    usual, most, mean, most_bend = _told(lengths(velocity), lengths(bend))
+    longest = exposure * usual
     # A span of n pixels is n samples in the middle of its n parts; an odd number keeps the frame's own time.
     count = min(int(np.ceil(longest - 1e-3)) | 1, most_samples | 1)
     if longest <= 0 and middle == 0:
         return frame[:, top : top + height, left : left + width].clone(), 0.0
     times = moments(max(count, 3), exposure) + np.float32(middle)
     farthest = float(np.abs(times).max())
-    reach = farthest * float(speed.max()) + farthest**2 * float(lengths(bend).max())
+    reach = farthest * most + farthest**2 * most_bend
     margin = int(np.ceil(reach)) + _INTERPOLATION_MARGIN
     first_row, first_column = max(0, top - margin), max(0, left - margin)
     crop = frame[
@@ -368,29 +372,40 @@ def blur_patch(
         first_row : min(frame_height, top + height + margin),
         first_column : min(frame_width, left + width + margin),
     ]
-    light = to_linear(crop, response).permute(1, 2, 0).contiguous().numpy()
-    inside = {"left": left - first_column, "top": top - first_row}
-    total = np.zeros((height, width, 3), np.float32)
+    light = to_linear(crop, response).permute(1, 2, 0).contiguous()
+    total = light.new_zeros(height, width, 3)
+    rows = torch.arange(top - first_row, top - first_row + height, device=frame.device, dtype=torch.float32)[:, None]
+    columns = torch.arange(left - first_column, left - first_column + width, device=frame.device, dtype=torch.float32)
     for time in times:
-        total += warp(light, -displacement(velocity, bend, time), cv2.INTER_CUBIC, cv2.BORDER_REFLECT, **inside)
-    blurred = torch.from_numpy(total / len(times)).permute(2, 0, 1).contiguous()
-    return to_display(blurred, response), exposure * float(speed.mean())
+        x, y = displacement(velocity, bend, time).unbind(-1)
+        total += remap(light, columns - x, rows - y, "cubic", "reflect")
+    blurred = (total / len(times)).permute(2, 0, 1).contiguous()
+    return to_display(blurred, response), exposure * mean
 
 
-def _mean_motion(velocity: Array) -> complex:
+def _told(speed: Tensor, bend: Tensor) -> tuple[float, float, float, float]:
+    """How fast nearly all pixels of a patch are, the fastest and the mean, and the largest bend: asked for at once."""
+    if on_opencv(speed):
+        plain = array(speed)
+        return float(np.quantile(plain, 0.95)), float(plain.max()), float(plain.mean()), float(array(bend).max())
+    figures = torch.stack([torch.quantile(speed.flatten(), 0.95), speed.max(), speed.mean(), bend.max()])
+    return tuple(figures.tolist())
+
+
+def _mean_motion(velocity: Tensor) -> complex:
     """Median velocity as a complex number, x + iy."""
-    return complex(float(np.median(velocity[..., 0])), float(np.median(velocity[..., 1])))
+    return complex(median(velocity[..., 0]), median(velocity[..., 1]))
 
 
-def _turn(vectors: Array, by: complex) -> Array:
+def _turn(vectors: Tensor, by: complex) -> Tensor:
     """Vectors (h, w, 2) turned and stretched: multiplied as complex numbers."""
-    x, y = vectors[..., 0], vectors[..., 1]
-    return np.stack([x * by.real - y * by.imag, x * by.imag + y * by.real], -1).astype(np.float32)
+    x, y = vectors.unbind(-1)
+    return torch.stack([x * by.real - y * by.imag, x * by.imag + y * by.real], -1)
 
 
-def _smooth(vectors: Array, sigma: float) -> Array:
+def _smooth(vectors: Tensor, sigma: float) -> Tensor:
     """Vectors (h, w, 2) blurred by a Gaussian of ``sigma`` px, at least half a pixel."""
-    return np.asarray(cv2.GaussianBlur(vectors, (0, 0), max(sigma, 0.5), borderType=cv2.BORDER_REPLICATE))
+    return gaussian(vectors, max(sigma, 0.5), "replicate")
 
 
 def _find_spots(
@@ -410,7 +425,7 @@ def _find_spots(
         top = int(torch.randint(clip.height - size + 1, (), generator=generator))
         left = int(torch.randint(clip.width - size + 1, (), generator=generator))
         drawn.append(Spot(frames[index % len(frames)], top, left, size))
-    speeds = {spot: float(np.median(lengths(paths(motion, spot, 16)[0]))) for spot in blurred + drawn}
+    speeds = {spot: median(lengths(paths(motion, spot, 16)[0])) for spot in blurred + drawn}
     if blurred:
         slowest = 0.5 * float(np.median([speeds[spot] for spot in blurred]))
     else:

@@ -100,7 +100,7 @@ def restore_pairs(restorer: Restorer, clip: Any) -> Generator[tuple[Tensor, Tens
     clip = as_clip(clip)
     with closing(_restored(restorer, clip)) as given:
         if restorer.fusion is None or len(clip) == 1:
-            pairs = ((one.blurred, one.restored) for one in given)
+            pairs = ((one.frame.read, one.restored) for one in given)
         else:
             pairs = fuse_given(given, restorer.fusion, restorer.cache)
         with closing(pairs):
@@ -114,10 +114,10 @@ def _restored(restorer: Restorer, clip: Clip) -> Generator[Given, None, None]:
     ready = device_windows(clip, restorer.frames, restorer.device, restorer.cache, ahead)
     with closing(ready):
         for group in batches(ready, restorer.batch):
-            some = torch.stack([window for _, window in group])
+            some = torch.stack([window for _, window in group]) if len(group) > 1 else group[0][1][None]
             if restorer.frames == 1:
                 some = some[:, 0]
             if not restorer.is_prepared:
                 restorer.prepare(group[0][1])
             for (frame, _), restored in zip(group, restorer.restored(some), strict=True):
-                yield Given(frame.read, frame.here, restored)
+                yield Given(frame, restored)

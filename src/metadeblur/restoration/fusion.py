@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from metadeblur.imaging.brightness import Lights, Match, enlarged, small_frame
+from metadeblur.imaging.brightness import Lights, Match, enlarged
 from metadeblur.imaging.clip_cache import ClipCache
 from metadeblur.imaging.motion import parabola, steady
 from metadeblur.imaging.optical_flow import flows_between
@@ -42,6 +42,7 @@ from metadeblur.imaging.primitives import (
 )
 from metadeblur.models.adapted import FusionSettings
 from metadeblur.restoration.back_projection import BackProjectionSettings, back_project, mean_square
+from metadeblur.restoration.windows import Arrived
 
 _LEVELS = 65535.0  # restored frames wait as 16-bit numbers: half the memory, far finer than any video
 _AROUND = 8.0  # px (of the reduced picture): Gaussian over which detail and change are averaged
@@ -73,16 +74,15 @@ def fuse_pairs(
 
 
 class Given(NamedTuple):
-    """What is known of a frame before it is fused; all (3, H, W) in [0, 1]."""
+    """What is known of a frame before it is fused."""
 
-    blurred: Tensor  # as it was read; handed back beside the fused frame, and compared in brightness
-    seen: Tensor  # the same where the restored one is
-    restored: Tensor
+    frame: Arrived  # the blurred one
+    restored: Tensor  # (3, H, W) in [0, 1], where the network is
 
     @classmethod
     def of(cls, blurred: Tensor, restored: Tensor) -> Given:
         """From the two alone."""
-        return cls(blurred, blurred.to(restored.device), restored)
+        return cls(Arrived(blurred, blurred.to(restored.device)), restored)
 
 
 def fuse_given(
@@ -125,7 +125,6 @@ class _Frame:
     coarse: Tensor  # (h // 2, w // 2, 3) float32, likewise
     detail: Tensor  # (h // 2, w // 2) float32, local gradient energy
     change: Tensor  # (h // 2, w // 2) float32, local mean square of what the network changed
-    compared: NDArray[Any]  # (h', w', 3) float32, the blurred one reduced to what brightness is compared on
     agreement: NDArray[Any] | None = None  # (h', w'), of one brought to another's brightness, as the other sees it
 
     def brought(self, how: Match) -> _Frame:
@@ -148,13 +147,13 @@ class _Pass(ABC):
         self.radius = radius
         self.frames: OrderedDict[int, _Frame] = OrderedDict()
         self.flows: dict[tuple[int, int], Tensor] = {}
-        self.lights = Lights(lambda number: self.frames[number].compared, cache)
+        self.lights = Lights(lambda number: self.frames[number].given.frame.small, cache)
         self.came = self.gone = 0
 
     def through(self, given: Iterable[Given]) -> Generator[tuple[Tensor, Tensor], None, None]:
         """(blurred, new) frames, each after ``radius`` later ones have come."""
         for one in self.remade_of(given):
-            yield one.blurred, one.restored
+            yield one.frame.read, one.restored
 
     def remade_of(self, given: Iterable[Given]) -> Generator[Given, None, None]:
         """The frames with new ones in place of the restored ones, each after ``radius`` later ones have come."""
@@ -257,7 +256,7 @@ def _prepared(given: Given, pixels: int) -> _Frame:
     full = picture_of(given.restored)
     size = reduced_size(full.shape[0], full.shape[1], pixels)
     coarse = max(1, size[0] // _COARSER), max(1, size[1] // _COARSER)
-    reduced, before = (resize(part, size, "area") for part in (full, picture_of(given.seen)))
+    reduced, before = (resize(part, size, "area") for part in (full, picture_of(given.frame.here)))
     light = luma(reduced)
     across, down = sobel(light)
     return _Frame(
@@ -268,7 +267,6 @@ def _prepared(given: Given, pixels: int) -> _Frame:
         coarse=resize(reduced, coarse, "area"),
         detail=resize(gaussian(across * across + down * down, _AROUND), coarse, "area"),
         change=resize(gaussian(mean_square(reduced - before), _AROUND), coarse, "area"),
-        compared=small_frame(given.blurred),
     )
 
 

@@ -47,12 +47,12 @@ class PieceRestorer:
         self.net, self.cache = net, cache
 
     def __call__(self, piece: Piece, window: Callable[[], Tensor]) -> Tensor:
-        """The restored piece (3, h, w), in [0, 1] on the CPU.
+        """The restored piece (3, h, w), in [0, 1], where the network is.
 
         ``window`` gives what the network takes there, (N, 3, h, w), or (3, h, w) for an image deblurrer; it is asked
         only where the piece was not restored before.
         """
-        return self.cache.of(("restored", self.net, piece), lambda: self._restorer(piece)(window()))
+        return self.cache.of(("restored", self.net, piece), lambda: self._restorer(piece).there(window()))
 
     def _restorer(self, piece: Piece) -> Restorer:
         return restorer_for(self.net, piece.height, piece.width, self.cache)

@@ -131,10 +131,17 @@ class Restorer:
             MetadeblurError: another size or number of frames; the network gave values that are not finite; memory does
                 not even hold the smallest tile.
         """
+        return to_memory(self.there(window))
+
+    def there(self, window: Tensor) -> Tensor:
+        """The same, left where the network is."""
         frames = self._checked(self._matched(window))
         if not self.is_prepared:
             self.prepare(window)
-        return self.brought_back(self.restored(frames)[0])
+        restored = self.restored(frames)[0]
+        if self.device.type != "cpu":
+            _refuse_strange(restored)
+        return restored
 
     def restored(self, frames: Tensor) -> Tensor:
         """Restore the centres of some windows at once.
@@ -238,7 +245,7 @@ class Restorer:
 
     def _forward(self, frames: Tensor) -> Tensor:
         """The network on prepared frames, (B, C, H, W) or (B, N, 3, H, W), in the chosen precision."""
-        if frames.ndim == 4:
+        if frames.ndim == 4 and self._prepare is None:  # folding the 26 channels of a prepared window is slower so
             frames = frames.contiguous(memory_format=torch.channels_last)
         with mixed_precision(self.device, enabled=self.precision == "bf16"):
             try:

@@ -5,24 +5,36 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
-from typing import Any, NamedTuple, TypeVar
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeVar
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from metadeblur.clip import Clip, as_clip
-from metadeblur.imaging.brightness import matched_frames
+from metadeblur.imaging.brightness import matched_frames, small_frame
 from metadeblur.imaging.clip_cache import ClipCache
 from metadeblur.restoration.prefetching import prefetch
 
 Item = TypeVar("Item")
 
 
-class Arrived(NamedTuple):
+@dataclass(frozen=True)
+class Arrived:
     """A frame (3, H, W) as it was read, and where the network is; the same tensor where that is main memory."""
 
     read: Tensor
     here: Tensor
+
+    @cached_property
+    def small(self) -> NDArray[Any]:
+        """What its brightness is compared on, :func:`~metadeblur.imaging.brightness.small_frame` of it as it was read.
+
+        Nothing has to come back from a device for that.
+        """
+        return small_frame(self.read)
 
 
 def to_device(frame: Tensor, device: torch.device) -> Tensor:
@@ -83,16 +95,19 @@ def device_windows(
         cache: of the clip.
         ahead: frames that are decoded, and are on their way to the device, before they are needed.
     """
-    arriving = (Arrived(frame, to_device(frame, device)) for frame in clip)
+
+    def arrive(frame: Tensor) -> Arrived:
+        arrived = Arrived(frame, to_device(frame, device))
+        if size > 1:
+            _ = arrived.small  # in the thread that reads, where there is one
+        return arrived
+
+    arriving = (arrive(frame) for frame in clip)
     with closing(prefetch(arriving, ahead)) as frames:
         for around in around_each(frames, size):
-            read = [frame.read for frame in around]
-            # What is as bright as the frame is on the device already.
-            matched = matched_frames(read, cache) if size > 1 else read
-            here = [
-                frame.here if one is frame.read else to_device(one, device)
-                for frame, one in zip(around, matched, strict=True)
-            ]
+            here = [frame.here for frame in around]
+            if size > 1:
+                here = matched_frames(here, [frame.small for frame in around], cache)
             yield around[size // 2], torch.stack(here)
 
 
