@@ -18,6 +18,7 @@ from metadeblur.errors import MetadeblurError
 from metadeblur.guard.already_sharp import sharp_at_times
 from metadeblur.imaging.optical_flow import window_flows
 from metadeblur.imaging.sharpness import self_shift_score
+from metadeblur.models.adapted import fusion_of
 from metadeblur.models.weights import parameters_digest
 from metadeblur.reblur.flow import fit_flow_reblurrer
 from metadeblur.reblur.place import place_window
@@ -92,6 +93,10 @@ def test_an_exploding_loss_ends_with_the_base_and_a_reason(clip):
     assert outcome.share == 0
     assert outcome.reasons[0].name == "diverged"
     assert parameters_digest(outcome.model) == parameters_digest(Small())
+    # Frames help each other all the same: as without learning.
+    assert outcome.fused
+    assert fusion_of(outcome.model) == fusion_of(adapt(Small(), clip, effort="quick").model)
+    assert not adapt(Small(), clip, **{**QUICK, "steps": 30}, lr=0.99, fuse=False).fused
 
 
 def test_a_loss_that_is_not_finite_ends_with_the_base_and_a_reason(clip):

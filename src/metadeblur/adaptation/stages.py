@@ -287,7 +287,7 @@ def _get_ready(
         reblur_history=fitted.history,
     )
     if fitted.failure is not None:
-        return outcome
+        return _fused_anyway(context, outcome)
     witness, plan, too_little = plan_time(context, support, fitted.reblurrer)
     if too_little is not None and plan is not None:
         quick = _only_fused(context, unchanged, witness, plan.settings)
@@ -339,7 +339,8 @@ def _judged(ready: _Ready, stepped: _Stepped, unchanged: nn.Module) -> Outcome:
         history=stepped.history,
     )
     if stepped.failure is not None:
-        return replace(outcome, reasons=(stepped.failure,))
+        outcome = replace(outcome, reasons=(stepped.failure,))
+        return _fused_anyway(context, outcome, material.witness, material.guard)
     return _judge(context, outcome, material, stepped)
 
 
@@ -359,6 +360,15 @@ def _only_fused(
         with context.costs.stage("guard"):
             model, reasons = _fused_if_allowed(context, context.base, fusion, witness, guard)
     return replace(outcome, model=model, reasons=reasons, fusion=fusion, reblurrer=witness)
+
+
+def _fused_anyway(
+    context: Context, failed: Outcome, witness: Reblurrer | None = None, guard: GuardSettings | None = None
+) -> Outcome:
+    """An adaptation that failed: what the base model's frames tell each other does not depend on it."""
+    quick = _only_fused(context, failed.model, witness, guard)
+    reasons = (*failed.reasons, *quick.reasons)
+    return replace(failed, model=quick.model, reasons=reasons, fusion=quick.fusion)
 
 
 def _fusion(settings: AdaptSettings, witness: Reblurrer) -> FusionSettings:
