@@ -59,7 +59,7 @@ class Patches:
 def patches_of(options: Critics) -> tuple[Patches, Patches]:
     """Patches to train on and to measure on, of different clips."""
     clips = plain_clips(options.clips)
-    some = len(clips) // 5
+    some = max(1, len(clips) // 5)
     reblurrer = load_reblurrer(options.reblurrer)
     parts = []
     for chosen, count in ((clips[:-some], options.patches), (clips[-some:], options.patches // 4)):

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -46,7 +47,8 @@ def test_every_row_is_fused_alike_whatever_the_method(clips, tmp_path, reblurrer
     fused, measured = {}, trial.measure_row
 
     def noted(clip, model, *how):
-        fused[how[-1].stem if how[-1] else ""] = None if model is None else fusion_of(model)
+        picture = next((one for one in how if isinstance(one, Path)), None)
+        fused[picture.stem if picture else ""] = None if model is None else fusion_of(model)
         return measured(clip, model, *how)
 
     monkeypatch.setattr(trial, "measure_row", noted)

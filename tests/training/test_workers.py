@@ -69,7 +69,8 @@ def test_two_processes_train_as_one_does_with_the_same_global_batch(material, mo
         one, two = (rows(material / run / name / "log.csv") for run in ("one", "two"))
         assert len(one) == len(two) == (2 if "meta" in name else 3)
         for row, other in zip(one, two, strict=True):
-            for figure in row.keys() - {"seconds_a_step"}:
+            # Each process looks at its own part of a batch for the ratio of the losses' gradients.
+            for figure in row.keys() - {"seconds_a_step", "gradient_ratio"}:
                 assert float(row[figure]) == pytest.approx(float(other[figure]), rel=1e-3, abs=2e-6), (name, figure)
 
 

@@ -34,7 +34,7 @@ def gradient_ratio(adversarial: Tensor, other: Tensor, network: nn.Module) -> fl
     other loss has none; 1 where neither has.
 
     >>> net = nn.Linear(1, 1); out = net(torch.ones(1, 1)).sum()
-    >>> gradient_ratio(30 * out, 2 * out, net)
+    >>> round(gradient_ratio(30 * out, 2 * out, net), 3)
     15.0
     """
     weights = [weight for weight in network.parameters() if weight.requires_grad]
@@ -50,7 +50,7 @@ def adaptive_weight(adversarial: Tensor, other: Tensor, network: nn.Module) -> f
     The adaptive weight of VQGAN (Esser et al., CVPR 2021, eq. 7), of at most 10,000; 1 where neither has a gradient.
 
     >>> net = nn.Linear(1, 1); out = net(torch.ones(1, 1)).sum()
-    >>> adaptive_weight(30 * out, 3 * out, net)
+    >>> round(adaptive_weight(30 * out, 3 * out, net), 3)
     0.1
     """
     layers = [weight for weight in network.parameters() if weight.requires_grad and weight.ndim > 1]

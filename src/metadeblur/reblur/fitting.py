@@ -244,7 +244,8 @@ def critic_step(
 def bound_of(critic: nn.Module, settings: CriticSettings) -> CriticBound:
     """How a critic is bounded: as the settings say, or else as it was when it was trained, or else by the clip."""
     own: CriticBound | None = getattr(critic, "bound", None)
-    return settings.critic_bound or own or "clip"
+    wanted = settings.critic_bound
+    return own or "clip" if wanted == "trained" else wanted
 
 
 def adversarial_term(critic: nn.Module, reblurred: Tensor, settings: CriticSettings) -> Tensor:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from metadeblur.limits import Count, Rate, Weight, check, spelt
-from metadeblur.types import AdversarialKind, CriticBound, CriticOptimizer, RealSample, ReblurLosses
+from metadeblur.types import AdversarialKind, CriticOptimizer, RealSample, ReblurLosses
 
 
 @spelt
@@ -16,8 +17,8 @@ class CriticSettings:
     lr_critic: Rate = 1e-6  # learning rate of the critic
     adversarial_kind: AdversarialKind = "wgan"  # adversarial loss: wgan, hinge or lsgan
     # how the critic is bounded: clip (the paper's code), penalty (of its gradient), or spectral (the norm of its
-    # layers is 1 at most); none: as it was when it was trained, clip where its file does not say; a new one spectral
-    critic_bound: CriticBound | None = None
+    # layers is 1 at most); trained: as when it was trained, clip where its file does not say; a new one spectral
+    critic_bound: Literal["trained", "clip", "penalty", "spectral"] = "trained"
     critic_clip: Weight = 0.01  # clip: all critic weights are held within +- this after each step; 0: they are not
     critic_penalty: Weight = 0.05  # penalty: weight of the gradient penalty in the critic's loss
     critic_optimizer: CriticOptimizer = "rmsprop"  # rmsprop or adam
