@@ -18,7 +18,7 @@ from metadeblur.cli.entry import COMMANDS
 ROOT = Path(__file__).parents[2]
 LONG = ("restore", "adapt", "evaluate", "train deblur", "train reblur", "train meta")
 NAMED = re.compile(r"(?<![\w\-/])--[a-z][\w.-]*\w")
-FOREIGN = {  # flags of Ray, torchrun, pip, uv, Docker, nvidia-smi, gyroflow and git, and those of this program without a command
+FOREIGN = {  # of Ray, torchrun, pip, uv, Docker, nvidia-smi, gyroflow and git, and of this program without a command
     "--address", "--always", "--abbrev", "--dirty", "--force-reinstall", "--generate", "--head", "--help",
     "--include-dashboard", "--match", "--nproc-per-node", "--num-cpus", "--num-gpus", "--only-binary", "--standalone",
     "--version", "--format", "--gpus", "--torch-backend", "--python", "--query-gpu", "--reinstall", "--no-deps", "--rm",

@@ -93,7 +93,10 @@ def test_every_command_that_it_calls_is_possible(tmp_path):
         parse(words)
     for _, script, *words in (words for words in calls if words[0] == "python" and words[1].endswith(".py")):
         text = Path(script).read_text(encoding="utf-8")
-        assert [word for word in words if word.startswith("--") and f'"{word}"' not in text] == [], script
+        known = (
+            {f"--{name}" for name in re.findall(r"^    (\w+): ", text, re.MULTILINE)} if "tyro.cli" in text else set()
+        )
+        assert [word for word in words if word.startswith("--") and f'"{word}"' not in text and word not in known] == []
 
 
 def test_the_workflow_runs_it_by_the_clock():
