@@ -124,6 +124,7 @@ def test_every_step_equals_the_golden_update(inner, name):
     assert apart <= ALLOWED, figure
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_small_mistake_is_further_away_than_is_allowed(inner, monkeypatch):
     right = settings_of
@@ -167,6 +168,7 @@ def play_a_thousand(golden: Golden) -> dict[str, float]:
     return check.apart
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_paper_at_a_thousand_times_the_rates_while_it_can_be_compared(inner):
     figure, apart = worst_of_nearest(inner, play_a_thousand)

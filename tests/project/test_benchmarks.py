@@ -64,6 +64,7 @@ def test_two_checkouts_take_turns(tmp_path):
     assert found["commits"]["before"] == found["commits"]["after"]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_gpu_benchmark_runs_on_the_processor_and_leaves_the_documents_alone(tmp_path):
     script = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
