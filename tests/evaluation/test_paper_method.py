@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from evaluated import ADAPTATION, RESTORATION, Small, write_clip
+from evaluated import ADAPTATION, RESTORATION, Small
 
 from metadeblur.adaptation.stages import AdaptSettings, preset
 from metadeblur.cli.entry import main, parse
@@ -22,12 +22,6 @@ from metadeblur.reblur.fitting import NetworkReblurrer
 from metadeblur.reblur.weights import save_reblurrer
 
 SETTINGS = EvaluateSettings(adaptation=ADAPTATION, restoration=RESTORATION)
-
-
-@pytest.fixture
-def clips(tmp_path):
-    write_clip(tmp_path / "clips" / "fast", 9)
-    return tmp_path / "clips"
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from evaluated import RESTORATION, Small, write_clip
+from evaluated import RESTORATION, Small
 
 from metadeblur.cli.entry import main
 from metadeblur.errors import MetadeblurError
@@ -18,12 +18,6 @@ from metadeblur.evaluation.protocol import EvaluateSettings, evaluate, read_summ
 from metadeblur.evaluation.records import PERCEPTUAL
 
 SETTINGS = EvaluateSettings(rows=("blurred", "base"), restoration=RESTORATION)
-
-
-@pytest.fixture
-def clips(tmp_path):
-    write_clip(tmp_path / "clips" / "fast", 9)
-    return tmp_path / "clips"
 
 
 @pytest.fixture
