@@ -98,8 +98,9 @@ def fit_reblurrer(context: Context, support: SupportSet, reblurrer: Reblurrer | 
     if not isinstance(reblurrer, NetworkReblurrer):
         return FittedReblurrer(reblurrer)
     with context.costs.stage("fit reblurrer"):
-        frames = max(reblurrer.frames, context.frames)
-        items = collect(context.clip, support.train, frames, context.settings.updates.real, context.generator)
+        frames, real = max(reblurrer.frames, context.frames), context.settings.updates.real
+        reblurrer = reblurrer.told(context.clip, support.train, context.generator, context.cache)
+        items = collect(context.clip, support.train, frames, real, context.generator, reblurrer.motion)
         fitted, moved, failure = fit_network(
             reblurrer, context.base, items, context.settings, loss=context.loss, progress=context.progress
         )
@@ -148,8 +149,9 @@ def make_material(
         if reblurrer is None:
             reblurrer = fit_flow_reblurrer(clip, places=support.train, generator=context.generator, cache=cache)
         at_hand = clip if reblurrer.anywhere else context.read
-        # A reblurrer that is learnt learns the clip's blur on the clip's own patches, so that is what it blurs.
-        first = settings.restore_first and not reblurrer.learnt
+        # A reblurrer that is learnt learns the clip's blur on the clip's own patches, so that is what it blurs;
+        # one that is told the motion only corrects what blur along it gets wrong.
+        first = settings.restore_first and (not reblurrer.learnt or reblurrer.knows_motion)
         from_clip = partial(make_pairs, sharpener=Sharpener(base, at_hand, cache) if first else None, cache=cache)
         places, shown = support.train, context.read
         if source is None:

@@ -21,13 +21,16 @@ from torch import Tensor, nn
 
 from metadeblur.clip import Clip, as_clip
 from metadeblur.errors import MetadeblurError
+from metadeblur.imaging.clip_cache import ClipCache
 from metadeblur.models.critic import critic_optimizer, gradient_penalty, hold
 from metadeblur.models.forward import frozen, own_loss, trainable
 from metadeblur.models.losses import critic_loss, cycle, generator_loss
 from metadeblur.models.rates import stepped_at
 from metadeblur.models.registry import Loss, traits
+from metadeblur.models.told_reblurring import ToldReblurNetwork, blur_along
 from metadeblur.reblur.balance import EVERY, RATIO, adaptive_weight, drowned, gradient_ratio
-from metadeblur.reblur.place import Place, place_window, real_blurred
+from metadeblur.reblur.flow import FlowReblurrer, fit_flow_reblurrer
+from metadeblur.reblur.place import Place, Shrunk, place_window, real_blurred
 from metadeblur.reblur.reblurrer import Reblurrer
 from metadeblur.reblur.settings import CriticSettings, ReblurUpdates
 from metadeblur.types import AdaptStage, CriticBound, RealSample
@@ -43,10 +46,12 @@ class Item:
         window: (N, 3, P, P), co-located patches of the blurred clip, the pseudo-sharp one in the middle; N is at least
             the number of frames of the reblurrer and of the deblurrer.
         real: (3, P, P), a really blurred patch.
+        path: (2, P, P) px, which a network that is told the motion blurs along; None: it finds one in the window.
     """
 
     window: Tensor
     real: Tensor
+    path: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,7 @@ class NetworkReblurrer(Reblurrer):
         bf16: make patches in mixed precision.
         history: what its stage of the adaptation measured, a dictionary a step; empty as trained.
         updates: how it was adapted.
+        motion: the clip's own, for a network that is told it: the network corrects blur along it.
     """
 
     network: nn.Module
@@ -66,6 +72,7 @@ class NetworkReblurrer(Reblurrer):
     bf16: bool = False
     history: tuple[Terms, ...] = ()
     updates: ReblurUpdates | None = None
+    motion: FlowReblurrer | None = None
     name: str = field(default="network", init=False)
     learnt: ClassVar[bool] = True
     anywhere: ClassVar[bool] = True
@@ -75,10 +82,52 @@ class NetworkReblurrer(Reblurrer):
         """Frames of the window that the network takes."""
         return int(self.network.frames)  # type: ignore[arg-type]
 
+    @property
+    def knows_motion(self) -> bool:
+        """Whether it is told a clip's motion."""
+        return self.motion is not None
+
+    def told(
+        self, clip: Clip, places: Sequence[Place], generator: torch.Generator, cache: ClipCache | None = None
+    ) -> NetworkReblurrer:
+        """The same for a clip: a network that is told the motion gets that of the clip."""
+        if not isinstance(self.network, ToldReblurNetwork):
+            return self
+        return replace(self, motion=fit_flow_reblurrer(clip, places=places, generator=generator, cache=cache))
+
     def reblur(self, clip: Clip, place: Place, generator: torch.Generator) -> Tensor:
-        """The pseudo-blurred patch at ``place``, (3, P, P) in [0, 1]; nothing is drawn for it."""
-        del generator
+        """The pseudo-blurred patch at ``place``, (3, P, P) in [0, 1]; without a motion nothing is drawn for it."""
+        if self.motion is not None:
+            return self.reblur_window(clip, place, 1, generator)[0]
         return self.blur(place_window(clip, place, self.frames))
+
+    def reblur_window(
+        self, clip: Clip, place: Place, frames: int, generator: torch.Generator, shrunk: Shrunk | None = None
+    ) -> Tensor:
+        """The pseudo-blurred patch between its neighbours, (N, 3, P, P).
+
+        With a motion they are blurred by it, and the network corrects the centre; otherwise they are the clip's own.
+        """
+        if self.motion is None:
+            return super().reblur_window(clip, place, frames, generator, shrunk)
+        made, path = self.motion.blur_along_path(clip, place, frames, generator, shrunk)
+        fed = shrunk.patch.expand(self.frames, -1, -1, -1) if shrunk else place_window(clip, place, self.frames)
+        made[frames // 2] = (made[frames // 2] + self._correction(fed, path).to(made)).clamp(0, 1)
+        return made
+
+    def _correction(self, window: Tensor, path: Tensor) -> Tensor:
+        """What the network adds to the centre of a window (F, 3, P, P) blurred along a path (2, P, P): (3, P, P)."""
+        network = self.network
+        assert isinstance(network, ToldReblurNetwork)
+        device = next(network.parameters()).device
+        window, path = window[None].to(device), path[None].to(device)
+        with torch.no_grad(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.bf16):
+            plain = blur_along(window[:, self.frames // 2], path)
+            return network.correction(window, path, plain)[0].float()
+
+    def blur_at(self, place: Place) -> float:
+        """How long the blur of the pseudo-sharp patch itself is, in px; 0 without a motion."""
+        return 0.0 if self.motion is None else self.motion.blur_at(place)
 
     def blur(self, window: Tensor) -> Tensor:
         """The blurred centre (3, P, P), clamped, of a window (F, 3, P, P), where this is, without gradient."""
@@ -111,6 +160,7 @@ class NetworkReblurrer(Reblurrer):
             RATIO: [row[RATIO] for row in self.history if RATIO in row],
             "drowned": self.drowned,
             "updates": asdict(self.updates) if self.updates else None,
+            "motion": self.motion.describe() if self.motion else None,
         }
 
 
@@ -134,6 +184,7 @@ class ReblurStage:
         bf16: bool = False,
     ) -> None:
         self.updates, self.loss, self.bf16, self._steps = updates, loss, bf16, 0
+        self.motion = reblurrer.motion
         self.device = next(deblurrer.parameters()).device
         self.reblurrer = self._movable(reblurrer.network)
         self.deblurrer = (
@@ -167,7 +218,9 @@ class ReblurStage:
         """
         window, real = item.window[None].to(self.device), item.real[None].to(self.device)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
-            reblurred = self.reblurrer(_middle(window, int(self.reblurrer.frames))).float()  # type: ignore[arg-type]
+            fed = _middle(window, int(self.reblurrer.frames))  # type: ignore[arg-type]
+            told = () if item.path is None else (item.path[None].to(self.device),)
+            reblurred = self.reblurrer(fed, *told).float()
         terms: Terms = {}
         parts: list[Tensor] = []
         if self.critic is not None:
@@ -202,7 +255,7 @@ class ReblurStage:
         """The adapted reblurrer, frozen in evaluation mode."""
         critic = None if self.critic is None else self.critic.eval().requires_grad_(False)
         network = self.reblurrer.eval().requires_grad_(False)
-        return NetworkReblurrer(network, critic, self.bf16, tuple(history), self.updates)
+        return NetworkReblurrer(network, critic, self.bf16, tuple(history), self.updates, self.motion)
 
 
 def critic_step(
@@ -285,9 +338,14 @@ def fit_stage(
 
 
 def collect(
-    clip: Clip, places: Sequence[Place], frames: int, real: RealSample, generator: torch.Generator
+    clip: Clip,
+    places: Sequence[Place],
+    frames: int,
+    real: RealSample,
+    generator: torch.Generator,
+    motion: FlowReblurrer | None = None,
 ) -> list[Item]:
-    """The items of a clip's support set, with windows of an odd number of frames.
+    """The items of a clip's support set, with windows of an odd number of frames; the paths are of a ``motion``.
 
     Real is the most blurred co-located patch, as the paper says; or that of a neighbouring frame drawn at random, at
     most two away, as the release does (docs/fidelity.md, real sample).
@@ -301,7 +359,8 @@ def collect(
             frame = near[int(torch.randint(len(near), (), generator=generator))]
             rows, columns = (slice(start, start + place.size) for start in (place.top, place.left))
             sample = clip[frame][:, rows, columns].clone()
-        items.append(Item(place_window(clip, place, frames), sample))
+        path = None if motion is None else motion.path_at(place)
+        items.append(Item(place_window(clip, place, frames), sample, path))
     return items
 
 

@@ -92,8 +92,12 @@ class FlowReblurrer(Reblurrer):
     given: bool
     settings: FlowSettings = field(default_factory=FlowSettings)
     name: str = "flow"
-    knows_motion: ClassVar[bool] = True
     anywhere: ClassVar[bool] = True
+
+    @property
+    def knows_motion(self) -> bool:
+        """It does."""
+        return True
 
     def reblur(self, clip: Clip, place: Place, generator: torch.Generator) -> Tensor:
         """The pseudo-blurred patch at ``place``, (3, P, P); see :meth:`reblur_window`."""
@@ -118,6 +122,15 @@ class FlowReblurrer(Reblurrer):
 
         Raises:
             MetadeblurError: the place reaches over the frame, or the clip is not the one this was fitted to.
+        """
+        return self.blur_along_path(clip, place, frames, generator, shrunk)[0]
+
+    def blur_along_path(
+        self, clip: Clip, place: Place, frames: int, generator: torch.Generator, shrunk: Shrunk | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The window of :meth:`reblur_window`, and the path that its centre's pixels take while the shutter is open.
+
+        The path is (2, P, P) in px, x then y; how it bends is left out.
         """
         fitted = self.clip_motion.clip
         if (len(clip), clip.height, clip.width) != (len(fitted), fitted.height, fitted.width):
@@ -150,7 +163,13 @@ class FlowReblurrer(Reblurrer):
             missing = self.noise * max(0.0, 1 - kept)
             noise = draw_noise(missing, place.size, place.size, generator).to(blurred.device)
             window.append((blurred + noise).clamp(0, 1))
-        return torch.stack(window).to(here)
+        return torch.stack(window).to(here), (exposure * velocity).permute(2, 0, 1).to(here)
+
+    def path_at(self, place: Place) -> Tensor:
+        """The path of the most blurred patch at a place, lent to its pseudo-sharp one: (2, P, P) px, x then y."""
+        spot = Spot(place.blurred_frame, place.top, place.left, place.size)
+        path = _assumed(self.exposure, self.settings) * self._paths(place, place.size, spot)[0]
+        return path.permute(2, 0, 1)
 
     def blur_at(self, place: Place) -> float:
         """How long the blur of the pseudo-sharp patch itself is, in px, by the clip's motion in its frame."""

@@ -17,18 +17,21 @@ class Reblurrer(Protocol):
 
     Attributes:
         learnt: it was fitted on the clip's own patches, so that is what it blurs, and another has to judge it.
-        knows_motion: it blurs by a motion of the clip that it knows: it blurs neighbours by it too, and shrunk patches.
         anywhere: it takes a clip whose frames are on any device; others get them in main memory.
     """
 
     learnt: ClassVar[bool] = False
-    knows_motion: ClassVar[bool] = False
     anywhere: ClassVar[bool] = False
 
     @property
     def name(self) -> str:
         """What records call it."""
         ...
+
+    @property
+    def knows_motion(self) -> bool:
+        """Whether it blurs by a motion of the clip that it knows: neighbours by it too, and shrunk patches."""
+        return False
 
     def reblur(self, clip: Clip, place: Place, generator: torch.Generator) -> Tensor:
         """The pseudo-blurred patch at ``place``: (3, P, P) float32 in [0, 1], without gradient, where the frames are.

@@ -28,7 +28,7 @@ from metadeblur.models.critic import Critic, VGGCritic, critic_optimizer
 from metadeblur.models.forward import uses_bf16
 from metadeblur.models.losses import charbonnier
 from metadeblur.models.reblurring import ReblurNetwork
-from metadeblur.models.told_reblurring import ToldReblurNetwork, told_motion
+from metadeblur.models.told_reblurring import ToldReblurNetwork, blur_along, fitted_path, told_motion
 from metadeblur.pipeline.console import Terminal
 from metadeblur.reblur.balance import EVERY, RATIO, adaptive_weight, drowned, gradient_ratio
 from metadeblur.reblur.fitting import NetworkReblurrer, adversarial_term, bound_of, critic_step
@@ -93,7 +93,7 @@ class ReblurTrainee(Trainee):
             group["lr"] = settings.learning_rate * rate
         batch = self.data(number)
         sharp, blurred = batch.sharp.to(self.device), batch.blurred.to(self.device)
-        reblurred = self._reblurred(self.net, sharp)
+        reblurred = self._reblurred(self.net, sharp, _paths(self.net, sharp, blurred))
         fidelity = charbonnier(reblurred, blurred)
         figures = {"loss": fidelity.item()}
         loss = fidelity
@@ -154,17 +154,22 @@ class ReblurTrainee(Trainee):
         """On held-out windows, for the mean weights.
 
         Returns:
-            Mean PSNR in dB against the true blurred patch, of what the network makes (``psnr_made``) and of the sharp
-            centre as it is (``psnr_centre``), their difference (``gain``), and the critic's mean score of real patches
-            less that of made ones (``critic_gap``).
+            Mean PSNR in dB against the true blurred patch, of what the network makes (``psnr_made``), of the sharp
+            centre as it is (``psnr_centre``) and, for a network that is told the motion, blurred along it alone
+            (``psnr_motion``); what the network gains over the centre (``gain``), and the critic's mean score of real
+            patches less that of made ones (``critic_gap``).
         """
         del number
         if self.held_out is None:
             return {}
-        figures: dict[str, list[float]] = {"psnr_made": [], "psnr_centre": [], "critic_gap": []}
+        measured = ("psnr_made", "psnr_centre", "psnr_motion", "critic_gap")
+        figures: dict[str, list[float]] = {name: [] for name in measured}
         for first in range(0, self.settings.validation_windows, VALIDATION_BATCH):
-            batch, reblurred = self._held_out(range(first, first + VALIDATION_BATCH))
-            for name, picture in (("psnr_made", reblurred.clamp(0, 1)), ("psnr_centre", batch.centre)):
+            batch, reblurred, paths = self._held_out(range(first, first + VALIDATION_BATCH))
+            pictures = {"psnr_made": reblurred.clamp(0, 1), "psnr_centre": batch.centre}
+            for path in paths:
+                pictures["psnr_motion"] = blur_along(batch.centre, path.cpu())
+            for name, picture in pictures.items():
                 error = (picture - batch.blurred).square().flatten(1).mean(1)
                 figures[name] += (-10 * torch.log10(error + 1e-10)).tolist()
             if self.critic is not None:
@@ -179,24 +184,26 @@ class ReblurTrainee(Trainee):
         del number
         if self.held_out is None:
             return {}
-        batch, reblurred = self._held_out(range(SHOWN))
+        batch, reblurred, _ = self._held_out(range(SHOWN))
         rows = [
             side_by_side([to_uint8(part[index]) for part in (batch.centre, reblurred, batch.blurred)])
             for index in range(SHOWN)
         ]
         return {"sharp_made_blurred": np.concatenate(rows)}
 
-    def _held_out(self, numbers: range) -> tuple[Windows, Tensor]:
-        """Held-out windows and what the mean weights make of them, on the CPU."""
+    def _held_out(self, numbers: range) -> tuple[Windows, Tensor, tuple[Tensor, ...]]:
+        """Held-out windows, what the mean weights make of them, on the CPU, and the paths if they are told any."""
         assert self.held_out is not None
         batch = self.held_out(0, numbers)
+        sharp, blurred = batch.sharp.to(self.device), batch.blurred.to(self.device)
         with torch.inference_mode():
-            reblurred = self._reblurred(self.mean, batch.sharp.to(self.device)).cpu()
-        return batch, reblurred
+            paths = _paths(self.mean, sharp, blurred)
+            reblurred = self._reblurred(self.mean, sharp, paths).cpu()
+        return batch, reblurred, paths
 
-    def _reblurred(self, net: nn.Module, sharp: Tensor) -> Tensor:
+    def _reblurred(self, net: nn.Module, sharp: Tensor, paths: tuple[Tensor, ...]) -> Tensor:
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
-            reblurred: Tensor = net(sharp)
+            reblurred: Tensor = net(sharp, *paths)
         return reblurred.float()
 
     def result(self) -> NetworkReblurrer:
@@ -214,6 +221,11 @@ class ReblurTrainee(Trainee):
         if self.critic is not None:
             parts |= {"critic": self.critic, "critic_optimizer": self.critic_optimizer}
         return parts
+
+
+def _paths(net: nn.Module, sharp: Tensor, blurred: Tensor) -> tuple[Tensor, ...]:
+    """The path along which windows were blurred, for a network that is told it; nothing for another."""
+    return (fitted_path(sharp, blurred),) if isinstance(net, ToldReblurNetwork) else ()
 
 
 def train_reblur(
