@@ -190,7 +190,8 @@ def pair_lines(
         scores.append(_score([one.centre for one in make_pairs(clip, places, flow, 1, frames, generator)]))
         truth: list[float] = []
         for name, (start, base) in starts.items():
-            items = collect(clip, places, max(start.frames, frames), "blurriest", generator)
+            start = start.told(clip, places, generator)
+            items = collect(clip, places, max(start.frames, frames), "blurriest", generator, start.motion)
             fitted, _, _ = fit_network(start, base, items, how)
             for one in (start, fitted) if name == "network" else (fitted,):
                 scores.append(_score([one.reblur(clip, place, generator) for place in places]))

@@ -29,7 +29,7 @@ EXPOSURE = 0.75
 """Frame intervals that the shutter is taken to be open where nothing says how long."""
 
 _EXPOSURES = (0.0, 0.25, 0.4, 0.55, 0.7, 0.85, 1.0, 1.25, 1.5)  # of those that a training pair is compared with
-_PLACES = 25  # along a path, of which the blur is the mean
+_PLACES, _FEW = 25, 9  # along a path, of which the blur is the mean; and where it is only compared
 _KEY = "told_e.weight"
 
 
@@ -79,8 +79,10 @@ class ToldReblurNetwork(ReblurNetwork):
         return self.reblur_told(window, self.told_e(told)) - centre
 
 
-def blur_along(picture: Tensor, path: Tensor) -> Tensor:
+def blur_along(picture: Tensor, path: Tensor, places: int = _PLACES) -> Tensor:
     """The mean of the light (sRGB) of pictures (B, 3, H, W) in [0, 1] along paths (B, 2, H, W), px, x then y.
+
+    It is read at so many ``places``.
 
     >>> bar = torch.zeros(1, 3, 1, 9); bar[..., 4] = 1
     >>> path = torch.zeros(1, 2, 1, 9); path[:, 0] = 3
@@ -89,7 +91,7 @@ def blur_along(picture: Tensor, path: Tensor) -> Tensor:
     """
     with mixed_precision(picture.device, enabled=False):
         light, path = to_linear(picture.float()), path.float()
-        times = [(place + 0.5) / _PLACES - 0.5 for place in range(_PLACES)]
+        times = [(place + 0.5) / places - 0.5 for place in range(places)]
         return to_display(torch.stack([read_at(light, time * path) for time in times]).mean(0))
 
 
@@ -110,11 +112,15 @@ def fitted_path(window: Tensor, blurred: Tensor) -> Tensor:
     """
     centre, velocity = window[:, window.shape[1] // 2], own_velocity(window)
     with torch.no_grad():
-        errors = [
-            (blur_along(centre, exposure * velocity) - blurred).square().flatten(1).mean(1) for exposure in _EXPOSURES
-        ]
-        best = velocity.new_tensor(_EXPOSURES)[torch.stack(errors).argmin(0)]
+        tried = [blur_along(centre, exposure * velocity, _FEW) for exposure in _EXPOSURES]
+        errors = torch.stack([(one - blurred).square().flatten(1).mean(1) for one in tried])
+        best = velocity.new_tensor(_EXPOSURES)[errors.argmin(0)]
     return best[:, None, None, None] * velocity
+
+
+def told_paths(network: nn.Module, window: Tensor, blurred: Tensor) -> tuple[Tensor, ...]:
+    """What a network is told of windows whose true blur is known: :func:`fitted_path`, or nothing if none."""
+    return (fitted_path(window, blurred),) if isinstance(network, ToldReblurNetwork) else ()
 
 
 def told_motion(network: ReblurNetwork) -> ToldReblurNetwork:

@@ -27,6 +27,7 @@ from metadeblur.models.forward import frozen, own_loss
 from metadeblur.models.losses import charbonnier, charbonnier_edge
 from metadeblur.models.rates import ALLOWED, StepRates, layer_of, layers_of, set_step_rates, step_rates
 from metadeblur.models.registry import Loss, final, traits
+from metadeblur.models.told_reblurring import told_paths
 from metadeblur.reblur.fitting import NetworkReblurrer
 from metadeblur.training.settings import OuterUpdate
 from metadeblur.training.workers import TrainingProcess
@@ -216,7 +217,7 @@ class MetaLearner:
         losses = []
         if reblurrer is not None:
             with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
-                reblurred = reblurrer(sharp)
+                reblurred = reblurrer(sharp, *told_paths(reblurrer, sharp, centre))
             losses.append(REBLUR_LOSSES[self.settings.reblur_loss](reblurred.float(), centre))
         fed = centre if traits(deblurrer).frames == 1 else blurred
         fused = [query.fused for query in part if query.fused is not None]

@@ -28,7 +28,7 @@ from metadeblur.models.critic import Critic, VGGCritic, critic_optimizer
 from metadeblur.models.forward import uses_bf16
 from metadeblur.models.losses import charbonnier
 from metadeblur.models.reblurring import ReblurNetwork
-from metadeblur.models.told_reblurring import ToldReblurNetwork, blur_along, fitted_path, told_motion
+from metadeblur.models.told_reblurring import ToldReblurNetwork, blur_along, told_motion, told_paths
 from metadeblur.pipeline.console import Terminal
 from metadeblur.reblur.balance import EVERY, RATIO, adaptive_weight, drowned, gradient_ratio
 from metadeblur.reblur.fitting import NetworkReblurrer, adversarial_term, bound_of, critic_step
@@ -93,7 +93,7 @@ class ReblurTrainee(Trainee):
             group["lr"] = settings.learning_rate * rate
         batch = self.data(number)
         sharp, blurred = batch.sharp.to(self.device), batch.blurred.to(self.device)
-        reblurred = self._reblurred(self.net, sharp, _paths(self.net, sharp, blurred))
+        reblurred = self._reblurred(self.net, sharp, told_paths(self.net, sharp, blurred))
         fidelity = charbonnier(reblurred, blurred)
         figures = {"loss": fidelity.item()}
         loss = fidelity
@@ -197,7 +197,7 @@ class ReblurTrainee(Trainee):
         batch = self.held_out(0, numbers)
         sharp, blurred = batch.sharp.to(self.device), batch.blurred.to(self.device)
         with torch.inference_mode():
-            paths = _paths(self.mean, sharp, blurred)
+            paths = told_paths(self.mean, sharp, blurred)
             reblurred = self._reblurred(self.mean, sharp, paths).cpu()
         return batch, reblurred, paths
 
@@ -221,11 +221,6 @@ class ReblurTrainee(Trainee):
         if self.critic is not None:
             parts |= {"critic": self.critic, "critic_optimizer": self.critic_optimizer}
         return parts
-
-
-def _paths(net: nn.Module, sharp: Tensor, blurred: Tensor) -> tuple[Tensor, ...]:
-    """The path along which windows were blurred, for a network that is told it; nothing for another."""
-    return (fitted_path(sharp, blurred),) if isinstance(net, ToldReblurNetwork) else ()
 
 
 def train_reblur(
