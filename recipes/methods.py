@@ -1,8 +1,8 @@
 """Compare the ways to adapt under one protocol, several seeds, clips not made with optical flow apart.
 
     python recipes/methods.py ROOT... -o DIR [--model lite] [--methods flow,self,align,flow+align,flow+self] [--seeds 3]
-                              [--meta DIR] [--apart hero7] [--crop PX] [--frames N] [--clips A,B] [--steps 40]
-                              [--pairs 20] [--patch 160] [--lr 1.5e-4]
+                              [--meta DIR] [--reblurrer FILE] [--apart hero7] [--crop PX] [--frames N] [--clips A,B]
+                              [--steps 40] [--pairs 20] [--patch 160] [--lr 1.5e-4]
 
 ROOT is a folder of paired clips, or builtin. A stopped run goes on with the same command. Writes methods.md, .tex, .csv
 and methods.json, with machine, versions and settings.
@@ -33,6 +33,7 @@ def main() -> None:
     parser.add_argument("--model", default="lite")
     parser.add_argument("--methods", default="flow,self,align,flow+align,flow+self")
     parser.add_argument("--meta", default="", help="folder that metadeblur train meta wrote, for the method meta")
+    parser.add_argument("--reblurrer", default="", help="weights of the reblurring network, for the method finetune")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--apart", default="hero7")
     parser.add_argument("--crop", type=int, default=0)
@@ -64,6 +65,7 @@ def main() -> None:
             patch=given.patch,
             lr=given.lr,
             fuse=False,
+            reblurrer=given.reblurrer,
             updates=ReblurUpdates().faster(given.lr / preset("paper").lr),
         ),
     )

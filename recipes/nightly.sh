@@ -35,6 +35,7 @@ meta_curves() {
     -o "$folder/meta_curves.json"
 }
 critics() { python "$here/critics.py" "$folder/val_made" --steps 2 --seeds 1 --patch 48 --patches 8 --batch 2 -o "$folder/critics.csv"; }
+reblurrers() { python "$here/reblurrers.py" "$clips" --crop 64 --every 3 -o "$folder/reblurrers"; }
 nafnet() { bash "$here/nafnet.sh" "$folder/made" "$clips" 2 "${few[@]}" --crop 64; }
 small_networks() { bash "$here/small_networks.sh" "$folder/made"; }
 reproduce_small() { bash "$here/reproduce_small.sh" "$folder/made" "$clips"; }
@@ -61,7 +62,7 @@ limits_pictures() { python "$here/limits_pictures.py" "$folder/pictures"; }
 gpu() { DEVICE=cpu bash "$here/gpu.sh" "$folder/made/photographs" "$folder/gpu" 60; }
 maxim_val() { bash "$here/maxim_val.sh" "$MAXIM" "$clips" "$folder/maxim" 64 --frames 5; }
 
-steps=(long clips lite reblur meta meta_curves critics nafnet small_networks reproduce_small readme_figures seeds curves guard methods
+steps=(long clips lite reblur meta meta_curves critics reblurrers nafnet small_networks reproduce_small readme_figures seeds curves guard methods
   paper_methods ablate gpu film development_clips moving_picture card_pictures method_pictures limits_pictures)
 [ ! -x /usr/bin/chromium ] || steps+=(report_pictures)
 [ -z "${MAXIM:-}" ] || steps+=(maxim_val)

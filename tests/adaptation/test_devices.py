@@ -42,7 +42,8 @@ from metadeblur.models.adapted import FusionSettings
 from metadeblur.reblur import exposure as estimating
 from metadeblur.reblur import flow as reblurring
 from metadeblur.reblur.exposure import CANDIDATES, estimate_exposure
-from metadeblur.reblur.flow import FlowReblurrer, blur_patch, fit_flow_reblurrer
+from metadeblur.reblur.flow import FlowReblurrer, fit_flow_reblurrer
+from metadeblur.reblur.paths import blur_patch
 from metadeblur.reblur.place import Place
 
 META = torch.device("meta")

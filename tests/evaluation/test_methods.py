@@ -13,7 +13,8 @@ from metadeblur.errors import MetadeblurError
 from metadeblur.evaluation.methods import SOURCES, find_method
 from metadeblur.evaluation.pair_sources import BlurredAlong, Masked, aligned_neighbours, mixed, self_reconstruction
 from metadeblur.imaging.quality import psnr
-from metadeblur.reblur.flow import Spot, blur_patch, fit_flow_reblurrer, paths
+from metadeblur.reblur.flow import fit_flow_reblurrer
+from metadeblur.reblur.paths import Spot, blur_patch, paths
 
 SETTINGS = AdaptSettings(pairs=4, steps=3, patch=48, batch=2, precision="fp32", device="cpu")
 

@@ -19,7 +19,8 @@ from metadeblur.imaging.motion import ClipMotion
 from metadeblur.imaging.noise import draw_noise, estimate_noise
 from metadeblur.imaging.optical_flow import dense_flow
 from metadeblur.reblur.exposure import estimate_exposure
-from metadeblur.reblur.flow import FlowSettings, blur_patch, fit_flow_reblurrer
+from metadeblur.reblur.flow import FlowSettings, fit_flow_reblurrer
+from metadeblur.reblur.paths import blur_patch
 from metadeblur.reblur.place import Place
 
 

@@ -24,7 +24,8 @@ from metadeblur.imaging.primitives import array
 from metadeblur.imaging.quality import dis_flow, warp_frame
 from metadeblur.imaging.sharpness import self_shift_score
 from metadeblur.reblur.fitting import NetworkReblurrer
-from metadeblur.reblur.flow import FlowReblurrer, Spot, paths
+from metadeblur.reblur.flow import FlowReblurrer
+from metadeblur.reblur.paths import Spot, paths
 from metadeblur.reblur.place import Place
 from metadeblur.reblur.reblurrer import Reblurrer
 from metadeblur.types import Response

@@ -24,7 +24,8 @@ from metadeblur.imaging.primitives import finest
 from metadeblur.imaging.quality import colour_shift, dis_flow, flicker, ringing
 from metadeblur.imaging.sharpness import self_shift_score
 from metadeblur.limits import Count, Pixels, Within, check, spelt
-from metadeblur.reblur.flow import FlowReblurrer, Spot, blur_patch, paths
+from metadeblur.reblur.flow import FlowReblurrer
+from metadeblur.reblur.paths import Spot, blur_patch, paths
 
 _BLOCK = 32  # px: side of the regions in which divergence is looked for
 _GRID = 16  # px: crops lie on multiples of this
