@@ -29,6 +29,7 @@ clips() {
 }
 lite() { bash "$here/lite.sh" "$folder/made" 2; }
 reblur() { bash "$here/reblur.sh" "$folder/made" 2; }
+reblur_motion() { bash "$here/reblur_motion.sh" "$folder/made" 2; }
 meta() { bash "$here/meta.sh" "$folder/made" 1 "$folder/made/reblur/reblurrer.safetensors"; }
 meta_curves() {
   python "$here/meta_curves.py" "$clips" --start '{"model": "lite", "patch": 48, "pairs": 2}' --steps 1 2 --every 5 \
@@ -62,8 +63,9 @@ limits_pictures() { python "$here/limits_pictures.py" "$folder/pictures"; }
 gpu() { DEVICE=cpu bash "$here/gpu.sh" "$folder/made/photographs" "$folder/gpu" 60; }
 maxim_val() { bash "$here/maxim_val.sh" "$MAXIM" "$clips" "$folder/maxim" 64 --frames 5; }
 
-steps=(long clips lite reblur meta meta_curves critics reblurrers nafnet small_networks reproduce_small readme_figures seeds curves guard methods
-  paper_methods ablate gpu film development_clips moving_picture card_pictures method_pictures limits_pictures)
+steps=(long clips lite reblur reblur_motion meta meta_curves critics reblurrers nafnet small_networks reproduce_small
+  readme_figures seeds curves guard methods paper_methods ablate gpu film development_clips moving_picture card_pictures
+  method_pictures limits_pictures)
 [ ! -x /usr/bin/chromium ] || steps+=(report_pictures)
 [ -z "${MAXIM:-}" ] || steps+=(maxim_val)
 [ $# -eq 0 ] || steps=("$@")

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from metadeblur.errors import MetadeblurError
 from metadeblur.models.lite import Lite
+from metadeblur.models.told_reblurring import blur_along
 from metadeblur.models.weights import (
     FOLDER_VARIABLE,
     built_in_path,
@@ -107,7 +108,7 @@ def test_the_card_belongs_to_the_weights():
 
 def test_the_built_in_reblurrer_blurs_and_its_card_belongs_to_it(monkeypatch, tmp_path):
     monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
-    reblurrer, path = load_reblurrer(), built_in_path("reblurrer")
+    reblurrer, path = load_reblurrer("reblurrer"), built_in_path("reblurrer")
     card = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     assert card["sha256"] == checksum(path)
     assert sum(weight.numel() for weight in reblurrer.network.parameters()) == card["parameters"] <= 2_000_000
@@ -117,6 +118,28 @@ def test_the_built_in_reblurrer_blurs_and_its_card_belongs_to_it(monkeypatch, tm
     sharp, made = window[2], reblurrer.blur(window)
     assert all(float(made.diff(dim=side).abs().mean() / sharp.diff(dim=side).abs().mean()) < 0.95 for side in (-1, -2))
     assert abs(float((made - sharp).mean())) < 0.01  # no lighter, no darker
+
+
+def test_the_built_in_reblurrer_told_the_motion_is_the_usual_one_and_corrects_blur_along_it(monkeypatch, tmp_path):
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
+    path = built_in_path("reblurrer-motion")
+    card = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    assert card["sha256"] == checksum(path)
+    network = load_reblurrer().network
+    assert parameters_digest(network) == parameters_digest(load_reblurrer("reblurrer-motion").network)
+    assert sum(weight.numel() for weight in network.parameters()) == card["parameters"] <= 2_000_000
+    texture = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    texture = torch.nn.functional.avg_pool2d(texture, 5, stride=1, padding=2)[0]
+    window = torch.stack([texture.roll(6 * time, -1) for time in (-2, -1, 0, 1, 2)])[None, :, :, :, 16:80]
+    way = torch.zeros(1, 2, 64, 64)
+    way[:, 0] = 6
+    with torch.no_grad():
+        made = network(window, way)
+    plain = blur_along(window[:, 2], way)
+    changed, blurred = (made - plain).abs().mean(), (plain - window[:, 2]).abs().mean()
+    assert 0 < changed < 0.2 * blurred
+    left = [float(made.diff(dim=side).abs().mean() / window[:, 2].diff(dim=side).abs().mean()) for side in (-1, -2)]
+    assert left[0] < 0.7 * left[1]
 
 
 def test_the_built_in_meta_trained_pair_has_its_cards(monkeypatch, tmp_path):

@@ -10,8 +10,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from metadeblur.models.critic import Critic
+from metadeblur.models.reblurring import ReblurNetwork
+from metadeblur.models.told_reblurring import ToldReblurNetwork
 from metadeblur.models.weights import parameters_digest
-from metadeblur.reblur.balance import ALONE, EVERY, RATIO, drowned, gradient_ratio
+from metadeblur.reblur.balance import ALONE, EVERY, RATIO, adaptive_weight, drowned, gradient_ratio
 from metadeblur.reblur.fitting import Item, NetworkReblurrer, ReblurStage
 from metadeblur.reblur.settings import CriticSettings, ReblurUpdates
 
@@ -38,6 +40,17 @@ class Sharpen(nn.Module):
 
     def forward(self, blurred):
         return self.conv(blurred)
+
+
+@pytest.mark.parametrize("kind", [ReblurNetwork, ToldReblurNetwork])
+def test_losses_are_balanced_where_the_picture_is_made(kind):
+    torch.manual_seed(0)
+    net = kind(channels=4, units=1, width=8, blocks=1, heads=2)
+    made = net(torch.rand(1, 5, 3, 32, 32))
+    adversarial, other = made.square().mean(), 3 * made.mean()
+    weight = adaptive_weight(adversarial, other, net)
+    pulls = [torch.autograd.grad(term, net.decode.weight, retain_graph=True)[0].norm() for term in (adversarial, other)]
+    assert weight == pytest.approx(float(pulls[1] / pulls[0]), rel=1e-5)
 
 
 def stage_of(**changes):

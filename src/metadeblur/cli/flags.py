@@ -150,7 +150,8 @@ class AdaptationFlags:
             metavar="FILE",
             help_behavior_hint="",
             help="Weights of the network that --reblur network uses, from metadeblur train reblur or train meta; "
-            "reblurrer-meta: those that were meta-trained with lite-meta.",
+            "reblurrer: built in, of the published form; reblurrer-meta: meta-trained with lite-meta; default: the "
+            "imported ones, or else reblurrer-motion, which is told the clip's motion.",
         ),
     ] = None
     protocol: Literal["paper", "release"] = "paper"

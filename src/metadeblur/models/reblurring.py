@@ -350,6 +350,11 @@ class ReblurNetwork(nn.Module):
         net.load_state_dict(constants | {key: value for key, value in weights.items() if key not in constants})
         return net
 
+    @property
+    def last_layer(self) -> Tensor:
+        """The weight that makes the picture, at which losses are balanced."""
+        return self.decode.weight
+
     def forward(self, window: Tensor) -> Tensor:
         """Reblur the centre of (B, frames, 3, H, W): (B, 3, H, W).
 

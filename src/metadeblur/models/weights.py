@@ -31,7 +31,10 @@ from metadeblur.system.names import shown
 from metadeblur.system.plain_files import check_plain, read_object
 
 BUILT_IN = ("lite", "lite-meta")
-BUILT_IN_REBLURRERS = ("reblurrer", "reblurrer-meta")
+BUILT_IN_REBLURRERS = ("reblurrer", "reblurrer-motion", "reblurrer-meta")
+USUAL_REBLURRER = "reblurrer-motion"
+"""The built-in one that is taken where none is named and none is imported."""
+
 VARIANTS = {variant: name for name, entry in ARCHITECTURES.items() for variant in entry.variants}
 """Other settings or other built-in weights of a network by name, and that network's name."""
 
@@ -256,7 +259,7 @@ def reblurrer_path(source: str | Path = "") -> Path:
     if source:
         return Path(source)
     imported = imported_path("reblurrer")
-    return imported if imported.is_file() else built_in_path("reblurrer")
+    return imported if imported.is_file() else built_in_path(USUAL_REBLURRER)
 
 
 def save_deblurrer(

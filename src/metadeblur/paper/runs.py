@@ -24,7 +24,14 @@ from metadeblur.evaluation.protocol import EvaluateSettings, evaluate, read_reco
 from metadeblur.evaluation.records import Focus, Summary
 from metadeblur.imaging.pictures import Picture, to_uint8
 from metadeblur.limits import CountOrNone, Crop, Pairs, Patch, Processes, Steps, Within, check, keep_plain, spelt
-from metadeblur.models.weights import built_in_path, checksum, load_deblurrer, parameters_digest, reblurrer_path
+from metadeblur.models.weights import (
+    USUAL_REBLURRER,
+    built_in_path,
+    checksum,
+    load_deblurrer,
+    parameters_digest,
+    reblurrer_path,
+)
 from metadeblur.paper.numbers import DATASETS, NETWORKS, PARTS, SSIM
 from metadeblur.pipeline.time_left import Range, Work, expected, rough_costs
 from metadeblur.reblur.weights import load_reblurrer
@@ -116,7 +123,7 @@ class Plan:
             return self._meta(network, "reblurrer.safetensors")
         own = self.settings.weights / "reblurrer.safetensors" if self.settings.weights is not None else None
         source = str(own) if own is not None and own.is_file() else ""
-        if not source and not self.settings.small and reblurrer_path() == built_in_path("reblurrer"):
+        if not source and not self.settings.small and reblurrer_path() == built_in_path(USUAL_REBLURRER):
             return Absent(
                 "reblurrer.safetensors is not in the folder of --weights; metadeblur train reblur makes it "
                 "(the built-in one is a reduced form, which only --small takes)"

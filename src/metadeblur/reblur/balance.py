@@ -47,14 +47,16 @@ def gradient_ratio(adversarial: Tensor, other: Tensor, network: nn.Module) -> fl
 def adaptive_weight(adversarial: Tensor, other: Tensor, network: nn.Module) -> float:
     """What to multiply the adversarial loss by so that it pulls as hard as the other at a network's last layer.
 
-    The adaptive weight of VQGAN (Esser et al., CVPR 2021, eq. 7), of at most 10,000; 1 where neither has a gradient.
+    That is the network's ``last_layer`` where it has one, and otherwise the last of its weights. The adaptive weight of
+    VQGAN (Esser et al., CVPR 2021, eq. 7), of at most 10,000; 1 where neither has a gradient.
 
     >>> net = nn.Linear(1, 1); out = net(torch.ones(1, 1)).sum()
     >>> round(adaptive_weight(30 * out, 3 * out, net), 3)
     0.1
     """
     layers = [weight for weight in network.parameters() if weight.requires_grad and weight.ndim > 1]
-    lengths = [_length(term, layers[-1:]) for term in (adversarial, other)]
+    last = getattr(network, "last_layer", layers[-1])
+    lengths = [_length(term, [last]) for term in (adversarial, other)]
     if lengths[0] == 0:
         return _HEAVIEST if lengths[1] else 1.0
     return min(lengths[1] / lengths[0], _HEAVIEST)

@@ -38,6 +38,7 @@ from metadeblur.training.tracking import Callback
 from metadeblur.training.workers import TrainingProcess, join
 
 VALIDATION_BATCH = 4  # windows at once
+ROUNDING = 1 / (12 * 255**2)  # squared error that 8 bits make: below it windows in which nothing moves tell nothing
 SHOWN = 3  # validation windows in the sample pictures
 
 
@@ -171,7 +172,7 @@ class ReblurTrainee(Trainee):
                 pictures["psnr_motion"] = blur_along(batch.centre, path.cpu())
             for name, picture in pictures.items():
                 error = (picture - batch.blurred).square().flatten(1).mean(1)
-                figures[name] += (-10 * torch.log10(error + 1e-10)).tolist()
+                figures[name] += (-10 * torch.log10(error.clamp(min=ROUNDING))).tolist()
             if self.critic is not None:
                 with torch.inference_mode():
                     scores = [self.critic(part.to(self.device)) for part in (batch.blurred, reblurred)]
