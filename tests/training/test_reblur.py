@@ -142,6 +142,8 @@ def test_how_hard_both_losses_pull_is_logged_and_told_once_where_one_drowns_the_
     train_reblur(even, tmp_path / "even")
     assert "pulls" not in capsys.readouterr().err
     assert all(0.02 < float(row["gradient_ratio"]) < 50 for row in rows(tmp_path / "even" / "log.csv"))
+    train_reblur(replace(even, adversarial=0.005), tmp_path / "faint")  # as faint as was asked for
+    assert "pulls" not in capsys.readouterr().err
     critic = load_reblurrer(tmp_path / "even" / "reblurrer.safetensors").critic
     assert (critic.sees, critic.bound) == ("gradients", "spectral")
 

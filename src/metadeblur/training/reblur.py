@@ -129,15 +129,17 @@ class ReblurTrainee(Trainee):
     def _looked(self, number: int, adversarial: Tensor, fidelity: Tensor) -> dict[str, float]:
         """How many times as hard the weighted adversarial loss pulls as Charbonnier, looked at now and then.
 
-        Told once where one drowns the other.
+        Told once where one drowns the other; with balance, by far more than it was asked to.
         """
         if number % EVERY == 0 or not self._ratio:
             self._ratio = {RATIO: gradient_ratio(adversarial, fidelity, self.net)}
             ratio, weight = self._ratio[RATIO], self.settings.adversarial
             remedy = f"give --adversarial {weight / ratio:.2g}" if ratio else "give a larger --adversarial"
             remedy += "" if self.settings.critic.balance else ", or --balance"
-            told = drowned(ratio, ("the adversarial loss", "the Charbonnier loss"), remedy)
-            if told and not self._warned:
+            names = "the adversarial loss", "the Charbonnier loss"
+            told = drowned(ratio, names, remedy)
+            asked = weight if self.settings.critic.balance else 1.0
+            if told and drowned(ratio / asked, names, remedy) and not self._warned:
                 self._say(f"step {number}: {told}")
                 self._warned = True
         return self._ratio
