@@ -267,7 +267,7 @@ def test_the_built_in_reblurrer_never_stands_in_for_the_papers(tmp_path, clips, 
     settings = ReproduceSettings(small=True, weights=folder, networks=("mimo-unet-plus",))
     small = make_plan([clips], tmp_path / "out", settings, lambda _: None)
     assert small.reblurrer("mimo-unet-plus", meta=False) == ""
-    assert "reblurrer reduced (1.76 M parameters)" in small.measured_as("MIMO-UNet+")
+    assert "reblurrer reduced (1.77 M parameters), told the motion" in small.measured_as("MIMO-UNet+")
     assert small.measured_as("MIMO-UNet+").endswith("8 frames of each clip, patches of 96 px")
 
 
