@@ -70,7 +70,7 @@ def _alone(clips: dict[str, PairedClip]) -> NDArray[np.uint8]:
 
 def _reblurred(name: str, pair: PairedClip) -> NDArray[np.uint8]:
     """What the reblurring network makes of a true sharp window, beside the camera's own blur and a Gaussian."""
-    net = load_reblurrer()
+    net = load_reblurrer("reblurrer")
     middle = min(range(2, len(pair.sharp) - 2), key=lambda frame: psnr(pair.sharp[frame], pair.blurred[frame]))
     made = net.blur(pair.sharp.window(middle, net.frames))
     sharp = pair.sharp[middle]

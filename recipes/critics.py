@@ -35,7 +35,7 @@ class Critics:
     """Train critics of every kind on the same patches and measure what they tell."""
 
     clips: Annotated[Path, tyro.conf.Positional]  # folder of paired clips; the last fifth is measured on
-    reblurrer: str = ""  # weights of the reblurring network; none: the built-in one
+    reblurrer: str = "reblurrer"  # weights of the reblurring network
     steps: int = 600  # of each critic
     seeds: int = 3
     batch: int = 8
