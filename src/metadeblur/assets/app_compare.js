@@ -8,7 +8,8 @@ function start() {
   if (!clip) return;
   const view = find('.view'), stage = find('.stage'), sheet = find('.sheet');
   const before = find('.before'), after = find('.after'), divider = find('.divider'), frame = find('.frame');
-  let share = 50, alive = true, begun = false, playing = false;
+  const still = matchMedia('(prefers-reduced-motion: reduce)').matches;
+  let share = 50, alive = true, begun = false, playing = false, told = 0;
 
   function say(input, words) { input.ariaValueText = input.nextElementSibling.textContent = words; }
   function divide(to) {  // the line is where it is on the window, however the magnified pictures lie under it
@@ -31,8 +32,10 @@ function start() {
   function go(number) { before.currentTime = after.currentTime = (number - 0.5) / clip.fps; }
   function show() {
     const number = Math.min(clip.frames, Math.floor(before.currentTime * clip.fps) + 1);
-    frame.value = number;
-    say(frame, `${number} of ${clip.frames}`);
+    if (number !== told) {  // screens are drawn more often than there are frames
+      frame.value = told = number;
+      say(frame, `${number} of ${clip.frames}`);
+    }
     if (Math.abs(after.currentTime - before.currentTime) > 1.5 / clip.fps && !after.seeking) after.currentTime = before.currentTime;
   }
   function play(wanted) {
@@ -54,8 +57,9 @@ function start() {
   before.onloadedmetadata = () => { go(clip.worst + 1); divide(50); };
   before.onended = () => { if (playing) { go(1); play(true); } };  // it may be told after one has stopped it
   before.onseeked = show;
-  before.oncanplay = after.oncanplay = () => {  // the most blurred frame is seen for a moment, then everything moves
-    if (begun || before.readyState < 3 || after.readyState < 3) return;
+  // The most blurred frame is seen for a moment, then everything moves, unless the visitor's system asks for less of it.
+  before.oncanplay = after.oncanplay = () => {
+    if (begun || still || before.readyState < 3 || after.readyState < 3) return;
     begun = true;
     setTimeout(() => { if (alive && before.paused && !frame.dataset.used) play(true); }, 1000);
   };
