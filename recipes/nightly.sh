@@ -55,6 +55,9 @@ film() {
   metadeblur restore "$folder/film/shaky.mp4" -o "$folder/film/back.mp4" --report "$folder/film/report" --steps 1 --overwrite
 }
 development_clips() { python "$here/development_clips.py" "$folder/film/sharp.mp4" -o "$folder/development" --frames 2 --moments 3; }
+strong_clips() {
+  python "$here/strong_clips.py" "$folder/made/photographs" -o "$folder/strong" --frames 2 --width 192 --height 108
+}
 moving_picture() { python "$here/moving_picture.py" "$folder/film/shaky.mp4" "$folder/film/back.mp4" "$folder/film/moving.webp"; }
 report_pictures() { python "$here/report_pictures.py" "$folder/film/report" "$folder/pictures"; }
 card_pictures() { python "$here/card_pictures.py" "$folder/pictures"; }
@@ -64,8 +67,8 @@ gpu() { DEVICE=cpu bash "$here/gpu.sh" "$folder/made/photographs" "$folder/gpu" 
 maxim_val() { bash "$here/maxim_val.sh" "$MAXIM" "$clips" "$folder/maxim" 64 --frames 5; }
 
 steps=(long clips lite reblur reblur_motion meta meta_curves critics reblurrers nafnet small_networks reproduce_small
-  readme_figures seeds curves guard methods paper_methods ablate gpu film development_clips moving_picture card_pictures
-  method_pictures limits_pictures)
+  readme_figures seeds curves guard methods paper_methods ablate gpu film development_clips strong_clips moving_picture
+  card_pictures method_pictures limits_pictures)
 [ ! -x /usr/bin/chromium ] || steps+=(report_pictures)
 [ -z "${MAXIM:-}" ] || steps+=(maxim_val)
 [ $# -eq 0 ] || steps=("$@")
