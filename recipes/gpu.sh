@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Train the built-in model `lite` on for strong blur within a time limit, on one GPU: clips, training from the built-in
-# weights, and what the new weights win on the built-in clips.
+# Train the built-in model `lite` on for strong blur within a time limit, on one GPU, and meta-train it for flow pairs: clips,
+# training from the built-in weights, meta-training, and what the new weights win on the built-in clips.
 #
 #   bash recipes/gpu.sh PHOTOGRAPHS FOLDER [SECONDS]
 #
@@ -13,9 +13,10 @@ folder=${2:?give a folder for clips and runs}
 all=${3:-780}
 device=${DEVICE:-cuda}
 if [ "$device" = cpu ]; then
-  sizes=(--batch 2 --patch 96) seen=(--width 192 --height 128) clips=2 trial=3
+  sizes=(--batch 2 --patch 96) seen=(--width 192 --height 128) clips=2 trial=3 few=1
+  task=(--pairs 2 --patch 64 --crop 96 --inner-steps 2 --query-frames 1)
 else
-  sizes=(--batch 32 --patch 192) seen=(--width 640 --height 360) clips=400 trial=100
+  sizes=(--batch 32 --patch 192) seen=(--width 640 --height 360) clips=400 trial=100 few=5 task=()
 fi
 result="$folder/result"
 mkdir -p "$result"
@@ -36,26 +37,46 @@ for part in $(seq "$processors"); do make "$part" & done
 wait
 echo "clips: $(find "$folder/clips" -name sharp -type d | wc -l), $(left) s left"
 
-# A few steps tell how many the time suffices for; a quarter of it is kept for measuring.
+# A few steps tell how many the time suffices for. Training has until half of it is gone, meta-training until three quarters.
+steps_until() { # log, steps done, share of all of the time
+  python -c "print($2 + max($2, int(($all * $3 - $SECONDS) / $(tail -n 1 "$1" | cut -d, -f2))))"
+}
 train() {
   metadeblur train deblur --config "$(dirname "$0")/lite.toml" "${sizes[@]}" --precision auto --device "$device" \
     --start lite --clips "$folder"/clips/part* --validation "$folder/clips/validation" --learning-rate 6e-4 \
     --ema 0.998 --warmup 50 --log-steps "$trial" --validate-steps 500 -o "$folder/run" --resume "$@"
 }
-began=$SECONDS
 train --steps "$trial"
-pace=$(tail -n 1 "$folder/run/log.csv" | cut -d, -f2)
-steps=$(python -c "print($trial + max($trial, int(($all * 3 / 4 - $SECONDS) / $pace)))")
-echo "$trial steps took $((SECONDS - began)) s, $pace s each: training to step $steps, $(left) s left"
+steps=$(steps_until "$folder/run/log.csv" "$trial" 0.5)
+echo "training to step $steps, $(left) s left"
 train --steps "$steps" --decay $((steps * 3 / 4))
 cp "$folder/run/weights.safetensors" "$result/lite.safetensors"
 cp "$folder"/run/*.csv "$result/"
 echo "trained, $(left) s left"
 
-limit=$(($(left) - 10))
-for model in lite "$result/lite.safetensors"; do
-  timeout --signal INT $((limit / 2)) metadeblur evaluate builtin --model "$model" --device "$device" --frames 8 \
-    --rows blurred,base -o "$result/builtin_$(basename "$model" .safetensors)_$([ "$model" = lite ] && echo before || echo after)" \
-    || { (($? == 124 || $? == 130)); echo "no time for measuring $model"; }
+meta() {
+  metadeblur train meta --config "$(dirname "$0")/meta_flow.toml" "${task[@]}" --precision auto --device "$device" \
+    --clips "$folder"/clips/part* --model "$result/lite.safetensors" --log-steps "$few" -o "$folder/meta" --resume "$@"
+}
+meta --steps "$few"
+tasks=$(steps_until "$folder/meta/log.csv" "$few" 0.75)
+echo "meta-training to task $tasks, $(left) s left"
+meta --steps "$tasks"
+cp "$folder/meta/weights.safetensors" "$result/lite-meta.safetensors"
+cp "$folder/meta/log.csv" "$result/meta_log.csv"
+echo "meta-trained, $(left) s left"
+
+# What the new weights win as they are, and in ten steps from either start, on the built-in clips.
+waiting=4
+measure() { # name of the figures, model, further flags
+  local limit=$((($(left) - 10) / waiting))
+  waiting=$((waiting - 1))
+  timeout --signal INT $((limit > 1 ? limit : 1)) metadeblur evaluate builtin --model "$2" --device "$device" \
+    --frames 8 -o "$result/builtin_$1" "${@:3}" || { (($? == 124 || $? == 130)); echo "no time for measuring $1"; }
+}
+measure before lite --rows blurred,base
+measure after "$result/lite.safetensors" --rows blurred,base
+for start in lite lite-meta; do
+  measure "ten_steps_$start" "$result/$start.safetensors" --rows blurred,base,adapted --steps 10 --no-guard
 done
 echo "done after $SECONDS s: $result"
