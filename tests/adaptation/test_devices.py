@@ -41,6 +41,7 @@ from metadeblur.imaging.sharpness import score_places, self_shift_map
 from metadeblur.models.adapted import FusionSettings
 from metadeblur.reblur import exposure as estimating
 from metadeblur.reblur import flow as reblurring
+from metadeblur.reblur import paths
 from metadeblur.reblur.exposure import CANDIDATES, estimate_exposure
 from metadeblur.reblur.flow import FlowReblurrer, fit_flow_reblurrer
 from metadeblur.reblur.paths import blur_patch
@@ -287,8 +288,9 @@ class Mixed(TorchDispatchMode):
 def without_values(monkeypatch: pytest.MonkeyPatch) -> None:
     """What asks a device for single figures gets some, and pictures that are compared in main memory are black."""
     monkeypatch.setattr(motion, "small_frame", lambda _: np.zeros((24, 32, 3), np.float32))
-    monkeypatch.setattr(reblurring, "_told", lambda *_: (6.0, 9.0, 5.0, 0.5))
-    monkeypatch.setattr(reblurring, "median", lambda _: 3.0)
+    monkeypatch.setattr(paths, "_told", lambda *_: (6.0, 9.0, 5.0, 0.5))
+    for module in (paths, reblurring):
+        monkeypatch.setattr(module, "median", lambda _: 3.0)
     monkeypatch.setattr(reblurring, "quantile", lambda *_: 5.0)
     monkeypatch.setattr(reblurring, "estimate_noise", lambda _: np.eye(3) * 1e-4)
     monkeypatch.setattr(choosing, "_in_memory", lambda measured: np.zeros(torch.stack(measured).shape))

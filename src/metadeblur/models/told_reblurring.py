@@ -87,7 +87,7 @@ def blur_along(picture: Tensor, path: Tensor, places: int = _PLACES) -> Tensor:
     >>> bar = torch.zeros(1, 3, 1, 9); bar[..., 4] = 1
     >>> path = torch.zeros(1, 2, 1, 9); path[:, 0] = 3
     >>> [round(float(x), 2) for x in to_linear(blur_along(bar, path))[0, 0, 0]]
-    [0.0, 0.0, 0.04, 0.32, 0.33, 0.32, 0.04, 0.0, 0.0]
+    [0.0, 0.0, 0.04, 0.29, 0.33, 0.29, 0.04, 0.0, 0.0]
     """
     with mixed_precision(picture.device, enabled=False):
         light, path = to_linear(picture.float()), path.float()
