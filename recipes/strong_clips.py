@@ -22,10 +22,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from metadeblur.data.pairs import Bytes, write_png
+from metadeblur.data.pairs import Bytes
 from metadeblur.data.sources import load_sources
 from metadeblur.data.synthesis import Layer, Scene, degrade, light, to_bytes
 from metadeblur.data.trajectory import Trajectory
+from metadeblur.evaluation.builtin import write_pairs
 from metadeblur.system.files import whole
 
 Array = NDArray[Any]
@@ -121,7 +122,7 @@ def main() -> None:
         folder = given.out / name
         if not folder.exists():
             with whole(folder) as partial:
-                _write(partial, film(name, photographs, given.frames, (given.width, given.height), given.seed))
+                write_pairs(partial, film(name, photographs, given.frames, (given.width, given.height), given.seed))
         print(folder)
 
 
@@ -206,14 +207,6 @@ def _piece(photograph: Bytes, size: tuple[int, int], rng: np.random.Generator) -
     piece = photograph[top : top + cut[0], left : left + cut[1]]
     smoothly = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     return light(np.asarray(cv2.resize(piece, size, interpolation=smoothly), np.float32) / np.float32(255))
-
-
-def _write(folder: Path, pairs: Iterator[tuple[Bytes, Bytes]]) -> None:
-    for side in ("blur", "sharp"):
-        (folder / side).mkdir(parents=True)
-    for index, pair in enumerate(pairs):
-        for side, frame in zip(("blur", "sharp"), pair, strict=True):
-            write_png(folder / side / f"{index:03d}.png", frame)
 
 
 if __name__ == "__main__":

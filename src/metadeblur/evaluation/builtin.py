@@ -117,7 +117,7 @@ def make_builtin(out: Path, progress: Callable[[int, int, str], None] | None = N
             progress(number, len(CLIPS), f"making {clip.name}")
         if _kept(out / clip.name) is None:
             with whole(out / clip.name) as partial:
-                _write(partial, film(clip))
+                write_pairs(partial, film(clip))
     benchmark = open_benchmark(out, "plain")
     reference = json.loads(_asset("builtin.json").read_bytes())
     here = {clip.name: fingerprint(out / clip.name) for clip in CLIPS}
@@ -220,7 +220,8 @@ def _lit(name: str, clip: BuiltInClip) -> LightPicture:
     return np.asarray(clip.dim * (linear + clip.boost * np.maximum(linear - 0.6, 0)), dtype=np.float32)
 
 
-def _write(folder: Path, pairs: Iterator[tuple[Bytes, Bytes]]) -> None:
+def write_pairs(folder: Path, pairs: Iterator[tuple[Bytes, Bytes]]) -> None:
+    """Write blurred frames with their sharp ones, (H, W, 3) each, as ``folder``/{blur,sharp}/NNN.png."""
     for side in ("blur", "sharp"):
         (folder / side).mkdir(parents=True)
     for index, pair in enumerate(pairs):
