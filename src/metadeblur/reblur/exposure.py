@@ -5,7 +5,8 @@ by a's path gives the same picture, whatever was in it: but only if both paths a
 camera had. So for each candidate exposure the warped neighbour and the frame are blurred by each other's motion, and
 the difference that is left, over the contrast that is left, is smallest at the true one. Where A is sharp because
 nothing moved in it, this is reblurring A until it explains B. Small places vote; places whose two motions are alike
-say nothing and are left out.
+say nothing and are left out. Motions are compared on one frame's grid: where the camera zooms, what is larger in the
+next frame has longer paths there, but is blurred no more.
 """
 
 from __future__ import annotations
@@ -57,6 +58,8 @@ _BUDGET = 500_000  # px compared altogether
 _DIFFERENT = 6.0  # px^2 by which two motions' outer products differ at least for a place to vote
 _HEAVIEST = 60.0  # px^2 above which a place weighs no more
 _LOST = 0.7  # px between where a pixel comes from and where it is led back to, above which it is not seen in both
+_ENOUGH = 80  # votes; where all frames are blurred alike, up to 70 places vote by mistakes of the flow
+_LEAST_AREA = 0.5  # share of its area to which a flow may shrink what it leads to
 _RESPONSE_PAIRS = 3  # pairs on which the responses are compared
 _CLEARLY_BETTER = 0.15  # share by which another response has to leave less unexplained than sRGB to be taken
 _TEXTURE = 2e-5  # mean square of the band-passed light for a place to vote
@@ -87,7 +90,7 @@ class ExposureEstimate:
     @property
     def strong(self) -> bool:
         """Whether the evidence is good enough to use the estimate."""
-        return self.votes >= 40 and self.pairs >= 2 and self.contrast >= 1.12 and self.error <= 0.2
+        return self.votes >= _ENOUGH and self.pairs >= 2 and self.contrast >= 1.12 and self.error <= 0.2
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,7 @@ class _ComparedFrames:
         frames: their numbers.
         there: (h, w, 2) displacements from the first to the second.
         own: velocity and bend of the first frame, (h, w, 2) each.
-        other: those of the second.
+        other: those of the second, as they look on the first one's grid.
         voters: which places vote, bool, on the grid of places, in main memory.
         weights: of those that vote, (n,): by how much the two motions blur differently there, px^2.
     """
@@ -202,7 +205,9 @@ def _prepare(motion: ClipMotion, first: int, second: int, height: int, width: in
     there, back = (reduced(flow) for flow in motion.flows([(first, second), (second, first)]))
     own = path(first)
     velocity, bend = path(second)
-    other = _warped(velocity, there), _warped(bend, there)
+    # What grows from one frame to the next has longer paths there, though on this grid they may be just as long.
+    shrunk = _inverse_stretch(there)
+    other = _times(shrunk, _warped(velocity, there)), _times(shrunk, _warped(bend, there))
     # The flow forth and back agree where the place is seen in both frames.
     lost = box(lengths(there + _warped(back, there)), _BLOCK)
     difference = box(_difference(own[0], other[0]), _BLOCK)
@@ -210,6 +215,28 @@ def _prepare(motion: ClipMotion, first: int, second: int, height: int, width: in
     votes = (lost < _LOST) & (difference > _DIFFERENT) & (texture > _TEXTURE)
     voters, weights = (array(_at_places(part).cpu()) for part in (votes, difference))
     return _ComparedFrames((first, second), there, own, other, voters, np.minimum(weights[voters], _HEAVIEST))
+
+
+def _inverse_stretch(flow: Tensor) -> Tensor:
+    """The inverse of how a flow (h, w, 2) stretches and turns what is around each pixel, (h, w, 2, 2), smoothed.
+
+    >>> grown = torch.stack(torch.meshgrid(0.25 * torch.arange(64.0), torch.zeros(64), indexing="xy"), dim=-1)
+    >>> _inverse_stretch(grown)[32, 32].abs()
+    tensor([[0.8000, 0.0000],
+            [0.0000, 1.0000]])
+    """
+    smooth = gaussian(flow, _BLOCK / 4)
+    down, across = torch.gradient(smooth, dim=(0, 1))
+    (xx, yx), (xy, yy) = ((1 + across[..., 0], across[..., 1]), (down[..., 0], 1 + down[..., 1]))
+    # At outlines a flow may tear or fold; there is no inverse, and what is there is not seen in both frames.
+    area = (xx * yy - xy * yx).clamp(min=_LEAST_AREA)
+    rows = torch.stack([yy, -xy], -1), torch.stack([-yx, xx], -1)
+    return torch.stack(rows, -2) / area[..., None, None]
+
+
+def _times(matrices: Tensor, vectors: Tensor) -> Tensor:
+    """Matrices (h, w, 2, 2) times vectors (h, w, 2)."""
+    return (matrices @ vectors[..., None])[..., 0]
 
 
 def _vote(motion: ClipMotion, pair: _ComparedFrames, response: Response, candidates: Array) -> _Votes:
