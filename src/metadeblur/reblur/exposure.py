@@ -58,7 +58,8 @@ _BUDGET = 500_000  # px compared altogether
 _DIFFERENT = 6.0  # px^2 by which two motions' outer products differ at least for a place to vote
 _HEAVIEST = 60.0  # px^2 above which a place weighs no more
 _LOST = 0.7  # px between where a pixel comes from and where it is led back to, above which it is not seen in both
-_ENOUGH = 80  # votes; where all frames are blurred alike, up to 70 places vote by mistakes of the flow
+_FEW, _CLEAR = 40, 4.0  # votes that do, and the contrast from which they do
+_ENOUGH = 80  # votes that do otherwise: where all frames are blurred alike, up to 70 places vote by mistakes of the flow
 _LEAST_AREA = 0.5  # share of its area to which a flow may shrink what it leads to
 _RESPONSE_PAIRS = 3  # pairs on which the responses are compared
 _CLEARLY_BETTER = 0.15  # share by which another response has to leave less unexplained than sRGB to be taken
@@ -90,7 +91,8 @@ class ExposureEstimate:
     @property
     def strong(self) -> bool:
         """Whether the evidence is good enough to use the estimate."""
-        return self.votes >= _ENOUGH and self.pairs >= 2 and self.contrast >= 1.12 and self.error <= 0.2
+        enough = _FEW if self.contrast >= _CLEAR else _ENOUGH
+        return self.votes >= enough and self.pairs >= 2 and self.contrast >= 1.12 and self.error <= 0.2
 
 
 @dataclass(frozen=True)
