@@ -60,6 +60,7 @@ _HEAVIEST = 60.0  # px^2 above which a place weighs no more
 _LOST = 0.7  # px between where a pixel comes from and where it is led back to, above which it is not seen in both
 _FEW, _CLEAR = 40, 4.0  # votes that do, and the contrast from which they do
 _ENOUGH = 80  # votes that do otherwise: where all frames are blurred alike, flow errors make up to 70
+_TORN = 0.2  # by how much a flow may stretch what is around a place otherwise than most of the frame
 _LEAST_AREA = 0.5  # share of its area to which a flow may shrink what it leads to
 _RESPONSE_PAIRS = 3  # pairs on which the responses are compared
 _CLEARLY_BETTER = 0.15  # share by which another response has to leave less unexplained than sRGB to be taken
@@ -214,7 +215,9 @@ def _prepare(motion: ClipMotion, first: int, second: int, height: int, width: in
     lost = box(lengths(there + _warped(back, there)), _BLOCK)
     difference = box(_difference(own[0], other[0]), _BLOCK)
     texture = box(_band(_light(motion, first, "srgb", height, width)) ** 2, _BLOCK)
-    votes = (lost < _LOST) & (difference > _DIFFERENT) & (texture > _TEXTURE)
+    # Outlines of things that move: the flow tears there.
+    torn = box((shrunk - shrunk.flatten(0, 1).median(dim=0).values).square().sum((-2, -1)).sqrt(), _BLOCK)
+    votes = (torn < _TORN) & (lost < _LOST) & (difference > _DIFFERENT) & (texture > _TEXTURE)
     voters, weights = (array(_at_places(part).cpu()) for part in (votes, difference))
     return _ComparedFrames((first, second), there, own, other, voters, np.minimum(weights[voters], _HEAVIEST))
 
