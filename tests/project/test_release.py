@@ -329,6 +329,17 @@ def test_workflows_test_every_system_and_publish_without_a_password():
     assert set(named) <= sessions
 
 
+def test_what_workflows_use_cannot_change_under_its_name():
+    """A tag can be moved to other code, the hash of a commit cannot; the comment says which version it is."""
+    texts = [path.read_text(encoding="utf-8") for path in (ROOT / ".github" / "workflows").iterdir()]
+    used = re.findall(r"uses: *(.*)", "".join(texts))
+    pinned = re.compile(r"[\w/-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+|docker://[\w/-]+:[\d.]+@sha256:[0-9a-f]{64}")
+    assert used
+    assert [line for line in used if not pinned.fullmatch(line)] == []
+    versions = {line.partition("@")[0]: line for line in used}
+    assert [line for line in used if line != versions[line.partition("@")[0]]] == [], "one action, one version"
+
+
 # --- the citation --------------------------------------------------------------------------------------------------
 
 
