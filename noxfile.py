@@ -61,8 +61,8 @@ def lowest(session: nox.Session) -> None:
     session.install("uv")
     asked = ["pyproject.toml", "--extra", "dev", "--python-version", f"{sys.version_info[0]}.{sys.version_info[1]}"]
     session.run("uv", "pip", "compile", "-q", "--resolution", "lowest-direct", *asked, "-o", str(versions))
-    session.install("-r", str(versions))
-    session.install("--no-deps", "-e", ".")
+    session.run("uv", "pip", "install", "-q", "-r", str(versions))
+    session.run("uv", "pip", "install", "-q", "--no-deps", "-e", ".")
     session.run("python", "-m", "pytest", "-m", "not slow and not long", *session.posargs)
 
 
