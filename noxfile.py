@@ -56,27 +56,26 @@ def api(session: nox.Session) -> None:
 
 @nox.session
 def lowest(session: nox.Session) -> None:
-    """The fast tests of reading, restoring, writing and the command line with the lowest versions that are allowed."""
+    """The tests that are not slow, with the lowest versions of all that is asked for; words go to pytest."""
     versions = Path(session.create_tmp()) / "lowest.txt"
     session.install("uv")
-    asked = ["pyproject.toml", "--python-version", f"{sys.version_info[0]}.{sys.version_info[1]}"]
+    asked = ["pyproject.toml", "--extra", "dev", "--python-version", f"{sys.version_info[0]}.{sys.version_info[1]}"]
     session.run("uv", "pip", "compile", "-q", "--resolution", "lowest-direct", *asked, "-o", str(versions))
-    session.install("-r", str(versions), "pytest==8.0.0", "pytest-xdist==3.6.0", "hypothesis==6.100.0")
-    session.install("--no-deps", "-e", ".")
-    folders = [f"tests/{name}" for name in ("cli", "video", "system", "restoration")]
-    session.run("python", "-m", "pytest", "-m", "not slow", *folders, "--ignore", "tests/cli/test_limits.py")
+    session.run("uv", "pip", "install", "-q", "-r", str(versions))
+    session.run("uv", "pip", "install", "-q", "--no-deps", "-e", ".")
+    session.run("python", "-m", "pytest", "-m", "not slow and not long", *session.posargs)
 
 
 @nox.session
 def constraints(session: nox.Session) -> None:
-    """constraints.txt anew: the newest versions that the package allows."""
-    session.install(".[dev]")
-    frozen = session.run("python", "-m", "pip", "freeze", "--exclude", "metadeblur", silent=True) or ""
+    """constraints.txt anew: the newest versions that the package allows. Then run all tests with them: nox -s tests."""
+    session.install("uv")
+    asked = ["pyproject.toml", "--extra", "dev", "--python-version", "3.11", "--no-annotate", "--no-header"]
+    chosen = str(session.run("uv", "pip", "compile", "-q", *asked, silent=True))
     first = CONSTRAINTS.read_text(encoding="utf-8").splitlines()[0]
-    pins = [
-        line.partition("+")[0].strip() for line in frozen.splitlines() if "==" in line
-    ]  # +cpu is a build, no version
-    CONSTRAINTS.write_text("\n".join([first, *sorted(pins, key=str.lower)]) + "\n", encoding="utf-8")
+    builds = ("nvidia-", "cuda-", "triton==")  # they come with PyTorch's build for CUDA, and others with other builds
+    pins = [line for line in chosen.splitlines() if "==" in line and not line.startswith(builds)]
+    CONSTRAINTS.write_text("\n".join([first, *pins]) + "\n", encoding="utf-8")
 
 
 @nox.session

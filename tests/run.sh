@@ -8,7 +8,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 marks=()
 if [ "${1:-}" = fast ]; then
-  marks=(-m "not slow")
+  marks=(-m "not slow and not long")
   shift
 fi
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"

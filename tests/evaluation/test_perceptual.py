@@ -98,3 +98,12 @@ def test_what_goes_wrong_is_one_line(clips, tmp_path, monkeypatch, capsys):
     assert "--perceptual needs the package pyiqa, which is not installed: pip install '" in told
     assert "[perceptual]'" in told
     assert not (tmp_path / "none").exists()
+
+
+def test_a_package_that_does_not_start_is_one_line_too(tmp_path, monkeypatch):
+    told = "raise RuntimeError('operator torchvision::nms does not exist')"
+    (tmp_path / "pyiqa.py").write_text(told, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "pyiqa", raising=False)
+    with pytest.raises(MetadeblurError, match=r"pyiqa is installed and does not start: operator .*CPU, CUDA"):
+        module.describe()

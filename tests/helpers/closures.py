@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 import zipfile
-from importlib.metadata import Distribution, distribution
+from importlib.metadata import Distribution, distribution, distributions
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -47,11 +47,27 @@ def link(site: Path, extra: str) -> None:
                 place.symlink_to(goal, target_is_directory=goal.is_dir())
 
 
+def shelf(folder: Path) -> None:
+    """Wheels without content of all that is installed here: enough for pip to choose what it would install."""
+    folder.mkdir()
+    kind = "Wheel-Version: 1.0\nGenerator: closures\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    for one in distributions():
+        if (description := one.read_text("METADATA")) and one.name != "metadeblur":
+            base = f"{re.sub(r'[-_.]+', '_', one.name).lower()}-{one.version}"
+            with zipfile.ZipFile(folder / f"{base}-py3-none-any.whl", "w") as archive:
+                for name, text in (("METADATA", description), ("WHEEL", kind), ("RECORD", "")):
+                    archive.writestr(f"{base}.dist-info/{name}", text)
+
+
+def bare(folder: Path) -> Path:
+    """A new environment with nothing in it, not even pip; returns its Python."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+    return next((folder / ("Scripts" if sys.platform == "win32" else "bin")).glob("python*"))
+
+
 def environment(folder: Path, wheel: Path) -> Path:
     """A new environment with a wheel of this project and what it asks for; returns its Python."""
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
-    programs = folder / ("Scripts" if sys.platform == "win32" else "bin")
-    python = next(programs.glob("python*"))
+    python = bare(folder)
     pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps", "--no-index"]
     subprocess.run([*pip, str(wheel)], check=True)
     (site,) = folder.rglob("site-packages")

@@ -130,7 +130,7 @@ def test_what_is_no_network_is_said(clip, net, said):
 # --- the first pass ------------------------------------------------------------------------------------------------
 
 WRONG = {
-    "twice the size": (lambda made, _: F.interpolate(made, scale_factor=2), r"\(1, 3, \d+, \d+\) of .*enlarges"),
+    "twice the size": (lambda made, _: F.interpolate(made, scale_factor=2), r"\(\d, 3, \d+, \d+\) of .*enlarges"),
     "half the size": (lambda made, _: F.avg_pool2d(made, 2), r"gives \(B, 3, H, W\) of the size it takes"),
     "one channel": (lambda made, _: made[:, :1], r"the network made \(\d, 1, "),
     "no batch": (lambda made, _: made[0], r"the network made \(3, "),

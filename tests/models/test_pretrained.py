@@ -343,6 +343,21 @@ def test_a_folder_is_uploaded(hub, tmp_path):
     assert "secret" not in (tmp_path / "saved" / CONFIG).read_text()
 
 
+def test_the_hubs_own_package_finds_the_files_and_reads_the_card(tmp_path):
+    """Out of its cache, laid out as it does itself: nothing is fetched."""
+    hub = pytest.importorskip("huggingface_hub", reason="the extra [hub] is not installed: pip install '.[hub]'")
+    net, commit = tiny_lite(), "0123456789" * 4
+    repository = tmp_path / "models--someone--lite-of-mine"
+    md.save_pretrained(net, repository / "snapshots" / commit, licence="mit")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit, encoding="utf-8")
+    assert same(md.from_pretrained("someone/lite-of-mine", cache_dir=tmp_path, local_files_only=True), net)
+    with pytest.raises(md.MetadeblurError, match="someone/other: could not be fetched from the hub: "):
+        md.from_pretrained("someone/other", cache_dir=tmp_path, local_files_only=True)
+    card = hub.ModelCard.load(repository / "snapshots" / commit / CARD)
+    assert (card.data.license, card.data.library_name) == ("mit", "metadeblur")
+
+
 def test_without_the_hubs_package_one_line_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(md.MetadeblurError, match=r"someone/net is no folder here.*pip install '\S*\[hub\]'"):

@@ -1,4 +1,4 @@
-"""What is released: wheel and source archive, the lines that install them, the citation, and the files around them."""
+"""What is released: wheel and source archive, the citation, and the files around them."""
 
 from __future__ import annotations
 
@@ -10,57 +10,21 @@ import sys
 import tarfile
 import tomllib
 import zipfile
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
 import yaml
 from closures import environment, packages
-from installs import ROOT, documents, lines, turned
+from installs import ROOT
 from packaging.requirements import Requirement
 from packaging.version import Version
 from release_notes import notes, refuse_other
 
 from metadeblur import __version__
-from metadeblur.system.extras import PUBLISHED, how_to_install
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 MOST_BYTES = 25_000_000
-OPTIONS = {
-    "-c",
-    "-e",
-    "-q",
-    "--quiet",
-    "--no-cache-dir",
-    "--no-deps",
-    "--force-reinstall",
-    "--only-binary",
-    "--torch-backend",
-}
-VALUED = {"-c", "--only-binary", "--torch-backend"}
-
-
-@pytest.fixture(scope="module")
-def dist(tmp_path_factory):
-    """The folder with the wheel and the source archive."""
-    folder = tmp_path_factory.mktemp("dist")
-    words = [sys.executable, "-m", "hatchling", "build", "-d", str(folder)]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return folder
-
-
-@pytest.fixture(scope="module")
-def wheel(dist):
-    (path,) = dist.glob("*.whl")
-    return path
-
-
-@pytest.fixture(scope="module")
-def metadata(wheel):
-    """The lines of the wheel's own description."""
-    with zipfile.ZipFile(wheel) as archive:
-        return archive.read(f"metadeblur-{__version__}.dist-info/METADATA").decode().partition("\n\n")[0].splitlines()
 
 
 # --- wheel and archive ---------------------------------------------------------------------------------------------
@@ -173,87 +137,6 @@ def test_what_the_package_imports_is_asked_for():
             assert name == "metadeblur" or called.get(name, name) in asked, f"{path}: {name}"
 
 
-# --- lines that install --------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("line", lines(), ids=lambda line: f"{line.place} {' '.join(line.words)}")
-def test_every_line_that_installs_something_can_be_followed(line, metadata):
-    extras = {text.partition(": ")[2] for text in metadata if text.startswith("Provides-Extra")}
-    known = {Requirement(text).name for part in PROJECT["optional-dependencies"].values() for text in part}
-    known |= {Requirement(text).name for text in PROJECT["dependencies"]}
-    known |= {"spandrel", "nox", "uv", "metadeblur", "opencv-contrib-python", "wandb", "mlflow"}
-    words = iter(line.words)
-    for word in words:
-        if word.startswith("-"):
-            assert word in OPTIONS, f"{line.place}: {word}"
-            value = next(words) if word in VALUED else None
-            assert word != "-c" or (ROOT / str(value)).is_file(), f"{line.place}: {value}"
-            continue
-        wanted = re.fullmatch(r"(\.|[\w-]+)(?:\[([\w,]+)\])?(==[\d.]+)?", word)
-        if wanted is None:
-            assert word.endswith(".whl"), f"{line.place}: {word}"
-            continue
-        assert set((wanted[2] or "").split(",")) - {""} <= extras, f"{line.place}: no such extra"
-        assert wanted[1] in {".", *known}, f"{line.place}: {word}"
-        assert not wanted[3] or word in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-
-
-def followed(words, wheel):
-    """What such a line has pip install, with the wheel that was built: what can be had without fetching anything."""
-    if {"--torch-backend", "--force-reinstall"} & set(words):
-        return []  # uv alone knows PyTorch's builds by name; what is here already would be fetched again
-    targets = []
-    rest = iter(words)
-    for word in rest:
-        if word in VALUED:
-            next(rest)
-        elif own := re.fullmatch(r"(?:\.|metadeblur)(\[[\w,]+\])?", word):
-            targets.append(f"{wheel}{own[1] or ''}")
-        elif word.endswith(".whl"):
-            targets.append(str(wheel))
-        elif not word.startswith("-") and is_installed(word):
-            targets.append(word)
-    return targets
-
-
-def is_installed(text):
-    """Whether a requirement is met here."""
-    try:
-        return Version(version(Requirement(text).name)) in Requirement(text).specifier
-    except PackageNotFoundError:
-        return False
-
-
-def test_pip_follows_the_lines_that_install_something(wheel):
-    """All are carried out at once, up to the installing itself; what they need besides is that of the constraints."""
-    targets = {target for line in lines() for target in followed(line.words, wheel)}
-    assert {str(wheel), *(f"{wheel}[{extra}]" for extra in ("app", "hub", "perceptual", "all", "dev"))} <= targets
-    words = [sys.executable, "-m", "pip", "install", "--dry-run", "--no-index", "--no-deps"]
-    done = subprocess.run([*words, *sorted(targets)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "does not provide the extra" not in done.stderr
-
-
-@pytest.mark.parametrize("page", documents(), ids=lambda path: path.name)
-def test_documents_install_the_extras_as_they_can_be_had_now(page):
-    text = page.read_text(encoding="utf-8")
-    assert turned(text) == text, "run: nox -s published"
-    assert turned(turned(text, published=not PUBLISHED)) == text
-
-
-def test_one_switch_turns_errors_and_documents_over():
-    for published in (False, True):
-        line = how_to_install("app", published=published)
-        assert turned("pip install '.[app]'", published=published) in line
-        assert turned("pip install 'metadeblur[app]'", published=published) in line
-
-
-def test_no_source_writes_such_a_line_by_itself():
-    for path in (ROOT / "src").rglob("*.py"):
-        if path.name != "extras.py":
-            assert not re.search(r"pip install '(\.|metadeblur)\[", path.read_text(encoding="utf-8")), path
-
-
 # --- containers and workflows --------------------------------------------------------------------------------------
 
 
@@ -327,6 +210,17 @@ def test_workflows_test_every_system_and_publish_without_a_password():
     named = re.findall(r"nox -s (\w+)", "".join(path.read_text(encoding="utf-8") for path in folder.iterdir()))
     assert named
     assert set(named) <= sessions
+
+
+def test_what_workflows_use_cannot_change_under_its_name():
+    """A tag can be moved to other code, the hash of a commit cannot; the comment says which version it is."""
+    texts = [path.read_text(encoding="utf-8") for path in (ROOT / ".github" / "workflows").iterdir()]
+    used = re.findall(r"uses: *(.*)", "".join(texts))
+    pinned = re.compile(r"[\w/-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+|docker://[\w/-]+:[\d.]+@sha256:[0-9a-f]{64}")
+    assert used
+    assert [line for line in used if not pinned.fullmatch(line)] == []
+    versions = {line.partition("@")[0]: line for line in used}
+    assert [line for line in used if line != versions[line.partition("@")[0]]] == [], "one action, one version"
 
 
 # --- the citation --------------------------------------------------------------------------------------------------

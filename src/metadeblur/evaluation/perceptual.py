@@ -28,7 +28,7 @@ class Perceptual:
         device: what computes them.
 
     Raises:
-        MetadeblurError: pyiqa is not installed, or cannot have its networks.
+        MetadeblurError: pyiqa is not installed or does not start, or cannot have its networks.
     """
 
     def __init__(self, device: str = "auto") -> None:
@@ -75,7 +75,7 @@ def describe() -> str:
     """Which figures, by which version of pyiqa, for records.
 
     Raises:
-        MetadeblurError: pyiqa is not installed.
+        MetadeblurError: pyiqa is not installed, or does not start.
     """
     return f"{', '.join(PERCEPTUAL)} of pyiqa {getattr(_library(), '__version__', 'of an unknown version')}"
 
@@ -86,6 +86,11 @@ def _library() -> Any:
     except ImportError as error:
         raise MetadeblurError(
             f"--perceptual needs the package pyiqa, which is not installed: {how_to_install('perceptual')}"
+        ) from error
+    except Exception as error:  # such as of a torchvision that was built for another PyTorch
+        raise MetadeblurError(
+            f"--perceptual: pyiqa is installed and does not start: {_reason(error)}; its torchvision may be of another "
+            "build than PyTorch (CPU, CUDA)"
         ) from error
 
 

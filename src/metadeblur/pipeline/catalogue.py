@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -20,6 +22,33 @@ from metadeblur.restoration.restorer import Restorer, RestoreSettings
 
 MEASURED_SIDE = 256  # px: of the frame whose restoration is timed
 SIZES = {"256x256": (256, 256), "1280x720": (720, 1280)}  # height, width of the frames whose work is counted
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Size and work of a network."""
+
+    frames: int  # that it takes
+    parameters: int
+    multiply_adds: tuple[int, ...]  # of one frame of each of SIZES
+
+
+KNOWN: dict[str, tuple[str, Counted]] = {
+    "lite": ("689b6d2a20efa423", Counted(5, 2_948_988, (6_346_244_096, 89_244_057_600))),
+    "lite-meta": ("689b6d2a20efa423", Counted(5, 2_948_988, (6_346_244_096, 89_244_057_600))),
+    "mimo-unet": ("da55f2fe7d1e6ac2", Counted(1, 6_807_171, (63_732_842_496, 896_243_097_600))),
+    "mimo-unet-plus": ("aef4dd4742bbcd68", Counted(1, 16_107_651, (150_705_930_240, 2_119_302_144_000))),
+    "mprnet": ("062a533a13a11c4f", Counted(1, 20_127_073, (759_411_071_616, 10_679_206_763_136))),
+    "restormer": ("3bab8fb7b840106b", Counted(1, 26_126_644, (154_882_031_616, 2_178_028_569_600))),
+    "cdvd-tsp": ("b418ef45920a8f95", Counted(5, 16_187_045, (346_632_387_840, 4_961_881_117_440))),
+    "nafnet-32": ("97f138cbe5a20392", Counted(1, 17_111_907, (15_956_027_392, 258_324_480_000))),
+    "nafnet-64": ("e4c51c9e84f6530b", Counted(1, 67_888_835, (63_054_979_072, 1_022_482_022_400))),
+    "maxim": ("ce9be93965a5d77f", Counted(1, 22_207_605, (149_363_062_784, 2_240_442_759_168))),
+    "maxim-2": ("ce9be93965a5d77f", Counted(1, 14_170_988, (94_808_199_168, 1_422_120_865_792))),
+    "maxim-1": ("ce9be93965a5d77f", Counted(1, 6_134_371, (40_253_335_552, 603_798_972_416))),
+}
+"""Of each model with its published or built-in weights: the name of these weights' sizes (:func:`sizes`), and what
+:func:`count` gives, which takes most of a minute for all of them."""
 
 
 @dataclass(frozen=True)
@@ -59,24 +88,42 @@ def describe(name: str, *, measure: bool = False) -> Model:
     network = VARIANTS.get(name, name)
     if network not in ARCHITECTURES:
         raise MetadeblurError(f"no model {name!r}; models are {', '.join(names())}")
-    net = skeleton(name)
-    if hasattr(net, "prepare_window"):  # it looks at the pictures themselves, so that there must be some
-        net = filled(name)
-    known, path = traits(net), installed_path(name)
+    path, (known, counted) = installed_path(name), KNOWN[name]
+    if path.is_file() and sizes(read_shapes(path)) != known:
+        counted = count(name)
     published, card = PUBLISHED.get(network), model_card(name)
     here = "built in" if name in BUILT_IN else "imported"
     return Model(
         name=name,
-        kind="image" if known.frames == 1 else "video",
-        frames=known.frames,
-        parameters=sum(weight.numel() for weight in net.parameters()),
-        multiply_adds={size: multiply_adds(net, *sides) for size, sides in SIZES.items()},
+        kind="image" if counted.frames == 1 else "video",
+        frames=counted.frames,
+        parameters=counted.parameters,
+        multiply_adds=dict(zip(SIZES, counted.multiply_adds, strict=True)),
         seconds=seconds_a_frame(name) if measure else None,
         weights=here if path.is_file() else "not here",
         how=str(path) if path.is_file() or published is None else published.how(network),
         licence=published.licence if published else str(card.get("licence", "unknown")),
         paper=published.paper if published else "this project",
     )
+
+
+def sizes(shapes: Mapping[str, Sequence[int]]) -> str:
+    """A short name of the sizes of a network's tensors: another network, or one in other sizes, has another.
+
+    >>> sizes({"a": [2, 3], "b": [1]}) == sizes({"b": (1,), "a": (2, 3)}) != sizes({"a": [3, 2], "b": [1]})
+    True
+    """
+    listed = sorted((key, list(shape)) for key, shape in shapes.items())
+    return hashlib.sha256(repr(listed).encode()).hexdigest()[:16]
+
+
+def count(name: str) -> Counted:
+    """Size and work of a model in the sizes of the weights that are here, or the published ones."""
+    net = skeleton(name)
+    if hasattr(net, "prepare_window"):  # it looks at the pictures themselves, so that there must be some
+        net = filled(name)
+    parameters = sum(weight.numel() for weight in net.parameters())
+    return Counted(traits(net).frames, parameters, tuple(multiply_adds(net, *sides) for sides in SIZES.values()))
 
 
 def skeleton(name: str) -> nn.Module:
