@@ -74,7 +74,7 @@ def members(value: type) -> Iterator[str]:
         if name.startswith("_"):
             continue
         plain = member.__func__ if isinstance(member, classmethod | staticmethod) else member
-        if inspect.isfunction(plain):
+        if inspect.isfunction(plain) and plain.__module__.startswith("metadeblur"):  # others write theirs as they like
             yield f"def {name}{signature(plain)}"
         elif isinstance(member, property):
             yield f"{name}: property"
