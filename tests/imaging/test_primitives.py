@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Any, get_args
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -83,6 +84,15 @@ def test_reading_where_a_map_leads(
     x, y = ((picture(seed + side, 5, columns) * 3 - 1) * length for side, length in ((1, width), (2, height)))
     x, y = (x * 32).round() / 32, (y * 32).round() / 32
     assert_alike(lambda: primitives.remap(picture(seed, height, width, *channels), x, y, how, border, 2.5), 3e-3)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 20), (20, 1)])
+@pytest.mark.parametrize("border", get_args(Border))
+def test_a_single_row_or_column_is_read_too(size: tuple[int, int], border: Border) -> None:
+    """OpenCV 5.0 by itself never ends where a row is mirrored between pixels."""
+    x, y = (torch.linspace(-side, 2 * side, 20)[None] for side in (size[1], size[0]))
+    x, y = (x * 32).round() / 32, (y * 32).round() / 32
+    assert_alike(lambda: primitives.remap(picture(0, *size), x, y, "cubic", border, 2.5), 3e-3)
 
 
 @QUICK

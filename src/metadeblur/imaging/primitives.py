@@ -187,8 +187,13 @@ def remap(
     On the processor it may be of any kind that OpenCV takes, and the result is of the same kind.
     """
     if on_opencv(picture):
+        plain = array(picture)
+        if border == "reflect101":
+            # OpenCV 5.0 would look for ever for the mirror image of a single row or column; two alike show the same.
+            for axis in (0, 1):
+                plain = np.repeat(plain, 2, axis) if plain.shape[axis] == 1 else plain
         read = cv2.remap(
-            array(picture),
+            plain,
             array(x),
             array(y),
             _READINGS[how],
