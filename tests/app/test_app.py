@@ -13,6 +13,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -39,7 +40,7 @@ from metadeblur.app.hosts import Hosts
 from metadeblur.app.html import headline, progress
 from metadeblur.app.playable import plays_everywhere, write_playable
 from metadeblur.app.preview import excerpt
-from metadeblur.app.queue import QueuedTask, TaskQueue
+from metadeblur.app.queue import QueuedTask, TaskProcesses, TaskQueue
 from metadeblur.app.server import Site, make_app
 from metadeblur.app.service import Service, UploadedClip, Visit, clean_name
 from metadeblur.cli.app import App, warnings
@@ -320,6 +321,18 @@ class _Pretended:
         process = SimpleNamespace(kill=theirs.close, join=lambda: None, exitcode=-9)
         self.pipes.append(theirs)
         return process, ours
+
+
+def test_processes_started_at_the_same_time_leave_the_program_its_name(monkeypatch):
+    processes = TaskProcesses()
+    slow = SimpleNamespace(start=lambda: time.sleep(0.05))
+    monkeypatch.setattr(processes, "_context", SimpleNamespace(Pipe=multiprocessing.Pipe, Process=lambda **_: slow))
+    main = sys.modules["__main__"]
+    monkeypatch.setattr(main, "__file__", "here.py", raising=False)
+    with ThreadPoolExecutor(4) as pool:
+        for started in [pool.submit(processes.start, Path(), work.look) for _ in range(4)]:
+            started.result()
+    assert main.__file__ == "here.py"
 
 
 def test_nobody_waits_for_one_whose_browser_has_died():

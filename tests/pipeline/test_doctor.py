@@ -129,6 +129,7 @@ def test_each_problem_says_what_to_do(monkeypatch):
     monkeypatch.setattr(doctor.os, "getloadavg", lambda: (99.0, 0.0, 0.0))
     monkeypatch.setattr(doctor, "choose_device", lambda _: torch.device("cpu"))
     monkeypatch.setattr(doctor, "nvidia_cards", lambda: (CARD,))
+    monkeypatch.setattr(torch.version, "cuda", None)
     problems = {problem.what: problem.remedy for problem in examine(speed=False).problems}
     for what, remedy in (
         ("because OMP_NUM_THREADS says so", "unset OMP_NUM_THREADS"),
@@ -146,6 +147,7 @@ def card_problem(monkeypatch, *, card=CARD, version="2.13.0+cpu", cuda=None):
     monkeypatch.setattr(doctor, "nvidia_cards", lambda: (card,))
     monkeypatch.setattr(torch, "__version__", version)
     monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.setattr("metadeblur.system.nvidia._has_pip", lambda: True)  # an environment of uv's has none
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     found = examine(speed=False)
     assert found.unused_cards == (card,)

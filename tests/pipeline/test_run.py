@@ -570,8 +570,8 @@ def test_a_bar_shows_late_and_only_on_a_terminal(monkeypatch):
 
 def test_lines_are_printed_as_they_are():
     terminal, screen = shown_on(False)
-    terminal.say("[bold] :smile: " + "long " * 60)
-    assert screen.getvalue() == "[bold] :smile: " + "long " * 60 + "\n"
+    terminal.say("[bold] :smile: " + "long " * 60 + "line")
+    assert screen.getvalue() == "[bold] :smile: " + "long " * 60 + "line\n"
 
 
 @given(st.floats(0, 1e6))

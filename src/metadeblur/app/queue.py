@@ -29,6 +29,7 @@ from metadeblur.system.thread_limit import starting
 from metadeblur.video.info import limit_pixels
 
 State = Literal["waiting", "running", "done", "failed", "cancelled"]
+_renaming = threading.Lock()
 
 
 class TaskProcesses:
@@ -76,12 +77,13 @@ class TaskProcesses:
 def _nameless_main() -> Iterator[None]:
     """Keep a process from importing the program that starts it, such as the page of a Space: it needs nothing of it."""
     main: Any = sys.modules["__main__"]
-    known = main.__spec__, getattr(main, "__file__", None)
-    main.__spec__ = main.__file__ = None
-    try:
-        yield
-    finally:
-        main.__spec__, main.__file__ = known
+    with _renaming:  # by one thread at a time, or the second one would keep the first one's None
+        known = main.__spec__, getattr(main, "__file__", None)
+        main.__spec__ = main.__file__ = None
+        try:
+            yield
+        finally:
+            main.__spec__, main.__file__ = known
 
 
 def _work(
