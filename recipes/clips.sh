@@ -45,5 +45,10 @@ done
 for seed in 22 23; do
   synth "train$seed" 75 --steady 0.85 --stepped 0.4 --seed "$seed"
 done
+# Strong blur: long paths, long exposures, and frames that are all blurred alike.
+strong=(--speed-px 8 40 --exposure 0.5 1.5 --steady 0.7 --stepped 0.3)
+synth train30 60 "${strong[@]}" --seed 30
+synth train31 120 "${strong[@]}" --seed 31
 synth validation 12 --frames 3 --seed 777
 synth validation6 6 --frames 6 --seed 778
+synth validation_strong 8 --frames 5 --speed-px 10 40 --exposure 0.6 1.5 --steady 0.8 --seed 877

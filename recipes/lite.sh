@@ -12,5 +12,5 @@ steps=${2:-80000}
 
 bash "$here/clips.sh" "$folder"
 # Steady clips are fewer: the older ones are named twice, so that they are drawn as often as the others.
-metadeblur train deblur --config "$here/lite.toml" --clips "$folder"/clips/train{0,1,20,21,20,21,2,3,22,23} \
+metadeblur train deblur --config "$here/lite.toml" --clips "$folder"/clips/train{0,1,20,21,20,21,2,3,22,23,30,31} \
   --validation "$folder/clips/validation" --steps "$steps" -o "$folder/run" --resume
