@@ -76,7 +76,7 @@ def test_one_that_fails_is_told_and_the_others_are_done(tmp_path):
     assert done.stdout.endswith("failed: guard\n")
     assert calls[-1][1].endswith("seeds.py")
     made = [words for words in calls if words[1] == "synth"]
-    assert len(made) == 10
+    assert len(made) == 13
     assert all(words[words.index("--width") + 1] == "192" for words in made)  # clips are small, and few
     assert all(words[words.index("--clips") + 1] == "1" for words in made)
 
