@@ -65,9 +65,14 @@ def main() -> None:
     print("oracle ratio:", spread([effect.oracle_ratio for effect in effects if effect.oracle_ratio is not None]))
     print("harm rate:", spread([effect.harm_rate for effect in effects]))
     for number, record in enumerate(runs[0][0]):
-        room = [run[0][number].psnr["oracle"] - run[0][number].psnr["base"] for run in runs]
-        ratios = [gain / most for gain, most in zip(gains[number], room, strict=True)]
-        print(f"oracle ratio of {record.clip}: {spread(ratios)}")
+        scores = [run[0][number].psnr for run in runs]
+        ratios = [
+            gain / (score["oracle"] - score["base"])
+            for gain, score in zip(gains[number], scores, strict=True)
+            if "oracle" in score
+        ]
+        if ratios:
+            print(f"oracle ratio of {record.clip}: {spread(ratios)}")
     if given.out:
         kept = {
             folder.name: {key: plain(summary)[key] for key in ABOUT}

@@ -44,21 +44,28 @@ def table(records: Sequence[ClipRecord], summary: Summary, figure: Figure = "psn
 def seeds_table(runs: Sequence[tuple[Sequence[ClipRecord], Summary]]) -> list[list[str]]:
     """The table of PSNR in dB of several runs over the same clips: means, with standard deviations over the runs.
 
-    What is the same in all runs (blurred, base) stands alone. ``share`` lists that of each run.
+    What is the same in all runs (blurred, base) stands alone. ``share`` lists that of each run. A row that only some
+    runs have says of how many it is.
 
     Args:
         runs: records and summary of each, of different seeds.
     """
     first, _ = runs[0]
-    rows = [row for row in ROW_ORDER if all(row in record.psnr for records, _ in runs for record in records)]
-    lines = [["clip", *(row.replace("_", " ") for row in rows), "share", "gain"]]
+    having = {row: [run for run in runs if all(row in record.psnr for record in run[0])] for row in ROW_ORDER}
+    rows = [row for row in ROW_ORDER if having[row]]
+    heads = [
+        row.replace("_", " ") + (f" ({len(having[row])} of {len(runs)})" if len(having[row]) < len(runs) else "")
+        for row in rows
+    ]
+    lines = [["clip", *heads, "share", "gain"]]
 
     def cell(values: Sequence[float]) -> str:
         return spread(values if len(set(values)) > 1 else values[:1])
 
     def line(name: str, tables: Sequence[dict[str, float]], share: str = "") -> list[str]:
-        gains = [table["adapted"] - table["base"] for table in tables] if {"base", "adapted"} <= set(rows) else []
-        return [name, *(cell([table[row] for table in tables]) for row in rows), share, spread(gains, "+.2f")]
+        gains = [table["adapted"] - table["base"] for table in tables if {"base", "adapted"} <= table.keys()]
+        cells = (cell([table[row] for table in tables if row in table]) for row in rows)
+        return [name, *cells, share, spread(gains, "+.2f")]
 
     for number, record in enumerate(first):
         same = [records[number] for records, _ in runs]
