@@ -75,7 +75,7 @@ def main() -> None:
             print(f"oracle ratio of {record.clip}: {spread(ratios)}")
     if given.out:
         kept = {
-            folder.name: {key: plain(summary)[key] for key in ABOUT}
+            folder.name: {key: value for key, value in plain(summary).items() if key in ABOUT}
             | {"clips": {record.clip: of_clip(record) for record in records}}
             for folder, (records, summary) in zip(given.folders, runs, strict=True)
         }

@@ -254,7 +254,14 @@ def test_softer_frames_that_explain_the_clip_better_are_let_pass_and_it_says_why
 
 @pytest.mark.parametrize(
     ("explained", "pairs", "passed"),
-    [(0.7, 1.5, True), (0.3, 1.5, False), (0.7, 1.0, False), (None, 1.5, True), (None, 1.0, False), (-1.0, 9.0, False)],
+    [
+        (1.84, 1.3, True),  # MAXIM on built-in dark, which won 0.7 dB
+        (1.16, 1.86, False),  # lite on tracked_fast, which lost 0.5 dB
+        (1.84, 1.0, False),
+        (None, 1.5, True),
+        (None, 1.0, False),
+        (-1.0, 9.0, False),
+    ],
 )
 def test_softer_frames_are_let_pass_where_pairs_and_clip_agree(
     explained: float | None, pairs: float, passed: bool

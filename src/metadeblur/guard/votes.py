@@ -132,10 +132,10 @@ that all won by it, consistency was -1.2 to 2.7 dB and the self-shift score rose
 CLEARLY_EXPLAINED = 2.0
 """dB of reblur consistency from which restored frames may be less sharp than the base model's: it overdid them."""
 
-BETTER_EXPLAINED, CLEARLY_BETTER_PAIRS = 0.5, 1.25
+BETTER_EXPLAINED, CLEARLY_BETTER_PAIRS = 1.5, 1.25
 """dB of reblur consistency, where it is known, and of gain on the held-out pairs, from which together they excuse too.
-On the built-in clips MAXIM, which overdoes many things, won 0.3 to 2.1 dB with 0.7 to 3.5 and 1.3 to 5.7 dB; lite lost
-up to 0.1 dB where it became softer, with 0.1 to 0.8 and 0.5 to 1.2 dB."""
+MAXIM, which overdoes many things, won 0.7 and 2.1 dB with 1.8 and 3.5 dB explained better; lite won 0.1 with 1.9, and lost
+up to 0.5 where it became softer with 0.1 to 1.2 (docs/results/guard.md)."""
 
 
 @dataclass(frozen=True)
