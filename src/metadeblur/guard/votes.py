@@ -134,8 +134,8 @@ CLEARLY_EXPLAINED = 2.0
 
 BETTER_EXPLAINED, CLEARLY_BETTER_PAIRS = 1.5, 1.25
 """dB of reblur consistency, where it is known, and of gain on the held-out pairs, from which together they excuse too.
-MAXIM, which overdoes many things, won 0.7 and 2.1 dB with 1.8 and 3.5 dB explained better; lite won 0.1 with 1.9, and lost
-up to 0.5 where it became softer with 0.1 to 1.2 (docs/results/guard.md)."""
+MAXIM, which overdoes many things, won 0.7 and 2.1 dB with 1.8 and 3.5 dB explained better; lite won 0.1 with 1.9,
+and lost up to 0.5 where it became softer with 0.1 to 1.2 (docs/results/guard.md)."""
 
 
 @dataclass(frozen=True)
