@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import re
 import subprocess
@@ -289,3 +290,35 @@ def test_weights_verify_finds_a_damaged_file(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(weights, "built_in_path", lambda name: tmp_path / f"{name}.safetensors")
     assert run("weights", "verify") == 1
     assert "its checksum is" in capsys.readouterr().err
+
+
+class _FullDisk(io.RawIOBase):
+    """Takes nothing until there is room."""
+
+    room = False
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: typing.Any) -> int:
+        if not self.room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return len(data)
+
+
+@pytest.mark.parametrize(("fails", "said"), [(False, "error: the disk is full"), (True, "error: too dark")])
+def test_what_is_left_to_print_on_a_full_disk_ends_in_one_line(fails, said, monkeypatch, capsys):
+    def dispatch(_):
+        print("begun")
+        if fails:
+            raise MetadeblurError("too dark")
+        return 0
+
+    disk = _FullDisk()
+    monkeypatch.setattr("metadeblur.cli.entry._dispatch", dispatch)
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BufferedWriter(disk)))
+    assert main(["models"]) == 1
+    disk.room = True
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert said in lines[0]

@@ -84,14 +84,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):  # no name may stop a command because a terminal cannot write it
             stream.reconfigure(errors="backslashreplace")
     try:
-        code = _ended(words)
-        for stream in (sys.stdout, sys.stderr):
-            if stream is not None:
-                stream.flush()
-        return code
+        return _printed(_ended(words))
     except BrokenPipeError:  # the reader of a pipe has seen enough
         _silence()
         return UNHEARD
+
+
+def _printed(code: int) -> int:
+    """The exit code when all that is left to print has been printed.
+
+    Raises:
+        BrokenPipeError: nobody reads it any more.
+    """
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # such as a full disk; a command that has failed has said why
+        if code == DONE:
+            print(f"metadeblur: {shown(error_line(error))}", file=sys.stderr)
+        _silence()
+        return code or FAILED
+    return code
 
 
 def _ended(words: Sequence[str]) -> int:
