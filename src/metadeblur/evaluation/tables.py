@@ -51,13 +51,10 @@ def seeds_table(runs: Sequence[tuple[Sequence[ClipRecord], Summary]]) -> list[li
         runs: records and summary of each, of different seeds.
     """
     first, _ = runs[0]
-    having = {row: [run for run in runs if all(row in record.psnr for record in run[0])] for row in ROW_ORDER}
+    having = {row: sum(all(row in record.psnr for record in records) for records, _ in runs) for row in ROW_ORDER}
     rows = [row for row in ROW_ORDER if having[row]]
-    heads = [
-        row.replace("_", " ") + (f" ({len(having[row])} of {len(runs)})" if len(having[row]) < len(runs) else "")
-        for row in rows
-    ]
-    lines = [["clip", *heads, "share", "gain"]]
+    some = {row: f" ({having[row]} of {len(runs)})" if having[row] < len(runs) else "" for row in rows}
+    lines = [["clip", *(row.replace("_", " ") + some[row] for row in rows), "share", "gain"]]
 
     def cell(values: Sequence[float]) -> str:
         return spread(values if len(set(values)) > 1 else values[:1])
